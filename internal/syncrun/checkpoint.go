@@ -1,0 +1,38 @@
+package syncrun
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// ErrSuperseded is returned by a Save function when another worker has taken the run over: this one must stop, and
+// write nothing more.
+var ErrSuperseded = errors.New("the run was taken over by another worker")
+
+// Checkpoint is how far a run has got: everything up to and including After is done and counted, nothing behind it is.
+// The zero value is the beginning. It is JSON between attempts.
+type Checkpoint struct {
+	// After is the key of the last record that is done; nil at the beginning.
+	After []byte `json:"after,omitempty"`
+	// Total is the number of records that were selected when the run began.
+	Total int64 `json:"total"`
+	// Processed, Updated and Errors count the records up to After.
+	Processed int64 `json:"processed"`
+	Updated   int64 `json:"updated"`
+	Errors    int64 `json:"errors"`
+	// Elapsed is the working time so far, in nanoseconds.
+	Elapsed time.Duration `json:"elapsed"`
+}
+
+// Progress is the share of the records that is done, in percent: 0 to 99, as 100 is kept for the end.
+func (c Checkpoint) Progress() int {
+	if c.Total <= 0 {
+		return 0
+	}
+	return int(min(99, c.Processed*100/c.Total))
+}
+
+// Save keeps a checkpoint for the next attempt and shows its progress. Its errors are logged and cost nothing but work
+// done twice, except ErrSuperseded.
+type Save func(ctx context.Context, checkpoint Checkpoint) error

@@ -1,0 +1,113 @@
+package tasks
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynq"
+)
+
+// RunID is the identity of a run, the API's job id: `<job>:<reference>` for the run of a tick, and
+// `<job>:<reference>-<random>` for one that was triggered, where reference is the run's reference time in milliseconds
+// since the epoch. It stays the same through retries and takeovers. IDs of one job type sort by reference time.
+type RunID struct {
+	// Job is the job type's name.
+	Job string
+	// Reference is the instant that the run belongs to: its tick's, or that at which its trigger was accepted.
+	Reference time.Time
+	// Suffix tells triggered runs of the same millisecond apart; it is empty for the run of a tick.
+	Suffix string
+}
+
+// TickID returns the ID of the run of the tick at slot: the same for every scheduler.
+func TickID(job string, slot time.Time) RunID {
+	return RunID{Job: job, Reference: slot.Truncate(time.Millisecond).UTC()}
+}
+
+// TriggerID returns a new ID for a run that was triggered at the time.
+func TriggerID(job string, at time.Time) RunID {
+	id := TickID(job, at)
+	id.Suffix = strings.ToLower(rand.Text()[:8])
+	return id
+}
+
+// String returns the ID's text.
+func (id RunID) String() string {
+	s := id.Job + ":" + strconv.FormatInt(id.Reference.UnixMilli(), 10)
+	if id.Suffix != "" {
+		s += "-" + id.Suffix
+	}
+	return s
+}
+
+// Scheduled reports whether the run is that of a tick.
+func (id RunID) Scheduled() bool { return id.Suffix == "" }
+
+// ParseRunID reads the text of an ID. It returns an error that says what an ID looks like.
+func ParseRunID(s string) (RunID, error) {
+	job, rest, ok := strings.Cut(s, ":")
+	millis, suffix, triggered := strings.Cut(rest, "-")
+	ms, err := strconv.ParseInt(millis, 10, 64)
+	if !ok || err != nil || ms < 0 || !namePattern.MatchString(job) || triggered && suffix == "" {
+		return RunID{}, fmt.Errorf("job id %q is not of the form <job>:<milliseconds> or <job>:<milliseconds>-<suffix>", abbreviate(s))
+	}
+	return RunID{Job: job, Reference: time.UnixMilli(ms).UTC(), Suffix: suffix}, nil
+}
+
+const (
+	// Completed tasks stay until their number is above the Definition's; asynq's retention, which is by time, must not
+	// be shorter.
+	completedRetention = 10 * 365 * 24 * time.Hour
+	// asynq's own timeout only has to be longer than the run's maximum duration, which the worker enforces: asynq would
+	// charge an attempt for each of its timeouts and try again.
+	timeoutMargin = time.Hour
+)
+
+// EncodePayload returns the payload as a task carries it.
+func EncodePayload(p Payload) ([]byte, error) {
+	data, err := json.Marshal(p)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a payload: %w", err)
+	}
+	return data, nil
+}
+
+// DecodePayload reads a payload of the job type, strictly; see Decode.
+func (d Definition) DecodePayload(data []byte) (Payload, error) {
+	p := d.NewPayload()
+	if err := Decode(data, p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// ScheduledPayload returns what the job type's scheduled runs carry: the payload's defaults.
+func (d Definition) ScheduledPayload() (Payload, error) {
+	p, err := d.DecodePayload(nil)
+	if err != nil {
+		return nil, fmt.Errorf("job type %q cannot be scheduled: %w", d.Name, err)
+	}
+	return p, nil
+}
+
+// TaskOptions returns the options of a run's task, the task ID last.
+func (d Definition) TaskOptions(id string) []asynq.Option {
+	return []asynq.Option{
+		asynq.Queue(d.Name),
+		// One more than there are retries: the worker counts attempts itself and ends the last one; at its own limit
+		// asynq archives a task even for an end that is no failure, such as a shutdown.
+		asynq.MaxRetry(d.Attempts),
+		asynq.Timeout(d.MaxDuration + timeoutMargin),
+		asynq.Retention(completedRetention),
+		asynq.TaskID(id),
+	}
+}
+
+// NewTask returns the asynq task of a run with the given ID and encoded payload.
+func (d Definition) NewTask(id RunID, payload []byte) *asynq.Task {
+	return asynq.NewTask(d.Name, payload, d.TaskOptions(id.String())...)
+}

@@ -1,0 +1,84 @@
+package tasks
+
+import "time"
+
+// The job types that this product ships: each brings the records of one collection up to date.
+var (
+	// UserSync is the synchronisation of the users, every 20 minutes.
+	UserSync = Definition{
+		Name: "user-sync", Title: "User sync",
+		NewPayload: func() Payload { return new(SyncPayload) },
+		Schedule:   Schedule{Every: 20 * time.Minute},
+	}
+	// ProjectSync is the synchronisation of the projects; not scheduled unless configured.
+	ProjectSync = Definition{
+		Name: "project-sync", Title: "Project sync",
+		NewPayload: func() Payload { return new(SyncPayload) },
+	}
+	// IssueSync is the synchronisation of the issues; not scheduled unless configured.
+	IssueSync = Definition{
+		Name: "issue-sync", Title: "Issue sync",
+		NewPayload: func() Payload { return new(SyncPayload) },
+	}
+)
+
+// The values of SyncPayload.SyncType.
+const (
+	// SyncFull visits every record.
+	SyncFull = "full"
+	// SyncIncremental visits the records that were not synchronised within the freshness window.
+	SyncIncremental = "incremental"
+)
+
+// The range of SyncPayload.BatchSize.
+const (
+	MinBatchSize = 1
+	MaxBatchSize = 10_000
+)
+
+// SyncPayload is the payload of a synchronisation.
+type SyncPayload struct {
+	// SyncType is SyncFull or SyncIncremental, the default.
+	SyncType string `json:"syncType" allowed:"\"incremental\" or \"full\""`
+	// BatchSize is how many records make one unit of work; nil leaves it to the worker's configuration.
+	BatchSize *int `json:"batchSize,omitempty" allowed:"a whole number from 1 to 10000"`
+}
+
+// Kind returns the sync type: at most one full and one incremental run wait.
+func (p *SyncPayload) Kind() string { return p.SyncType }
+
+// Validate makes an absent sync type SyncIncremental.
+func (p *SyncPayload) Validate() error {
+	switch p.SyncType {
+	case "":
+		p.SyncType = SyncIncremental
+	case SyncFull, SyncIncremental:
+	default:
+		return NewFieldError(p, "syncType", p.SyncType)
+	}
+	if p.BatchSize != nil && (*p.BatchSize < MinBatchSize || *p.BatchSize > MaxBatchSize) {
+		return NewFieldError(p, "batchSize", *p.BatchSize)
+	}
+	return nil
+}
+
+// SyncResult is the result of a synchronisation. Its field names are those of the users' sync, whichever the
+// collection.
+type SyncResult struct {
+	// Success is true when the run reached its end.
+	Success bool `json:"success"`
+	// UsersProcessed is the number of records that the run visited: those updated, those that failed, and those that
+	// somebody deleted under its hands.
+	UsersProcessed int64 `json:"usersProcessed"`
+	// UsersUpdated is the number of records that were stamped.
+	UsersUpdated int64 `json:"usersUpdated"`
+	// Errors is the number of records whose update failed.
+	Errors int64 `json:"errors"`
+	// Duration is the working time of the run over all its attempts, in milliseconds.
+	Duration int64 `json:"duration"`
+	// Timestamp is when the run ended: ISO 8601, UTC, with milliseconds.
+	Timestamp string `json:"timestamp"`
+}
+
+// TimestampLayout is the ISO 8601 form of every instant in the API, as JavaScript's Date.toISOString writes it.
+const TimestampLayout = "2006-01-02T15:04:05.000Z07:00"
