@@ -1,0 +1,75 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Jobs gives access to the jobs of a registry in one Redis. It is safe for concurrent use. Its methods' errors, where
+// not said otherwise, are those of a Redis that did not answer.
+type Jobs struct {
+	rdb       redis.UniversalClient
+	registry  *tasks.Registry
+	client    *asynq.Client
+	inspector *asynq.Inspector
+	log       *slog.Logger
+}
+
+// New returns the jobs of the registry. The client stays the caller's, who closes it.
+func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) *Jobs {
+	return &Jobs{
+		rdb: rdb, registry: registry, log: log,
+		client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
+	}
+}
+
+// Registry returns the job types.
+func (j *Jobs) Registry() *tasks.Registry { return j.registry }
+
+// Redis returns the client that j works with.
+func (j *Jobs) Redis() redis.UniversalClient { return j.rdb }
+
+// Ping returns an error when Redis does not answer.
+func (j *Jobs) Ping(ctx context.Context) error {
+	if err := j.rdb.Ping(ctx).Err(); err != nil {
+		return fmt.Errorf("pinging Redis: %w", err)
+	}
+	return nil
+}
+
+// Register makes asynq know the queue of every job type, so that it is shown, and can be paused, before its first run.
+func (j *Jobs) Register(ctx context.Context) error {
+	queues, err := j.inspector.Queues()
+	if err != nil {
+		return fmt.Errorf("listing queues: %w", err)
+	}
+	for _, name := range j.registry.Names() {
+		if slices.Contains(queues, name) {
+			continue
+		}
+		// A queue comes to be with its first task, and stays: so enqueue one for the far future, and delete it.
+		placeholder := asynq.NewTask(name, nil, asynq.Queue(name), asynq.ProcessIn(24*365*time.Hour))
+		info, err := j.client.EnqueueContext(ctx, placeholder)
+		if err != nil {
+			return fmt.Errorf("registering queue %s: %w", name, err)
+		}
+		if err := j.inspector.DeleteTask(name, info.ID); err != nil {
+			return fmt.Errorf("registering queue %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// notFound reports whether asynq does not know a task, or not even its queue yet.
+func notFound(err error) bool {
+	return errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound)
+}

@@ -1,0 +1,83 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// Role is what a process is in the system.
+type Role string
+
+// The roles whose processes are counted.
+const (
+	RoleWorker    Role = "worker"
+	RoleScheduler Role = "scheduler"
+)
+
+const (
+	// HeartbeatInterval is how often a process says that it lives.
+	HeartbeatInterval = 2 * time.Second
+	// heartbeatTTL is after how long without a word it counts as dead.
+	heartbeatTTL = 10 * time.Second
+)
+
+// Heartbeat says that the process with the ID lives.
+func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
+	now := time.Now()
+	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZAdd(ctx, processesKey(role), redis.Z{Score: float64(now.UnixMilli()), Member: id})
+		p.ZRemRangeByScore(ctx, processesKey(role), "-inf", "("+millis(now.Add(-heartbeatTTL)))
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
+	}
+	return nil
+}
+
+// Leave says that the process ends.
+func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
+	if err := j.rdb.ZRem(ctx, processesKey(role), id).Err(); err != nil {
+		return fmt.Errorf("leaving as %s %s: %w", role, id, err)
+	}
+	return nil
+}
+
+// Live returns the number of processes of the role that live.
+func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
+	n, err := j.rdb.ZCount(ctx, processesKey(role), millis(time.Now().Add(-heartbeatTTL)), "+inf").Result()
+	if err != nil {
+		return 0, fmt.Errorf("counting live %ss: %w", role, err)
+	}
+	return int(n), nil
+}
+
+// HeartbeatLoop sends heartbeats until ctx ends and then takes leave. A Redis that is away is not its business.
+func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
+	ticker := time.NewTicker(HeartbeatInterval)
+	defer ticker.Stop()
+	for {
+		if err := j.Heartbeat(ctx, role, id); err != nil && ctx.Err() == nil {
+			j.log.Debug("Heartbeat failed", "error", err)
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			leaving, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+			defer cancel()
+			if err := j.Leave(leaving, role, id); err != nil {
+				j.log.Debug("Could not take leave", "error", err)
+			}
+			return
+		}
+	}
+}
+
+// ProcessID names this process among those of its role.
+func ProcessID(hostname string, pid int, started time.Time) string {
+	return hostname + ":" + strconv.Itoa(pid) + ":" + millis(started)
+}

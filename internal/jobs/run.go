@@ -1,0 +1,124 @@
+package jobs
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// runTTL is how long the state of a run outlives its last change. A run normally removes it itself; this is for the
+// task that was deleted behind its back.
+const runTTL = 7 * 24 * time.Hour
+
+// ErrSuperseded is returned when another worker has taken the run over.
+var ErrSuperseded = errors.New("the run was taken over by another worker")
+
+// KEYS: run. ARGV: owner, now, TTL in seconds. Returns {former owner, recoveries, started, checkpoint, progress}.
+var openScript = redis.NewScript(`
+local owner = redis.call("HGET", KEYS[1], "owner") or ""
+if owner ~= "" then
+	redis.call("HINCRBY", KEYS[1], "recoveries", 1)
+end
+redis.call("HSETNX", KEYS[1], "started", ARGV[2])
+redis.call("HSET", KEYS[1], "owner", ARGV[1])
+redis.call("EXPIRE", KEYS[1], ARGV[3])
+local r = redis.call("HMGET", KEYS[1], "recoveries", "started", "checkpoint", "progress")
+return {owner, r[1] or "0", r[2], r[3] or "", r[4] or "0"}
+`)
+
+// KEYS: run. ARGV: owner, TTL in seconds, field, value, ... Returns 0 when the owner is another one.
+var updateScript = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+	return 0
+end
+redis.call("HSET", KEYS[1], unpack(ARGV, 3))
+redis.call("EXPIRE", KEYS[1], ARGV[2])
+return 1
+`)
+
+// KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
+var closeScript = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+	return 0
+end
+return redis.call("DEL", KEYS[1])
+`)
+
+// RunState is what is remembered of a run from one attempt to the next: where it got to, and whose it is. Only the
+// owner that opened it last can change it.
+type RunState struct {
+	// Recovered is true when the former owner neither ended the run nor gave it back: it died, or lost Redis.
+	Recovered bool
+	// Recoveries counts how often that has happened to this run.
+	Recoveries int
+	// Started is when the run's first attempt began.
+	Started time.Time
+	// Checkpoint is what was saved last; nil at the beginning.
+	Checkpoint []byte
+
+	rdb        redis.UniversalClient
+	key, owner string
+}
+
+// OpenRun makes the caller the owner of the run's state, which is made if there is none.
+func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID) (*RunState, error) {
+	s := &RunState{rdb: j.rdb, key: runKey(id.Job, id.String()), owner: rand.Text()}
+	reply, err := openScript.Run(ctx, j.rdb, []string{s.key}, s.owner, millis(time.Now()), int(runTTL.Seconds())).StringSlice()
+	if err != nil {
+		return nil, fmt.Errorf("opening the state of %s: %w", id, err)
+	}
+	s.Recovered = reply[0] != ""
+	s.Recoveries, _ = strconv.Atoi(reply[1]) // numbers that we wrote
+	started, _ := strconv.ParseInt(reply[2], 10, 64)
+	s.Started = time.UnixMilli(started)
+	if reply[3] != "" {
+		s.Checkpoint = []byte(reply[3])
+	}
+	return s, nil
+}
+
+// Save keeps the checkpoint and the progress in percent.
+func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) error {
+	return s.update(ctx, "checkpoint", checkpoint, "progress", progress)
+}
+
+// GiveBack keeps the state for the run's next attempt and gives up owning it.
+func (s *RunState) GiveBack(ctx context.Context) error { return s.update(ctx, "owner", "") }
+
+// Verify returns ErrSuperseded when the state has another owner.
+func (s *RunState) Verify(ctx context.Context) error { return s.update(ctx, "owner", s.owner) }
+
+func (s *RunState) update(ctx context.Context, fieldsAndValues ...any) error {
+	args := append([]any{s.owner, int(runTTL.Seconds())}, fieldsAndValues...)
+	return s.compareAndDo(ctx, updateScript, args...)
+}
+
+// Close ends the state together with its run.
+func (s *RunState) Close(ctx context.Context) error { return s.compareAndDo(ctx, closeScript, s.owner) }
+
+func (s *RunState) compareAndDo(ctx context.Context, script *redis.Script, args ...any) error {
+	n, err := script.Run(ctx, s.rdb, []string{s.key}, args...).Int()
+	if err != nil {
+		return fmt.Errorf("updating the state of a run (%s): %w", s.key, err)
+	}
+	if n == 0 {
+		return ErrSuperseded
+	}
+	return nil
+}
+
+// progress returns what the run's owner saved last, in percent; 0 when there is nothing.
+func (j *Jobs) progress(ctx context.Context, job, id string) (int, error) {
+	n, err := j.rdb.HGet(ctx, runKey(job, id), "progress").Int()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return 0, fmt.Errorf("reading the progress of %s: %w", id, err)
+	}
+	return n, nil
+}

@@ -1,0 +1,136 @@
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Repeatable is a job type's live schedule.
+type Repeatable struct {
+	Job  string
+	Spec string
+	// Every is the time between two ticks, 0 when they are not evenly spaced.
+	Every time.Duration
+	// Next is the next tick.
+	Next time.Time
+}
+
+// Counts are the numbers of runs in each state.
+type Counts struct {
+	Active, Waiting, Completed, Failed int
+	// Delayed is what waits for a retry.
+	Delayed int
+}
+
+func (c *Counts) add(o Counts) {
+	c.Active += o.Active
+	c.Waiting += o.Waiting
+	c.Completed += o.Completed
+	c.Failed += o.Failed
+	c.Delayed += o.Delayed
+}
+
+// Active is a run that is being worked on.
+type Active struct {
+	ID string
+	// Data is the run's payload as JSON.
+	Data json.RawMessage
+	// Progress is in percent.
+	Progress int
+}
+
+// Status is the state of some job types as Redis tells it at the time of asking.
+type Status struct {
+	Repeatable []Repeatable
+	Counts     Counts
+	// Paused is true when all of them are paused.
+	Paused bool
+	Active []Active
+}
+
+// Status returns the state of the given job types together.
+func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, error) {
+	s := Status{Paused: true}
+	entries, err := j.Schedules(time.Now())
+	if err != nil {
+		return Status{}, err
+	}
+	queues, err := j.inspector.Queues()
+	if err != nil {
+		return Status{}, fmt.Errorf("listing queues: %w", err)
+	}
+	for _, def := range jobs {
+		for _, entry := range entries {
+			if entry.Job == def.Name {
+				s.Repeatable = append(s.Repeatable, entry)
+			}
+		}
+		if !slices.Contains(queues, def.Name) {
+			s.Paused = false // a queue is registered before it is paused
+			continue
+		}
+		info, err := j.inspector.GetQueueInfo(def.Name)
+		if err != nil {
+			return Status{}, fmt.Errorf("reading the queue of %s: %w", def.Name, err)
+		}
+		s.Counts.add(Counts{
+			Active: info.Active, Waiting: info.Pending, Completed: info.Completed,
+			Failed: info.Archived, Delayed: info.Retry + info.Scheduled,
+		})
+		s.Paused = s.Paused && info.Paused
+		if info.Active == 0 {
+			continue
+		}
+		active, err := j.active(ctx, def)
+		if err != nil {
+			return Status{}, err
+		}
+		s.Active = append(s.Active, active...)
+	}
+	return s, nil
+}
+
+func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, error) {
+	list, err := j.inspector.ListActiveTasks(def.Name)
+	if err != nil {
+		return nil, fmt.Errorf("listing active runs of %s: %w", def.Name, err)
+	}
+	var active []Active
+	for _, info := range list {
+		progress, err := j.progress(ctx, def.Name, info.ID)
+		if err != nil {
+			return nil, err
+		}
+		data := json.RawMessage(info.Payload)
+		if !json.Valid(data) { // nothing that the API enqueues, but anybody may
+			data = json.RawMessage("null")
+		}
+		active = append(active, Active{ID: info.ID, Data: data, Progress: progress})
+	}
+	return active, nil
+}
+
+// Schedules returns the live schedules, one for each job type that has one, however many schedulers there are.
+func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
+	entries, err := j.inspector.SchedulerEntries()
+	if err != nil {
+		return nil, fmt.Errorf("listing scheduler entries: %w", err)
+	}
+	var schedules []Repeatable
+	for _, e := range entries {
+		next := Repeatable{Job: e.Task.Type(), Spec: e.Spec, Every: tasks.SpecEvery(e.Spec, now), Next: e.Next}
+		i := slices.IndexFunc(schedules, func(s Repeatable) bool { return s.Job == next.Job })
+		switch {
+		case i < 0:
+			schedules = append(schedules, next)
+		case next.Next.Before(schedules[i].Next):
+			schedules[i] = next
+		}
+	}
+	return schedules, nil
+}
