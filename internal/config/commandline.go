@@ -1,0 +1,78 @@
+package config
+
+import (
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// version is set by the linker; see Version.
+var version string
+
+// Version returns the release that was built, or what the Go toolchain knows of the source.
+func Version() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}
+
+// The exit statuses of a deployable that does not start.
+const (
+	// ExitOK is the status after --help and --version.
+	ExitOK = 0
+	// ExitUsage is the status when a setting or the command line is wrong.
+	ExitUsage = 2
+)
+
+// FromCommandLine serves --help and --version, and otherwise loads the settings for the job types that the product
+// ships. When there is nothing to run it returns false and the exit status, having said why on out or errOut.
+func FromCommandLine(name, summary string, args []string, out, errOut io.Writer) (c Config, status int, ok bool) {
+	registry := tasks.Default()
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	showVersion := flags.Bool("version", false, "print the version and exit")
+	err := flags.Parse(args)
+	switch {
+	case errors.Is(err, flag.ErrHelp):
+		usage(out, name, summary, registry)
+		return c, ExitOK, false
+	case err != nil:
+		_, _ = fmt.Fprintf(errOut, "%s: %v; see %s --help\n", name, err, name)
+		return c, ExitUsage, false
+	case flags.NArg() > 0:
+		_, _ = fmt.Fprintf(errOut, "%s: unexpected argument %q; see %s --help\n", name, flags.Arg(0), name)
+		return c, ExitUsage, false
+	case *showVersion:
+		_, _ = fmt.Fprintln(out, name, Version())
+		return c, ExitOK, false
+	}
+	if c, err = Load(registry); err != nil {
+		_, _ = fmt.Fprintf(errOut, "%s: these settings are wrong:\n  %s\n", name, strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		return c, ExitUsage, false
+	}
+	return c, ExitOK, true
+}
+
+func usage(out io.Writer, name, summary string, registry *tasks.Registry) {
+	_, _ = fmt.Fprintf(out, "%s: %s\n\nUsage:\n  %s [--help] [--version]\n\n"+
+		"Settings are environment variables, or lines of a file .env in the working directory:\n\n", name, summary, name)
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, s := range Settings(registry) {
+		value := s.Default
+		if value == "" {
+			value = "-"
+		}
+		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\n", s.Name, value, s.Purpose)
+	}
+	_ = w.Flush()
+}

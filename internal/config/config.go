@@ -1,0 +1,127 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/spf13/viper"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Config is every setting, valid.
+type Config struct {
+	Redis   Redis
+	MongoDB MongoDB
+	HTTP    HTTP
+	Log     Log
+	Worker  Worker
+	Sync    Sync
+	// Registry is the job types with what the settings change in them.
+	Registry *tasks.Registry
+}
+
+// Redis says where Redis is.
+type Redis struct {
+	Host     string
+	Port     int
+	Password string
+	DB       int
+}
+
+// MongoDB says where the records are.
+type MongoDB struct {
+	URI      string
+	Database string
+}
+
+// HTTP is the API's server.
+type HTTP struct {
+	Host string
+	Port int
+	// DashboardReadOnly keeps the dashboard from changing anything.
+	DashboardReadOnly bool
+}
+
+// Log is what is logged, and how.
+type Log struct {
+	Level slog.Level
+	// Format is "json" or "text".
+	Format string
+}
+
+// Worker is how a worker works.
+type Worker struct {
+	// Concurrency is how many runs, each of another job type, one worker works on at the same time.
+	Concurrency int
+}
+
+// Sync is how a synchronisation works.
+type Sync struct {
+	// BatchSize is how many records make one unit of work, where the payload does not say.
+	BatchSize int
+	// Writers is how many batches of a run are written at the same time.
+	Writers int
+	// BulkSize is how many updates one command to MongoDB carries at most.
+	BulkSize int
+	// Patience is how long an attempt waits for a MongoDB that is gone.
+	Patience time.Duration
+	// Freshness is, by job type, how old a record's stamp may be before an incremental run visits it again.
+	Freshness map[string]time.Duration
+}
+
+// Load reads the settings for the job types of the registry. Its error lists everything that is wrong.
+func Load(registry *tasks.Registry) (Config, error) {
+	v := viper.New()
+	v.SetConfigFile(".env")
+	v.SetConfigType("dotenv")
+	v.AutomaticEnv()
+	if err := v.ReadInConfig(); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("reading .env: %w", err)
+	}
+	l := newLoader(registry)
+	var wrong []error
+	for _, s := range l.settings {
+		if !s.fromDefinition {
+			v.SetDefault(s.Name, s.Default)
+		}
+		value := strings.TrimSpace(v.GetString(s.Name))
+		if value == "" {
+			continue // as if it were not set
+		}
+		if !s.set(value) {
+			wrong = append(wrong, fmt.Errorf("%s was %s; it may be %s", s.Name, s.show(value), s.Allowed))
+		}
+	}
+	wrong = append(wrong, l.finish(time.Now())...)
+	return l.config, errors.Join(wrong...)
+}
+
+// LogValue shows the settings without secrets.
+func (c Config) LogValue() slog.Value {
+	var jobs []any
+	for _, d := range c.Registry.All() {
+		if d.Schedule.Enabled() {
+			jobs = append(jobs, slog.String(d.Name, d.Schedule.Spec()))
+		}
+	}
+	return slog.GroupValue(
+		slog.String("redis", fmt.Sprintf("%s:%d/%d", c.Redis.Host, c.Redis.Port, c.Redis.DB)),
+		slog.String("mongodb", redactURI(c.MongoDB.URI)),
+		slog.String("database", c.MongoDB.Database),
+		slog.Int("concurrency", c.Worker.Concurrency),
+		slog.Int("batchSize", c.Sync.BatchSize),
+		slog.Int("writers", c.Sync.Writers),
+		slog.Group("schedules", jobs...),
+	)
+}
+
+var credentials = regexp.MustCompile(`://[^/]*@`)
+
+// redactURI hides who logs in, and with what.
+func redactURI(uri string) string { return credentials.ReplaceAllString(uri, "://***@") }

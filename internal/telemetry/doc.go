@@ -1,0 +1,2 @@
+// Package telemetry is how the deployables can be watched: the log.
+package telemetry

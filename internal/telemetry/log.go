@@ -1,0 +1,46 @@
+package telemetry
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+)
+
+// NewLogger returns a logger that writes lines of the format, "json" or "text", from the level upwards.
+func NewLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
+	options := &slog.HandlerOptions{Level: level}
+	if format == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// AsynqLogger lets asynq write to a slog logger. What asynq calls information is of interest only to who debugs asynq:
+// servers come and go with every lease.
+type AsynqLogger struct {
+	log *slog.Logger
+}
+
+// NewAsynqLogger returns an asynq.Logger that writes to log.
+func NewAsynqLogger(log *slog.Logger) *AsynqLogger {
+	return &AsynqLogger{log.With("component", "asynq")}
+}
+
+// Debug logs at debug.
+func (l *AsynqLogger) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
+
+// Info logs at debug.
+func (l *AsynqLogger) Info(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
+
+// Warn logs at warn.
+func (l *AsynqLogger) Warn(args ...any) { l.log.Warn(fmt.Sprint(args...)) }
+
+// Error logs at error.
+func (l *AsynqLogger) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+
+// Fatal logs at error and ends the process, as asynq expects.
+func (l *AsynqLogger) Fatal(args ...any) {
+	l.log.Error(fmt.Sprint(args...))
+	os.Exit(1)
+}
