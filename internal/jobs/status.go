@@ -7,6 +7,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hibiken/asynq"
+
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -113,6 +115,18 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 		active = append(active, Active{ID: info.ID, Data: data, Progress: progress})
 	}
 	return active, nil
+}
+
+// IsActive reports whether asynq counts the run among those that are being worked on.
+func (j *Jobs) IsActive(def tasks.Definition, id string) (bool, error) {
+	info, err := j.inspector.GetTaskInfo(def.Name, id)
+	if notFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("looking up %s: %w", id, err)
+	}
+	return info.State == asynq.TaskStateActive, nil
 }
 
 // Schedules returns the live schedules, one for each job type that has one, however many schedulers there are.

@@ -1,0 +1,245 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// contestInterval is how often a worker tries to take a lease that another one holds. Most of the time it need not
+	// wait for it: a release is announced.
+	contestInterval = time.Second
+	// courtesy is how long a worker leaves a lease to the others after it has handed it over.
+	courtesy = 100 * time.Millisecond
+	// renewInterval is how often a lease is renewed.
+	renewInterval = jobs.LeaseTTL / 4
+	// trimInterval is how often ended runs are trimmed while nothing else happens.
+	trimInterval = time.Second
+
+	// taskCheckInterval is how often an idle queue is looked at, on average: a triggered run starts after half of it at
+	// the median. At asynq's default of 1 s that would be half a second.
+	taskCheckInterval = 20 * time.Millisecond
+	// delayedTaskCheckInterval is how often retries are looked for; asynq's default of 5 s would delay each by that.
+	delayedTaskCheckInterval = 250 * time.Millisecond
+	// retryRounding makes up for asynq cutting the time of a retry to whole seconds: on average it is right then.
+	retryRounding = 500 * time.Millisecond
+	// abortTimeout is how long asynq waits, when its Server is shut down, for a run before it pushes it back to the
+	// queue. The run has stopped before, and waits for just that.
+	abortTimeout = 100 * time.Millisecond
+	// settleTimeout bounds the wait for asynq to record how a run has ended.
+	settleTimeout = 3 * time.Second
+)
+
+// The reasons for which a run is stopped, which cost it no attempt.
+var (
+	errShutdown  = errors.New("the worker shuts down")
+	errLeaseLost = errors.New("the worker lost the lease of the job type")
+)
+
+// consumer works on one job type's queue whenever its worker holds the job type's lease: so at most one run of a job
+// type is active, over all workers, and the next one stays in the queue.
+type consumer struct {
+	w      *Worker
+	def    tasks.Definition
+	awaken chan struct{}
+	log    *slog.Logger
+}
+
+func newConsumer(w *Worker, def tasks.Definition) *consumer {
+	return &consumer{w: w, def: def, awaken: make(chan struct{}, 1), log: w.log.With("job", def.Name)}
+}
+
+// wake makes the consumer try for the lease now.
+func (c *consumer) wake() {
+	select {
+	case c.awaken <- struct{}{}:
+	default: // it is about to
+	}
+}
+
+// run contends for the lease, and consumes while it holds it, until ctx ends.
+func (c *consumer) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		free, changed := c.w.slots.watch()
+		if free == 0 { // another worker may have a slot for what comes
+			select {
+			case <-changed:
+			case <-ctx.Done():
+			}
+			continue
+		}
+		lease, err := c.w.jobs.Acquire(ctx, c.def.Name)
+		if lease == nil {
+			if err != nil && ctx.Err() == nil {
+				c.log.Debug("Could not contend for the lease", "error", err)
+			}
+			pause(ctx, contestInterval/2+rand.N(contestInterval), c.awaken)
+			continue
+		}
+		if handedOver := c.consume(ctx, lease); handedOver {
+			pause(ctx, courtesy, nil)
+			select { // what woke us meanwhile was our own release
+			case <-c.awaken:
+			default:
+			}
+		}
+	}
+}
+
+// pause waits until the time is over, ctx ends or awaken has a value.
+func pause(ctx context.Context, d time.Duration, awaken <-chan struct{}) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-awaken:
+	case <-ctx.Done():
+	}
+}
+
+// consume runs an asynq Server for the queue until ctx ends, the lease is lost, or another worker should have it, which
+// it then returns as true.
+func (c *consumer) consume(ctx context.Context, lease *jobs.Lease) (handOver bool) {
+	s := newSession(c)
+	server := asynq.NewServerFromRedisClient(c.w.jobs.Redis(), asynq.Config{
+		Concurrency:              1,
+		Queues:                   map[string]int{c.def.Name: 1},
+		TaskCheckInterval:        taskCheckInterval,
+		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		ShutdownTimeout:          abortTimeout,
+		RetryDelayFunc:           c.retryDelay,
+		IsFailure:                func(err error) bool { return !errors.Is(err, asynq.ErrLeaseExpired) },
+		Logger:                   telemetry.NewAsynqLogger(c.log),
+		LogLevel:                 asynqLogLevel(c.log),
+	})
+	if err := server.Start(s); err != nil { // only when it was started before
+		c.log.Error("Could not start an asynq Server", "error", err)
+		return true
+	}
+	c.log.Debug("Consuming")
+	reason := errShutdown
+	handOver, err := c.watch(ctx, lease, s)
+	if err != nil {
+		reason = err
+		c.log.Warn("Lost the lease", "error", err)
+	}
+	s.stop(reason)
+	c.settleAll(s)
+	server.Shutdown()
+	s.release()
+	if !errors.Is(reason, errLeaseLost) {
+		releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
+		defer cancel()
+		if err := lease.Release(releasing); err != nil {
+			c.log.Debug("Could not release the lease", "error", err)
+		}
+	}
+	return handOver
+}
+
+// watch keeps the lease and trims what has ended. It returns when ctx ends, when another worker should have the lease
+// (true), or with errLeaseLost.
+func (c *consumer) watch(ctx context.Context, lease *jobs.Lease, s *session) (handOver bool, err error) {
+	renew := time.NewTicker(renewInterval)
+	defer renew.Stop()
+	trim := time.NewTicker(trimInterval)
+	defer trim.Stop()
+	for {
+		free, changed := c.w.slots.watch()
+		if free == 0 && !s.busy.Load() {
+			return true, nil
+		}
+		// Only Redis can tell the others that the lease is free again, and only we know when it certainly is.
+		expired := time.NewTimer(time.Until(lease.Until()))
+		select {
+		case <-ctx.Done():
+			expired.Stop()
+			return false, nil
+		case <-expired.C:
+			return false, errLeaseLost
+		case <-renew.C:
+			if err := c.renew(ctx, lease); errors.Is(err, jobs.ErrLeaseLost) {
+				expired.Stop()
+				return false, errLeaseLost
+			}
+		case id := <-s.ended:
+			c.settle(ctx, id)
+			c.trim(ctx)
+			if c.w.othersLive(ctx) {
+				expired.Stop()
+				return true, nil
+			}
+		case <-trim.C:
+			c.trim(ctx)
+		case <-changed:
+		}
+		expired.Stop()
+	}
+}
+
+func (c *consumer) renew(ctx context.Context, lease *jobs.Lease) error {
+	ctx, cancel := context.WithDeadline(ctx, lease.Until())
+	defer cancel()
+	err := lease.Renew(ctx)
+	if err != nil && ctx.Err() == nil {
+		c.log.Debug("Could not renew the lease", "error", err)
+	}
+	return err
+}
+
+func (c *consumer) trim(ctx context.Context) {
+	if err := c.w.jobs.Trim(ctx, c.def); err != nil && ctx.Err() == nil {
+		c.log.Debug("Could not trim ended runs", "error", err)
+	}
+}
+
+// settle waits until asynq has recorded how a run has ended. It must have before its Server is shut down, which would
+// push the run back to the queue otherwise.
+func (c *consumer) settle(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
+	defer cancel()
+	for ctx.Err() == nil {
+		active, err := c.w.jobs.IsActive(c.def, id)
+		if err == nil && !active {
+			return
+		}
+		pause(ctx, 5*time.Millisecond, nil)
+	}
+}
+
+// settleAll waits for the runs that ended when nobody watched any more.
+func (c *consumer) settleAll(s *session) {
+	for {
+		select {
+		case id := <-s.ended:
+			c.settle(context.Background(), id)
+		default:
+			return
+		}
+	}
+}
+
+// retryDelay implements asynq.RetryDelayFunc. What was not the run's fault is tried again at once.
+func (c *consumer) retryDelay(failed int, err error, _ *asynq.Task) time.Duration {
+	if errors.Is(err, asynq.ErrLeaseExpired) {
+		return 0
+	}
+	return c.def.RetryDelay(failed+1) + retryRounding
+}
+
+// asynqLogLevel spares asynq the work of formatting what would not be logged.
+func asynqLogLevel(log *slog.Logger) asynq.LogLevel {
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		return asynq.InfoLevel
+	}
+	return asynq.WarnLevel
+}
