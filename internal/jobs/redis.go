@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"strings"
@@ -70,17 +71,48 @@ func (c *connectionLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redi
 	return next
 }
 
-// EvictionPolicy returns Redis' maxmemory-policy, and whether it may remove jobs or what belongs to them when memory
-// runs out.
-func EvictionPolicy(ctx context.Context, rdb redis.UniversalClient) (policy string, evicts bool, err error) {
+// The waits between two tries at a Redis that does not answer double from the first to the last.
+const (
+	firstWait = 250 * time.Millisecond
+	lastWait  = 5 * time.Second
+)
+
+// Await waits until Redis answers, saying so, or until ctx ends, which is its only error. It then warns of a Redis that
+// may throw jobs away.
+func Await(ctx context.Context, rdb redis.UniversalClient, log *slog.Logger) error {
+	for wait := firstWait; ; wait = min(2*wait, lastWait) {
+		err := rdb.Ping(ctx).Err()
+		if err == nil {
+			break
+		}
+		if ctx.Err() == nil {
+			log.Warn("Waiting for Redis", "error", err, "retryIn", wait.String())
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+	switch policy, err := evictionPolicy(ctx, rdb); {
+	case err != nil:
+		log.Debug("Could not read Redis' eviction policy", "error", err)
+	case policy != "" && policy != "noeviction":
+		log.Warn("Redis may evict jobs when its memory runs out; set maxmemory-policy to noeviction", "maxmemoryPolicy", policy)
+	}
+	return nil
+}
+
+// evictionPolicy returns Redis' maxmemory-policy; "" where the server does not say.
+func evictionPolicy(ctx context.Context, rdb redis.UniversalClient) (string, error) {
 	info, err := rdb.Info(ctx, "memory").Result()
 	if err != nil {
-		return "", false, err
+		return "", fmt.Errorf("reading Redis' memory information: %w", err)
 	}
 	for line := range strings.Lines(info) {
 		if value, found := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:"); found {
-			return value, value != "noeviction", nil
+			return value, nil
 		}
 	}
-	return "", false, nil // not every server says
+	return "", nil
 }

@@ -1,0 +1,40 @@
+package api
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// decodeBody reads a request's JSON body into v, strictly (see tasks.Decode). When it cannot it answers with what was
+// wrong and returns false.
+func decodeBody(c *gin.Context, v any) bool {
+	data, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody))
+	var tooLarge *http.MaxBytesError
+	switch {
+	case errors.As(err, &tooLarge):
+		fail(c, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was larger than %d bytes; it may be at most that", tooLarge.Limit))
+		return false
+	case err != nil:
+		fail(c, http.StatusBadRequest, "the body could not be read")
+		return false
+	}
+	if len(data) > 0 {
+		sent := c.GetHeader("Content-Type")
+		if mediaType, _, err := mime.ParseMediaType(sent); err != nil || mediaType != "application/json" {
+			fail(c, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type was %q; it may be \"application/json\"", sent))
+			return false
+		}
+	}
+	if err := tasks.Decode(data, v); err != nil {
+		fail(c, http.StatusBadRequest, err.Error())
+		return false
+	}
+	return true
+}

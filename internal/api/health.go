@@ -1,0 +1,107 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/gin-gonic/gin"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+)
+
+// dependency is the health of a server that the system needs.
+type dependency struct {
+	Status string `json:"status"` // "connected" or "disconnected"
+	// ResponseTime is how long the answer, or giving up on one, took, in milliseconds.
+	ResponseTime int64 `json:"responseTime"`
+}
+
+type jobsHealth struct {
+	// Initialized is true when Redis answers, a schedule and a worker are live.
+	Initialized bool `json:"initialized"`
+	Workers     int  `json:"workers"`
+	Schedulers  int  `json:"schedulers"`
+	// Missing says what there should be, where Initialized is false.
+	Missing []string `json:"missing,omitempty"`
+}
+
+type health struct {
+	Status    string `json:"status"` // "OK" or "DEGRADED"
+	Timestamp string `json:"timestamp"`
+	// Uptime is that of this API process, in seconds.
+	Uptime   int64      `json:"uptime"`
+	Database dependency `json:"database"`
+	Redis    dependency `json:"redis"`
+	Jobs     jobsHealth `json:"jobs"`
+}
+
+func (d dependency) connected() bool { return d.Status == "connected" }
+
+func check(ctx context.Context, p Pinger) dependency {
+	start := time.Now()
+	d := dependency{Status: "connected"}
+	if p.Ping(ctx) != nil {
+		d.Status = "disconnected"
+	}
+	d.ResponseTime = time.Since(start).Milliseconds()
+	return d
+}
+
+func (s *Server) health(c *gin.Context) {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
+	defer cancel()
+	h := health{Status: "OK", Timestamp: timestamp(), Uptime: int64(time.Since(s.started).Seconds())}
+	var checks sync.WaitGroup
+	checks.Go(func() { h.Database = check(ctx, s.Database) })
+	checks.Go(func() {
+		if h.Redis = check(ctx, s.Jobs); h.Redis.connected() {
+			h.Jobs = s.jobsHealth(ctx)
+		} else {
+			h.Jobs.Missing = []string{"Redis"}
+		}
+	})
+	checks.Wait()
+	status := http.StatusOK
+	if !h.Database.connected() || !h.Redis.connected() {
+		h.Status, status = "DEGRADED", http.StatusServiceUnavailable
+	}
+	c.JSON(status, h)
+}
+
+func (s *Server) jobsHealth(ctx context.Context) jobsHealth {
+	var h jobsHealth
+	var err error
+	if h.Workers, err = s.Jobs.Live(ctx, jobs.RoleWorker); err == nil {
+		h.Schedulers, err = s.Jobs.Live(ctx, jobs.RoleScheduler)
+	}
+	var schedules []jobs.Repeatable
+	if err == nil {
+		schedules, err = s.Jobs.Schedules(time.Now())
+	}
+	if err != nil {
+		s.Log.Warn("Redis did not serve the health check", "error", err)
+		h.Missing = []string{"Redis"}
+		return h
+	}
+	if h.Workers == 0 {
+		h.Missing = append(h.Missing, "a live worker")
+	}
+	if len(schedules) == 0 {
+		h.Missing = append(h.Missing, "a live schedule")
+	}
+	h.Initialized = len(h.Missing) == 0
+	return h
+}
+
+// ready tells a load balancer whether requests make sense: without Redis all but the health check fail.
+func (s *Server) ready(c *gin.Context) {
+	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
+	defer cancel()
+	if s.Jobs.Ping(ctx) != nil {
+		c.String(http.StatusServiceUnavailable, "Redis is not available\n")
+		return
+	}
+	c.String(http.StatusOK, "ok\n")
+}

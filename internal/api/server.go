@@ -1,0 +1,172 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/gin-gonic/gin"
+	"github.com/hibiken/asynq"
+	"github.com/hibiken/asynqmon"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// answerTimeout is when a request that waits for Redis or MongoDB gives up, so that its answer comes within 2 s.
+	answerTimeout = 1500 * time.Millisecond
+	// maxBody is the largest request body, in bytes.
+	maxBody = 64 << 10
+
+	readHeaderTimeout = 5 * time.Second
+	readTimeout       = 10 * time.Second
+	writeTimeout      = 30 * time.Second
+	idleTimeout       = 2 * time.Minute
+	shutdownTimeout   = 8 * time.Second
+)
+
+// DashboardPath is where asynqmon is mounted.
+const DashboardPath = "/dashboard"
+
+// Pinger is a dependency that can be asked whether it is there.
+type Pinger interface {
+	Ping(ctx context.Context) error
+}
+
+// Options are what a Server is made of.
+type Options struct {
+	Jobs *jobs.Jobs
+	// Database is the MongoDB that the workers use, for the health check only.
+	Database Pinger
+	// Dashboard makes the clients that asynqmon uses.
+	Dashboard asynq.RedisConnOpt
+	// DashboardReadOnly keeps the dashboard from changing anything.
+	DashboardReadOnly bool
+	Log               *slog.Logger
+}
+
+// Server is the API. Make one with New.
+type Server struct {
+	Options
+	started   time.Time
+	router    *gin.Engine
+	dashboard *asynqmon.HTTPHandler
+}
+
+// New returns an API that serves nothing yet. Close must be called.
+func New(o Options) *Server {
+	gin.SetMode(gin.ReleaseMode)
+	s := &Server{Options: o, started: time.Now(), router: gin.New()}
+	s.dashboard = asynqmon.New(asynqmon.Options{
+		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
+	})
+	r := s.router
+	r.HandleMethodNotAllowed = true
+	r.Use(s.logRequest, s.recoverPanic)
+	r.NoRoute(func(c *gin.Context) {
+		fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", c.Request.URL.Path, DashboardPath))
+	})
+	r.NoMethod(func(c *gin.Context) {
+		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it may be %s", c.Request.Method, c.Writer.Header().Get("Allow")))
+	})
+	r.GET("/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
+	r.GET("/readyz", s.ready)
+	r.GET("/health", s.health)
+	r.GET("/jobs/status", s.status)
+	r.POST("/jobs/trigger/:job", s.trigger)
+	r.POST("/jobs/pause", s.pause)
+	r.POST("/jobs/resume", s.resume)
+	r.POST("/jobs/cleanup", s.cleanup)
+	r.Any(DashboardPath, gin.WrapH(s.dashboard))
+	r.Any(DashboardPath+"/*page", gin.WrapH(s.dashboard))
+	return s
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
+
+// Close frees what the dashboard holds.
+func (s *Server) Close() error { return s.dashboard.Close() }
+
+// Serve answers requests on the listener until ctx ends and the requests under way are answered.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	server := &http.Server{
+		Handler: s, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
+		IdleTimeout: idleTimeout, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(listener) }()
+	s.Log.Info("API ready", "addr", listener.Addr().String(), "dashboard", DashboardPath)
+	select {
+	case err := <-served:
+		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err)
+	case <-ctx.Done():
+	}
+	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
+	defer cancel()
+	err := server.Shutdown(ending)
+	if err != nil {
+		err = errors.Join(fmt.Errorf("ending HTTP requests: %w", err), server.Close())
+	}
+	<-served
+	return err
+}
+
+func (s *Server) logRequest(c *gin.Context) {
+	start := time.Now()
+	c.Next()
+	s.Log.Debug("Request", "method", c.Request.Method, "path", c.Request.URL.Path, "status", c.Writer.Status(),
+		"duration", time.Since(start).Milliseconds())
+}
+
+// recoverPanic answers a request whose handler panicked, without telling the client why.
+func (s *Server) recoverPanic(c *gin.Context) {
+	defer func() {
+		switch x := recover(); {
+		case x == nil:
+		case x == http.ErrAbortHandler: //nolint:errorlint // the very value that net/http asks for
+			panic(x)
+		default:
+			s.Log.Error("A request handler panicked", "path", c.Request.URL.Path, "panic", x, "stack", string(debug.Stack()))
+			fail(c, http.StatusInternalServerError, "internal error; the log says more")
+		}
+	}()
+	c.Next()
+}
+
+// fail answers with an error, in the form of every error of this API.
+func fail(c *gin.Context, status int, message string) {
+	c.AbortWithStatusJSON(status, gin.H{"success": false, "message": message})
+}
+
+// unavailable answers a request that failed in package jobs, which fails only when Redis does.
+func (s *Server) unavailable(c *gin.Context, err error) {
+	s.Log.Warn("Redis did not serve a request", "path", c.Request.URL.Path, "error", err)
+	fail(c, http.StatusServiceUnavailable, "Redis is not available; try again later")
+}
+
+// lookup finds a job type, or answers with the status and the names that there are.
+func (s *Server) lookup(c *gin.Context, status int, what, name string) (tasks.Definition, bool) {
+	def, ok := s.Jobs.Registry().Lookup(name)
+	if !ok {
+		fail(c, status, fmt.Sprintf("%s was %q; it may be %s", what, name, quoted(s.Jobs.Registry().Names())))
+	}
+	return def, ok
+}
+
+func quoted(names []string) string {
+	var list []string
+	for _, name := range names {
+		list = append(list, fmt.Sprintf("%q", name))
+	}
+	return strings.Join(list, " or ")
+}
+
+func timestamp() string { return time.Now().UTC().Format(tasks.TimestampLayout) }

@@ -1,0 +1,166 @@
+package scheduler
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// heartbeatInterval is how often asynq's Scheduler shows its entries. It shows them first after one of them, and
+	// its default of 10 s would leave a new system without a visible schedule for that long.
+	heartbeatInterval = 2 * time.Second
+	// tickTimeout bounds what is asked of Redis at a tick.
+	tickTimeout = 5 * time.Second
+	// maxEarly is how much before its instant a tick may fire: timers and clocks are not the same thing.
+	maxEarly = 500 * time.Millisecond
+)
+
+// Scheduler enqueues runs on schedule. Make one with New.
+type Scheduler struct {
+	id      string
+	jobs    *jobs.Jobs
+	connect asynq.RedisConnOpt
+	log     *slog.Logger
+
+	// asynq enqueues a task between its two hooks, which lock and unlock mu: so each tick has the entry, whose task ID
+	// it sets, for itself.
+	mu      sync.Mutex
+	ctx     context.Context
+	entries map[string]*entry
+	tick    tick
+}
+
+// entry is a job type's registered task. asynq keeps the very slice of its options, so that setting its last element,
+// the task ID, changes what the next tick enqueues.
+type entry struct {
+	def     tasks.Definition
+	options []asynq.Option
+}
+
+// tick is the one that is being enqueued.
+type tick struct {
+	entry *entry
+	slot  time.Time
+	id    tasks.RunID
+	state jobs.Tick
+	err   error
+}
+
+// New returns a scheduler for the job types of the jobs' registry. Connect is for a client of asynq's Scheduler, which
+// wants one of its own.
+func New(j *jobs.Jobs, connect asynq.RedisConnOpt, log *slog.Logger) *Scheduler {
+	hostname, _ := os.Hostname() // only a name for people
+	return &Scheduler{
+		id:   jobs.ProcessID(hostname, os.Getpid(), time.Now()),
+		jobs: j, connect: connect, log: log, entries: make(map[string]*entry),
+	}
+}
+
+// Run enqueues runs on schedule until ctx ends. Redis must have answered once before.
+func (s *Scheduler) Run(ctx context.Context) error {
+	s.ctx = ctx
+	scheduler := asynq.NewScheduler(s.connect, &asynq.SchedulerOpts{
+		HeartbeatInterval: heartbeatInterval,
+		Location:          time.UTC,
+		Logger:            telemetry.NewAsynqLogger(s.log),
+		PreEnqueueFunc:    s.beforeEnqueue,
+		PostEnqueueFunc:   s.afterEnqueue,
+	})
+	for _, def := range s.jobs.Registry().All() {
+		if !def.Schedule.Enabled() {
+			continue
+		}
+		if err := s.register(scheduler, def); err != nil {
+			return err
+		}
+	}
+	if len(s.entries) == 0 {
+		s.log.Warn("No job type has a schedule")
+	}
+	if err := scheduler.Start(); err != nil {
+		return fmt.Errorf("starting asynq's scheduler: %w", err)
+	}
+	s.log.Info("Scheduler ready", "scheduler", s.id)
+	s.jobs.HeartbeatLoop(ctx, jobs.RoleScheduler, s.id)
+	scheduler.Shutdown()
+	return nil
+}
+
+func (s *Scheduler) register(scheduler *asynq.Scheduler, def tasks.Definition) error {
+	s.log.Info("Initializing " + strings.ToLower(def.Title) + " scheduler...")
+	payload, err := def.ScheduledPayload()
+	if err != nil {
+		return err
+	}
+	data, err := tasks.EncodePayload(payload)
+	if err != nil {
+		return err
+	}
+	e := &entry{def: def, options: def.TaskOptions("set at each tick")}
+	s.entries[def.Name] = e
+	// The queue is given a second time for the dashboard, which shows the options of the registration only.
+	if _, err := scheduler.Register(def.Schedule.Spec(), asynq.NewTask(def.Name, data, e.options...), asynq.Queue(def.Name)); err != nil {
+		return fmt.Errorf("registering the schedule of %s: %w", def.Name, err)
+	}
+	s.log.Info(def.Title+" scheduler initialized successfully", "spec", def.Schedule.Spec())
+	return nil
+}
+
+// beforeEnqueue decides what the tick that asynq is about to enqueue a task for comes to. afterEnqueue unlocks mu.
+func (s *Scheduler) beforeEnqueue(task *asynq.Task, _ []asynq.Option) {
+	s.mu.Lock()
+	e := s.entries[task.Type()]
+	t := tick{entry: e, slot: e.def.Schedule.Slot(time.Now().Add(maxEarly))}
+	t.id = tasks.TickID(e.def.Name, t.slot)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tickTimeout)
+	defer cancel()
+	t.state, t.err = s.jobs.BeginTick(ctx, e.def, t.slot)
+	id := t.id.String()
+	if t.err != nil || !t.state.Due {
+		id = "" // asynq refuses a task without an ID: nothing is enqueued
+	}
+	e.options[len(e.options)-1] = asynq.TaskID(id)
+	s.tick = t
+}
+
+// afterEnqueue records and logs what the tick came to.
+func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
+	t := s.tick
+	s.mu.Unlock()
+	log := s.log.With("job", t.entry.def.Name, "tick", t.slot.Format(tasks.TimestampLayout))
+	switch {
+	case t.err != nil:
+		log.Error("Tick missed", "error", t.err)
+		return
+	case t.state.ServedBy != "":
+		log.Info("Tick served by a run that still waits", "jobId", t.state.ServedBy)
+		return
+	case !t.state.Due:
+		log.Debug("Tick was enqueued by another scheduler")
+		return
+	case errors.Is(err, asynq.ErrTaskIDConflict):
+		log.Debug("Tick was enqueued by another scheduler", "jobId", t.id.String())
+	case err != nil:
+		log.Error("Tick missed", "error", err)
+		return
+	default:
+		log.Info("Tick enqueued", "jobId", t.id.String())
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tickTimeout)
+	defer cancel()
+	if err := s.jobs.EndTick(ctx, t.entry.def, t.slot); err != nil {
+		log.Warn("Could not record the tick", "error", err)
+	}
+}
