@@ -67,7 +67,12 @@ func (j *Jobs) completed() ended {
 }
 
 func (j *Jobs) failed() ended {
-	return ended{"failed", j.inspector.ListArchivedTasks, func(t *asynq.TaskInfo) time.Time { return t.LastFailedAt }}
+	return ended{"failed", j.inspector.ListArchivedTasks, func(t *asynq.TaskInfo) time.Time {
+		if id, err := tasks.ParseRunID(t.ID); err == nil && t.LastFailedAt.IsZero() {
+			return id.Reference // archived by hand before it ever ran: asynq keeps no time of that
+		}
+		return t.LastFailedAt
+	}}
 }
 
 // listPage is how many runs are looked at in one command.

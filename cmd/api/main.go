@@ -1,0 +1,44 @@
+// Command api serves the HTTP API and the dashboard.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strconv"
+
+	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/mongodb"
+)
+
+func main() {
+	daemon.Main("api", "triggers, inspects and controls jobs over HTTP, and shows the dashboard", run)
+}
+
+func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	redisOptions := daemon.RedisOptions(cfg.Redis, daemon.PromptTimeout)
+	rdb := jobs.NewRedis(redisOptions, log)
+	defer func() { err = errors.Join(err, rdb.Close()) }()
+	database, err := mongodb.Connect(cfg.MongoDB.URI, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, database.Close()) }()
+
+	server := api.New(api.Options{
+		Jobs: jobs.New(rdb, cfg.Registry, log), Database: database,
+		Dashboard: jobs.ConnOpt{Options: redisOptions, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly, Log: log,
+	})
+	defer func() { err = errors.Join(err, server.Close()) }()
+	addr := net.JoinHostPort(cfg.HTTP.Host, strconv.Itoa(cfg.HTTP.Port))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", addr, err)
+	}
+	return server.Serve(ctx, listener)
+}

@@ -1,0 +1,27 @@
+// Command scheduler enqueues the scheduled runs.
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/scheduler"
+)
+
+func main() {
+	daemon.Main("scheduler", "enqueues the scheduled runs; several may run, each tick enqueues once", run)
+}
+
+func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+	redisOptions := daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout)
+	rdb := jobs.NewRedis(redisOptions, log)
+	defer func() { err = errors.Join(err, rdb.Close()) }()
+	if err := jobs.Await(ctx, rdb, log); err != nil {
+		return nil //nolint:nilerr // asked to stop while waiting: nothing has failed
+	}
+	return scheduler.New(jobs.New(rdb, cfg.Registry, log), jobs.ConnOpt{Options: redisOptions, Log: log}, log).Run(ctx)
+}

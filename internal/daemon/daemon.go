@@ -1,0 +1,67 @@
+// Package daemon is what the mains of the deployables have in common: the command line, the log, signals and the exit
+// status. What a deployable does is in the package that it is named after.
+package daemon
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+)
+
+// exitFailure is the status when run has failed.
+const exitFailure = 1
+
+// Main runs a deployable until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil.
+// A second signal ends it at once.
+func Main(name, summary string, run func(context.Context, config.Config, *slog.Logger) error) {
+	cfg, status, ok := config.FromCommandLine(name, summary, os.Args[1:], os.Stdout, os.Stderr)
+	if !ok {
+		os.Exit(status)
+	}
+	log := telemetry.NewLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", name)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	defer context.AfterFunc(ctx, func() {
+		stop()
+		log.Info("Stopping")
+	})()
+	log.Info("Starting", "version", config.Version(), "settings", cfg)
+	err := run(ctx, cfg, log)
+	if err != nil && ctx.Err() == nil {
+		log.Error("Failed", "error", err)
+		os.Exit(exitFailure)
+	}
+	if err != nil {
+		log.Warn("Stopped before all was done", "error", err)
+		return
+	}
+	log.Info("Stopped")
+}
+
+// The time limits of a process's connection to Redis.
+const (
+	// PatientTimeout is for those that would only try again.
+	PatientTimeout = 3 * time.Second
+	// PromptTimeout is for those that owe somebody an answer: a few of them must fit into 2 s.
+	PromptTimeout = 500 * time.Millisecond
+)
+
+// RedisOptions says how to reach the Redis of the settings. With the PromptTimeout nothing is sent twice.
+func RedisOptions(c config.Redis, timeout time.Duration) jobs.RedisOptions {
+	o := jobs.RedisOptions{
+		Addr: net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), Password: c.Password, DB: c.DB, Timeout: timeout,
+	}
+	if timeout == PromptTimeout {
+		o.MaxRetries = -1
+	}
+	return o
+}

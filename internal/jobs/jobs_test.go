@@ -1,0 +1,499 @@
+package jobs_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+type testBundle struct {
+	*jobs.Jobs
+	rdb       *redis.Client
+	inspector *asynq.Inspector
+	def       tasks.Definition
+}
+
+func setup(t *testing.T) (*testBundle, context.Context) {
+	t.Helper()
+	rdb := redistest.Client(t, redistest.Options(t))
+	registry := tasks.Default()
+	def, _ := registry.Lookup("user-sync")
+	b := &testBundle{
+		Jobs: jobs.New(rdb, registry, slog.New(slog.DiscardHandler)), rdb: rdb,
+		inspector: asynq.NewInspectorFromRedisClient(rdb), def: def,
+	}
+	return b, t.Context()
+}
+
+func payload(syncType string) *tasks.SyncPayload { return &tasks.SyncPayload{SyncType: syncType} }
+
+func (b *testBundle) trigger(ctx context.Context, t *testing.T, syncType string) jobs.Accepted {
+	t.Helper()
+	accepted, err := b.Trigger(ctx, b.def, payload(syncType))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accepted
+}
+
+func (b *testBundle) pending(t *testing.T) []*asynq.TaskInfo {
+	t.Helper()
+	list, err := b.inspector.ListPendingTasks(b.def.Name, asynq.PageSize(1000))
+	if err != nil && !errors.Is(err, asynq.ErrQueueNotFound) {
+		t.Fatal(err)
+	}
+	return list
+}
+
+func TestTriggerCoalesces(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+
+	first := b.trigger(ctx, t, tasks.SyncIncremental)
+	if first.Coalesced {
+		t.Error("the first trigger was coalesced")
+	}
+	second := b.trigger(ctx, t, tasks.SyncIncremental)
+	if !second.Coalesced || second.ID != first.ID {
+		t.Errorf("second trigger: %+v, want coalesced with %s", second, first.ID)
+	}
+	full := b.trigger(ctx, t, tasks.SyncFull)
+	if full.Coalesced || full.ID == first.ID {
+		t.Errorf("a full run was coalesced with an incremental one: %+v", full)
+	}
+	if n := len(b.pending(t)); n != 2 {
+		t.Errorf("%d runs wait, want 2", n)
+	}
+
+	// Once the run has begun the next one may wait.
+	if err := b.Begin(ctx, first.ID, tasks.SyncIncremental); err != nil {
+		t.Fatal(err)
+	}
+	third := b.trigger(ctx, t, tasks.SyncIncremental)
+	if third.Coalesced || third.ID == first.ID {
+		t.Errorf("a trigger during the run was coalesced: %+v", third)
+	}
+}
+
+func TestTriggerConcurrently(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	var mu sync.Mutex
+	ids := make(map[string]int)
+	fresh := 0
+	var clients sync.WaitGroup
+	for range 100 {
+		clients.Go(func() {
+			accepted, err := b.Trigger(ctx, b.def, payload(tasks.SyncFull))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			ids[accepted.ID.String()]++
+			if !accepted.Coalesced {
+				fresh++
+			}
+		})
+	}
+	clients.Wait()
+	if len(ids) != 1 || fresh != 1 || len(b.pending(t)) != 1 {
+		t.Errorf("100 triggers gave the ids %v, %d of them new, and %d waiting runs; want 1, 1 and 1", ids, fresh, len(b.pending(t)))
+	}
+}
+
+// A client may die between claiming the place of the waiting run and enqueueing it.
+func TestTriggerAfterADeadClaimer(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name      string
+		age       time.Duration
+		coalesced bool
+	}{
+		{"young: the next trigger enqueues the claimed run", 0, true},
+		{"old: the next trigger takes its place", time.Hour, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b, ctx := setup(t)
+			claimed := tasks.TriggerID(b.def.Name, time.Now().Add(-test.age))
+			key := "codex-jobs:{user-sync}:waiting:full"
+			if err := b.rdb.HSet(ctx, key, "id", claimed.String(), "payload", `{"syncType":"full"}`,
+				"time", time.Now().Add(-test.age).UnixMilli()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			accepted := b.trigger(ctx, t, tasks.SyncFull)
+			if accepted.Coalesced != test.coalesced || (accepted.ID == claimed) != test.coalesced {
+				t.Errorf("got %+v, the claim was for %s", accepted, claimed)
+			}
+			waiting := b.pending(t)
+			if len(waiting) != 1 || waiting[0].ID != accepted.ID.String() || string(waiting[0].Payload) != `{"syncType":"full"}` {
+				t.Errorf("waiting: %v", waiting)
+			}
+		})
+	}
+}
+
+func TestTriggerReplacesAStaleClaim(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	first := b.trigger(ctx, t, tasks.SyncFull)
+	// The run ends without having said that it began: its worker died in between, and it was archived.
+	if err := b.inspector.ArchiveTask(b.def.Name, first.ID.String()); err != nil {
+		t.Fatal(err)
+	}
+	if second := b.trigger(ctx, t, tasks.SyncFull); second.Coalesced {
+		t.Errorf("coalesced with a run that has ended: %+v", second)
+	}
+}
+
+func TestTickIsEnqueuedOnce(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	slot := b.def.Schedule.Slot(time.Now())
+	id := tasks.TickID(b.def.Name, slot)
+	data, err := tasks.EncodePayload(payload(tasks.SyncIncremental))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := asynq.NewClientFromRedisClient(b.rdb)
+	tick := func() (enqueued bool, err error) {
+		state, err := b.BeginTick(ctx, b.def, slot)
+		if err != nil || !state.Due {
+			return false, err
+		}
+		_, err = client.EnqueueContext(ctx, b.def.NewTask(id, data))
+		if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
+			return false, err
+		}
+		return err == nil, b.EndTick(ctx, b.def, slot)
+	}
+	var mu sync.Mutex
+	total := 0
+	var schedulers sync.WaitGroup
+	for range 20 {
+		schedulers.Go(func() {
+			enqueued, err := tick()
+			if err != nil {
+				t.Error(err)
+			}
+			if enqueued {
+				mu.Lock()
+				defer mu.Unlock()
+				total++
+			}
+		})
+	}
+	schedulers.Wait()
+	if waiting := b.pending(t); total != 1 || len(waiting) != 1 || waiting[0].ID != id.String() {
+		t.Fatalf("20 schedulers enqueued %d runs, waiting: %v", total, waiting)
+	}
+
+	// The tick stays dealt with after its run has begun, ended and been removed.
+	if err := b.Begin(ctx, id, tasks.SyncIncremental); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.inspector.DeleteTask(b.def.Name, id.String()); err != nil {
+		t.Fatal(err)
+	}
+	if enqueued, err := tick(); err != nil || enqueued {
+		t.Errorf("the tick was enqueued again (%v, %v)", enqueued, err)
+	}
+	if last, err := b.LastTick(ctx, b.def); err != nil || !last.Equal(slot) {
+		t.Errorf("last tick %v, %v; want %v", last, err, slot)
+	}
+}
+
+// A scheduler that comes late to a tick whose run has begun must not enqueue it, even if nothing else is left of it.
+func TestTickAfterItsRunBegan(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	slot := b.def.Schedule.Slot(time.Now())
+	if err := b.Begin(ctx, tasks.TickID(b.def.Name, slot), tasks.SyncIncremental); err != nil {
+		t.Fatal(err)
+	}
+	if state, err := b.BeginTick(ctx, b.def, slot); err != nil || state.Due || state.ServedBy != "" {
+		t.Errorf("got %+v, %v; want a tick that was dealt with", state, err)
+	}
+}
+
+func TestTickServedByAWaitingRun(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	waiting := b.trigger(ctx, t, tasks.SyncIncremental)
+	slot := b.def.Schedule.Slot(time.Now())
+	for range 2 { // the second scheduler finds it dealt with
+		state, err := b.BeginTick(ctx, b.def, slot)
+		if err != nil || state.Due {
+			t.Fatalf("got %+v, %v; want a tick served by %s", state, err, waiting.ID)
+		}
+	}
+	if n := len(b.pending(t)); n != 1 {
+		t.Errorf("%d runs wait, want 1", n)
+	}
+	// A full run that waits does not serve it.
+	b2, ctx := setup(t)
+	b2.trigger(ctx, t, tasks.SyncFull)
+	if state, err := b2.BeginTick(ctx, b2.def, slot); err != nil || !state.Due {
+		t.Errorf("got %+v, %v; want a tick that is due", state, err)
+	}
+}
+
+func TestRunState(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := tasks.TriggerID(b.def.Name, time.Now())
+	open := func() *jobs.RunState {
+		t.Helper()
+		state, err := b.OpenRun(ctx, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return state
+	}
+	first := open()
+	if first.Recovered || first.Checkpoint != nil || time.Since(first.Started) > time.Minute {
+		t.Fatalf("a new run's state: %+v", first)
+	}
+	if err := first.Save(ctx, []byte("one"), 10); err != nil {
+		t.Fatal(err)
+	}
+	if err := first.GiveBack(ctx); err != nil {
+		t.Fatal(err)
+	}
+	second := open()
+	if second.Recovered || string(second.Checkpoint) != "one" || !second.Started.Equal(first.Started) {
+		t.Fatalf("after giving back: %+v", second)
+	}
+	// The first owner, woken up, can change nothing.
+	for name, err := range map[string]error{
+		"save": first.Save(ctx, []byte("stale"), 99), "give back": first.GiveBack(ctx), "verify": first.Verify(ctx), "close": first.Close(ctx),
+	} {
+		if !errors.Is(err, jobs.ErrSuperseded) {
+			t.Errorf("%s by a former owner: %v", name, err)
+		}
+	}
+	third := open() // the second died
+	if !third.Recovered || third.Recoveries != 1 || string(third.Checkpoint) != "one" {
+		t.Fatalf("after a crash: %+v", third)
+	}
+	if err := third.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*run*").Result(); err != nil || len(keys) != 0 {
+		t.Errorf("left behind: %v, %v", keys, err)
+	}
+}
+
+func TestLease(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	released, stop := b.Releases(ctx)
+	defer func() { _ = stop() }()
+
+	lease, err := b.Acquire(ctx, b.def.Name)
+	if err != nil || lease == nil {
+		t.Fatalf("acquiring a free lease: %v, %v", lease, err)
+	}
+	if other, err := b.Acquire(ctx, b.def.Name); err != nil || other != nil {
+		t.Fatalf("acquiring a lease that is held: %v, %v", other, err)
+	}
+	if other, err := b.Acquire(ctx, "project-sync"); err != nil || other == nil {
+		t.Fatalf("acquiring another job type's lease: %v, %v", other, err)
+	}
+	before := lease.Until()
+	if err := lease.Renew(ctx); err != nil || lease.Until().Before(before) {
+		t.Fatalf("renewing: %v, until %v", err, lease.Until())
+	}
+	if time.Until(lease.Until()) > jobs.LeaseTTL {
+		t.Errorf("the holder believes in its lease for longer than Redis keeps it")
+	}
+	if err := lease.Release(ctx); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case message := <-released:
+		if message.Payload != b.def.Name {
+			t.Errorf("announced %q", message.Payload)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the release was not announced")
+	}
+	if err := lease.Renew(ctx); !errors.Is(err, jobs.ErrLeaseLost) {
+		t.Errorf("renewing a released lease: %v", err)
+	}
+	if other, err := b.Acquire(ctx, b.def.Name); err != nil || other == nil {
+		t.Errorf("acquiring a released lease: %v, %v", other, err)
+	}
+}
+
+func TestPauseAndResume(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	paused := func() bool {
+		t.Helper()
+		status, err := b.Status(ctx, b.def)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return status.Paused
+	}
+	if paused() {
+		t.Error("paused before anything was done")
+	}
+	for range 2 { // idempotent, and before the first run ever
+		if err := b.Pause(ctx, b.def); err != nil || !paused() {
+			t.Fatalf("pausing: %v, paused %v", err, paused())
+		}
+	}
+	b.trigger(ctx, t, tasks.SyncFull)
+	if n := len(b.pending(t)); n != 1 {
+		t.Errorf("%d runs wait while paused, want 1", n)
+	}
+	for range 2 {
+		if err := b.Resume(ctx, b.def); err != nil || paused() {
+			t.Fatalf("resuming: %v, paused %v", err, paused())
+		}
+	}
+}
+
+// end puts n runs into the archive, the cheapest way to have runs that have ended.
+func (b *testBundle) end(ctx context.Context, t *testing.T, n int) []string {
+	t.Helper()
+	client := asynq.NewClientFromRedisClient(b.rdb)
+	var ids []string
+	now := time.Now()
+	for i := range n {
+		id := tasks.TickID(b.def.Name, now.Add(time.Duration(i)*time.Millisecond))
+		if _, err := client.EnqueueContext(ctx, b.def.NewTask(id, []byte("{}"))); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.inspector.ArchiveTask(b.def.Name, id.String()); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id.String())
+	}
+	return ids
+}
+
+func TestTrimKeepsTheNewest(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ ended, keep, want int }{
+		{0, 20, 0}, {5, 20, 5}, {20, 20, 20}, {21, 20, 20}, {350, 20, 20}, {3, 0, 0},
+	} {
+		t.Run(fmt.Sprintf("%d of %d", test.keep, test.ended), func(t *testing.T) {
+			t.Parallel()
+			b, ctx := setup(t)
+			ids := b.end(ctx, t, test.ended)
+			b.def.KeepFailed = test.keep
+			if err := b.Trim(ctx, b.def); err != nil {
+				t.Fatal(err)
+			}
+			left, err := b.inspector.ListArchivedTasks(b.def.Name, asynq.PageSize(1000))
+			if err != nil && !errors.Is(err, asynq.ErrQueueNotFound) {
+				t.Fatal(err)
+			}
+			if len(left) != test.want {
+				t.Fatalf("%d are left, want %d", len(left), test.want)
+			}
+			kept := make(map[string]bool)
+			for _, info := range left {
+				kept[info.ID] = true
+			}
+			for _, id := range ids[test.ended-test.want:] {
+				if !kept[id] {
+					t.Errorf("%s, one of the newest, is gone", id)
+				}
+			}
+		})
+	}
+}
+
+func TestCleanupRemovesOldRuns(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	b.end(ctx, t, 230)
+	if removed, err := b.Cleanup(ctx, b.def, time.Now().Add(-time.Hour)); err != nil || removed != (jobs.Removed{}) {
+		t.Fatalf("with a grace period of an hour: %+v, %v", removed, err)
+	}
+	removed, err := b.Cleanup(ctx, b.def, time.Now().Add(2*time.Second))
+	if err != nil || removed != (jobs.Removed{Failed: 230}) {
+		t.Fatalf("without a grace period: %+v, %v", removed, err)
+	}
+	// Before the first run ever there is nothing to clean up, and no error.
+	other, _ := b.Registry().Lookup("issue-sync")
+	if removed, err := b.Cleanup(ctx, other, time.Now()); err != nil || removed != (jobs.Removed{}) {
+		t.Errorf("of a queue that was never used: %+v, %v", removed, err)
+	}
+}
+
+func TestStatus(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	b.trigger(ctx, t, tasks.SyncFull)
+	b.trigger(ctx, t, tasks.SyncIncremental)
+	b.end(ctx, t, 3)
+	status, err := b.Status(ctx, b.Registry().All()...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := (jobs.Counts{Waiting: 2, Failed: 3}); status.Counts != want {
+		t.Errorf("counts %+v, want %+v", status.Counts, want)
+	}
+	if len(status.Active) != 0 || len(status.Repeatable) != 0 || status.Paused {
+		t.Errorf("status %+v", status)
+	}
+}
+
+func TestLiveProcesses(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	live := func() int {
+		t.Helper()
+		n, err := b.Live(ctx, jobs.RoleWorker)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	running, stop := context.WithCancel(ctx)
+	var loops sync.WaitGroup
+	for i := range 3 {
+		loops.Go(func() { b.HeartbeatLoop(running, jobs.RoleWorker, fmt.Sprint(i)) })
+	}
+	poll(t, "3 live workers", func() bool { return live() == 3 })
+	// One that said its last word long ago is not counted.
+	if err := b.rdb.ZAdd(ctx, "codex-jobs:workers", redis.Z{Score: float64(time.Now().Add(-time.Minute).UnixMilli()), Member: "dead"}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if n := live(); n != 3 {
+		t.Errorf("%d live workers with a dead one, want 3", n)
+	}
+	stop()
+	loops.Wait()
+	if n := live(); n != 0 {
+		t.Errorf("%d live workers after all have left", n)
+	}
+}
+
+// poll waits until the condition holds.
+func poll(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
