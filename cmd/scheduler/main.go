@@ -21,7 +21,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	rdb := jobs.NewRedis(redisOptions, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
 	if err := jobs.Await(ctx, rdb, log); err != nil {
-		return nil //nolint:nilerr // asked to stop while waiting: nothing has failed
+		return nil // asked to stop while waiting: nothing has failed
 	}
 	return scheduler.New(jobs.New(rdb, cfg.Registry, log), jobs.ConnOpt{Options: redisOptions, Log: log}, log).Run(ctx)
 }

@@ -115,7 +115,9 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	if err != nil {
 		err = errors.Join(fmt.Errorf("ending HTTP requests: %w", err), server.Close())
 	}
-	<-served
+	if failed := <-served; !errors.Is(failed, http.ErrServerClosed) {
+		err = errors.Join(err, failed)
+	}
 	return err
 }
 
@@ -129,9 +131,9 @@ func (s *Server) logRequest(c *gin.Context) {
 // recoverPanic answers a request whose handler panicked, without telling the client why.
 func (s *Server) recoverPanic(c *gin.Context) {
 	defer func() {
-		switch x := recover(); {
-		case x == nil:
-		case x == http.ErrAbortHandler: //nolint:errorlint // the very value that net/http asks for
+		switch x := recover(); x {
+		case nil:
+		case http.ErrAbortHandler: // net/http deals with it
 			panic(x)
 		default:
 			s.Log.Error("A request handler panicked", "path", c.Request.URL.Path, "panic", x, "stack", string(debug.Stack()))

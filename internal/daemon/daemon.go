@@ -29,22 +29,21 @@ func Main(name, summary string, run func(context.Context, config.Config, *slog.L
 	}
 	log := telemetry.NewLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", name)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	defer context.AfterFunc(ctx, func() {
+	context.AfterFunc(ctx, func() {
 		stop()
 		log.Info("Stopping")
-	})()
+	})
 	log.Info("Starting", "version", config.Version(), "settings", cfg)
-	err := run(ctx, cfg, log)
-	if err != nil && ctx.Err() == nil {
+	switch err := run(ctx, cfg, log); {
+	case err != nil && ctx.Err() == nil:
 		log.Error("Failed", "error", err)
+		stop()
 		os.Exit(exitFailure)
-	}
-	if err != nil {
+	case err != nil:
 		log.Warn("Stopped before all was done", "error", err)
-		return
+	default:
+		log.Info("Stopped")
 	}
-	log.Info("Stopped")
 }
 
 // The time limits of a process's connection to Redis.

@@ -52,6 +52,7 @@ type connectionLog struct {
 	down atomic.Bool
 }
 
+// DialHook implements redis.Hook.
 func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := next(ctx, network, addr)
@@ -65,8 +66,10 @@ func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
 	}
 }
 
+// ProcessHook implements redis.Hook.
 func (c *connectionLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
+// ProcessPipelineHook implements redis.Hook.
 func (c *connectionLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }

@@ -105,7 +105,7 @@ func (r Run) Do(ctx context.Context, stop <-chan struct{}) (Result, error) {
 	c := e.checkpoint
 	if c.Processed > 0 && c.Errors == c.Processed {
 		// The next attempt begins at the beginning: behind the checkpoint there is nothing left to try.
-		e.save(ctx, Checkpoint{Elapsed: e.elapsed()})
+		_ = e.save(ctx, Checkpoint{Elapsed: e.elapsed()}) // logged
 		return Result{}, fmt.Errorf("%w: %d of %d %ss, the first one: %w", ErrAllFailed, c.Errors, c.Processed, r.Noun, e.firstFailure())
 	}
 	return Result{Processed: c.Processed, Updated: c.Updated, Errors: c.Errors, Elapsed: e.elapsed()}, nil

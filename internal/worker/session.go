@@ -145,8 +145,10 @@ var errGivenBack = errors.New("given back")
 // permanentError is a failure that asynq must not try again.
 type permanentError struct{ error }
 
+// Is makes asynq archive the task.
 func (permanentError) Is(target error) bool { return target == asynq.SkipRetry }
 
+// Unwrap returns the reason.
 func (e permanentError) Unwrap() error { return e.error }
 
 // attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
