@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/redis/go-redis/v9"
+
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -33,6 +35,7 @@ func Main(name, summary string, run func(context.Context, config.Config, *slog.L
 		stop()
 		log.Info("Stopping")
 	})
+	redis.SetLogger(telemetry.NewRedisLogger(log))
 	log.Info("Starting", "version", config.Version(), "settings", cfg)
 	switch err := run(ctx, cfg, log); {
 	case err != nil && ctx.Err() == nil:

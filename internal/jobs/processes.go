@@ -2,7 +2,9 @@ package jobs
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 
@@ -77,7 +79,8 @@ func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
 	}
 }
 
-// ProcessID names this process among those of its role.
-func ProcessID(hostname string, pid int, started time.Time) string {
-	return hostname + ":" + strconv.Itoa(pid) + ":" + millis(started)
+// NewProcessID returns a name for this process among those of its role: host, process ID and something random.
+func NewProcessID() string {
+	hostname, _ := os.Hostname() // only for people
+	return hostname + ":" + strconv.Itoa(os.Getpid()) + ":" + rand.Text()[:6]
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"strings"
 	"sync"
 	"time"
@@ -61,10 +60,8 @@ type tick struct {
 // New returns a scheduler for the job types of the jobs' registry. Connect is for a client of asynq's Scheduler, which
 // wants one of its own.
 func New(j *jobs.Jobs, connect asynq.RedisConnOpt, log *slog.Logger) *Scheduler {
-	hostname, _ := os.Hostname() // only a name for people
 	return &Scheduler{
-		id:   jobs.ProcessID(hostname, os.Getpid(), time.Now()),
-		jobs: j, connect: connect, log: log, entries: make(map[string]*entry),
+		id: jobs.NewProcessID(), jobs: j, connect: connect, log: log, entries: make(map[string]*entry),
 	}
 }
 

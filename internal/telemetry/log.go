@@ -1,6 +1,7 @@
 package telemetry
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +15,22 @@ func NewLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, options))
 	}
 	return slog.New(slog.NewJSONHandler(w, options))
+}
+
+// RedisLogger lets go-redis write to a slog logger. It tells of single connections, which is of interest only to who
+// debugs them: what matters is logged by package jobs.
+type RedisLogger struct {
+	log *slog.Logger
+}
+
+// NewRedisLogger returns a logger for redis.SetLogger.
+func NewRedisLogger(log *slog.Logger) *RedisLogger {
+	return &RedisLogger{log.With("component", "redis")}
+}
+
+// Printf logs at debug.
+func (l *RedisLogger) Printf(ctx context.Context, format string, v ...any) {
+	l.log.DebugContext(ctx, fmt.Sprintf(format, v...))
 }
 
 // AsynqLogger lets asynq write to a slog logger. What asynq calls information is of interest only to who debugs asynq:

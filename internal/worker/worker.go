@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
@@ -42,10 +41,8 @@ func New(j *jobs.Jobs, processors map[string]Processor, options Options, log *sl
 	if options.DrainTimeout == 0 {
 		options.DrainTimeout = defaultDrainTimeout
 	}
-	hostname, _ := os.Hostname() // only a name for people
 	return &Worker{
-		id:   jobs.ProcessID(hostname, os.Getpid(), time.Now()),
-		jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency), log: log,
+		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency), log: log,
 	}, nil
 }
 

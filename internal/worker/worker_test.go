@@ -1,0 +1,681 @@
+package worker_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// testBundle is one Redis with the job types, on which a test starts workers.
+type testBundle struct {
+	*jobs.Jobs
+	options   jobs.RedisOptions
+	rdb       *redis.Client
+	inspector *asynq.Inspector
+	log       *logBuffer
+	user      tasks.Definition
+}
+
+// setup changes every Definition first.
+func setup(t *testing.T, change func(*tasks.Definition)) *testBundle {
+	t.Helper()
+	registry := tasks.Default()
+	if change != nil {
+		registry = registry.Resolve(change)
+	}
+	o := redistest.Options(t)
+	b := &testBundle{options: o, rdb: redistest.Client(t, o), log: new(logBuffer)}
+	b.Jobs = jobs.New(b.rdb, registry, b.logger())
+	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
+	b.user, _ = registry.Lookup("user-sync")
+	return b
+}
+
+func (b *testBundle) logger() *slog.Logger {
+	return slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// start runs a worker whose job types all have the same processor, and returns what stops it and waits for its end.
+func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Processor) (stop func()) {
+	t.Helper()
+	if o.Concurrency == 0 {
+		o.Concurrency = 3
+	}
+	processors := make(map[string]worker.Processor)
+	for _, name := range b.Registry().Names() {
+		processors[name] = p
+	}
+	// Each worker has connections of its own, as each process has.
+	j := jobs.New(redistest.Client(t, b.options), b.Registry(), b.logger())
+	w, err := worker.New(j, processors, o, b.logger())
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { w.Run(ctx) })
+	stop = sync.OnceFunc(func() {
+		cancel()
+		running.Wait()
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+func (b *testBundle) trigger(t *testing.T, job, syncType string) string {
+	t.Helper()
+	def, _ := b.Registry().Lookup(job)
+	accepted, err := b.Trigger(t.Context(), def, &tasks.SyncPayload{SyncType: syncType})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return accepted.ID.String()
+}
+
+// await waits until the run is in the state.
+func (b *testBundle) await(t *testing.T, id string, state asynq.TaskState) *asynq.TaskInfo {
+	t.Helper()
+	var info *asynq.TaskInfo
+	run, err := tasks.ParseRunID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	poll(t, fmt.Sprintf("%s to be %s", id, state), func() bool {
+		info, err = b.inspector.GetTaskInfo(run.Job, id)
+		return err == nil && info.State == state
+	})
+	return info
+}
+
+func poll(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(45 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// logBuffer is a log that can be read while it is written.
+type logBuffer struct {
+	mu   sync.Mutex
+	data bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.data.Write(p)
+}
+
+func (l *logBuffer) contains(s string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Contains(l.data.String(), s)
+}
+
+// receive returns the next value, within a time.
+func receive[T any](t *testing.T, what string, from <-chan T) T {
+	t.Helper()
+	select {
+	case v := <-from:
+		return v
+	case <-time.After(45 * time.Second):
+		t.Fatalf("waited in vain for %s", what)
+		panic("unreachable")
+	}
+}
+
+func TestRunCompletes(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+		if run.Attempt != 1 || run.Checkpoint != nil || run.Payload.Kind() != tasks.SyncFull {
+			return nil, fmt.Errorf("unexpected run: %+v", run)
+		}
+		return map[string]any{"answer": 42}, nil
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	info := b.await(t, id, asynq.TaskStateCompleted)
+	if string(info.Result) != `{"answer":42}` {
+		t.Errorf("result %s", info.Result)
+	}
+	if keys, err := b.rdb.Keys(t.Context(), "codex-jobs:*run*").Result(); err != nil || len(keys) > 0 {
+		t.Errorf("left of the run: %v, %v", keys, err)
+	}
+	if keys, err := b.rdb.Keys(t.Context(), "codex-jobs:*waiting*").Result(); err != nil || len(keys) > 0 {
+		t.Errorf("left of its waiting: %v, %v", keys, err)
+	}
+}
+
+func TestNewWantsEveryProcessor(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	_, err := worker.New(b.Jobs, map[string]worker.Processor{"user-sync": nil}, worker.Options{}, b.logger())
+	if err == nil || !strings.Contains(err.Error(), `"user-sync"`) {
+		t.Errorf("got %v, want an error that names the job type", err)
+	}
+}
+
+// Over all workers at most one run of a job type is active; the next one waits, at no cost.
+func TestOneActiveRunOfAJobType(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	var active, most atomic.Int32
+	entered, proceed := make(chan string), make(chan struct{})
+	processor := func(_ context.Context, run *worker.Run) (any, error) {
+		most.Store(max(most.Load(), active.Add(1)))
+		defer active.Add(-1)
+		entered <- run.ID.String()
+		<-proceed
+		return nil, nil
+	}
+	for range 3 {
+		b.start(t, worker.Options{}, processor)
+	}
+	first := b.trigger(t, "user-sync", tasks.SyncFull)
+	if got := receive(t, "the first run", entered); got != first {
+		t.Fatalf("started %s, want %s", got, first)
+	}
+	second, third := b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "user-sync", tasks.SyncIncremental)
+	// Another job type is not held up.
+	other := b.trigger(t, "issue-sync", tasks.SyncFull)
+	if got := receive(t, "another job type's run", entered); got != other {
+		t.Fatalf("started %s, want %s", got, other)
+	}
+	status, err := b.Status(t.Context(), b.user)
+	if err != nil || status.Counts.Active != 1 || status.Counts.Waiting != 2 {
+		t.Errorf("status %+v, %v; want 1 active and 2 waiting", status.Counts, err)
+	}
+	proceed <- struct{}{}
+	proceed <- struct{}{}
+	for _, want := range []string{second, third} {
+		if got := receive(t, "the next run", entered); got != want {
+			t.Fatalf("started %s, want %s", got, want)
+		}
+		proceed <- struct{}{}
+		if info := b.await(t, want, asynq.TaskStateCompleted); info.Retried != 0 {
+			t.Errorf("%s was tried again %d times", want, info.Retried)
+		}
+	}
+	if n := most.Load(); n != 2 { // one of each of two job types
+		t.Errorf("up to %d runs at a time, want 2", n)
+	}
+}
+
+// With the defaults the retries come after 5 and 25 s, each within a second of that.
+func TestRetriesComeInTime(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	type attempt struct {
+		number         int
+		started, ended time.Time
+	}
+	attempts := make(chan attempt, 10)
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+		attempts <- attempt{run.Attempt, time.Now(), time.Now()}
+		return nil, fmt.Errorf("attempt %d failed", run.Attempt)
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	previous := receive(t, "the first attempt", attempts)
+	b.await(t, id, asynq.TaskStateRetry)
+	if status, err := b.Status(t.Context(), b.user); err != nil || status.Counts.Delayed != 1 {
+		t.Errorf("status %+v, %v; want 1 delayed", status.Counts, err)
+	}
+	for i, want := range []time.Duration{5 * time.Second, 25 * time.Second} {
+		next := receive(t, "the next attempt", attempts)
+		if next.number != i+2 {
+			t.Errorf("attempt %d is numbered %d", i+2, next.number)
+		}
+		if waited := next.started.Sub(previous.ended); (waited - want).Abs() > time.Second {
+			t.Errorf("attempt %d came after %s, want %s within 1 s", next.number, waited, want)
+		}
+		previous = next
+	}
+	info := b.await(t, id, asynq.TaskStateArchived)
+	if info.LastErr != "attempt 3 failed" {
+		t.Errorf("the failed run's reason is %q", info.LastErr)
+	}
+	if len(attempts) != 0 {
+		t.Error("there was a fourth attempt")
+	}
+}
+
+func quickRetries(d *tasks.Definition) { d.Backoff, d.BackoffFactor = time.Second, 1 }
+
+func TestPanicIsAFailedAttempt(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quickRetries)
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+		if run.Attempt == 1 {
+			panic("told to")
+		}
+		return run.Attempt, nil
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 1 || info.LastErr != "panic: told to" || string(info.Result) != "2" {
+		t.Errorf("retried %d times, last error %q, result %s", info.Retried, info.LastErr, info.Result)
+	}
+	if !b.log.contains("worker_test.go") {
+		t.Error("the log has no stack")
+	}
+}
+
+func TestAlwaysPanicking(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quickRetries)
+	var attempts atomic.Int32
+	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+		attempts.Add(1)
+		panic("again")
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	b.await(t, id, asynq.TaskStateArchived)
+	if n := attempts.Load(); n != 3 {
+		t.Errorf("%d attempts, want 3", n)
+	}
+}
+
+// What can never be a run fails at once, and harms no other.
+func TestPoisonedTasks(t *testing.T) {
+	t.Parallel()
+	for name, poison := range map[string]struct {
+		id      string
+		payload []byte
+		reason  string
+	}{
+		"garbage":           {"user-sync:1000", []byte("\x00\xff garbage"), "invalid payload: the body was not valid JSON"},
+		"unknown field":     {"user-sync:1001", []byte(`{"syncType":"full","x":1}`), `invalid payload: the field "x" was not known`},
+		"huge":              {"user-sync:1002", bytes.Repeat([]byte("x"), 1<<20), "invalid payload: the body was not valid JSON"},
+		"foreign id":        {"0b3e7c9a", []byte(`{}`), `job id "0b3e7c9a" is not of the form`},
+		"other job type's":  {"issue-sync:1003", []byte(`{}`), `job id "issue-sync:1003" is not one of user-sync`},
+		"out of range":      {"user-sync:1004", []byte(`{"batchSize":0}`), "invalid payload: batchSize was 0"},
+		"null as a payload": {"user-sync:1005", []byte(`null`), "invalid payload: the body was null"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			task := asynq.NewTask("user-sync", poison.payload, b.user.TaskOptions(poison.id)...)
+			if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(t.Context(), task); err != nil {
+				t.Fatal(err)
+			}
+			healthy := b.trigger(t, "user-sync", tasks.SyncFull)
+			b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) { return nil, nil })
+			b.await(t, healthy, asynq.TaskStateCompleted)
+			info, err := b.inspector.GetTaskInfo("user-sync", poison.id)
+			if err != nil || info.State != asynq.TaskStateArchived || info.Retried != 0 || !strings.Contains(info.LastErr, poison.reason) {
+				t.Errorf("got %+v, %v; want it archived at once for %q", info, err, poison.reason)
+			}
+		})
+	}
+}
+
+// stoppable works until it is asked to stop, and saves where it got to.
+func stoppable(started chan<- *worker.Run) worker.Processor {
+	return func(ctx context.Context, run *worker.Run) (any, error) {
+		started <- run
+		select {
+		case <-run.Stop:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		if err := run.Save(ctx, []byte(string(run.Checkpoint)+"+"), 50); err != nil {
+			return nil, err
+		}
+		return nil, worker.ErrStopped
+	}
+}
+
+// A shutdown gives the run back with its state, at no cost, however often.
+func TestShutdownGivesTheRunBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	started := make(chan *worker.Run, 1)
+	for i := range 5 { // more often than there are attempts
+		stop := b.start(t, worker.Options{}, stoppable(started))
+		run := receive(t, "the run", started)
+		if run.ID.String() != id || run.Attempt != 1 || string(run.Checkpoint) != strings.Repeat("+", i) {
+			t.Fatalf("round %d: %s, attempt %d, checkpoint %q", i, run.ID, run.Attempt, run.Checkpoint)
+		}
+		begun := time.Now()
+		stop()
+		if took := time.Since(begun); took > 9*time.Second {
+			t.Errorf("the worker took %s to stop", took)
+		}
+		info, err := b.inspector.GetTaskInfo("user-sync", id)
+		if err != nil || info.State != asynq.TaskStatePending || info.Retried != 0 || info.LastErr != "" {
+			t.Fatalf("round %d: %+v, %v; want it pending at no cost", i, info, err)
+		}
+	}
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) { return string(run.Checkpoint), nil })
+	if info := b.await(t, id, asynq.TaskStateCompleted); string(info.Result) != `"+++++"` {
+		t.Errorf("result %s", info.Result)
+	}
+	if b.log.contains("Recovered") {
+		t.Error("a run that was given back was taken for one of a dead worker")
+	}
+}
+
+// A run that ends while its worker shuts down stays ended.
+func TestShutdownAtTheEndOfARun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	started := make(chan struct{})
+	var runs atomic.Int32
+	processor := func(_ context.Context, run *worker.Run) (any, error) {
+		if runs.Add(1) == 1 {
+			close(started)
+			<-run.Stop
+		}
+		return "done", nil
+	}
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	stop := b.start(t, worker.Options{}, processor)
+	<-started
+	stop()
+	b.await(t, id, asynq.TaskStateCompleted)
+	if n := runs.Load(); n != 1 {
+		t.Errorf("the run was worked on %d times", n)
+	}
+}
+
+func TestShutdownAbandonsARunThatDoesNotStop(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	started := make(chan struct{}, 1)
+	stop := b.start(t, worker.Options{DrainTimeout: 100 * time.Millisecond}, func(ctx context.Context, _ *worker.Run) (any, error) {
+		started <- struct{}{}
+		<-ctx.Done()
+		return nil, errors.New("some error that the end of the context led to")
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	receive(t, "the run", started)
+	stop()
+	info, err := b.inspector.GetTaskInfo("user-sync", id)
+	if err != nil || info.State != asynq.TaskStatePending || info.Retried != 0 {
+		t.Errorf("%+v, %v; want it pending at no cost", info, err)
+	}
+}
+
+func TestRecoveredRun(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		crashes int
+		state   asynq.TaskState
+	}{{1, asynq.TaskStateCompleted}, {5, asynq.TaskStateCompleted}, {6, asynq.TaskStateArchived}} {
+		t.Run(fmt.Sprint(test.crashes), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			id := b.trigger(t, "user-sync", tasks.SyncFull)
+			run, err := tasks.ParseRunID(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range test.crashes { // workers that took the run and died
+				state, err := b.OpenRun(t.Context(), run)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := state.Save(t.Context(), []byte("half"), 50); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+				return fmt.Sprint(run.Attempt, string(run.Checkpoint)), nil
+			})
+			info := b.await(t, id, test.state)
+			if !b.log.contains("Recovered run from a dead worker") {
+				t.Error("the log does not say that the run was recovered")
+			}
+			if test.state == asynq.TaskStateCompleted && string(info.Result) != `"1half"` {
+				t.Errorf("result %s, want the first attempt to go on at its checkpoint", info.Result)
+			}
+			if test.state == asynq.TaskStateArchived && !strings.Contains(info.LastErr, "given up") {
+				t.Errorf("reason %q", info.LastErr)
+			}
+		})
+	}
+}
+
+// A worker that finds its lease gone stops what it does, which costs the run nothing.
+func TestLostLease(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	started := make(chan *worker.Run, 1)
+	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Run) (any, error) {
+		if run.Checkpoint != nil {
+			return "finished", nil
+		}
+		if err := run.Save(ctx, []byte("half"), 50); err != nil {
+			return nil, err
+		}
+		started <- run
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	receive(t, "the run", started)
+	if err := b.rdb.Del(t.Context(), "codex-jobs:{user-sync}:lease").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 0 || string(info.Result) != `"finished"` {
+		t.Errorf("retried %d times, result %s", info.Retried, info.Result)
+	}
+	if !b.log.contains("Lost the lease") {
+		t.Error("the log does not say that the lease was lost")
+	}
+}
+
+func TestWorkersTakeTurns(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	const workers = 3
+	var took [workers]atomic.Int32
+	for i := range workers {
+		b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+			took[i].Add(1)
+			return nil, nil
+		})
+	}
+	poll(t, "all workers to be live", func() bool {
+		n, err := b.Live(t.Context(), jobs.RoleWorker)
+		return err == nil && n == workers
+	})
+	poll(t, "every worker to have had a run", func() bool {
+		b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+		for i := range took {
+			if took[i].Load() == 0 {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// With concurrency 1 one worker still gets through runs of all job types.
+func TestConcurrencyOne(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	var active, most atomic.Int32
+	b.start(t, worker.Options{Concurrency: 1}, func(context.Context, *worker.Run) (any, error) {
+		most.Store(max(most.Load(), active.Add(1)))
+		defer active.Add(-1)
+		time.Sleep(50 * time.Millisecond) // the work
+		return nil, nil
+	})
+	var ids []string
+	for _, job := range b.Registry().Names() {
+		ids = append(ids, b.trigger(t, job, tasks.SyncFull), b.trigger(t, job, tasks.SyncIncremental))
+	}
+	for _, id := range ids {
+		if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 0 {
+			t.Errorf("%s was tried again %d times", id, info.Retried)
+		}
+	}
+	if n := most.Load(); n != 1 {
+		t.Errorf("up to %d runs at a time, want 1", n)
+	}
+}
+
+func TestPausedRunsWait(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	started, proceed := make(chan string, 10), make(chan struct{})
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+		started <- run.ID.String()
+		<-proceed
+		return nil, nil
+	})
+	first := b.trigger(t, "user-sync", tasks.SyncFull)
+	receive(t, "the first run", started)
+	if err := b.Pause(t.Context(), b.user); err != nil {
+		t.Fatal(err)
+	}
+	second := b.trigger(t, "user-sync", tasks.SyncFull)
+	proceed <- struct{}{}
+	b.await(t, first, asynq.TaskStateCompleted) // what is active goes on to its end
+	// Long after it would have started, were it not for the pause: another job type's run comes and goes.
+	other := b.trigger(t, "issue-sync", tasks.SyncFull)
+	receive(t, "another job type's run", started)
+	proceed <- struct{}{}
+	b.await(t, other, asynq.TaskStateCompleted)
+	if info, err := b.inspector.GetTaskInfo("user-sync", second); err != nil || info.State != asynq.TaskStatePending {
+		t.Errorf("%+v, %v; want it pending", info, err)
+	}
+	if err := b.Resume(t.Context(), b.user); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, "the second run", started)
+	proceed <- struct{}{}
+	b.await(t, second, asynq.TaskStateCompleted)
+}
+
+// The last 10 completed and 20 failed runs are kept, within 2 s of an end.
+func TestRetention(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *tasks.Definition) { d.Attempts = 1 })
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+		if run.Payload.Kind() == tasks.SyncIncremental {
+			return nil, errors.New("incremental runs fail here")
+		}
+		return nil, nil
+	})
+	var completed, failed []string
+	for range 25 {
+		completed = append(completed, b.trigger(t, "user-sync", tasks.SyncFull))
+		failed = append(failed, b.trigger(t, "user-sync", tasks.SyncIncremental))
+		b.await(t, failed[len(failed)-1], asynq.TaskStateArchived)
+	}
+	kept := func(list func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error)) []string {
+		infos, err := list("user-sync", asynq.PageSize(1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var ids []string
+		for _, info := range infos {
+			ids = append(ids, info.ID)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	for deadline := time.Now().Add(2 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		c, f := kept(b.inspector.ListCompletedTasks), kept(b.inspector.ListArchivedTasks)
+		if slices.Equal(c, completed[15:]) && slices.Equal(f, failed[5:]) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("kept 2 s after the end:\n%d completed %v\n%d failed %v", len(c), c, len(f), f)
+		}
+	}
+}
+
+func TestMaxDuration(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *tasks.Definition) { d.MaxDuration = 300 * time.Millisecond })
+	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Run) (any, error) {
+		<-ctx.Done()
+		return nil, ctx.Err()
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	if info := b.await(t, id, asynq.TaskStateArchived); info.Retried != 0 || info.LastErr != "exceeded its maximum duration of 300ms" {
+		t.Errorf("retried %d times, reason %q", info.Retried, info.LastErr)
+	}
+}
+
+// A Redis that is away for a while costs nothing, whether a worker waits or works.
+func TestRedisAway(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	proxy := redistest.NewProxy(t, b.options.Addr)
+	direct := b.options.Addr
+	b.options.Addr = proxy.Addr
+	started, proceed := make(chan struct{}, 1), make(chan struct{})
+	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+		started <- struct{}{}
+		<-proceed
+		return "done", nil
+	})
+	b.options.Addr = direct
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	receive(t, "the run", started)
+	proxy.Down()
+	close(proceed) // the run ends while Redis is away
+	poll(t, "the log to say that Redis is away", func() bool { return b.log.contains("Redis unreachable") || b.log.contains("trying again") })
+	proxy.Up()
+	info := b.await(t, id, asynq.TaskStateCompleted)
+	if string(info.Result) != `"done"` || info.Retried != 0 {
+		t.Errorf("result %s, retried %d times", info.Result, info.Retried)
+	}
+}
+
+// BenchmarkTriggerToStart measures the time from a trigger to the first line of its processor on an idle system.
+func BenchmarkTriggerToStart(b *testing.B) {
+	o := redistest.Options(b)
+	rdb := redistest.Client(b, o)
+	log := slog.New(slog.DiscardHandler)
+	j := jobs.New(rdb, tasks.Default(), log)
+	started := make(chan time.Time, 1)
+	processor := func(context.Context, *worker.Run) (any, error) {
+		started <- time.Now()
+		return nil, nil
+	}
+	w, err := worker.New(j, map[string]worker.Processor{"user-sync": processor, "project-sync": processor, "issue-sync": processor},
+		worker.Options{Concurrency: 3}, log)
+	if err != nil {
+		b.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(b.Context())
+	var running sync.WaitGroup
+	running.Go(func() { w.Run(ctx) })
+	defer running.Wait()
+	defer cancel()
+	var waits []time.Duration
+	for b.Loop() {
+		time.Sleep(100 * time.Millisecond) // idle
+		before := time.Now()
+		if _, err := j.Trigger(ctx, tasks.UserSync, &tasks.SyncPayload{SyncType: tasks.SyncFull}); err != nil {
+			b.Fatal(err)
+		}
+		waits = append(waits, (<-started).Sub(before))
+	}
+	slices.Sort(waits)
+	b.ReportMetric(float64(waits[len(waits)/2].Microseconds())/1000, "p50-ms")
+	b.ReportMetric(float64(waits[len(waits)*99/100].Microseconds())/1000, "p99-ms")
+}
