@@ -1,0 +1,170 @@
+// Command demo runs codex-jobs as a whole for somebody to look at: it loads made-up users, starts the API, the
+// scheduler and two workers, and says what to try.
+//
+// It exists to be run by devstack, as "make run" does, and takes its Redis and MongoDB from the environment. It is no
+// way to run the product in earnest: whatever process ends, the others end with it.
+//
+//	demo -bin DIR
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+)
+
+// defaults are what the demo sets where the environment does not: syncs that are soon seen, and logs for people.
+var defaults = map[string]string{
+	"HOST":               "127.0.0.1",
+	"PORT":               "4000",
+	"USER_SYNC_INTERVAL": "15s",
+	"LOG_FORMAT":         "text",
+	"LOG_LEVEL":          "info",
+}
+
+// processes are what is run, and the programs of the bin directory that they are.
+var processes = []struct{ name, program string }{
+	{"api", "api"},
+	{"scheduler", "scheduler"},
+	{"worker-1", "worker"},
+	{"worker-2", "worker"},
+}
+
+func main() {
+	os.Exit(run(os.Args[1:], newConsole(os.Stdout), os.Stderr))
+}
+
+// run is the demo as a whole: it returns the exit status.
+func run(args []string, out *console, stderr io.Writer) int {
+	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	bin := flags.String("bin", "", "the directory with the programs api, scheduler and worker")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0
+	} else if err != nil {
+		return 2
+	}
+	if *bin == "" || flags.NArg() > 0 {
+		fmt.Fprintln(stderr, "demo: usage: demo -bin DIR")
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
+	defer stop()
+	if err := demonstrate(ctx, *bin, out); err != nil {
+		fmt.Fprintf(stderr, "demo: %v\n", err)
+		return 1
+	}
+	return 0
+}
+
+// demonstrate runs the demo until ctx ends, which is its ordinary end, or until something fails.
+func demonstrate(ctx context.Context, bin string, out *console) error {
+	host, port := setting("HOST"), setting("PORT")
+	uri, database := os.Getenv("MONGODB_URI"), os.Getenv("MONGODB_DATABASE")
+	if uri == "" || database == "" {
+		return errors.New("MONGODB_URI or MONGODB_DATABASE is not set: run the demo with devstack")
+	}
+	for _, p := range processes {
+		if err := executable(filepath.Join(bin, p.program)); err != nil {
+			return fmt.Errorf("looking for the programs: %w", err)
+		}
+	}
+	if err := checkFree(host, port); err != nil {
+		return err
+	}
+
+	loaded, err := load(ctx, uri, database)
+	if ctx.Err() != nil {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if loaded > 0 {
+		out.printf("demo: loaded %d users\n", loaded)
+	}
+
+	g := newGroup(out, withDefaults(os.Environ(), os.Getenv, defaults), len(processes))
+	defer g.stop()
+	for _, p := range processes {
+		if err := g.start(p.name, filepath.Join(bin, p.program)); err != nil {
+			return err
+		}
+	}
+	base := "http://" + net.JoinHostPort(reachable(host), port)
+	watching, cancel := context.WithCancel(ctx)
+	healthy := make(chan error, 1)
+	go func() { healthy <- untilHealthy(watching, base+"/health", healthTimeout) }()
+	defer func() {
+		cancel()
+		if healthy != nil {
+			<-healthy
+		}
+	}()
+	for {
+		select {
+		case <-ctx.Done():
+			out.printf("demo: stopping\n")
+			return nil
+		case m := <-g.ended:
+			return fmt.Errorf("%s ended by itself: %s", m.name, m.child.Status())
+		case err := <-healthy:
+			healthy = nil
+			if ctx.Err() != nil {
+				continue
+			}
+			if err != nil {
+				return err
+			}
+			out.printf(welcome, base)
+		}
+	}
+}
+
+const welcome = `
+  codex-jobs is running.
+
+    API        %[1]s/health
+    Jobs       %[1]s/jobs/status
+    Dashboard  %[1]s/dashboard
+
+  Try:
+
+    curl -X POST %[1]s/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'
+    curl %[1]s/jobs/status
+    curl -X POST %[1]s/jobs/pause
+
+  Ctrl-C ends all of it.
+
+`
+
+// setting returns the value of a variable that has a default.
+func setting(name string) string { return cmp.Or(os.Getenv(name), defaults[name]) }
+
+// checkFree returns an error unless the API will be able to listen.
+func checkFree(host, port string) error {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, port))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return fmt.Errorf("port %s is already in use on %s: stop what uses it, or choose another as in PORT=5000 make run", port, host)
+	}
+	if err != nil {
+		return fmt.Errorf("trying port %s on %s: %w", port, host, err)
+	}
+	return l.Close()
+}
+
+// reachable returns where a server that listens on host is reached from this machine.
+func reachable(host string) string {
+	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+		return "127.0.0.1"
+	}
+	return host
+}

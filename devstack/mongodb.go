@@ -1,0 +1,152 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/codex-api/codex-jobs/devstack/ferret"
+)
+
+// What DEVSTACK_MONGODB may say.
+const (
+	mongodbExternal = "external"
+	mongodbServer   = "mongod"
+	mongodbFerret   = "ferretdb"
+)
+
+// defaultDatabase is MONGODB_DATABASE when nothing else is asked for.
+const defaultDatabase = "codex"
+
+// startMongoDB finds or starts a server that speaks MongoDB's protocol.
+func startMongoDB(ctx context.Context, set settings, dir string) (*server, error) {
+	database := cmp.Or(set.getenv("MONGODB_DATABASE"), defaultDatabase)
+	if uri := set.getenv("MONGODB_URI"); uri != "" {
+		return findMongoDB(ctx, uri, database)
+	}
+	if path, err := exec.LookPath(mongodbServer); err == nil {
+		return startMongod(ctx, path, dir, database)
+	}
+	return startFerretDB(ctx, set, dir, database)
+}
+
+// findMongoDB checks that the server named by the environment answers.
+func findMongoDB(ctx context.Context, uri, database string) (*server, error) {
+	opts := options.Client().ApplyURI(uri)
+	if err := opts.Validate(); err != nil {
+		return nil, fmt.Errorf("reading MONGODB_URI: %w", err)
+	}
+	hosts := strings.Join(opts.Hosts, ",") // of the URI only these may be shown: the rest may hold a password
+	var info mongodbInfo
+	err := untilAnswer(ctx, nil, func(ctx context.Context) (err error) {
+		info, err = askMongoDB(ctx, uri)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("using the MongoDB at %s (from MONGODB_URI): %w", hosts, err)
+	}
+	return &server{
+		description: fmt.Sprintf("MongoDB %s (%s, %s)", info.version, mongodbExternal, hosts),
+		environment: mongodbEnvironment(mongodbExternal, uri, database),
+	}, nil
+}
+
+// startMongod starts the mongod at path.
+func startMongod(ctx context.Context, path, dir, database string) (*server, error) {
+	data := filepath.Join(dir, mongodbServer)
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, fmt.Errorf("starting %s: %w", mongodbServer, err)
+	}
+	var info mongodbInfo
+	p, port, err := startServerProcess(ctx, mongodbServer, path, filepath.Join(dir, "mongod.log"),
+		func(port string) []string {
+			return []string{"--bind_ip", "127.0.0.1", "--port", port, "--dbpath", data, "--nounixsocket"}
+		},
+		func(ctx context.Context, port string, pid int) (err error) {
+			info, err = askMongoDB(ctx, "mongodb://127.0.0.1:"+port)
+			if err == nil && info.pid != int64(pid) {
+				err = fmt.Errorf("process %d answers on its port", info.pid)
+			}
+			return err
+		})
+	if err != nil {
+		return nil, err
+	}
+	return &server{
+		description: fmt.Sprintf("MongoDB %s (%s, 127.0.0.1:%s)", info.version, mongodbServer, port),
+		environment: mongodbEnvironment(mongodbServer, "mongodb://127.0.0.1:"+port, database),
+		ended:       p.child.Done(),
+		failure:     p.failure,
+		stop:        p.stop,
+	}, nil
+}
+
+// What keeps clients of FerretDB away from its limit, together with the pool size in its URI: see package ferret.
+const (
+	ferretBulkSize = "10" // updates in one command
+	ferretWriters  = "1"  // commands of one process at the same time
+)
+
+// startFerretDB starts FerretDB inside this process.
+func startFerretDB(ctx context.Context, set settings, dir, database string) (*server, error) {
+	data := filepath.Join(dir, mongodbFerret)
+	if err := os.Mkdir(data, 0o700); err != nil {
+		return nil, fmt.Errorf("starting FerretDB: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	f, err := ferret.Start(ctx, data, slog.New(slog.NewTextHandler(set.log, nil)))
+	if err != nil {
+		return nil, fmt.Errorf("starting FerretDB: %w", err)
+	}
+	environment := mongodbEnvironment(mongodbFerret, f.URI(), database)
+	for _, limit := range [][2]string{{"SYNC_BULK_SIZE", ferretBulkSize}, {"SYNC_WRITERS", ferretWriters}} {
+		if name, value := limit[0], limit[1]; set.getenv(name) == "" {
+			environment = append(environment, name+"="+value)
+		}
+	}
+	return &server{
+		description: fmt.Sprintf("MongoDB wire by FerretDB %s (embedded, %s)",
+			moduleVersion("github.com/FerretDB/FerretDB"), f.Address()),
+		environment: environment,
+		stop:        func() { f.Stop(serverGrace) },
+	}, nil
+}
+
+func mongodbEnvironment(kind, uri, database string) []string {
+	return []string{"MONGODB_URI=" + uri, "MONGODB_DATABASE=" + database, "DEVSTACK_MONGODB=" + kind}
+}
+
+// mongodbInfo is what devstack wants to know of a server that answers.
+type mongodbInfo struct {
+	version string
+	pid     int64
+}
+
+// askMongoDB asks the server at uri who it is. The process id is left out where the user may not ask for it.
+func askMongoDB(ctx context.Context, uri string) (mongodbInfo, error) {
+	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(attemptTimeout))
+	if err != nil {
+		return mongodbInfo{}, err
+	}
+	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }() // closes sockets, waits for nobody
+	var build struct{ Version string }
+	if err := client.Database("admin").RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&build); err != nil {
+		return mongodbInfo{}, err
+	}
+	info := mongodbInfo{version: build.Version}
+	var status struct{ PID int64 }
+	if err := client.Database("admin").RunCommand(ctx, bson.D{{Key: "serverStatus", Value: 1}}).Decode(&status); err == nil {
+		info.pid = status.PID
+	}
+	return info, nil
+}

@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// answerTimeout is how long a server may take until it answers: cold disks are slow, a wrong address never answers.
+	answerTimeout = 15 * time.Second
+	// attemptTimeout bounds one question to a server.
+	attemptTimeout = 2 * time.Second
+	// answerPoll is the pause between two questions to a server that starts.
+	answerPoll = 30 * time.Millisecond
+	// serverGrace is how long a server may take to end before it is killed.
+	serverGrace = 5 * time.Second
+	// startAttempts is how often a server is started when it fails: another process may take the port that was free.
+	startAttempts = 3
+)
+
+// Why a server is not waited for any longer.
+var (
+	errNoAnswer = fmt.Errorf("no answer within %v", answerTimeout)
+	errEnded    = errors.New("it ended before it answered")
+)
+
+// settings is what a stack is made from.
+type settings struct {
+	getenv             func(string) string
+	requireRedisServer bool
+	log                io.Writer // for what goes wrong while the stack runs
+}
+
+// stack is a Redis and a MongoDB that answer.
+type stack struct {
+	dir     *tempDir
+	redis   *server
+	mongodb *server
+}
+
+// server is one of them, whatever provides it.
+type server struct {
+	description string   // for people: product, version, kind and address
+	environment []string // what its clients need to know, as NAME=value
+	ended       <-chan struct{}
+	failure     func() error // says why it has ended; only for after ended
+	stop        func()
+}
+
+// startStack starts what the settings ask for, and returns once both answer.
+func startStack(ctx context.Context, set settings) (_ *stack, err error) {
+	removeAbandoned()
+	dir, err := newTempDir()
+	if err != nil {
+		return nil, err
+	}
+	s := &stack{dir: dir}
+	defer func() {
+		if err != nil {
+			s.stop()
+		}
+	}()
+	if s.redis, err = startRedis(ctx, set, dir.path); err != nil {
+		return nil, err
+	}
+	if s.mongodb, err = startMongoDB(ctx, set, dir.path); err != nil {
+		return nil, err
+	}
+	return s, nil
+}
+
+// stop stops what has been started and removes its files.
+func (s *stack) stop() {
+	for _, srv := range []*server{s.mongodb, s.redis} {
+		if srv != nil && srv.stop != nil {
+			srv.stop()
+		}
+	}
+	s.dir.remove()
+}
+
+// environment returns the variables that COMMAND gets on top of devstack's own.
+func (s *stack) environment() []string {
+	return append(append([]string(nil), s.redis.environment...), s.mongodb.environment...)
+}
+
+// untilAnswer asks until ask succeeds. It gives up when answerTimeout has passed, when ctx ends or when ended is
+// closed, and then says what the last answer was.
+func untilAnswer(ctx context.Context, ended <-chan struct{}, ask func(context.Context) error) error {
+	ctx, cancelTimeout := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
+	defer cancelTimeout()
+	ctx, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer watching.Wait()
+	defer cancel(nil)
+	watching.Go(func() {
+		select {
+		case <-ended: // then there is no use in waiting for an answer
+			cancel(errEnded)
+		case <-ctx.Done():
+		}
+	})
+	ticker := time.NewTicker(answerPoll)
+	defer ticker.Stop()
+	var last error
+	for {
+		attempt, cancelAttempt := context.WithTimeout(ctx, attemptTimeout)
+		err := ask(attempt)
+		cancelAttempt()
+		if err == nil {
+			return nil
+		}
+		if last == nil || ctx.Err() == nil { // else the answer is only that the time was up
+			last = err
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%w (the last answer: %v)", context.Cause(ctx), last)
+		case <-ticker.C:
+		}
+	}
+}
+
+// moduleVersion returns the version of a dependency of this program, without the leading v.
+func moduleVersion(path string) string {
+	if info, ok := debug.ReadBuildInfo(); ok {
+		for _, dep := range info.Deps {
+			if dep.Path == path {
+				return strings.TrimPrefix(dep.Version, "v")
+			}
+		}
+	}
+	return "(version unknown)"
+}
