@@ -125,8 +125,12 @@ func ask() (report, error) {
 	if _, err := coll.InsertOne(ctx, bson.D{{Key: "_id", Value: id}}); err != nil {
 		return r, fmt.Errorf("writing to MongoDB: %w", err)
 	}
-	if n, err := coll.CountDocuments(ctx, bson.D{{Key: "_id", Value: id}}); err != nil || n != 1 {
-		return r, fmt.Errorf("reading from MongoDB: %d documents, error %v", n, err)
+	n, err := coll.CountDocuments(ctx, bson.D{{Key: "_id", Value: id}})
+	if err != nil {
+		return r, fmt.Errorf("reading from MongoDB: %w", err)
+	}
+	if n != 1 {
+		return r, fmt.Errorf("reading from MongoDB: %d documents, want 1", n)
 	}
 	return r, nil
 }

@@ -121,7 +121,7 @@ func untilAnswer(ctx context.Context, ended <-chan struct{}, ask func(context.Co
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%w (the last answer: %v)", context.Cause(ctx), last)
+			return fmt.Errorf("%w (the last answer: %w)", context.Cause(ctx), last)
 		case <-ticker.C:
 		}
 	}

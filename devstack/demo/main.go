@@ -106,7 +106,7 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 	defer func() {
 		cancel()
 		if healthy != nil {
-			<-healthy
+			_ = <-healthy // nobody wants to know any more
 		}
 	}()
 	for {

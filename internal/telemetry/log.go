@@ -33,8 +33,8 @@ func (l *RedisLogger) Printf(ctx context.Context, format string, v ...any) {
 	l.log.DebugContext(ctx, fmt.Sprintf(format, v...))
 }
 
-// AsynqLogger lets asynq write to a slog logger. What asynq calls information is of interest only to who debugs asynq:
-// servers come and go with every lease.
+// AsynqLogger lets asynq write to a slog logger. What asynq calls information or a warning is of interest only to who
+// debugs asynq: servers come and go with every lease, and what becomes of a run is logged where it is decided.
 type AsynqLogger struct {
 	log *slog.Logger
 }
@@ -50,11 +50,11 @@ func (l *AsynqLogger) Debug(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 // Info logs at debug.
 func (l *AsynqLogger) Info(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 
-// Warn logs at warn.
-func (l *AsynqLogger) Warn(args ...any) { l.log.Warn(fmt.Sprint(args...)) }
+// Warn logs at debug.
+func (l *AsynqLogger) Warn(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 
-// Error logs at error.
-func (l *AsynqLogger) Error(args ...any) { l.log.Error(fmt.Sprint(args...)) }
+// Error logs at warn: asynq tries again.
+func (l *AsynqLogger) Error(args ...any) { l.log.Warn(fmt.Sprint(args...)) }
 
 // Fatal logs at error and ends the process, as asynq expects.
 func (l *AsynqLogger) Fatal(args ...any) {

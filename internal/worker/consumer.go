@@ -241,5 +241,5 @@ func asynqLogLevel(log *slog.Logger) asynq.LogLevel {
 	if log.Enabled(context.Background(), slog.LevelDebug) {
 		return asynq.InfoLevel
 	}
-	return asynq.WarnLevel
+	return asynq.ErrorLevel
 }
