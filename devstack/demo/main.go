@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"sync"
 	"syscall"
 )
 
@@ -102,12 +103,11 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 	base := "http://" + net.JoinHostPort(reachable(host), port)
 	watching, cancel := context.WithCancel(ctx)
 	healthy := make(chan error, 1)
-	go func() { healthy <- untilHealthy(watching, base+"/health", healthTimeout) }()
+	var watcher sync.WaitGroup
+	watcher.Go(func() { healthy <- untilHealthy(watching, base+"/health", healthTimeout) })
 	defer func() {
 		cancel()
-		if healthy != nil {
-			_ = <-healthy // nobody wants to know any more
-		}
+		watcher.Wait()
 	}()
 	for {
 		select {
