@@ -90,10 +90,12 @@ func (r Run) Do(ctx context.Context, stop <-chan struct{}) (Result, error) {
 		complete: make(map[int]*batch),
 	}
 	if e.checkpoint.After == nil {
-		err := e.patiently(ctx, stop, "counting the "+r.Noun+"s to sync", func() (err error) {
-			e.checkpoint.Total, err = r.Store.Count(ctx, r.Selection)
+		counting, end := untilStopped(ctx, stop)
+		err := e.patiently(counting, stop, "counting the "+r.Noun+"s to sync", func() (err error) {
+			e.checkpoint.Total, err = r.Store.Count(counting, r.Selection)
 			return err
 		})
+		end()
 		if err != nil {
 			return Result{}, err
 		}
@@ -119,7 +121,9 @@ func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
 	var reader, writers sync.WaitGroup
 	reader.Go(func() {
 		defer close(e.batches)
-		if err := e.read(ctx, stop); err != nil {
+		reading, end := untilStopped(ctx, stop)
+		defer end()
+		if err := e.read(reading, stop); err != nil && !errors.Is(err, ErrStopped) {
 			cancel(err)
 		}
 	})
@@ -162,74 +166,90 @@ func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
 	if ctx.Err() != nil {
 		err := context.Cause(ctx)
 		if !errors.Is(err, ErrSuperseded) {
-			e.saveFinally(ctx)
+			_ = e.saveFinally(ctx) // logged; the next attempt then does a little more again
 		}
 		return err
 	}
 	if !e.exhausted {
-		e.saveFinally(ctx)
+		if err := e.saveFinally(ctx); errors.Is(err, ErrSuperseded) {
+			return err
+		}
 		return ErrStopped
 	}
 	return nil
 }
 
-// read sends the selected records on in batches. It returns nil at the end and when it was asked to stop.
+// untilStopped returns a context that ends with ErrStopped when stop is closed: what is only read need not be waited
+// for. The caller must call end.
+func untilStopped(ctx context.Context, stop <-chan struct{}) (stopped context.Context, end func()) {
+	stopped, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case <-stop:
+			cancel(ErrStopped)
+		case <-stopped.Done():
+		}
+	})
+	return stopped, func() {
+		cancel(nil)
+		watching.Wait()
+	}
+}
+
+// read sends the selected records on in batches, until there are no more or ctx ends, whose cause it then returns.
 func (e *execution) read(ctx context.Context, stop <-chan struct{}) error {
-	var cursor Cursor
+	var (
+		cursor Cursor
+		record Record
+		ok     bool
+		after  = e.checkpoint.After
+	)
 	defer func() {
 		if cursor != nil {
 			cursor.Close()
 		}
 	}()
-	after := e.checkpoint.After
+	next := func() (err error) {
+		if cursor == nil {
+			if cursor, err = e.Store.Scan(ctx, e.Selection, after); err != nil {
+				cursor = nil
+				return err
+			}
+		}
+		if record, ok, err = cursor.Next(ctx); err != nil {
+			cursor.Close() // the next try continues behind the last record with a new one
+			cursor = nil
+		}
+		return err
+	}
+	reading := "reading " + e.Noun + "s"
 	for sequence := 0; ; sequence++ {
 		select {
 		case e.window <- struct{}{}:
-		case <-stop:
-			return nil
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
 		b := &batch{sequence: sequence, records: make([]Record, 0, e.BatchSize)}
 		for len(b.records) < e.BatchSize {
-			var record Record
-			var ok bool
-			err := e.patiently(ctx, stop, "reading "+e.Noun+"s", func() (err error) {
-				if cursor == nil {
-					if cursor, err = e.Store.Scan(ctx, e.Selection, after); err != nil {
-						return err
-					}
-				}
-				if record, ok, err = cursor.Next(ctx); err != nil {
-					cursor.Close() // the next try continues behind the last record with a new one
-					cursor = nil
-				}
-				return err
-			})
-			if errors.Is(err, ErrStopped) {
-				return nil
-			}
-			if err != nil {
+			if err := e.patiently(ctx, stop, reading, next); err != nil {
 				return err
 			}
 			if !ok {
-				e.exhausted = true
 				break
 			}
 			after = record.Key
 			b.records = append(b.records, record)
 		}
-		if len(b.records) == 0 {
-			return nil
+		if len(b.records) > 0 {
+			select {
+			case e.batches <- b:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
 		}
-		select {
-		case e.batches <- b:
-		case <-stop:
-			return nil
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		if e.exhausted {
+		if !ok {
+			e.exhausted = true // and the last batch is on its way: one that a stop leaves behind is not done
 			return nil
 		}
 	}
@@ -297,10 +317,10 @@ func (e *execution) save(ctx context.Context, c Checkpoint) error {
 }
 
 // saveFinally saves the checkpoint of an attempt that ends early, even when its context has ended.
-func (e *execution) saveFinally(ctx context.Context) {
+func (e *execution) saveFinally(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalSaveTimeout)
 	defer cancel()
-	_ = e.save(ctx, e.current()) // logged; the next attempt then does a little more again
+	return e.save(ctx, e.current())
 }
 
 func (e *execution) elapsed() time.Duration { return e.Resume.Elapsed + time.Since(e.started) }

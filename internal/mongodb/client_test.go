@@ -1,0 +1,224 @@
+package mongodb
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+// logBuffer is a log that tests read while it is written.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) count(s string) int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return strings.Count(b.text.String(), s)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}
+
+func TestDatabaseOf(t *testing.T) {
+	t.Parallel()
+	for uri, want := range map[string]string{
+		"mongodb://localhost:27017":                        "test",
+		"mongodb://localhost:27017/":                       "test",
+		"mongodb://localhost:27017/codex":                  "codex",
+		"mongodb://localhost:27017/codex?replicaSet=rs0":   "codex",
+		"mongodb://localhost:27017/?authSource=admin":      "test",
+		"mongodb://u:p%2Fw@a:1,b:2,c:3/codex_v2?w=1":       "codex_v2",
+		"mongodb+srv://u:p@cluster0.example.net/codex%2d2": "codex-2",
+		"mongodb://%2Ftmp%2Fmongodb-27017.sock/codex":      "codex",
+	} {
+		if got := databaseOf(uri); got != want {
+			t.Errorf("%s: %q, want %q", uri, got, want)
+		}
+	}
+}
+
+func TestConnectHasDefaults(t *testing.T) {
+	t.Parallel()
+	log := slog.New(slog.DiscardHandler)
+	var got *options.ClientOptions
+	keep := func(o *options.ClientOptions) { got = o }
+
+	client, err := Connect("mongodb://localhost:1/codex", log, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *got.AppName != "codex-jobs" || *got.ServerSelectionTimeout != 5*time.Second || *got.ConnectTimeout != 5*time.Second || got.WriteConcern.W != "majority" {
+		t.Errorf("the defaults are %q, %s, %s, %v", *got.AppName, *got.ServerSelectionTimeout, *got.ConnectTimeout, got.WriteConcern)
+	}
+	if name := client.Database("").Name(); name != "codex" {
+		t.Errorf("the database is %q", name)
+	}
+	if name := client.Database("other").Name(); name != "other" {
+		t.Errorf("the database is %q", name)
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+
+	client, err = Connect("mongodb://localhost:1/?appName=mine&serverSelectionTimeoutMS=70&connectTimeoutMS=80&w=1&retryWrites=true", log, keep)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if *got.RetryReads || *got.RetryWrites {
+		t.Error("the driver is to try again by itself")
+	}
+	if *got.AppName != "mine" || *got.ServerSelectionTimeout != 70*time.Millisecond || *got.ConnectTimeout != 80*time.Millisecond || got.WriteConcern.W != 1 {
+		t.Errorf("what the connection string said became %q, %s, %s, %v", *got.AppName, *got.ServerSelectionTimeout, *got.ConnectTimeout, got.WriteConcern)
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConnectRefuses(t *testing.T) {
+	t.Parallel()
+	for _, uri := range []string{
+		"", "localhost:27017", "postgres://u:s3cret@h/d", "mongodb://u:s3cret@", "mongodb://u:s3cret@h:99999999/",
+		"mongodb://u:s3cret%zz@h/", "mongodb://u:s3/cret@h/", "mongodb://u:s3cret@h/?w=nobody&tls=perhaps",
+		"mongodb://u:s3cret@h/?w=0",
+	} {
+		client, err := Connect(uri, slog.New(slog.DiscardHandler))
+		if err == nil {
+			t.Errorf("took %q", uri)
+			_ = client.Close()
+			continue
+		}
+		if strings.Contains(err.Error(), "cret") {
+			t.Errorf("the error holds the password: %v", err)
+		}
+	}
+}
+
+func TestPing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	if err := b.client.Ping(t.Context()); err != nil {
+		t.Error(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := b.client.Ping(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled: %v", err)
+	}
+}
+
+func TestPingNobody(t *testing.T) {
+	t.Parallel()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := listener.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var log logBuffer
+	client, err := Connect("mongodb://u:s3cret@"+listener.Addr().String(), slog.New(slog.NewTextHandler(&log, nil)), quick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Ping(t.Context()); !errors.Is(err, syncrun.ErrUnavailable) || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("%v", err)
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+	if log.count("level=WARN") != 1 || log.count("unreachable") != 1 || log.count("s3cret") > 0 {
+		t.Errorf("logged:\n%s", log.String())
+	}
+}
+
+func TestWrongPassword(t *testing.T) {
+	t.Parallel()
+	proxy, err := faultproxy.New(serverURI(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	uri, err := proxy.URI(serverURI(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy.Inject(faultproxy.Fault{Command: "saslStart", Code: 18, Message: "Authentication failed.", Times: faultproxy.Always})
+	client, err := Connect(strings.Replace(uri, "://", "://u:s3cret@", 1), slog.New(slog.DiscardHandler), quick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := client.Ping(t.Context()); err == nil || errors.Is(err, syncrun.ErrUnavailable) || strings.Contains(err.Error(), "s3cret") {
+		t.Errorf("%v", err)
+	}
+	if proxy.Count("saslStart") == 0 {
+		t.Error("nobody tried to authenticate")
+	}
+	if err := client.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestLogsEachChangeOnce takes the server away twice, for several heartbeats each.
+func TestLogsEachChangeOnce(t *testing.T) {
+	t.Parallel()
+	proxy, err := faultproxy.New(serverURI(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer proxy.Close()
+	uri, err := proxy.URI(serverURI(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log logBuffer
+	client, err := Connect(uri, slog.New(slog.NewTextHandler(&log, nil)), quick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	eventually(t, "the server is reachable", func() bool { return client.Ping(t.Context()) == nil })
+	for round, takeAway := range []func(){proxy.Refuse, proxy.Swallow} {
+		takeAway()
+		for range 3 {
+			if err := client.Ping(t.Context()); !errors.Is(err, syncrun.ErrUnavailable) {
+				t.Errorf("gone: %v", err)
+			}
+		}
+		eventually(t, "a warning", func() bool { return log.count("level=WARN") > round })
+		if err := proxy.Heal(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "the server is back", func() bool { return client.Ping(t.Context()) == nil })
+		eventually(t, "it is logged", func() bool { return log.count("level=INFO") > round+1 })
+		if warned, informed := log.count("level=WARN"), log.count("level=INFO"); warned != round+1 || informed != round+2 {
+			t.Errorf("round %d: %d warnings, %d messages:\n%s", round, warned, informed, log.String())
+		}
+	}
+}

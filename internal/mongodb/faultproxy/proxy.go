@@ -1,0 +1,307 @@
+// Package faultproxy stands between a MongoDB client and its server and makes things go wrong on purpose, for tests:
+// updates of chosen records that fail, commands that are answered with an error, connections that break, a server that
+// stops answering, a server that is not there.
+//
+// It is not a MongoDB implementation. It reads commands of the current wire protocol (OP_MSG) without compression, and
+// hands on unread whatever else passes. Clients need directConnection=true, as servers tell their own address.
+package faultproxy
+
+import (
+	"fmt"
+	"net"
+	"net/url"
+	"sync"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+// Always is how often a fault happens that never ends.
+const Always = -1
+
+// Kind is what happens to a command.
+type Kind int
+
+const (
+	// CommandError answers the command with Code and Message; the server does not see it.
+	CommandError Kind = iota
+	// WriteConcernError lets the server execute the command and adds a write concern error to its reply.
+	WriteConcernError
+	// CutBefore breaks the connection instead of handing the command on.
+	CutBefore
+	// CutAfter lets the server execute the command and breaks the connection instead of handing the reply on.
+	CutAfter
+)
+
+// Fault is something that goes wrong with a command.
+type Fault struct {
+	// Command is the name of the commands that it happens to: "update", "find", "getMore".
+	Command string
+	Kind    Kind
+	// Code, Message and Labels are those of the error; a cut connection has none.
+	Code    int
+	Message string
+	Labels  []string
+	// Skip is how many such commands pass before the first fault.
+	Skip int
+	// Times is how often it happens, or Always. Zero means once.
+	Times int
+}
+
+// Proxy is one listening address in front of one server. It is safe for concurrent use.
+type Proxy struct {
+	target string
+	addr   string
+
+	mu       sync.Mutex
+	listener net.Listener // nil while connections are refused
+	closed   bool
+	conns    map[*connection]struct{}
+	hole     chan struct{} // not nil, and open, while nothing is answered
+	faults   []*Fault
+	updates  []failedUpdate
+	counts   map[string]int
+	biggest  int
+
+	running sync.WaitGroup
+}
+
+// failedUpdate is the write error that updates of a record get.
+type failedUpdate struct {
+	id      bson.RawValue
+	code    int
+	message string
+}
+
+// New returns a proxy in front of the server at the host and port of a connection string, listening on a free port.
+func New(uri string) (*Proxy, error) {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return nil, fmt.Errorf("fault proxy: reading the connection string: %w", err)
+	}
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, fmt.Errorf("fault proxy: %w", err)
+	}
+	p := &Proxy{
+		target: u.Host, addr: listener.Addr().String(), listener: listener,
+		conns: make(map[*connection]struct{}), counts: make(map[string]int),
+	}
+	p.running.Go(func() { p.accept(listener) })
+	return p, nil
+}
+
+// URI returns the given connection string with the proxy in the server's place.
+func (p *Proxy) URI(uri string) (string, error) {
+	u, err := url.Parse(uri)
+	if err != nil {
+		return "", fmt.Errorf("fault proxy: reading the connection string: %w", err)
+	}
+	u.Host = p.addr
+	query := u.Query()
+	query.Set("directConnection", "true")
+	u.RawQuery = query.Encode()
+	if u.Path == "" {
+		u.Path = "/"
+	}
+	return u.String(), nil
+}
+
+// Close ends all connections and everything that the proxy runs.
+func (p *Proxy) Close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.Refuse()
+	p.running.Wait()
+}
+
+// FailUpdates makes every update whose filter asks for one of the _ids fail with a write error, alone: the other
+// updates of the same command reach the server. Code 121 with "Document failed validation" is what a server with a
+// validator says.
+func (p *Proxy) FailUpdates(code int, message string, ids ...any) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, id := range ids {
+		t, value, err := bson.MarshalValue(id)
+		if err != nil {
+			return fmt.Errorf("fault proxy: the _id %v: %w", id, err)
+		}
+		p.updates = append(p.updates, failedUpdate{id: bson.RawValue{Type: t, Value: value}, code: code, message: message})
+	}
+	return nil
+}
+
+// Inject makes something go wrong with the commands to come. Of several faults for one command the first that is left
+// happens.
+func (p *Proxy) Inject(f Fault) {
+	if f.Times == 0 {
+		f.Times = 1
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.faults = append(p.faults, &f)
+}
+
+// Heal takes all faults away, of commands and of updates, lets connections in again and answers again.
+func (p *Proxy) Heal() error {
+	p.mu.Lock()
+	p.faults, p.updates = nil, nil
+	if p.hole != nil {
+		close(p.hole)
+		p.hole = nil
+	}
+	p.mu.Unlock()
+	return p.Accept()
+}
+
+// Cut breaks all connections; new ones are let in.
+func (p *Proxy) Cut() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.close()
+	}
+}
+
+// Swallow keeps connections open but hands nothing on any more, in either direction, until Heal.
+func (p *Proxy) Swallow() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hole == nil {
+		p.hole = make(chan struct{})
+	}
+}
+
+// Refuse breaks all connections and refuses new ones, until Accept or Heal.
+func (p *Proxy) Refuse() {
+	p.mu.Lock()
+	if p.listener != nil {
+		_ = p.listener.Close() // it has nothing to lose
+		p.listener = nil
+	}
+	p.mu.Unlock()
+	p.Cut()
+}
+
+// Accept lets connections in again.
+func (p *Proxy) Accept() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.listener != nil || p.closed {
+		return nil
+	}
+	listener, err := net.Listen("tcp", p.addr)
+	if err != nil {
+		return fmt.Errorf("fault proxy: listening again: %w", err)
+	}
+	p.listener = listener
+	p.running.Go(func() { p.accept(listener) })
+	return nil
+}
+
+// Count returns how many of the named commands have come in, those that went wrong included.
+func (p *Proxy) Count(command string) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.counts[command]
+}
+
+// BiggestUpdate returns how many updates the biggest update command carried.
+func (p *Proxy) BiggestUpdate() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.biggest
+}
+
+func (p *Proxy) accept(listener net.Listener) {
+	for {
+		client, err := listener.Accept()
+		if err != nil {
+			return // closed
+		}
+		p.running.Go(func() { p.serve(client) })
+	}
+}
+
+// serve copies between a client and a connection of its own to the server until either of them ends.
+func (p *Proxy) serve(client net.Conn) {
+	server, err := net.DialTimeout("tcp", p.target, 5*time.Second)
+	if err != nil {
+		_ = client.Close()
+		return
+	}
+	c := &connection{proxy: p, client: client, server: server, done: make(chan struct{}), pending: make(map[int32]pending)}
+	p.mu.Lock()
+	if p.listener == nil {
+		p.mu.Unlock()
+		c.close()
+		return
+	}
+	p.conns[c] = struct{}{}
+	p.mu.Unlock()
+
+	var directions sync.WaitGroup
+	directions.Go(func() { defer c.close(); c.requests() })
+	directions.Go(func() { defer c.close(); c.replies() })
+	directions.Wait()
+
+	p.mu.Lock()
+	delete(p.conns, c)
+	p.mu.Unlock()
+}
+
+// fault counts the command and returns what goes wrong with it, if anything does.
+func (p *Proxy) fault(command string) *Fault {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.counts[command]++
+	for _, f := range p.faults {
+		switch {
+		case f.Command != command || f.Times == 0:
+			continue
+		case f.Skip > 0:
+			f.Skip--
+			return nil
+		case f.Times > 0:
+			f.Times--
+		}
+		happened := *f
+		return &happened
+	}
+	return nil
+}
+
+// failure returns the write error that an update of a record gets.
+func (p *Proxy) failure(id bson.RawValue) (failedUpdate, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, u := range p.updates {
+		if u.id.Equal(id) {
+			return u, true
+		}
+	}
+	return failedUpdate{}, false
+}
+
+func (p *Proxy) noteUpdates(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.biggest = max(p.biggest, n)
+}
+
+// wait returns once messages are handed on, or false when done is closed first.
+func (p *Proxy) wait(done <-chan struct{}) bool {
+	p.mu.Lock()
+	hole := p.hole
+	p.mu.Unlock()
+	if hole == nil {
+		return true
+	}
+	select {
+	case <-hole:
+		return true
+	case <-done:
+		return false
+	}
+}

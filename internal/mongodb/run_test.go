@@ -1,0 +1,113 @@
+package mongodb
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+// TestRun is a whole run over users as old collections hold them, on a connection that breaks every now and then, with
+// some users that cannot be updated.
+func TestRun(t *testing.T) {
+	t.Parallel()
+	b, proxy := setupFaulty(t, Config{})
+	random := rand.New(rand.NewPCG(1, 2))
+	var docs []bson.D
+	var want syncrun.Result
+	var bad []any
+	for i := range 600 {
+		var id any
+		switch i % 10 {
+		case 0, 1:
+			id = fmt.Sprintf("legacy-%06d", random.IntN(1e6))
+		case 2:
+			id = int32(100_000 + i)
+		case 3:
+			id = int64(1_000_000_000_000 + i)
+		default:
+			id = bson.NewObjectIDFromTimestamp(reference.Add(-time.Duration(random.Int64N(int64(1000 * time.Hour)))))
+		}
+		doc := bson.D{{Key: "_id", Value: id}, {Key: "username", Value: fmt.Sprint("user", i)}, {Key: "roles", Value: bson.A{"dev"}}}
+		due := true
+		switch random.IntN(7) {
+		case 0:
+			doc = append(doc, bson.E{Key: lastSynced, Value: nil})
+		case 1:
+			doc = append(doc, bson.E{Key: lastSynced, Value: "2026-02-28T10:00:00.000Z"})
+		case 2:
+			doc = append(doc, bson.E{Key: lastSynced, Value: int64(1775428015000)})
+		case 3:
+			doc = append(doc, bson.E{Key: lastSynced, Value: at(-time.Duration(random.Int64N(int64(100*time.Hour))) - freshness)})
+		case 4:
+			doc = append(doc, bson.E{Key: lastSynced, Value: at(time.Duration(random.Int64N(int64(100*time.Hour))) + 25*time.Hour)})
+		case 5:
+			doc = append(doc, bson.E{Key: lastSynced, Value: at(-time.Minute)})
+			due = false
+		}
+		docs = append(docs, doc)
+		switch {
+		case due && random.IntN(50) == 0:
+			bad = append(bad, id)
+			want.Errors++
+			want.Processed++
+		case due:
+			want.Updated++
+			want.Processed++
+		}
+	}
+	b.insert(t, docs...)
+	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", bad...) })
+	for range 3 {
+		proxy.Inject(faultproxy.Fault{Command: "update", Kind: faultproxy.CutBefore, Skip: 5})
+		proxy.Inject(faultproxy.Fault{Command: "update", Kind: faultproxy.CutAfter, Skip: 5})
+	}
+	proxy.Inject(faultproxy.Fault{Command: "find", Code: 11600, Message: "interrupted at shutdown"})
+
+	run := syncrun.Run{
+		Noun: "user", Store: b.store, Selection: incremental, BatchSize: 25, Writers: 2, Patience: time.Minute,
+		Save: func(context.Context, syncrun.Checkpoint) error { return nil }, Log: slog.New(slog.DiscardHandler),
+	}
+	result, err := run.Do(t.Context(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if result.Elapsed = 0; result != want {
+		t.Errorf("the result is %+v, want %+v", result, want)
+	}
+	inject(t, proxy.Heal)
+	// A minute later only those are due that failed.
+	if n, err := b.store.Count(t.Context(), syncrun.Selection{Reference: reference.Add(time.Minute), Freshness: freshness}); err != nil || n != want.Errors {
+		t.Errorf("%d users are due, want %d (%v)", n, want.Errors, err)
+	}
+}
+
+func TestAwait(t *testing.T) {
+	t.Parallel()
+	b, proxy := setupFaulty(t, Config{})
+	log := slog.New(slog.DiscardHandler)
+	proxy.Refuse()
+	time.AfterFunc(100*time.Millisecond, func() {
+		if err := proxy.Heal(); err != nil {
+			t.Error(err)
+		}
+	})
+	if err := Await(t.Context(), b.client, log); err != nil {
+		t.Error(err)
+	}
+	proxy.Refuse()
+	reason := errors.New("asked to stop")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	time.AfterFunc(100*time.Millisecond, func() { cancel(reason) })
+	if err := Await(ctx, b.client, log); !errors.Is(err, reason) {
+		t.Errorf("%v", err)
+	}
+}

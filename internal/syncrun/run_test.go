@@ -1,0 +1,741 @@
+package syncrun_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+// sleep waits a random time up to most, or until ctx ends, as a database may take.
+func sleep(ctx context.Context, most time.Duration) {
+	timer := time.NewTimer(rand.N(most))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+func TestVisitsEachDueRecordOnce(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 9, 10, 11, 40, 1000} {
+		for _, writers := range []int{1, 4} {
+			t.Run(fmt.Sprintf("%d records, %d writers", n, writers), func(t *testing.T) {
+				t.Parallel()
+				b := setup(t, n)
+				b.run.Writers = writers
+				due := 0
+				for i, u := range b.store.users {
+					switch i % 5 {
+					case 1:
+						u.stamp = reference.Add(-freshness + time.Millisecond)
+					case 2:
+						u.stamp = reference.Add(-freshness)
+					case 3:
+						u.stamp = reference.Add(time.Hour)
+					}
+					if u.due(incremental) {
+						due++
+					}
+				}
+				before := make([]bool, n)
+				for i, u := range b.store.users {
+					before[i] = u.due(incremental)
+				}
+				result := b.do(t)
+				for i, u := range b.store.users {
+					if want := map[bool]int{true: 1}[before[i]]; u.stamped != want {
+						t.Errorf("user %d was updated %d times, want %d", u.number, u.stamped, want)
+					}
+				}
+				if result.Processed != int64(due) || result.Updated != int64(due) || result.Errors != 0 {
+					t.Errorf("the result is %+v, want %d processed and updated", result, due)
+				}
+			})
+		}
+	}
+}
+
+func TestFullVisitsAll(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 25)
+	b.run.Selection.Full = true
+	for _, u := range b.store.users {
+		u.stamp = reference.Add(time.Minute) // fresher than fresh
+	}
+	if result := b.do(t); result.Processed != 25 || result.Updated != 25 {
+		t.Errorf("the result is %+v", result)
+	}
+}
+
+func TestNothingToDo(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 0)
+	if result := b.do(t); result.Processed != 0 || result.Updated != 0 || result.Errors != 0 {
+		t.Errorf("the result is %+v", result)
+	}
+	if n := b.store.calls["stamp"]; n != 0 {
+		t.Errorf("stamped %d times", n)
+	}
+}
+
+func TestDeletedMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 20)
+	b.store.before = func(_ context.Context, operation string, records []syncrun.Record) error {
+		if operation == "stamp" {
+			b.store.locked(func() { b.store.users[records[3].State.(int)-1].deleted = true })
+		}
+		return nil
+	}
+	if result := b.do(t); result.Processed != 20 || result.Updated != 18 || result.Errors != 0 {
+		t.Errorf("the result is %+v, want 20 processed, 18 updated", result)
+	}
+}
+
+func TestBatchesAreWrittenAtTheSameTime(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 80)
+		var now, most atomic.Int32
+		b.store.before = func(_ context.Context, operation string, records []syncrun.Record) error {
+			if operation == "stamp" {
+				if len(records) != 10 {
+					t.Errorf("a batch of %d", len(records))
+				}
+				most.Store(max(most.Load(), now.Add(1)))
+				time.Sleep(time.Second)
+				now.Add(-1)
+			}
+			return nil
+		}
+		result := b.do(t)
+		if most.Load() != 4 {
+			t.Errorf("at most %d batches were written at the same time, want 4", most.Load())
+		}
+		if result.Elapsed != 2*time.Second {
+			t.Errorf("8 batches of a second with 4 writers took %s", result.Elapsed)
+		}
+	})
+}
+
+// TestCheckpointHasNoGaps lets batches complete in any order.
+func TestCheckpointHasNoGaps(t *testing.T) {
+	t.Parallel()
+	for range 20 {
+		synctest.Test(t, func(t *testing.T) {
+			b := setup(t, 400)
+			b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+				if operation == "stamp" {
+					sleep(ctx, 2*time.Second)
+				}
+				return nil
+			}
+			previous := syncrun.Checkpoint{}
+			b.saved.check = func(c syncrun.Checkpoint) {
+				b.store.locked(func() {
+					done := int64(0)
+					for _, u := range b.store.users {
+						if bytes.Compare(u.key(), c.After) <= 0 {
+							done++
+							if u.stamped == 0 {
+								t.Errorf("user %d is before the checkpoint and not done", u.number)
+							}
+						}
+					}
+					if done != c.Processed || done != c.Updated {
+						t.Errorf("%d users are before the checkpoint %+v", done, c)
+					}
+				})
+				if c.Processed < previous.Processed || c.Elapsed < previous.Elapsed || c.Progress() < previous.Progress() || c.Progress() >= 100 || c.Total != 400 {
+					t.Errorf("%+v (%d %%) follows %+v (%d %%)", c, c.Progress(), previous, previous.Progress())
+				}
+				previous = c
+			}
+			if result := b.do(t); result.Processed != 400 || result.Updated != 400 {
+				t.Errorf("the result is %+v", result)
+			}
+			if previous.Processed == 0 {
+				t.Error("no checkpoint was saved on the way")
+			}
+		})
+	}
+}
+
+func TestProgress(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		processed, total int64
+		want             int
+	}{{0, 0, 0}, {0, 10, 0}, {1, 3, 33}, {999, 1000, 99}, {1000, 1000, 99}, {5000, 1000, 99}, {5, 0, 0}} {
+		if got := (syncrun.Checkpoint{Processed: test.processed, Total: test.total}).Progress(); got != test.want {
+			t.Errorf("%d of %d is %d %%, want %d", test.processed, test.total, got, test.want)
+		}
+	}
+}
+
+// TestWindowIsBounded holds the first batch up and looks how far the others get.
+func TestWindowIsBounded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 10_000)
+		release := make(chan struct{})
+		b.store.before = func(_ context.Context, operation string, records []syncrun.Record) error {
+			if operation == "stamp" && records[0].State.(int) == 1 {
+				<-release
+			}
+			return nil
+		}
+		done := make(chan error)
+		go func() {
+			_, err := b.run.Do(t.Context(), nil)
+			done <- err
+		}()
+		synctest.Wait()
+		b.store.locked(func() {
+			// With two batches for each writer; and the other writers must not have waited for the first.
+			if b.store.reads != 2*4*10 {
+				t.Errorf("%d records were read ahead of the checkpoint, want 80", b.store.reads)
+			}
+			if stamped := b.store.calls["stamp"]; stamped != 2*4 {
+				t.Errorf("%d batches were begun, want 8", stamped)
+			}
+		})
+		close(release)
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestSomeFail(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 30)
+	for _, i := range []int{0, 12, 29} {
+		b.store.users[i].fails = errInvalid
+	}
+	if result := b.do(t); result.Processed != 30 || result.Updated != 27 || result.Errors != 3 {
+		t.Errorf("the result is %+v", result)
+	}
+	want := []string{
+		"User sync failed userId=id-1 username=user1 error=document failed validation",
+		"User sync failed userId=id-13 username=user13 error=document failed validation",
+		"User sync failed userId=id-30 username=user30 error=document failed validation",
+	}
+	if got := b.log.lines("User sync failed"); !slices.Equal(got, want) {
+		t.Errorf("logged %q", got)
+	}
+	if got := b.log.lines("User synced successfully"); len(got) != 27 || slices.Contains(got, "User synced successfully userId=id-1 username=user1") {
+		t.Errorf("logged %d users as synced", len(got))
+	}
+}
+
+func TestAllFail(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 30)
+	for _, u := range b.store.users {
+		u.fails = errInvalid
+	}
+	_, err := b.run.Do(t.Context(), nil)
+	if !errors.Is(err, syncrun.ErrAllFailed) || !errors.Is(err, errInvalid) {
+		t.Errorf("%v", err)
+	}
+	c := b.saved.checkpoint(t)
+	if c.After != nil || c.Processed != 0 || c.Errors != 0 {
+		t.Errorf("the next attempt begins at %+v, want the beginning", c)
+	}
+
+	for _, u := range b.store.users {
+		u.fails = nil
+	}
+	b.run.Resume = c
+	if result := b.do(t); result.Processed != 30 || result.Updated != 30 || result.Errors != 0 {
+		t.Errorf("then the result is %+v", result)
+	}
+}
+
+// TestAllFailInTwoAttempts is killed after the last record and before it could say that all of them failed.
+func TestAllFailInTwoAttempts(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 10)
+	for _, u := range b.store.users {
+		u.fails = errInvalid
+	}
+	b.run.Resume = syncrun.Checkpoint{After: b.store.users[9].key(), Total: 10, Processed: 10, Errors: 10}
+	if _, err := b.run.Do(t.Context(), nil); !errors.Is(err, syncrun.ErrAllFailed) {
+		t.Errorf("%v", err)
+	}
+	if c := b.saved.checkpoint(t); c.After != nil {
+		t.Errorf("the next attempt begins at %+v, want the beginning", c)
+	}
+}
+
+func TestStoreIsAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	for _, operation := range []string{"count", "scan", "next", "stamp"} {
+		for _, test := range []struct {
+			away time.Duration
+			ok   bool
+		}{{50 * time.Millisecond, true}, {30 * time.Second, true}, {57 * time.Second, true}, {time.Hour, false}} {
+			t.Run(fmt.Sprintf("%s, for %s", operation, test.away), func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					b := setup(t, 100)
+					started := time.Now()
+					b.store.before = func(_ context.Context, o string, _ []syncrun.Record) error {
+						if o == operation && time.Since(started) < test.away {
+							return errGone
+						}
+						return nil
+					}
+					result, err := b.run.Do(t.Context(), nil)
+					if test.ok {
+						if err != nil || result.Processed != 100 || result.Updated != 100 {
+							t.Errorf("%+v, %v", result, err)
+						}
+						if len(b.log.lines("Database reachable again")) == 0 {
+							t.Error("nobody logged that the database is back")
+						}
+						return
+					}
+					if !errors.Is(err, syncrun.ErrUnavailable) {
+						t.Errorf("%v", err)
+					}
+					if waited := time.Since(started); waited < 55*time.Second || waited > time.Minute {
+						t.Errorf("gave up after %s, patience is a minute", waited)
+					}
+				})
+			})
+		}
+	}
+}
+
+// TestPatienceBeginsAnew is away for long, over and over, but never for longer than the patience.
+func TestPatienceBeginsAnew(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 400)
+		started := time.Now()
+		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
+			if time.Since(started)%time.Minute < 50*time.Second {
+				return errGone
+			}
+			if operation == "stamp" {
+				time.Sleep(4 * time.Second)
+			}
+			return nil
+		}
+		if result := b.do(t); result.Processed != 400 || result.Updated != 400 || result.Elapsed < 3*time.Minute {
+			t.Errorf("the result is %+v", result)
+		}
+	})
+}
+
+func TestStoreRefuses(t *testing.T) {
+	t.Parallel()
+	for _, operation := range []string{"count", "scan", "next", "stamp"} {
+		t.Run(operation, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, 100)
+			refused := errors.New("not authorized")
+			b.store.before = func(_ context.Context, o string, _ []syncrun.Record) error {
+				if o == operation {
+					return refused
+				}
+				return nil
+			}
+			_, err := b.run.Do(t.Context(), nil)
+			if !errors.Is(err, refused) || errors.Is(err, syncrun.ErrUnavailable) {
+				t.Errorf("%v", err)
+			}
+			if n := b.store.calls[operation]; n > 4 {
+				t.Errorf("asked %d times", n)
+			}
+		})
+	}
+}
+
+func TestStop(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 10_000)
+		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				time.Sleep(100 * time.Millisecond)
+			}
+			return nil
+		}
+		stop := make(chan struct{})
+		time.AfterFunc(3050*time.Millisecond, func() { close(stop) })
+		started := time.Now()
+		if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+			t.Errorf("%v", err)
+		}
+		// What is in flight, and what the reader had ready when both a writer and the stop were.
+		if waited := time.Since(started); waited > 5*time.Second {
+			t.Errorf("stopped only after %s", waited)
+		}
+		c := b.saved.checkpoint(t)
+		b.store.locked(func() {
+			for _, u := range b.store.users {
+				if is, want := u.stamped > 0, bytes.Compare(u.key(), c.After) <= 0; is != want {
+					t.Fatalf("user %d is done: %v, before the checkpoint: %v", u.number, is, want)
+				}
+			}
+		})
+		b.run.Resume = c
+		if result := b.do(t); result.Processed != 10_000 || result.Updated != 10_000 {
+			t.Errorf("then the result is %+v", result)
+		}
+		if n, total := b.store.calls["count"], b.saved.checkpoint(t).Total; n != 1 || total != 10_000 {
+			t.Errorf("counted %d times, and %d users in the end: the total is that of the beginning", n, total)
+		}
+		b.store.locked(func() {
+			for _, u := range b.store.users {
+				if u.stamped != 1 {
+					t.Fatalf("user %d was updated %d times", u.number, u.stamped)
+				}
+			}
+		})
+	})
+}
+
+// TestStopWhileAReadHangs stops while the store does not answer: what is only read is not waited for.
+func TestStopWhileAReadHangs(t *testing.T) {
+	t.Parallel()
+	for _, hanging := range []string{"count", "scan", "next"} {
+		t.Run(hanging, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 1000)
+				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+					if operation == hanging {
+						<-ctx.Done()
+					}
+					return nil
+				}
+				stop := make(chan struct{})
+				time.AfterFunc(time.Minute, func() { close(stop) })
+				started := time.Now()
+				if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+					t.Errorf("%v", err)
+				}
+				if waited := time.Since(started); waited > time.Minute+time.Second {
+					t.Errorf("stopped only after %s", waited)
+				}
+			})
+		})
+	}
+}
+
+// TestStopBeforeTheLastBatch stops while the last batch has been read and no writer is free for it.
+func TestStopBeforeTheLastBatch(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 15)
+		b.run.Writers = 1
+		release := make(chan struct{})
+		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				<-release
+			}
+			return nil
+		}
+		stop, done := make(chan struct{}), make(chan error)
+		go func() {
+			_, err := b.run.Do(t.Context(), stop)
+			done <- err
+		}()
+		synctest.Wait() // the writer has the first batch, the reader the second one, which is short
+		close(stop)
+		synctest.Wait()
+		close(release)
+		if err := <-done; !errors.Is(err, syncrun.ErrStopped) {
+			t.Errorf("%v, with 5 of 15 users not done", err)
+		}
+		b.run.Resume = b.saved.checkpoint(t)
+		if result := b.do(t); result.Processed != 15 || result.Updated != 15 {
+			t.Errorf("then the result is %+v", result)
+		}
+	})
+}
+
+func TestStopWhileTheStoreIsAway(t *testing.T) {
+	t.Parallel()
+	for _, operation := range []string{"count", "scan", "next", "stamp"} {
+		t.Run(operation, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 100)
+				b.store.before = func(_ context.Context, o string, _ []syncrun.Record) error {
+					if o == operation {
+						return errGone
+					}
+					return nil
+				}
+				stop := make(chan struct{})
+				time.AfterFunc(10*time.Second, func() { close(stop) })
+				started := time.Now()
+				if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+					t.Errorf("%v", err)
+				}
+				if waited := time.Since(started); waited != 10*time.Second {
+					t.Errorf("stopped after %s, was asked to after 10 s", waited)
+				}
+			})
+		})
+	}
+}
+
+func TestContextEnds(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 10_000)
+		reason := errors.New("the lease is lost")
+		b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				sleep(ctx, time.Second)
+			}
+			return nil
+		}
+		ctx, cancel := context.WithCancelCause(t.Context())
+		time.AfterFunc(3333*time.Millisecond, func() { cancel(reason) })
+		started := time.Now()
+		if _, err := b.run.Do(ctx, nil); !errors.Is(err, reason) {
+			t.Errorf("%v", err)
+		}
+		if waited := time.Since(started); waited != 3333*time.Millisecond {
+			t.Errorf("ended after %s", waited)
+		}
+		if c := b.saved.checkpoint(t); c.Processed == 0 || c.Elapsed != 3333*time.Millisecond {
+			t.Errorf("where it got to in the end is not saved: %+v", c)
+		}
+	})
+}
+
+func TestSuperseded(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 10_000)
+		b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				sleep(ctx, time.Second)
+			}
+			return nil
+		}
+		time.AfterFunc(3*time.Second, func() { b.saved.fail(fmt.Errorf("saving: %w", syncrun.ErrSuperseded)) })
+		started := time.Now()
+		if _, err := b.run.Do(t.Context(), nil); !errors.Is(err, syncrun.ErrSuperseded) {
+			t.Errorf("%v", err)
+		}
+		ended := time.Now()
+		// It is noticed at the first checkpoint after that.
+		if waited := ended.Sub(started); waited > 6*time.Second {
+			t.Errorf("went on for %s", waited)
+		}
+		time.Sleep(time.Minute)
+		if b.saved.failed != 1 {
+			t.Errorf("tried to save %d times, want once", b.saved.failed)
+		}
+		b.store.locked(func() {
+			if b.store.lately.After(ended) {
+				t.Error("wrote after it had ended")
+			}
+		})
+	})
+}
+
+func TestSupersededWhileStopping(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 100)
+	b.saved.fail(syncrun.ErrSuperseded)
+	stop := make(chan struct{})
+	var once sync.Once
+	b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
+		if operation == "next" {
+			once.Do(func() { close(stop) })
+			return errGone
+		}
+		return nil
+	}
+	if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrSuperseded) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestSavingFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 400)
+		b.saved.fail(errors.New("i/o timeout"))
+		b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				sleep(ctx, time.Second)
+			}
+			return nil
+		}
+		if result := b.do(t); result.Processed != 400 || result.Updated != 400 {
+			t.Errorf("the result is %+v", result)
+		}
+		if len(b.log.lines("Could not save the run's checkpoint")) == 0 {
+			t.Error("nobody logged it")
+		}
+	})
+}
+
+// TestAttemptsAddUp ends attempts in every way, at random times, until the run is done.
+func TestAttemptsAddUp(t *testing.T) {
+	t.Parallel()
+	for seed := range uint64(60) {
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { attempts(t, rand.New(rand.NewPCG(seed, 2))) })
+		})
+	}
+}
+
+func attempts(t *testing.T, random *rand.Rand) {
+	b := setup(t, 300+random.IntN(700))
+	b.run.BatchSize, b.run.Writers = 1+random.IntN(40), 1+random.IntN(5)
+	b.run.Selection.Full = random.IntN(2) == 0
+	var want syncrun.Result
+	for _, u := range b.store.users {
+		switch random.IntN(10) {
+		case 0:
+			u.stamp = reference.Add(-freshness + 1)
+		case 1:
+			u.stamp = reference.Add(-freshness)
+		case 2:
+			u.fails = errInvalid
+		}
+		switch {
+		case !u.due(b.run.Selection):
+		case u.fails != nil:
+			want.Processed, want.Errors = want.Processed+1, want.Errors+1
+		default:
+			want.Processed, want.Updated = want.Processed+1, want.Updated+1
+		}
+	}
+	for attempt := 1; ; attempt++ {
+		if attempt > 100 {
+			t.Fatal("does not come to an end")
+		}
+		broken := errors.New("broken")
+		var failAt atomic.Int64
+		b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				sleep(ctx, 300*time.Millisecond)
+			}
+			switch failAt.Add(-1) {
+			case 0:
+				return broken
+			case 20, 30:
+				return errGone
+			}
+			return nil
+		}
+		b.saved.fail(nil)
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := make(chan struct{})
+		after := time.Duration(random.Int64N(int64(4 * time.Second)))
+		var timer *time.Timer
+		switch random.IntN(4) {
+		case 0:
+			timer = time.AfterFunc(after, func() { cancel(broken) })
+		case 1:
+			timer = time.AfterFunc(after, func() { close(stop) })
+		case 2: // killed: nothing is saved any more
+			timer = time.AfterFunc(after, func() { b.saved.fail(broken); cancel(broken) })
+		case 3:
+			timer = time.NewTimer(0)
+			failAt.Store(1 + random.Int64N(1500))
+		}
+		result, err := b.run.Do(ctx, stop)
+		timer.Stop()
+		cancel(nil)
+		if err != nil {
+			if !errors.Is(err, broken) && !errors.Is(err, syncrun.ErrStopped) {
+				t.Fatalf("attempt %d: %v", attempt, err)
+			}
+			time.Sleep(time.Second)
+			previous := b.run.Resume
+			b.run.Resume = b.saved.checkpoint(t)
+			if c := b.run.Resume; c.Processed < previous.Processed || c.Progress() < previous.Progress() || c.Elapsed < previous.Elapsed {
+				t.Errorf("attempt %d went back from %+v to %+v", attempt, previous, c)
+			}
+			continue
+		}
+		if result.Processed != want.Processed || result.Updated != want.Updated || result.Errors != want.Errors {
+			t.Errorf("after %d attempts the result is %+v, want %+v", attempt, result, want)
+		}
+		for _, u := range b.store.users {
+			if u.fails == nil && u.stamped == 0 && (b.run.Selection.Full || !u.stamp.Equal(reference.Add(-freshness+1))) {
+				t.Errorf("user %d was left out", u.number)
+			}
+		}
+		return
+	}
+}
+
+// bench is a store whose own work is next to nothing.
+type bench struct{ records []syncrun.Record }
+
+func (b bench) Count(context.Context, syncrun.Selection) (int64, error) {
+	return int64(len(b.records)), nil
+}
+
+func (b bench) Scan(context.Context, syncrun.Selection, []byte) (syncrun.Cursor, error) {
+	return &benchCursor{left: b.records}, nil
+}
+
+func (b bench) Stamp(_ context.Context, records []syncrun.Record, _ time.Time) (syncrun.Stamped, error) {
+	return syncrun.Stamped{Matched: int64(len(records))}, nil
+}
+
+type benchCursor struct{ left []syncrun.Record }
+
+func (c *benchCursor) Next(context.Context) (syncrun.Record, bool, error) {
+	if len(c.left) == 0 {
+		return syncrun.Record{}, false, nil
+	}
+	record := c.left[0]
+	c.left = c.left[1:]
+	return record, true, nil
+}
+
+func (c *benchCursor) Close() {}
+
+// BenchmarkDo shows what a run costs for each record, apart from the store.
+func BenchmarkDo(b *testing.B) {
+	store := bench{}
+	for _, u := range newMemory(100_000).users {
+		store.records = append(store.records, syncrun.Record{Key: u.key(), ID: number(u.number), Name: "user"})
+	}
+	for _, batchSize := range []int{10, 100, 1000} {
+		b.Run(fmt.Sprint("batch ", batchSize), func(b *testing.B) {
+			run := syncrun.Run{
+				Noun: "user", Store: store, Selection: incremental, BatchSize: batchSize, Writers: 4, Patience: time.Minute,
+				Save: func(context.Context, syncrun.Checkpoint) error { return nil }, Log: slog.New(slog.DiscardHandler),
+			}
+			b.ReportAllocs()
+			for b.Loop() {
+				result, err := run.Do(b.Context(), nil)
+				if err != nil || result.Updated != int64(len(store.records)) {
+					b.Fatal(result, err)
+				}
+			}
+			b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N*len(store.records)), "ns/record")
+		})
+	}
+}
