@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"strconv"
+	"sync"
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/config"
@@ -40,5 +41,11 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w", addr, err)
 	}
+	// It serves without Redis, too, as well as it can. The log says why.
+	ctx, cancel := context.WithCancel(ctx)
+	var awaiting sync.WaitGroup
+	awaiting.Go(func() { _ = jobs.Await(ctx, rdb, log) }) // fails only when ctx ends
+	defer awaiting.Wait()
+	defer cancel()
 	return server.Serve(ctx, listener)
 }

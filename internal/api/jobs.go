@@ -3,7 +3,7 @@ package api
 import (
 	"context"
 	"encoding/json"
-	"fmt"
+	"math"
 	"net/http"
 	"strconv"
 	"time"
@@ -54,8 +54,8 @@ func (s *Server) status(c *gin.Context) {
 	if name := c.DefaultQuery("job", definitions[0].Name); name != allJobs {
 		def, ok := s.Jobs.Registry().Lookup(name)
 		if !ok {
-			fail(c, http.StatusBadRequest, fmt.Sprintf("job was %q; it may be %s",
-				name, quoted(append(s.Jobs.Registry().Names(), allJobs))))
+			err := &tasks.FieldError{Field: "job", Was: tasks.Describe(name), Allowed: quoted(append(s.Jobs.Registry().Names(), allJobs))}
+			fail(c, http.StatusBadRequest, err.Error())
 			return
 		}
 		definitions = []tasks.Definition{def}
@@ -168,14 +168,14 @@ func (s *Server) cleanup(c *gin.Context) {
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), cleanupTimeout)
 	defer cancel()
 	removed, err := s.Jobs.Cleanup(ctx, def, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
 	if err != nil {
 		s.unavailable(c, err)
 		return
 	}
-	grace := strconv.FormatFloat(hours, 'f', -1, 64) + "h"
+	grace := strconv.FormatFloat(math.Abs(hours), 'f', -1, 64) + "h" // JSON has a negative zero
 	s.Log.Info("Old jobs cleaned up", "job", def.Name, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
 	c.JSON(http.StatusOK, gin.H{
 		"success": true,

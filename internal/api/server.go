@@ -22,6 +22,9 @@ import (
 const (
 	// answerTimeout is when a request that waits for Redis or MongoDB gives up, so that its answer comes within 2 s.
 	answerTimeout = 1500 * time.Millisecond
+	// cleanupTimeout is when a cleanup gives up. Removing runs by the thousand takes its time; when Redis does not answer
+	// it is the first command that fails, long before.
+	cleanupTimeout = 25 * time.Second
 	// maxBody is the largest request body, in bytes.
 	maxBody = 64 << 10
 
@@ -71,15 +74,16 @@ func New(o Options) *Server {
 	r.HandleMethodNotAllowed = true
 	r.Use(s.logRequest, s.recoverPanic)
 	r.NoRoute(func(c *gin.Context) {
-		fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", c.Request.URL.Path, DashboardPath))
+		fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", tasks.Describe(c.Request.URL.Path), DashboardPath))
 	})
 	r.NoMethod(func(c *gin.Context) {
 		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it may be %s", c.Request.Method, c.Writer.Header().Get("Allow")))
 	})
-	r.GET("/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
-	r.GET("/readyz", s.ready)
-	r.GET("/health", s.health)
-	r.GET("/jobs/status", s.status)
+	reading := []string{http.MethodGet, http.MethodHead}
+	r.Match(reading, "/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
+	r.Match(reading, "/readyz", s.ready)
+	r.Match(reading, "/health", s.health)
+	r.Match(reading, "/jobs/status", s.status)
 	r.POST("/jobs/trigger/:job", s.trigger)
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)
@@ -158,7 +162,8 @@ func (s *Server) unavailable(c *gin.Context, err error) {
 func (s *Server) lookup(c *gin.Context, status int, what, name string) (tasks.Definition, bool) {
 	def, ok := s.Jobs.Registry().Lookup(name)
 	if !ok {
-		fail(c, status, fmt.Sprintf("%s was %q; it may be %s", what, name, quoted(s.Jobs.Registry().Names())))
+		err := &tasks.FieldError{Field: what, Was: tasks.Describe(name), Allowed: quoted(s.Jobs.Registry().Names())}
+		fail(c, status, err.Error())
 	}
 	return def, ok
 }

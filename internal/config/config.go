@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -78,11 +79,11 @@ type Sync struct {
 // Load reads the settings for the job types of the registry. Its error lists everything that is wrong.
 func Load(registry *tasks.Registry) (Config, error) {
 	v := viper.New()
-	v.SetConfigFile(".env")
+	v.SetConfigFile(dotenv)
 	v.SetConfigType("dotenv")
 	v.AutomaticEnv()
 	if err := v.ReadInConfig(); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return Config{}, fmt.Errorf("reading .env: %w", err)
+		return Config{}, fmt.Errorf("reading .env: %w", withoutText(err))
 	}
 	l := newLoader(registry)
 	var wrong []error
@@ -121,7 +122,37 @@ func (c Config) LogValue() slog.Value {
 	)
 }
 
-var credentials = regexp.MustCompile(`://[^/]*@`)
+const dotenv = ".env"
 
-// redactURI hides who logs in, and with what.
-func redactURI(uri string) string { return credentials.ReplaceAllString(uri, "://***@") }
+// assignment is how a line of .env begins.
+var assignment = regexp.MustCompile(`^(export\s+)?[\w.]+\s*[=:]`)
+
+// withoutText replaces the error of a .env that cannot be parsed, which quotes the line and so perhaps a password.
+func withoutText(err error) error {
+	if parsing := (viper.ConfigParseError{}); !errors.As(err, &parsing) {
+		return err
+	}
+	data, err := os.ReadFile(dotenv)
+	if err != nil {
+		return err
+	}
+	number := 0
+	for line := range strings.Lines(string(data)) {
+		number++
+		line = strings.TrimSpace(line)
+		if line != "" && line[0] != '#' && !assignment.MatchString(line) {
+			return fmt.Errorf("line %d is not of the form NAME=value", number)
+		}
+	}
+	return errors.New("a value has an opening quote and no closing one")
+}
+
+var (
+	credentials   = regexp.MustCompile(`^([a-z0-9+.]+://)?.+@`)
+	secretOptions = regexp.MustCompile(`(?i)((?:password|properties)=)[^&]*`)
+)
+
+// redactURI hides who logs in, and with what, even in a URI that is not valid.
+func redactURI(uri string) string {
+	return secretOptions.ReplaceAllString(credentials.ReplaceAllString(uri, "${1}***@"), "${1}***")
+}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -65,15 +67,16 @@ func newLoader(registry *tasks.Registry) *loader {
 	c.Registry = registry
 	c.Sync.Freshness = make(map[string]time.Duration)
 
-	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host", text(&c.Redis.Host))
+	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host", host(&c.Redis.Host))
 	l.add("REDIS_PORT", "6379", portRange, "Redis' port", number(&c.Redis.Port, 1, 65535))
 	l.add("REDIS_PASSWORD", "", "any text", "Redis' password", text(&c.Redis.Password))
 	l.settings[len(l.settings)-1].secret = true
 	l.add("REDIS_DB", "0", "a whole number, 0 or more", "Redis' database", number(&c.Redis.DB, 0, 1<<30))
-	l.add("MONGODB_URI", "mongodb://127.0.0.1:27017", "a connection string that begins with mongodb:// or mongodb+srv://",
+	l.add("MONGODB_URI", "mongodb://127.0.0.1:27017", "a connection string, such as mongodb://host:27017 or mongodb+srv://host",
 		"MongoDB's connection string", uri(&c.MongoDB.URI))
-	l.add("MONGODB_DATABASE", "codex", "a database name", "the database of the records", text(&c.MongoDB.Database))
-	l.add("HOST", "127.0.0.1", "a host name or address", "the address that the API listens on", text(&c.HTTP.Host))
+	l.add("MONGODB_DATABASE", "codex", "a database name of at most 63 bytes, without spaces and any of /\\.\"$",
+		"the database of the records", databaseName(&c.MongoDB.Database))
+	l.add("HOST", "127.0.0.1", "a host name or address", "the address that the API listens on", host(&c.HTTP.Host))
 	l.add("PORT", "4000", portRange, "the port that the API listens on", number(&c.HTTP.Port, 1, 65535))
 	l.add("DASHBOARD_READ_ONLY", "true", "true or false", "keeps the dashboard from changing anything",
 		boolean(&c.HTTP.DashboardReadOnly))
@@ -198,14 +201,31 @@ func text(target *string) func(string) bool {
 	}
 }
 
+// host takes what can stand before a port. A URL in its place is a common mistake.
+func host(target *string) func(string) bool {
+	return func(value string) bool {
+		*target = value
+		return !strings.ContainsAny(value, "/@[]?# \t")
+	}
+}
+
+// databaseName takes what MongoDB takes.
+func databaseName(target *string) func(string) bool {
+	return func(value string) bool {
+		*target = value
+		return len(value) <= 63 && !strings.ContainsAny(value, "/\\. \"$")
+	}
+}
+
+// uri takes what the driver can parse. Of mongodb+srv, whose hosts are looked up, only the driver can tell when it connects.
 func uri(target *string) func(string) bool {
 	return func(value string) bool {
 		*target = value
-		rest, ok := strings.CutPrefix(value, "mongodb://")
-		if !ok {
-			rest, ok = strings.CutPrefix(value, "mongodb+srv://")
+		if rest, ok := strings.CutPrefix(value, "mongodb+srv://"); ok {
+			return rest != ""
 		}
-		return ok && rest != ""
+		_, err := connstring.ParseAndValidate(value)
+		return err == nil
 	}
 }
 
@@ -264,7 +284,10 @@ func interval(target *time.Duration) func(string) bool {
 }
 
 func level(target *slog.Level) func(string) bool {
-	return func(value string) bool { return target.UnmarshalText([]byte(value)) == nil }
+	return func(value string) bool {
+		var name string
+		return oneOf(&name, "debug", "info", "warn", "error")(strings.ToLower(value)) && target.UnmarshalText([]byte(name)) == nil
+	}
 }
 
 func oneOf(target *string, allowed ...string) func(string) bool {

@@ -22,8 +22,12 @@ import (
 // exitFailure is the status when run has failed.
 const exitFailure = 1
 
-// Main runs a deployable until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil.
-// A second signal ends it at once.
+// stopTimeout is how long a process may take to stop. It takes longer only when a server hangs, for which the
+// libraries' own ends have no limit; container engines kill after 10 s.
+const stopTimeout = 9 * time.Second
+
+// Main runs a deployable until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil
+// or took too long to stop. A second signal ends it at once.
 func Main(name, summary string, run func(context.Context, config.Config, *slog.Logger) error) {
 	cfg, status, ok := config.FromCommandLine(name, summary, os.Args[1:], os.Stdout, os.Stderr)
 	if !ok {
@@ -34,6 +38,10 @@ func Main(name, summary string, run func(context.Context, config.Config, *slog.L
 	context.AfterFunc(ctx, func() {
 		stop()
 		log.Info("Stopping")
+		time.AfterFunc(stopTimeout, func() {
+			log.Warn("Stopped before all was done", "error", "a server does not answer")
+			os.Exit(config.ExitOK)
+		})
 	})
 	redis.SetLogger(telemetry.NewRedisLogger(log))
 	log.Info("Starting", "version", config.Version(), "settings", cfg)

@@ -21,6 +21,9 @@ func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
 	return j.setPaused(ctx, def, false, j.inspector.UnpauseQueue)
 }
 
+// changeTries bounds how often a pause or resume is tried again because somebody did the opposite at the same time.
+const changeTries = 10
+
 // setPaused calls change, whose error is ignored when things are as they should be: asynq reports as an error that they
 // were so before.
 func (j *Jobs) setPaused(ctx context.Context, def tasks.Definition, paused bool, change func(string) error) error {
@@ -28,14 +31,21 @@ func (j *Jobs) setPaused(ctx context.Context, def tasks.Definition, paused bool,
 	if err := j.Register(ctx); err != nil {
 		return err
 	}
-	failed := change(def.Name)
-	if failed == nil {
-		return nil
+	var failed error
+	for range changeTries {
+		if failed = change(def.Name); failed == nil {
+			return nil
+		}
+		info, err := j.inspector.GetQueueInfo(def.Name)
+		if err == nil && info.Paused == paused {
+			return nil
+		}
+		if err != nil || ctx.Err() != nil {
+			break
+		}
+		// Somebody else changed it in between.
 	}
-	if info, err := j.inspector.GetQueueInfo(def.Name); err != nil || info.Paused != paused {
-		return fmt.Errorf("pausing or resuming %s: %w", def.Name, failed)
-	}
-	return nil
+	return fmt.Errorf("pausing or resuming %s: %w", def.Name, failed)
 }
 
 // Removed counts runs that were removed.

@@ -5,40 +5,35 @@ import (
 	"net"
 	"sync"
 	"testing"
+	"time"
 )
 
-// Proxy stands between a test and a server, which it can take away.
+// Proxy stands between a test and a server, which it can take away. It knows nothing of what passes, so the server may
+// be of any kind.
 type Proxy struct {
 	// Addr is where to connect.
 	Addr string
 
-	target string
-	mu     sync.Mutex
-	mode   mode
-	conns  map[net.Conn]struct{}
-	thawed chan struct{} // closed while data flows
-	all    sync.WaitGroup
+	t        testing.TB
+	target   string
+	mu       sync.Mutex
+	listener net.Listener // nil while connections are refused
+	conns    map[net.Conn]struct{}
+	thawed   chan struct{} // closed while data flows
+	delay    time.Duration
+	all      sync.WaitGroup
 }
 
-type mode int
-
-const (
-	up mode = iota
-	down
-)
+// listenPatience bounds the wait for the proxy's own port, which somebody may have used while it was free.
+const listenPatience = 10 * time.Second
 
 // NewProxy starts a proxy to the target address; it ends with the test.
 func NewProxy(t testing.TB, target string) *Proxy {
 	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatalf("starting a proxy: %v", err)
-	}
-	p := &Proxy{Addr: listener.Addr().String(), target: target, conns: make(map[net.Conn]struct{}), thawed: make(chan struct{})}
+	p := &Proxy{t: t, target: target, conns: make(map[net.Conn]struct{}), thawed: make(chan struct{})}
 	close(p.thawed)
-	p.all.Go(func() { p.accept(listener) })
+	p.Addr = p.listen("127.0.0.1:0")
 	t.Cleanup(func() {
-		_ = listener.Close()
 		p.Thaw()
 		p.Down()
 		p.all.Wait()
@@ -46,11 +41,14 @@ func NewProxy(t testing.TB, target string) *Proxy {
 	return p
 }
 
-// Down cuts every connection and refuses new ones.
+// Down cuts every connection and refuses new ones, as a machine without the server does.
 func (p *Proxy) Down() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mode = down
+	if p.listener != nil {
+		_ = p.listener.Close()
+		p.listener = nil
+	}
 	for c := range p.conns {
 		_ = c.Close()
 	}
@@ -58,9 +56,29 @@ func (p *Proxy) Down() {
 
 // Up lets connections through again.
 func (p *Proxy) Up() {
+	p.t.Helper()
+	p.listen(p.Addr)
+}
+
+// listen lets connections in at the address, and returns it with the port that was chosen.
+func (p *Proxy) listen(addr string) string {
+	p.t.Helper()
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.mode = up
+	if p.listener != nil {
+		return addr
+	}
+	for deadline := time.Now().Add(listenPatience); ; time.Sleep(20 * time.Millisecond) {
+		listener, err := new(net.ListenConfig).Listen(context.Background(), "tcp", addr)
+		if err == nil {
+			p.listener = listener
+			p.all.Go(func() { p.accept(listener) })
+			return listener.Addr().String()
+		}
+		if time.Now().After(deadline) {
+			p.t.Fatalf("starting a proxy: %v", err)
+		}
+	}
 }
 
 // Freeze keeps every connection open and passes nothing on: a server that hangs.
@@ -81,6 +99,13 @@ func (p *Proxy) Thaw() {
 	}
 }
 
+// Delay holds up all that passes, in either direction, for so long: a server that is far away.
+func (p *Proxy) Delay(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.delay = d
+}
+
 func (p *Proxy) accept(listener net.Listener) {
 	for {
 		client, err := listener.Accept()
@@ -88,7 +113,7 @@ func (p *Proxy) accept(listener net.Listener) {
 			return
 		}
 		server, err := new(net.Dialer).DialContext(context.Background(), "tcp", p.target)
-		if err != nil || !p.add(client, server) {
+		if err != nil || !p.add(listener, client, server) {
 			_ = client.Close()
 			if server != nil {
 				_ = server.Close()
@@ -100,13 +125,17 @@ func (p *Proxy) accept(listener net.Listener) {
 	}
 }
 
-func (p *Proxy) add(conns ...net.Conn) bool {
+// add reports whether the listener is still in use; then Down closes the connections.
+func (p *Proxy) add(listener net.Listener, conns ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.listener != listener {
+		return false
+	}
 	for _, c := range conns {
 		p.conns[c] = struct{}{}
 	}
-	return p.mode == up
+	return true
 }
 
 func (p *Proxy) copy(to, from net.Conn) {
@@ -120,8 +149,9 @@ func (p *Proxy) copy(to, from net.Conn) {
 	for {
 		n, err := from.Read(buffer)
 		p.mu.Lock()
-		thawed := p.thawed
+		thawed, delay := p.thawed, p.delay
 		p.mu.Unlock()
+		time.Sleep(delay)
 		<-thawed
 		if n > 0 {
 			if _, err := to.Write(buffer[:n]); err != nil {

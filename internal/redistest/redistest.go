@@ -4,7 +4,10 @@ package redistest
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"strconv"
 	"testing"
@@ -27,11 +30,25 @@ const (
 // Options returns how to reach an empty database that no other test uses until this one ends.
 func Options(t testing.TB) jobs.RedisOptions {
 	t.Helper()
+	o, release, err := Acquire(t.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := release(); err != nil {
+			t.Error(err)
+		}
+	})
+	return o
+}
+
+// Acquire is Options for what has no testing.TB, as an Example. The user's name is for whoever looks into Redis.
+func Acquire(user string) (o jobs.RedisOptions, release func() error, err error) {
 	host, port := os.Getenv("REDIS_HOST"), os.Getenv("REDIS_PORT")
 	if host == "" || port == "" {
-		t.Fatal("REDIS_HOST and REDIS_PORT are not set: run the tests with `make test`")
+		return o, nil, errors.New("REDIS_HOST and REDIS_PORT are not set: run the tests with `make test`")
 	}
-	o := jobs.RedisOptions{Addr: host + ":" + port, Password: os.Getenv("REDIS_PASSWORD"), Timeout: 3 * time.Second}
+	o = jobs.RedisOptions{Addr: net.JoinHostPort(host, port), Password: os.Getenv("REDIS_PASSWORD"), Timeout: 3 * time.Second}
 	locks := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
 	ctx := context.Background()
 	databases := defaultDatabases
@@ -40,31 +57,25 @@ func Options(t testing.TB) jobs.RedisOptions {
 			databases = n
 		}
 	}
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		for db := 1; db < databases; db++ {
 			lock := "redistest:" + strconv.Itoa(db)
-			err := locks.SetArgs(ctx, lock, t.Name(), redis.SetArgs{Mode: "NX", TTL: lockTTL}).Err()
-			if err == redis.Nil { //nolint:errorlint // go-redis returns this very value
+			err := locks.SetArgs(ctx, lock, user, redis.SetArgs{Mode: "NX", TTL: lockTTL}).Err()
+			if errors.Is(err, redis.Nil) {
 				continue
 			}
 			if err != nil {
-				t.Fatalf("locking a Redis database: %v", err)
+				return o, nil, errors.Join(fmt.Errorf("locking a Redis database: %w", err), locks.Close())
 			}
 			o.DB = db
-			t.Cleanup(func() {
-				flush(t, o)
-				if err := locks.Del(ctx, lock).Err(); err != nil {
-					t.Errorf("unlocking a Redis database: %v", err)
-				}
-				_ = locks.Close() // nothing is sent any more
-			})
-			flush(t, o)
-			return o
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("no Redis database became free within %s", patience)
+			release = func() error { return errors.Join(flush(o), locks.Del(ctx, lock).Err(), locks.Close()) }
+			if err := flush(o); err != nil {
+				return o, nil, errors.Join(err, release())
+			}
+			return o, release, nil
 		}
 	}
+	return o, nil, errors.Join(fmt.Errorf("no Redis database became free within %s", patience), locks.Close())
 }
 
 // Client returns a client of the database, which ends with the test.
@@ -75,11 +86,11 @@ func Client(t testing.TB, o jobs.RedisOptions) *redis.Client {
 	return rdb
 }
 
-func flush(t testing.TB, o jobs.RedisOptions) {
-	t.Helper()
+func flush(o jobs.RedisOptions) error {
 	rdb := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
 	defer func() { _ = rdb.Close() }()
 	if err := rdb.FlushDB(context.Background()).Err(); err != nil {
-		t.Fatalf("emptying a Redis database: %v", err)
+		return fmt.Errorf("emptying a Redis database: %w", err)
 	}
+	return nil
 }

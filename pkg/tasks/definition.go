@@ -37,7 +37,7 @@ type Payload interface {
 
 // Schedule says when runs are enqueued by themselves. At most one of Every and Cron is set; the zero value means never.
 type Schedule struct {
-	// Every is an interval, aligned to the clock; ParseSchedule lists the allowed ones.
+	// Every is an interval, aligned to the clock; see Validate for the allowed ones.
 	Every time.Duration
 	// Cron is a five-field cron expression, in UTC.
 	Cron string

@@ -22,7 +22,7 @@ func (e *FieldError) Error() string {
 // NewFieldError returns the error for a field of the struct that v points to: was is the value found, and what it may
 // be is read from the field's `allowed` tag.
 func NewFieldError(v any, field string, was any) *FieldError {
-	e := &FieldError{Field: field, Was: describe(was)}
+	e := &FieldError{Field: field, Was: Describe(was)}
 	for _, f := range fieldsOf(v) {
 		if f.name == field {
 			e.Allowed = f.allowed
@@ -44,7 +44,7 @@ func Decode(data []byte, v any) error {
 	}
 	for name := range object {
 		if !contains(fields, name) {
-			return &FieldError{Field: fmt.Sprintf("the field %q", name), Was: "not known", Allowed: allowedFields(fields)}
+			return &FieldError{Field: "the field " + Describe(name), Was: "not known", Allowed: allowedFields(fields)}
 		}
 	}
 	target := reflect.ValueOf(v).Elem()
@@ -135,12 +135,15 @@ func allowedFields(fields []field) string {
 	return strings.Join(list, " or ")
 }
 
-func describe(was any) string {
-	data, err := json.Marshal(was)
-	if err != nil {
+// Describe returns a value as error messages show it: as JSON, and short.
+func Describe(value any) string {
+	var text bytes.Buffer
+	encoder := json.NewEncoder(&text)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
 		return "not representable"
 	}
-	return abbreviate(string(data))
+	return abbreviate(strings.TrimSuffix(text.String(), "\n"))
 }
 
 // abbreviate keeps an error message short whatever the client sent.

@@ -52,10 +52,11 @@ func ParseRunID(s string) (RunID, error) {
 	job, rest, ok := strings.Cut(s, ":")
 	millis, suffix, triggered := strings.Cut(rest, "-")
 	ms, err := strconv.ParseInt(millis, 10, 64)
-	if !ok || err != nil || ms < 0 || !namePattern.MatchString(job) || triggered && suffix == "" {
+	id := RunID{Job: job, Reference: time.UnixMilli(ms).UTC(), Suffix: suffix}
+	if !ok || err != nil || ms < 0 || !namePattern.MatchString(job) || triggered && suffix == "" || id.String() != s {
 		return RunID{}, fmt.Errorf("job id %q is not of the form <job>:<milliseconds> or <job>:<milliseconds>-<suffix>", abbreviate(s))
 	}
-	return RunID{Job: job, Reference: time.UnixMilli(ms).UTC(), Suffix: suffix}, nil
+	return id, nil
 }
 
 const (

@@ -1,7 +1,9 @@
 package tasks
 
 import (
+	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/robfig/cron/v3"
@@ -15,7 +17,7 @@ func (s Schedule) Validate() error {
 	case s.Every != 0 && s.Cron != "":
 		return fmt.Errorf("an interval (%s) and a cron expression (%q) are both set; only one may be", s.Every, s.Cron)
 	case s.Cron != "":
-		if _, err := cron.ParseStandard(s.Cron); err != nil {
+		if _, err := parseCron(s.Cron); err != nil {
 			return fmt.Errorf("cron expression %q: %w; it may have five fields: minute, hour, day of month, month, day of week", s.Cron, err)
 		}
 		return nil
@@ -63,9 +65,13 @@ func (s Schedule) Slot(t time.Time) time.Time {
 	}
 	parsed := mustParse(s.Cron)
 	// cron only looks forward: start far enough back to find one activation, then walk up to t.
-	for back := time.Hour; back < 10*366*24*time.Hour; back *= 8 {
+	const farthest = 10 * 366 * 24 * time.Hour // the 29th of February may be 8 years ago
+	for back := time.Hour; ; back = min(8*back, farthest) {
 		slot := parsed.Next(t.Add(-back))
 		if slot.IsZero() || slot.After(t) {
+			if back == farthest {
+				return time.Time{}
+			}
 			continue
 		}
 		for next := parsed.Next(slot); !next.IsZero() && !next.After(t); next = parsed.Next(next) {
@@ -73,7 +79,6 @@ func (s Schedule) Slot(t time.Time) time.Time {
 		}
 		return slot
 	}
-	return time.Time{}
 }
 
 // Interval returns the shortest time between two ticks that follow each other: Every, or what the cron expression
@@ -101,26 +106,57 @@ func specIntervals(spec string, now time.Time) intervalRange {
 	if err != nil {
 		return intervalRange{}
 	}
+	if fixed, ok := parsed.(cron.ConstantDelaySchedule); ok {
+		return intervalRange{fixed.Delay, fixed.Delay}
+	}
+	midnight := func(t time.Time) time.Time { return t.Truncate(24 * time.Hour) }
+	tick := parsed.Next(midnight(now.UTC()).Add(-1))
+	first := tick
 	var r intervalRange
-	previous := parsed.Next(now.UTC())
-	// 100 ticks show every gap of the usual expressions, weekday ones among them, without much work.
-	for range 100 {
-		next := parsed.Next(previous)
-		if previous.IsZero() || next.IsZero() {
-			break
-		}
-		gap := next.Sub(previous)
+	add := func(gap time.Duration) {
 		if r.shortest == 0 || gap < r.shortest {
 			r.shortest = gap
 		}
 		r.longest = max(r.longest, gap)
-		previous = next
+	}
+	next := parsed.Next(tick)
+	for ; !next.IsZero() && next.Before(midnight(first).Add(24*time.Hour)); next = parsed.Next(tick) {
+		add(next.Sub(tick))
+		tick = next
+	}
+	// Every day has its ticks at the same times, so what is left are the gaps between days: 400 of them show weekends,
+	// months and years.
+	last := tick.Sub(midnight(tick))
+	for range 400 {
+		if next = parsed.Next(tick); next.IsZero() {
+			break
+		}
+		add(next.Sub(tick))
+		tick = midnight(next).Add(last)
 	}
 	return r
 }
 
-func mustParse(spec string) cron.Schedule {
-	parsed, err := cron.ParseStandard(spec)
+var fiveFields = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
+
+// parseCron reads an expression of five fields. Of what asynq's parser takes besides, "@every" counts from when a
+// scheduler was started, and so has another tick in each of them.
+func parseCron(expression string) (cron.Schedule, error) {
+	if strings.HasPrefix(expression, "TZ=") || strings.HasPrefix(expression, "CRON_TZ=") {
+		return nil, errors.New("it is in UTC, without a time zone")
+	}
+	parsed, err := fiveFields.Parse(expression)
+	if err != nil {
+		return nil, err
+	}
+	if parsed.Next(time.Unix(0, 0).UTC()).IsZero() {
+		return nil, errors.New("it never comes to pass")
+	}
+	return parsed, nil
+}
+
+func mustParse(expression string) cron.Schedule {
+	parsed, err := parseCron(expression)
 	if err != nil {
 		panic(fmt.Sprintf("schedule was used without being validated: %v", err))
 	}

@@ -1,0 +1,253 @@
+package api_test
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every request here is refused, says what was wrong with it, and changes nothing.
+func TestBadInput(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	// There is something to be damaged: waiting and ended runs, one job type that is paused and one that is not.
+	b.trigger(t, "user-sync", "")
+	b.ended(t, "project-sync", 48*time.Hour)
+	b.post(t, "/jobs/pause", `{"job": "issue-sync"}`)
+
+	const (
+		trigger = "/jobs/trigger/user-sync"
+		pause   = "/jobs/pause"
+		resume  = "/jobs/resume"
+		cleanup = "/jobs/cleanup"
+		names   = `"user-sync" or "project-sync" or "issue-sync"`
+	)
+	type badInput struct {
+		name, method, path, contentType, body string
+		status                                int
+		message                               []string // parts of it
+	}
+	var tests []badInput
+	add := func(name, path, body string, status int, message ...string) {
+		tests = append(tests, badInput{name, http.MethodPost, path, "application/json", body, status, message})
+	}
+
+	for _, path := range []string{trigger, pause, resume, cleanup} {
+		bad := func(name, body string, message ...string) {
+			add(name+" to "+path, path, body, http.StatusBadRequest, message...)
+		}
+		bad("no JSON", `syncType=full`, "the body was not valid JSON", "it may be a JSON object")
+		bad("a comment", "{} // or not", "the body was more than one JSON value")
+		bad("single quotes", `{'job': 'user-sync'}`, "the body was not valid JSON")
+		bad("truncated JSON", `{"job": "user-`, "the body was not valid JSON: it ends too early")
+		bad("only the beginning of JSON", `{`, "the body was not valid JSON: it ends too early")
+		bad("trailing comma", `{"job": "user-sync",}`, "the body was not valid JSON")
+		bad("an array", `[{"job": "user-sync"}]`, "the body was a JSON array; it may be a JSON object")
+		bad("an empty array", `[]`, "the body was a JSON array; it may be a JSON object")
+		bad("a number", `24`, "the body was a JSON number; it may be a JSON object")
+		bad("a negative number", `-1`, "the body was a JSON number; it may be a JSON object")
+		bad("null", `null`, "the body was null; it may be a JSON object")
+		bad("a string", `"full"`, "the body was a JSON string; it may be a JSON object")
+		bad("a boolean", `true`, "the body was a JSON boolean; it may be a JSON object")
+		bad("two objects", `{} {}`, "the body was more than one JSON value; it may be one JSON object")
+		bad("an object and a bracket", `{}]`, "the body was more than one JSON value")
+		bad("deep nesting", strings.Repeat("[", 20_000), "the body was not valid JSON")
+		bad("an unknown field", `{"priority": 1}`, `the field "priority" was not known; it may be "`)
+		bad("a field in other letters", `{"Job": "user-sync", "SyncType": "full", "GracePeriodHours": 1}`, "was not known")
+		bad("an empty field name", `{"": 1}`, `the field "" was not known`)
+		bad("a long field name", `{"`+strings.Repeat("x", 60_000)+`": 1}`, "was not known")
+		add("70 kB to "+path, path, `{"job": "`+strings.Repeat("x", 70_000)+`"}`, http.StatusRequestEntityTooLarge,
+			"the body was larger than 65536 bytes; it may be at most that")
+		add("70 kB of white space to "+path, path, strings.Repeat(" ", 70_000), http.StatusRequestEntityTooLarge, "larger than 65536 bytes")
+		for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", "json", ";"} {
+			tests = append(tests, badInput{
+				fmt.Sprintf("content type %q to %s", contentType, path), http.MethodPost, path, contentType, "{}",
+				http.StatusUnsupportedMediaType, []string{fmt.Sprintf(`Content-Type was %q; it may be "application/json"`, contentType)},
+			})
+		}
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, "PURGE"} {
+			tests = append(tests, badInput{
+				method + " " + path, method, path, "", "",
+				http.StatusMethodNotAllowed, []string{"the method was " + method + "; it may be POST"},
+			})
+		}
+	}
+
+	field := func(path, field, allowed string, values ...string) {
+		for _, value := range values {
+			add(fmt.Sprintf("%s %s to %s", field, value, path), path, fmt.Sprintf(`{%q: %s}`, field, value), http.StatusBadRequest,
+				fmt.Sprintf("%s was %s; it may be %s", field, value, allowed))
+		}
+	}
+	field(trigger, "syncType", `"incremental" or "full"`,
+		`"Full"`, `"both"`, `" full"`, `1`, `true`, `null`, `[]`, `["full"]`, `{}`, `"full!"`)
+	field(trigger, "batchSize", `a whole number from 1 to 10000`,
+		`0`, `-1`, `10001`, `1.5`, `1e400`, `-1e400`, `9223372036854775808`, `"100"`, `true`, `null`, `[1]`, `{}`)
+	for _, path := range []string{pause, resume, cleanup} {
+		field(path, "job", "the name of a job type", `1`, `true`, `null`, `["user-sync"]`, `{}`)
+		for _, job := range []string{"", "users", "User-Sync", "all", " user-sync", "user-sync\\u0000", "*"} {
+			add(fmt.Sprintf("job %q to %s", job, path), path, fmt.Sprintf(`{"job": "%s"}`, job), http.StatusBadRequest,
+				`job was "`+job+`"; it may be `+names)
+		}
+	}
+	field(cleanup, "gracePeriodHours", "a number from 0 to 8760",
+		`-1`, `-0.001`, `8761`, `8760.001`, `1e400`, `-1e400`, `"24"`, `true`, `null`, `[24]`, `{}`)
+
+	long := strings.Repeat("<é", 10_000)
+	add("a long job", cleanup, `{"job": "`+long+`"}`, http.StatusBadRequest, `job was "<é<é`, `…; it may be `+names)
+	add("a long unknown job", "/jobs/trigger/"+strings.Repeat("x", 5000), "", http.StatusNotFound, `the job was "xxx`, `…; it may be `+names)
+	add("a long path", "/"+strings.Repeat("x", 5000), "", http.StatusNotFound, `there is nothing at "/xxx`)
+	for _, path := range []string{"/jobs/trigger/users", "/jobs/trigger/User-Sync", "/jobs/trigger/all", "/jobs/trigger/user-sync%20", "/jobs/trigger/%00", "/jobs/trigger/.."} {
+		name := strings.NewReplacer("%20", " ", "%00", `\u0000`).Replace(strings.TrimPrefix(path, "/jobs/trigger/"))
+		add("unknown job "+path, path, "", http.StatusNotFound, `the job was "`+name+`"; it may be `+names)
+	}
+	for _, query := range []string{"users", "", "All", "user-sync,project-sync"} {
+		tests = append(tests, badInput{
+			"unknown job in the query: " + query, http.MethodGet, "/jobs/status?job=" + query, "", "",
+			http.StatusBadRequest, []string{`job was "` + query + `"; it may be ` + names + ` or "all"`},
+		})
+	}
+	for _, path := range []string{"/", "/jobs", "/jobs/", "/jobs/stop", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+			tests = append(tests, badInput{
+				method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is nothing at "` + path + `"`},
+			})
+		}
+	}
+	for _, path := range []string{"/health", "/jobs/status", "/livez", "/readyz"} {
+		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
+			tests = append(tests, badInput{
+				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it may be GET"},
+			})
+		}
+	}
+
+	before := b.dump(t)
+	if len(before) < 8 {
+		t.Fatalf("there is nothing to be damaged: %v", before)
+	}
+	for _, test := range tests {
+		name := test.name
+		if len(name) > 100 {
+			name = name[:100]
+		}
+		t.Run(name, func(t *testing.T) {
+			a := b.request(t, test.method, test.path, test.body, "Content-Type", test.contentType)
+			if a.status != test.status {
+				t.Errorf("the status is %d, want %d", a.status, test.status)
+			}
+			if a.status == http.StatusMethodNotAllowed && a.header.Get("Allow") == "" {
+				t.Error("the answer does not say which methods are allowed")
+			}
+			if test.method != http.MethodHead {
+				refused(t, a, test.message...)
+			}
+			if changed := changes(before, b.dump(t)); changed != nil {
+				t.Errorf("in Redis, %v", changed)
+			}
+		})
+	}
+}
+
+// refused checks the form of an error's answer, and that its message has the given parts.
+func refused(t *testing.T, a answer, parts ...string) {
+	t.Helper()
+	if got := a.header.Get("Content-Type"); got != "application/json; charset=utf-8" {
+		t.Errorf("the Content-Type is %q", got)
+	}
+	body := a.json(t)
+	message, _ := body["message"].(string)
+	if success, ok := body["success"].(bool); !ok || success || message == "" || len(body) != 2 {
+		t.Errorf("the answer is %s", a.text)
+	}
+	for _, part := range parts {
+		if !strings.Contains(message, part) {
+			t.Errorf("the message is %q, which does not say %q", message, part)
+		}
+	}
+	if len(message) > 1000 {
+		t.Errorf("the message has %d characters", len(message))
+	}
+}
+
+// Several fields are wrong or known: the one that is wrong is named.
+func TestBadInputNamesTheField(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, test := range []struct{ path, body, message string }{
+		{"/jobs/trigger/issue-sync", `{"syncType": "full", "batchSize": 0}`, "batchSize was 0; it may be a whole number from 1 to 10000"},
+		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "syncType": "none"}`, `syncType was "none"; it may be "incremental" or "full"`},
+		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "job": "issue-sync"}`, `the field "job" was not known; it may be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`},
+		{"/jobs/cleanup", `{"job": "issue-sync", "gracePeriodHours": -5}`, "gracePeriodHours was -5; it may be a number from 0 to 8760"},
+		{"/jobs/cleanup", `{"job": "x", "gracePeriodHours": 5}`, `job was "x"; it may be "user-sync" or "project-sync" or "issue-sync"`},
+		{"/jobs/pause", `{"gracePeriodHours": 5}`, `the field "gracePeriodHours" was not known; it may be "job" (the name of a job type)`},
+	} {
+		a := b.post(t, test.path, test.body)
+		if message, _ := a.json(t)["message"].(string); a.status != http.StatusBadRequest || message != test.message {
+			t.Errorf("%s %s: %d %q, want %q", test.path, test.body, a.status, message, test.message)
+		}
+	}
+	if keys := b.dump(t); len(keys) != 0 {
+		t.Errorf("an empty Redis has %v now", keys)
+	}
+}
+
+// What Express answers for every GET route: the header alone.
+func TestHead(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, path := range []string{"/health", "/jobs/status", "/livez", "/readyz"} {
+		if a := b.request(t, http.MethodHead, path, ""); a.status != http.StatusOK || a.text != "" {
+			t.Errorf("HEAD %s: %d %q", path, a.status, a.text)
+		}
+	}
+}
+
+func TestProbes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, path := range []string{"/livez", "/readyz"} {
+		if a := b.get(t, path); a.status != http.StatusOK || a.text != "ok\n" {
+			t.Errorf("%s: %d %q", path, a.status, a.text)
+		}
+	}
+}
+
+// What is missing of a system that is not complete is named, and is no reason for an alarm.
+func TestHealthOfAnIncompleteSystem(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	check := func(initialized bool, workers, schedulers int, missing ...string) bool {
+		var h struct {
+			Status string
+			Jobs   struct {
+				Initialized         bool
+				Workers, Schedulers int
+				Missing             []string
+			}
+		}
+		b.ok(t, b.get(t, "/health"), &h)
+		return h.Status == "OK" && h.Jobs.Initialized == initialized && h.Jobs.Workers == workers &&
+			h.Jobs.Schedulers == schedulers && slices.Equal(h.Jobs.Missing, missing)
+	}
+	if !check(false, 0, 0, "a live worker", "a live schedule") {
+		t.Errorf("of an empty system: %s", b.get(t, "/health").text)
+	}
+	b.startScheduler(t)
+	poll(t, "a worker alone to be missing", func() bool { return check(false, 0, 1, "a live worker") })
+	_, processors := b.handOver()
+	stop := b.startWorkerOf(t, processors)
+	poll(t, "nothing to be missing", func() bool { return check(true, 1, 1) })
+	stop()
+	if !check(false, 0, 1, "a live worker") {
+		t.Errorf("after the only worker has left: %s", b.get(t, "/health").text)
+	}
+
+	other := setup(t)
+	other.startWorker(t)
+	b = other
+	poll(t, "a schedule alone to be missing", func() bool { return check(false, 1, 0, "a live schedule") })
+}

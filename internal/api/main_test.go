@@ -1,0 +1,415 @@
+package api_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"go.uber.org/goleak"
+
+	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/scheduler"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m)
+}
+
+// answerLimit is how long the API may take to answer whatever has become of its servers.
+const answerLimit = 2 * time.Second
+
+// testBundle is a running API with a Redis database of its own.
+type testBundle struct {
+	// url is the API's, without a slash at the end.
+	url    string
+	client *http.Client
+	// proxy stands between the API and Redis; everything else here goes to Redis directly.
+	proxy     *redistest.Proxy
+	redis     jobs.RedisOptions
+	rdb       *redis.Client
+	jobs      *jobs.Jobs
+	inspector *asynq.Inspector
+	log       *logBuffer
+}
+
+// database is a MongoDB that answers as it is told to.
+type database struct{ err error }
+
+func (d database) Ping(context.Context) error { return d.err }
+
+// setup starts an API over a registry of all job types, of which the user sync is scheduled. Adjust changes what it is
+// made of.
+func setup(t *testing.T, adjust ...func(*api.Options)) *testBundle {
+	t.Helper()
+	return setupRegistry(t, tasks.Default(), adjust...)
+}
+
+func setupRegistry(t *testing.T, registry *tasks.Registry, adjust ...func(*api.Options)) *testBundle {
+	t.Helper()
+	b := &testBundle{redis: redistest.Options(t), log: new(logBuffer), client: &http.Client{Transport: new(http.Transport)}}
+	b.rdb = redistest.Client(t, b.redis)
+	b.jobs = jobs.New(b.rdb, registry, slog.New(slog.DiscardHandler))
+	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
+	b.proxy = redistest.NewProxy(t, b.redis.Addr)
+
+	// As in the deployable, apart from the address.
+	host, port, err := net.SplitHostPort(b.proxy.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	number, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	through := daemon.RedisOptions(config.Redis{Host: host, Port: number, Password: b.redis.Password, DB: b.redis.DB}, daemon.PromptTimeout)
+	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	rdb := jobs.NewRedis(through, log)
+	options := api.Options{
+		Jobs: jobs.New(rdb, registry, log), Database: database{},
+		Dashboard: jobs.ConnOpt{Options: through, Log: log}, DashboardReadOnly: true, Log: log,
+	}
+	for _, f := range adjust {
+		f(&options)
+	}
+	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.url = "http://" + listener.Addr().String()
+	server := api.New(options)
+	ctx, stop := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- server.Serve(ctx, listener) }()
+	t.Cleanup(func() {
+		b.client.CloseIdleConnections()
+		stop()
+		if err := errors.Join(<-served, server.Close(), rdb.Close()); err != nil {
+			t.Errorf("ending the API: %v", err)
+		}
+		if t.Failed() {
+			t.Logf("the API's log:\n%s", b.log)
+		}
+	})
+	return b
+}
+
+// def returns the definition of a job type.
+func (b *testBundle) def(t *testing.T, name string) tasks.Definition {
+	t.Helper()
+	def, ok := b.jobs.Registry().Lookup(name)
+	if !ok {
+		t.Fatalf("no job type %q", name)
+	}
+	return def
+}
+
+// answer is an HTTP response that was read to its end.
+type answer struct {
+	status int
+	header http.Header
+	text   string
+	took   time.Duration
+}
+
+// json returns the body as what encoding/json makes of it.
+func (a answer) json(t *testing.T) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(a.text), &v); err != nil {
+		t.Fatalf("the answer is no JSON object (%v): %d %s", err, a.status, a.text)
+	}
+	return v
+}
+
+// request sends one request. A body comes with the Content-Type of JSON unless headers, names and values in turn, say
+// otherwise; without a body there is none.
+func (b *testBundle) request(t *testing.T, method, path, body string, headers ...string) answer {
+	t.Helper()
+	a, err := b.try(t.Context(), method, path, body, headers...)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+// try is request for goroutines of a test, which must not end it.
+func (b *testBundle) try(ctx context.Context, method, path, body string, headers ...string) (answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	var reader io.Reader
+	if body != "" {
+		reader = strings.NewReader(body)
+	}
+	request, err := http.NewRequestWithContext(ctx, method, b.url+path, reader)
+	if err != nil {
+		return answer{}, err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		request.Header.Set(headers[i], headers[i+1])
+	}
+	start := time.Now()
+	response, err := b.client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer func() { _ = response.Body.Close() }() // it was read
+	text, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, string(text), time.Since(start)}, err
+}
+
+func (b *testBundle) get(t *testing.T, path string) answer {
+	t.Helper()
+	return b.request(t, http.MethodGet, path, "")
+}
+
+func (b *testBundle) post(t *testing.T, path, body string) answer {
+	t.Helper()
+	return b.request(t, http.MethodPost, path, body)
+}
+
+// triggered is what the tests want of a trigger's answer.
+type triggered struct {
+	Success bool
+	Message string
+	Data    struct {
+		JobID     string
+		Coalesced bool
+	}
+}
+
+// trigger posts a trigger that must be accepted.
+func (b *testBundle) trigger(t *testing.T, job, body string) triggered {
+	t.Helper()
+	var r triggered
+	b.ok(t, b.post(t, "/jobs/trigger/"+job, body), &r)
+	if !r.Success || r.Data.JobID == "" {
+		t.Fatalf("trigger %s %s: %+v", job, body, r)
+	}
+	return r
+}
+
+// status is what the tests want of the status.
+type status struct {
+	RepeatableJobs []struct {
+		Name, Key string
+		Every     *int64
+		Next      int64
+	}
+	Counts     struct{ Active, Waiting, Completed, Failed, Delayed int }
+	Paused     bool
+	ActiveJobs []struct {
+		ID       string
+		Data     json.RawMessage
+		Progress int
+	}
+}
+
+// status asks for the status, with a query such as "?job=all".
+func (b *testBundle) status(t *testing.T, query string) status {
+	t.Helper()
+	var r struct{ Data status }
+	b.ok(t, b.get(t, "/jobs/status"+query), &r)
+	return r.Data
+}
+
+// ok decodes an answer that must be a 200.
+func (b *testBundle) ok(t *testing.T, a answer, v any) {
+	t.Helper()
+	if a.status != http.StatusOK {
+		t.Fatalf("got %d %s", a.status, a.text)
+	}
+	if err := json.Unmarshal([]byte(a.text), v); err != nil {
+		t.Fatalf("%v: %s", err, a.text)
+	}
+}
+
+// attempt is an attempt of a run that the test ends.
+type attempt struct {
+	*worker.Run
+	end chan error
+}
+
+// finish ends the attempt; nil completes the run.
+func (a *attempt) finish(err error) { a.end <- err }
+
+// startWorker starts a worker whose runs are handed to the test.
+func (b *testBundle) startWorker(t *testing.T) <-chan *attempt {
+	t.Helper()
+	began, processors := b.handOver()
+	b.startWorkerOf(t, processors)
+	return began
+}
+
+// handOver returns processors that hand their attempts to the test.
+func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Processor) {
+	began := make(chan *attempt, 100)
+	process := func(ctx context.Context, run *worker.Run) (any, error) {
+		a := &attempt{run, make(chan error, 1)}
+		began <- a
+		select {
+		case err := <-a.end:
+			return map[string]bool{"success": err == nil}, err
+		case <-run.Stop:
+			return nil, worker.ErrStopped
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+	processors := make(map[string]worker.Processor)
+	for _, name := range b.jobs.Registry().Names() {
+		processors[name] = process
+	}
+	return began, processors
+}
+
+// startWorkerOf starts a worker, which ends with stop or with the test.
+func (b *testBundle) startWorkerOf(t *testing.T, processors map[string]worker.Processor) (stop func()) {
+	t.Helper()
+	w, err := worker.New(b.jobs, processors, worker.Options{Concurrency: 3}, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return background(t, w.Run)
+}
+
+// startScheduler starts a scheduler, and returns when its schedules are live. For the next hours every tick was dealt
+// with already, so that none comes in between.
+func (b *testBundle) startScheduler(t *testing.T) {
+	t.Helper()
+	for _, def := range b.jobs.Registry().All() {
+		if err := b.jobs.EndTick(t.Context(), def, time.Now().Add(4*time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := slog.New(slog.DiscardHandler)
+	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, log)
+	background(t, func(ctx context.Context) {
+		if err := s.Run(ctx); err != nil {
+			t.Error(err)
+		}
+	})
+	poll(t, "the schedule to be live", func() bool {
+		schedules, err := b.jobs.Schedules(time.Now())
+		return err == nil && len(schedules) > 0
+	})
+}
+
+// background runs something until the test ends.
+func background(t *testing.T, run func(context.Context)) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() { run(ctx) })
+	stop = func() {
+		cancel()
+		running.Wait()
+	}
+	t.Cleanup(stop)
+	return stop
+}
+
+// next returns the attempt that begins next.
+func next(t *testing.T, began <-chan *attempt) *attempt {
+	t.Helper()
+	select {
+	case a := <-began:
+		return a
+	case <-time.After(20 * time.Second):
+		t.Fatal("no run began")
+		return nil
+	}
+}
+
+// none fails the test when a run begins within a time that is long compared with how soon one otherwise does.
+func none(t *testing.T, began <-chan *attempt) {
+	t.Helper()
+	select {
+	case a := <-began:
+		t.Errorf("%s began", a.ID)
+	case <-time.After(300 * time.Millisecond):
+	}
+}
+
+// poll waits until the condition holds.
+func poll(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}
+
+// dump returns everything that is in the test's Redis database.
+func (b *testBundle) dump(t *testing.T) map[string]string {
+	t.Helper()
+	keys, err := b.rdb.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	contents := make(map[string]string)
+	for _, key := range keys {
+		if contents[key], err = b.rdb.Dump(t.Context(), key).Result(); err != nil {
+			t.Fatalf("dumping %s: %v", key, err)
+		}
+	}
+	return contents
+}
+
+// changes names the keys that differ between two dumps.
+func changes(before, after map[string]string) []string {
+	var changed []string
+	for key, value := range before {
+		if now, there := after[key]; !there {
+			changed = append(changed, fmt.Sprintf("%s is gone", key))
+		} else if now != value {
+			changed = append(changed, fmt.Sprintf("%s has changed", key))
+		}
+	}
+	for key := range after {
+		if _, there := before[key]; !there {
+			changed = append(changed, fmt.Sprintf("%s is new", key))
+		}
+	}
+	return changed
+}
+
+// logBuffer collects a log.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}

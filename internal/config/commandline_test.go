@@ -1,0 +1,107 @@
+package config_test
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// run is what a deployable's command line comes to.
+type run struct {
+	config.Config
+	status   int
+	ok       bool
+	out, err string
+}
+
+func commandLine(args ...string) run {
+	var out, errOut strings.Builder
+	c, status, ok := config.FromCommandLine("api", "does something", args, &out, &errOut)
+	return run{c, status, ok, out.String(), errOut.String()}
+}
+
+func TestCommandLine(t *testing.T) {
+	setup(t, "PORT=4001\n")
+	r := commandLine()
+	if !r.ok || r.status != 0 || r.out != "" || r.err != "" || r.HTTP.Port != 4001 || r.Registry == nil {
+		t.Errorf("without arguments: %+v", r)
+	}
+	for _, test := range []struct{ arg, err string }{
+		{"--verbose", "api: flag provided but not defined: -verbose; see api --help\n"},
+		{"start", "api: unexpected argument \"start\"; see api --help\n"},
+		{"--version=x", `api: invalid boolean value "x" for -version`},
+	} {
+		if r := commandLine(test.arg); r.ok || r.status != 2 || r.out != "" || !strings.HasPrefix(r.err, test.err) {
+			t.Errorf("%s: %+v", test.arg, r)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	setup(t, "", "PORT=no number") // which does not matter here
+	for _, arg := range []string{"--version", "-version"} {
+		r := commandLine(arg)
+		if r.ok || r.status != 0 || r.err != "" || r.out != "api "+config.Version()+"\n" || config.Version() == "" {
+			t.Errorf("%s: %+v", arg, r)
+		}
+	}
+}
+
+func TestHelpListsEverySetting(t *testing.T) {
+	setup(t, "", "PORT=no number", "REDIS_PASSWORD="+secret)
+	for _, arg := range []string{"--help", "-help", "-h"} {
+		r := commandLine(arg)
+		if r.ok || r.status != 0 || r.err != "" || !strings.HasPrefix(r.out, "api: does something\n") || strings.Contains(r.out, secret) {
+			t.Errorf("%s: %+v", arg, r)
+		}
+		for _, s := range config.Settings(tasks.Default()) {
+			value := s.Default
+			if value == "" {
+				value = "-"
+			}
+			row := regexp.MustCompile(`(?m)^ +` + s.Name + ` +` + regexp.QuoteMeta(value) + ` +` + regexp.QuoteMeta(s.Purpose) + `$`)
+			if !row.MatchString(r.out) {
+				t.Errorf("%s does not show %s, %s, %q:\n%s", arg, s.Name, value, s.Purpose, r.out)
+			}
+		}
+	}
+}
+
+func TestWrongSettingsEndTheStart(t *testing.T) {
+	setup(t, "", "PORT=0", "REDIS_DB=x", "MONGODB_URI=user:"+secret+"@host", "REDIS_PASSWORD="+secret, "USER_SYNC_INTERVAL=7m")
+	r := commandLine()
+	if r.ok || r.status != 2 || r.out != "" || strings.Contains(r.err, secret) {
+		t.Errorf("got %+v", r)
+	}
+	lines := strings.Split(strings.TrimSuffix(r.err, "\n"), "\n")
+	if len(lines) != 5 || lines[0] != "api: these settings are wrong:" {
+		t.Fatalf("got\n%s", r.err)
+	}
+	for i, want := range []string{`  REDIS_DB was "x"`, `  MONGODB_URI was "***@host"`, `  PORT was "0"`, "  the schedule of user-sync: an interval of 7m0s"} {
+		if !strings.HasPrefix(lines[i+1], want) {
+			t.Errorf("got %q, want %q", lines[i+1], want)
+		}
+	}
+}
+
+func TestSettingsAreComplete(t *testing.T) {
+	t.Parallel()
+	seen := make(map[string]bool)
+	for _, s := range config.Settings(tasks.Default()) {
+		if seen[s.Name] {
+			t.Errorf("%s is there twice", s.Name)
+		}
+		seen[s.Name] = true
+		if !regexp.MustCompile(`^[A-Z]+(_[A-Z]+)*$`).MatchString(s.Name) || s.Purpose == "" || s.Allowed == "" {
+			t.Errorf("got %+v", s)
+		}
+	}
+	for _, name := range []string{"REDIS_HOST", "REDIS_PORT", "REDIS_PASSWORD", "REDIS_DB", "MONGODB_URI", "MONGODB_DATABASE", "HOST", "PORT", "LOG_LEVEL", "LOG_FORMAT"} {
+		if !seen[name] {
+			t.Errorf("%s is missing", name)
+		}
+	}
+}

@@ -1,0 +1,421 @@
+package config_test
+
+import (
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// The tests here set the environment and the working directory, and so cannot run in parallel.
+
+// secret is what must not be seen anywhere.
+const secret = "s3cr3t"
+
+// setup gives the test an environment without any of the settings, and a working directory with the given .env.
+func setup(t *testing.T, dotenv string, environment ...string) {
+	t.Helper()
+	for _, s := range config.Settings(tasks.Default()) {
+		t.Setenv(s.Name, "") // which counts as not set
+	}
+	for _, setting := range environment {
+		name, value, _ := strings.Cut(setting, "=")
+		t.Setenv(name, value)
+	}
+	t.Chdir(t.TempDir())
+	if dotenv != "" {
+		if err := os.WriteFile(".env", []byte(dotenv), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func load(t *testing.T) config.Config {
+	t.Helper()
+	c, err := config.Load(tasks.Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func definition(t *testing.T, c config.Config, name string) tasks.Definition {
+	t.Helper()
+	def, ok := c.Registry.Lookup(name)
+	if !ok {
+		t.Fatalf("no job type %q", name)
+	}
+	return def
+}
+
+// comparable returns a Config without what cannot be compared.
+func comparable(c config.Config) (config.Config, []tasks.Definition) {
+	definitions := c.Registry.All()
+	for i := range definitions {
+		definitions[i].NewPayload = nil
+	}
+	c.Registry = nil
+	return c, definitions
+}
+
+func TestDefaults(t *testing.T) {
+	setup(t, "")
+	c := load(t)
+	rest, definitions := comparable(c)
+	want := config.Config{
+		Redis:   config.Redis{Host: "127.0.0.1", Port: 6379},
+		MongoDB: config.MongoDB{URI: "mongodb://127.0.0.1:27017", Database: "codex"},
+		HTTP:    config.HTTP{Host: "127.0.0.1", Port: 4000, DashboardReadOnly: true},
+		Log:     config.Log{Level: slog.LevelInfo, Format: "json"},
+		Worker:  config.Worker{Concurrency: 3},
+		Sync: config.Sync{BatchSize: 100, Writers: 4, BulkSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{
+			"user-sync": 20 * time.Minute, "project-sync": 20 * time.Minute, "issue-sync": 20 * time.Minute,
+		}},
+	}
+	if !reflect.DeepEqual(rest, want) {
+		t.Errorf("got %+v, want %+v", rest, want)
+	}
+	_, shipped := comparable(config.Config{Registry: tasks.Default()})
+	if !reflect.DeepEqual(definitions, shipped) {
+		t.Errorf("got the job types %+v, want %+v", definitions, shipped)
+	}
+}
+
+// Every default that is shown is the one that applies: setting it changes nothing.
+func TestShownDefaultsApply(t *testing.T) {
+	setup(t, "")
+	want, wantDefinitions := comparable(load(t))
+	for _, s := range config.Settings(tasks.Default()) {
+		t.Setenv(s.Name, s.Default)
+	}
+	got, definitions := comparable(load(t))
+	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(definitions, wantDefinitions) {
+		t.Errorf("got %+v %+v, want %+v %+v", got, definitions, want, wantDefinitions)
+	}
+}
+
+func TestEnvironmentOverDotenvOverDefault(t *testing.T) {
+	setup(t, "REDIS_HOST=from-file\nPORT=4001\nJOB_ATTEMPTS=4\nUSER_SYNC_INTERVAL=30m\n", "PORT=4002", "JOB_ATTEMPTS=5")
+	c := load(t)
+	user := definition(t, c, "user-sync")
+	got := fmt.Sprint(c.Redis.Host, " ", c.Redis.Port, " ", c.HTTP.Port, " ", user.Attempts, " ", user.Schedule.Every)
+	if want := "from-file 6379 4002 5 30m0s"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// The block that the replaced system's documentation gives for its .env, as it stands there.
+func TestDotenvOfTheReplacedSystem(t *testing.T) {
+	const block = `# Redis Configuration
+REDIS_HOST=127.0.0.1
+REDIS_PORT=6379
+REDIS_PASSWORD=          # Optional
+REDIS_DB=0               # Default database
+`
+	setup(t, block)
+	if got, want := load(t).Redis, (config.Redis{Host: "127.0.0.1", Port: 6379}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	setup(t, strings.NewReplacer("127.0.0.1", "redis.internal", "6379", "6380", "PASSWORD=  ", "PASSWORD=pw", "DB=0", "DB=7").Replace(block))
+	if got, want := load(t).Redis, (config.Redis{Host: "redis.internal", Port: 6380, Password: "pw", DB: 7}); got != want {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+}
+
+func TestDotenvSyntax(t *testing.T) {
+	for dotenv, want := range map[string]string{
+		"REDIS_PASSWORD=plain":                        "plain",
+		"\uFEFFREDIS_PASSWORD=plain\r\nPORT=4000\r\n": "plain",
+		"export REDIS_PASSWORD=plain":                 "plain",
+		"  REDIS_PASSWORD = plain  ":                  "plain",
+		`REDIS_PASSWORD="with # and space"`:           "with # and space",
+		`REDIS_PASSWORD='$HOME and #'`:                "$HOME and #",
+		`REDIS_PASSWORD=a=b=c`:                        "a=b=c",
+		"OTHER=1\nREDIS_PASSWORD=plain":               "plain",
+		"REDIS_PASSWORD=one\nREDIS_PASSWORD=two":      "two",
+		"redis_password=plain":                        "plain",
+	} {
+		setup(t, dotenv)
+		if got := load(t).Redis.Password; got != want {
+			t.Errorf("%q: %q, want %q", dotenv, got, want)
+		}
+	}
+}
+
+func TestEverythingWrongIsListed(t *testing.T) {
+	setup(t, "REDIS_DB=-1\n", "REDIS_PORT=tcp://10.0.0.1:6379", "MONGODB_URI=mongo://u:"+secret+"@h", "PORT=70000", "LOG_LEVEL=loud",
+		"LOG_FORMAT=xml", "WORKER_CONCURRENCY=0", "SYNC_BATCH_SIZE=10001", "SYNC_PATIENCE=long", "JOB_ATTEMPTS=0", "JOB_BACKOFF=10ms",
+		"JOB_BACKOFF_FACTOR=NaN", "DASHBOARD_READ_ONLY=perhaps", "USER_SYNC_INTERVAL=25m", "PROJECT_SYNC_CRON=@every 25m",
+		"ISSUE_SYNC_FRESHNESS=-1s", "REDIS_PASSWORD="+secret)
+	_, err := config.Load(tasks.Default())
+	if err == nil {
+		t.Fatal("all of it is allowed")
+	}
+	want := `REDIS_PORT was "tcp://10.0.0.1:6379"; it may be a whole number from 1 to 65535
+REDIS_DB was "-1"; it may be a whole number, 0 or more
+MONGODB_URI was "mongo://***@h"; it may be a connection string, such as mongodb://host:27017 or mongodb+srv://host
+PORT was "70000"; it may be a whole number from 1 to 65535
+DASHBOARD_READ_ONLY was "perhaps"; it may be true or false
+LOG_LEVEL was "loud"; it may be debug, info, warn or error
+LOG_FORMAT was "xml"; it may be json or text
+WORKER_CONCURRENCY was "0"; it may be a whole number from 1 to 1000
+SYNC_BATCH_SIZE was "10001"; it may be a whole number from 1 to 10000
+SYNC_PATIENCE was "long"; it may be a duration, such as 60s
+JOB_ATTEMPTS was "0"; it may be a whole number from 1 to 10000
+JOB_BACKOFF was "10ms"; it may be a duration of at least 1s
+JOB_BACKOFF_FACTOR was "NaN"; it may be a number from 1 to 100
+PROJECT_SYNC_CRON was "@every 25m"; it may be five fields: minute, hour, day of month, month, day of week
+ISSUE_SYNC_FRESHNESS was "-1s"; it may be a duration, such as 20m
+the schedule of user-sync: an interval of 25m0s cannot be aligned to the clock; it may be whole seconds that divide a minute, ` +
+		`whole minutes that divide an hour or whole hours that divide a day; use a cron expression for others`
+	if err.Error() != want {
+		t.Errorf("got\n%v\nwant\n%s", err, want)
+	}
+}
+
+func TestRefusedValues(t *testing.T) {
+	for name, values := range map[string][]string{
+		"REDIS_HOST":            {"redis://h", "redis://:" + secret + "@h:6379", "a b", "h/0", "u@h", "[::1]"},
+		"HOST":                  {"http://0.0.0.0", "0.0.0.0/0"},
+		"REDIS_PORT":            {"0", "65536", "-1", "x", "6379.0", "6379 7"},
+		"REDIS_DB":              {"-1", "x", "1.0", "99999999999999999999"},
+		"MONGODB_URI":           {"localhost:27017", "mongodb://", "mongodb://h:99999", "mongodb://h:x", "mongodb://h/?w=1&w=x&maxPoolSize=many", "mongodb://u:p/" + secret + "@h/db", "mongodb+srv://", "http://h", "u:" + secret + "@h", "mongo://u:" + secret + "@h"},
+		"MONGODB_DATABASE":      {"a/b", `a\b`, "a.b", "a b", "a$b", `a"b`, strings.Repeat("x", 64)},
+		"PORT":                  {"0", "65536", ":4000", "127.0.0.1:4000"},
+		"DASHBOARD_READ_ONLY":   {"yes", "2"},
+		"LOG_LEVEL":             {"trace", "warning", "info+2", "3"},
+		"LOG_FORMAT":            {"JSON", "logfmt"},
+		"WORKER_CONCURRENCY":    {"0", "1001", "many"},
+		"SYNC_BATCH_SIZE":       {"0", "10001"},
+		"SYNC_WRITERS":          {"0", "257"},
+		"SYNC_BULK_SIZE":        {"0", "100001"},
+		"SYNC_PATIENCE":         {"-1s", "60", "200000h"},
+		"JOB_ATTEMPTS":          {"0", "10001"},
+		"JOB_BACKOFF":           {"999ms", "0", "-1s"},
+		"JOB_BACKOFF_FACTOR":    {"0.99", "101", "Inf", "-5"},
+		"JOB_KEEP_COMPLETED":    {"-1", "10001"},
+		"JOB_KEEP_FAILED":       {"-1", "10001"},
+		"JOB_MAX_DURATION":      {"999ms", "0", "forever"},
+		"USER_SYNC_INTERVAL":    {"20", "-20m", "never", "25m", "48h", "1ms"},
+		"ISSUE_SYNC_INTERVAL":   {"7m"},
+		"USER_SYNC_CRON":        {"* * * *", "@hourly", "TZ=UTC * * * * *", "TZ=0", "0 0 30 2 *"},
+		"PROJECT_SYNC_CRON":     {"x"},
+		"USER_SYNC_FRESHNESS":   {"-1s", "20"},
+		"PROJECT_SYNC_INTERVAL": {"x"},
+	} {
+		for _, value := range values {
+			setup(t, "", name+"="+value)
+			_, err := config.Load(tasks.Default())
+			if err == nil {
+				t.Errorf("%s=%s is allowed", name, value)
+				continue
+			}
+			job := strings.ToLower(strings.ReplaceAll(strings.TrimSuffix(name, "_INTERVAL"), "_", "-"))
+			if !strings.HasPrefix(err.Error(), name+" was ") && !strings.HasPrefix(err.Error(), "the schedule of "+job+": ") {
+				t.Errorf("%s=%s: %v", name, value, err)
+			}
+			if strings.Contains(err.Error(), secret) || strings.Contains(err.Error(), "\n") {
+				t.Errorf("%s=%s: %v", name, value, err)
+			}
+		}
+	}
+}
+
+func TestAllowedValues(t *testing.T) {
+	for name, values := range map[string][]string{
+		"REDIS_HOST":          {"redis", "redis.default.svc.cluster.local", "::1", "10.0.0.1", "my_redis"},
+		"HOST":                {"0.0.0.0", "::", "localhost"},
+		"REDIS_PORT":          {"1", "65535", " 6379 "},
+		"REDIS_PASSWORD":      {"p@ss/w:rd?#", "x y"},
+		"MONGODB_URI":         {"mongodb://h", "mongodb://u:p%40@a:1,b:2/db?replicaSet=rs", "mongodb+srv://u:p@cluster.example", "mongodb://h/?tls=true&tlsCAFile=/not/there/yet"},
+		"MONGODB_DATABASE":    {"codex", "codex-api_2", strings.Repeat("x", 63)},
+		"DASHBOARD_READ_ONLY": {"true", "false", "1", "0"},
+		"LOG_LEVEL":           {"debug", "info", "warn", "error", "INFO"},
+		"LOG_FORMAT":          {"json", "text"},
+		"SYNC_PATIENCE":       {"0s", "1h"},
+		"JOB_BACKOFF_FACTOR":  {"1", "1.5", "100"},
+		"JOB_KEEP_COMPLETED":  {"0", "10000"},
+		"USER_SYNC_INTERVAL":  {"20m", "1h", "24h", "5s", "off", "0", "1200s"},
+		"USER_SYNC_CRON":      {"*/25 * * * *", "0 9 * * MON-FRI"},
+		"USER_SYNC_FRESHNESS": {"0s", "20m", "48h"},
+	} {
+		for _, value := range values {
+			setup(t, "", name+"="+value)
+			if _, err := config.Load(tasks.Default()); err != nil {
+				t.Errorf("%s=%s: %v", name, value, err)
+			}
+		}
+	}
+}
+
+func TestSettingsReachTheDefinitions(t *testing.T) {
+	setup(t, "", "JOB_ATTEMPTS=5", "JOB_BACKOFF=2s", "JOB_BACKOFF_FACTOR=1.5", "JOB_KEEP_COMPLETED=0", "JOB_KEEP_FAILED=7", "JOB_MAX_DURATION=1h",
+		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
+		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x")
+	c := load(t)
+	for _, def := range c.Registry.All() {
+		if def.Attempts != 5 || def.Backoff != 2*time.Second || def.BackoffFactor != 1.5 || def.KeepCompleted != 0 || def.KeepFailed != 7 || def.MaxDuration != time.Hour {
+			t.Errorf("%s: %+v", def.Name, def)
+		}
+	}
+	c, _ = comparable(c)
+	c.Sync.Freshness = nil
+	want := config.Config{
+		Redis:   config.Redis{Host: "127.0.0.1", Port: 6379},
+		MongoDB: config.MongoDB{URI: "mongodb://h:1/x", Database: "other"},
+		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000},
+		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
+		Worker:  config.Worker{Concurrency: 2},
+		Sync:    config.Sync{BatchSize: 50, Writers: 2, BulkSize: 10, Patience: 5 * time.Second},
+	}
+	if !reflect.DeepEqual(c, want) {
+		t.Errorf("got %+v, want %+v", c, want)
+	}
+	if def, _ := tasks.Default().Lookup("user-sync"); def.Attempts != 3 {
+		t.Errorf("the shipped job types have changed: %+v", def)
+	}
+}
+
+func TestSettingsOfAJobType(t *testing.T) {
+	for _, test := range []struct {
+		name        string
+		environment []string
+		schedule    tasks.Schedule
+		freshness   time.Duration
+	}{
+		{"default", nil, tasks.Schedule{Every: 20 * time.Minute}, 20 * time.Minute},
+		{"interval", []string{"USER_SYNC_INTERVAL=1h"}, tasks.Schedule{Every: time.Hour}, time.Hour},
+		{"off", []string{"USER_SYNC_INTERVAL=off"}, tasks.Schedule{}, 20 * time.Minute},
+		{"cron", []string{"USER_SYNC_CRON=*/25 * * * *"}, tasks.Schedule{Cron: "*/25 * * * *"}, 10 * time.Minute},
+		{"cron on weekdays", []string{"USER_SYNC_CRON=0 9 * * 1-5"}, tasks.Schedule{Cron: "0 9 * * 1-5"}, 24 * time.Hour},
+		{"cron with the interval off", []string{"USER_SYNC_INTERVAL=off", "USER_SYNC_CRON=0 * * * *"}, tasks.Schedule{Cron: "0 * * * *"}, time.Hour},
+		{"freshness", []string{"USER_SYNC_FRESHNESS=5m"}, tasks.Schedule{Every: 20 * time.Minute}, 5 * time.Minute},
+		{"freshness and interval", []string{"USER_SYNC_FRESHNESS=5m", "USER_SYNC_INTERVAL=1h"}, tasks.Schedule{Every: time.Hour}, 5 * time.Minute},
+		{"freshness of nothing", []string{"USER_SYNC_FRESHNESS=0s"}, tasks.Schedule{Every: 20 * time.Minute}, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			setup(t, "", test.environment...)
+			c := load(t)
+			if got := definition(t, c, "user-sync").Schedule; got != test.schedule {
+				t.Errorf("the schedule is %+v, want %+v", got, test.schedule)
+			}
+			if got := c.Sync.Freshness["user-sync"]; got != test.freshness {
+				t.Errorf("the freshness is %s, want %s", got, test.freshness)
+			}
+			for _, other := range []string{"project-sync", "issue-sync"} { // are not touched
+				if def := definition(t, c, other); def.Schedule.Enabled() || c.Sync.Freshness[other] != 20*time.Minute {
+					t.Errorf("%s: %+v, freshness %s", other, def.Schedule, c.Sync.Freshness[other])
+				}
+			}
+		})
+	}
+
+	setup(t, "", "PROJECT_SYNC_INTERVAL=1h", "ISSUE_SYNC_CRON=30 * * * *")
+	c := load(t)
+	if p, i := definition(t, c, "project-sync").Schedule, definition(t, c, "issue-sync").Schedule; p.Every != time.Hour || i.Cron != "30 * * * *" {
+		t.Errorf("the other job types' schedules are %+v and %+v", p, i)
+	}
+
+	setup(t, "", "USER_SYNC_INTERVAL=20m", "USER_SYNC_CRON=*/20 * * * *")
+	_, err := config.Load(tasks.Default())
+	if want := `the schedule of user-sync: an interval (20m0s) and a cron expression ("*/20 * * * *") are both set; only one may be`; err == nil || err.Error() != want {
+		t.Errorf("an interval and a cron expression: %v, want %s", err, want)
+	}
+}
+
+// A new job type has its settings, too; what is no sync has no freshness.
+func TestSettingsOfANewJobType(t *testing.T) {
+	registry, err := tasks.NewRegistry(tasks.Definition{
+		Name: "mail-digest", Title: "Mail digest", NewPayload: func() tasks.Payload { return new(digest) },
+		Schedule: tasks.Schedule{Cron: "0 7 * * *"}, Attempts: 9,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defaults := make(map[string]string)
+	for _, s := range config.Settings(registry) {
+		defaults[s.Name] = s.Default
+	}
+	if cron, ok := defaults["MAIL_DIGEST_CRON"]; !ok || cron != "0 7 * * *" {
+		t.Errorf("its cron expression is %q", cron)
+	}
+	if _, ok := defaults["MAIL_DIGEST_INTERVAL"]; !ok {
+		t.Error("it has no interval")
+	}
+	if _, ok := defaults["MAIL_DIGEST_FRESHNESS"]; ok {
+		t.Error("it has a freshness")
+	}
+	setup(t, "", "MAIL_DIGEST_CRON=0 8 * * *")
+	c, err := config.Load(registry)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if def := definition(t, c, "mail-digest"); def.Schedule.Cron != "0 8 * * *" || def.Attempts != 9 {
+		t.Errorf("got %+v", def)
+	}
+}
+
+type digest struct{}
+
+func (*digest) Kind() string    { return "" }
+func (*digest) Validate() error { return nil }
+
+func TestBrokenDotenv(t *testing.T) {
+	for name, dotenv := range map[string]string{
+		"no equals sign":  "PORT=4000\nREDIS_PASSWORD " + secret + "\n",
+		"an open quote":   "PORT=4000\nREDIS_PASSWORD=\"" + secret + "\n",
+		"a bad name":      "REDIS PASSWORD=" + secret + "\n",
+		"an unset export": "export " + secret + "\n",
+	} {
+		setup(t, dotenv)
+		_, err := config.Load(tasks.Default())
+		if err == nil || !strings.HasPrefix(err.Error(), "reading .env: ") {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if strings.Contains(err.Error(), secret) {
+			t.Errorf("%s: the error tells a secret: %v", name, err)
+		}
+	}
+	setup(t, "")
+	if err := os.Mkdir(filepath.Join(".", ".env"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := config.Load(tasks.Default()); err == nil || !strings.HasPrefix(err.Error(), "reading .env: ") {
+		t.Errorf("a directory: %v", err)
+	}
+}
+
+func TestLogValueHidesSecrets(t *testing.T) {
+	for _, uri := range []string{
+		"mongodb://user:" + secret + "@host/db", "mongodb+srv://user:" + secret + "@host", "mongodb://" + secret + "@host",
+		"mongodb+srv://host/?tlsCertificateKeyFilePassword=" + secret, "mongodb+srv://host/?authMechanism=X&authMechanismProperties=AWS_SESSION_TOKEN:" + secret + "&w=1",
+		"mongodb+srv://user:p/" + secret + "@host/db", "mongodb+srv://user:" + secret + "@" + secret + "@host", "mongodb+srv://host/?proxyPassword=" + secret + "&proxyUsername=x",
+	} {
+		setup(t, "", "REDIS_PASSWORD="+secret, "MONGODB_URI="+uri, "PROJECT_SYNC_CRON=0 9 * * *")
+		c := load(t)
+		var text, asJSON strings.Builder
+		slog.New(slog.NewTextHandler(&text, nil)).Info("Starting", "settings", c)
+		slog.New(slog.NewJSONHandler(&asJSON, nil)).Info("Starting", "settings", c)
+		for _, line := range []string{text.String(), asJSON.String()} {
+			if strings.Contains(line, secret) {
+				t.Errorf("%s: the log has a secret: %s", uri, line)
+			}
+			for _, want := range []string{"127.0.0.1:6379/0", "mongodb", "host", "codex", "*/20 * * * *", "0 9 * * *"} {
+				if !strings.Contains(line, want) {
+					t.Errorf("%s: the log does not have %s: %s", uri, want, line)
+				}
+			}
+		}
+		if c.MongoDB.URI != uri || c.Redis.Password != secret {
+			t.Errorf("%s: got %+v %+v", uri, c.MongoDB, c.Redis)
+		}
+	}
+}

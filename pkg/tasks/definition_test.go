@@ -1,0 +1,208 @@
+package tasks_test
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func syncPayload() tasks.Payload { return new(tasks.SyncPayload) }
+
+func TestDefaultRegistry(t *testing.T) {
+	t.Parallel()
+	registry := tasks.Default()
+	if got := fmt.Sprint(registry.Names()); got != "[user-sync project-sync issue-sync]" {
+		t.Errorf("the job types are %s", got)
+	}
+	for _, def := range registry.All() {
+		if def.Attempts != 3 || def.Backoff != 5*time.Second || def.BackoffFactor != 5 || def.KeepCompleted != 10 || def.KeepFailed != 20 || def.MaxDuration != 6*time.Hour {
+			t.Errorf("%s: %+v", def.Name, def)
+		}
+		want := tasks.Schedule{}
+		if def.Name == "user-sync" {
+			want.Every = 20 * time.Minute
+		}
+		if def.Schedule != want {
+			t.Errorf("%s: the schedule is %+v, want %+v", def.Name, def.Schedule, want)
+		}
+		payload, err := def.ScheduledPayload()
+		if err != nil || payload.Kind() != "incremental" {
+			t.Errorf("%s: a scheduled run carries %+v, %v", def.Name, payload, err)
+		}
+	}
+	if _, ok := registry.Lookup("users"); ok {
+		t.Error("there is a job type that was not given")
+	}
+}
+
+func TestNewRegistryRefuses(t *testing.T) {
+	t.Parallel()
+	good := tasks.Definition{Name: "a-job", Title: "A job", NewPayload: syncPayload}
+	with := func(change func(*tasks.Definition)) tasks.Definition {
+		d := good
+		change(&d)
+		return d
+	}
+	if _, err := tasks.NewRegistry(good, with(func(d *tasks.Definition) { d.Name = "b2" })); err != nil {
+		t.Errorf("good ones are refused: %v", err)
+	}
+	for _, test := range []struct {
+		name        string
+		definitions []tasks.Definition
+		want        string
+	}{
+		{"twice", []tasks.Definition{good, good}, `job type "a-job" is defined twice`},
+		{"no title", []tasks.Definition{with(func(d *tasks.Definition) { d.Title = "" })}, `job type "a-job" has no title`},
+		{"no payload", []tasks.Definition{with(func(d *tasks.Definition) { d.NewPayload = nil })}, `job type "a-job" has no payload`},
+	} {
+		if _, err := tasks.NewRegistry(test.definitions...); err == nil || err.Error() != test.want {
+			t.Errorf("%s: %v, want %s", test.name, err, test.want)
+		}
+	}
+	for _, name := range []string{"", "A", "user_sync", "user sync", "-a", "a-", "a--b", "1a", "all:", "user-sync\n", "ä", "{a}"} {
+		_, err := tasks.NewRegistry(with(func(d *tasks.Definition) { d.Name = name }))
+		if want := fmt.Sprintf("job type %q: its name must be lower-case words joined by hyphens", name); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", name, err, want)
+		}
+	}
+}
+
+// Whoever is given a registry cannot change it for others.
+func TestResolveLeavesTheOriginalAlone(t *testing.T) {
+	t.Parallel()
+	original := tasks.Default()
+	resolved := original.Resolve(func(d *tasks.Definition) {
+		d.Attempts, d.KeepCompleted, d.KeepFailed = 7, 0, 0
+		d.Schedule = tasks.Schedule{}
+	})
+	for _, def := range original.All() {
+		if def.Attempts != 3 || def.KeepCompleted != 10 {
+			t.Errorf("the original's %s has changed: %+v", def.Name, def)
+		}
+	}
+	for _, def := range resolved.All() {
+		if def.Attempts != 7 || def.KeepCompleted != 0 || def.KeepFailed != 0 || def.Schedule.Enabled() {
+			t.Errorf("the copy's %s is %+v", def.Name, def)
+		}
+	}
+	if !slices.Equal(original.Names(), resolved.Names()) {
+		t.Errorf("the copy has %v", resolved.Names())
+	}
+	original.All()[0].Name = "changed"
+	original.Names()[0] = "changed"
+	if def, ok := original.Lookup("user-sync"); !ok || def.Name != "user-sync" {
+		t.Errorf("changing what All and Names return has changed the registry")
+	}
+}
+
+func TestRetryDelay(t *testing.T) {
+	t.Parallel()
+	def, _ := tasks.Default().Lookup("user-sync")
+	for failed, want := range map[int]time.Duration{
+		1: 5 * time.Second, 2: 25 * time.Second, 3: 125 * time.Second, 8: 24 * time.Hour, 1000: 24 * time.Hour, 100_000: 24 * time.Hour,
+	} {
+		if got := def.RetryDelay(failed); got != want {
+			t.Errorf("after %d failed attempts: %s, want %s", failed, got, want)
+		}
+	}
+	def.Backoff, def.BackoffFactor = 90*time.Second, 1
+	for failed := 1; failed < 5; failed++ {
+		if got := def.RetryDelay(failed); got != 90*time.Second {
+			t.Errorf("without a factor, after %d failed attempts: %s", failed, got)
+		}
+	}
+	def.BackoffFactor = 1.5
+	if got := def.RetryDelay(2); got != 135*time.Second {
+		t.Errorf("with a factor of 1.5: %s", got)
+	}
+}
+
+func TestTaskOfARun(t *testing.T) {
+	t.Parallel()
+	def, _ := tasks.Default().Lookup("issue-sync")
+	size := 5
+	payload := &tasks.SyncPayload{SyncType: "full", BatchSize: &size}
+	data, err := tasks.EncodePayload(payload)
+	if err != nil || string(data) != `{"syncType":"full","batchSize":5}` {
+		t.Fatalf("encoded: %s, %v", data, err)
+	}
+	id := tasks.TriggerID(def.Name, time.Now())
+	task := def.NewTask(id, data)
+	if task.Type() != "issue-sync" || string(task.Payload()) != string(data) {
+		t.Errorf("the task is %s %s", task.Type(), task.Payload())
+	}
+	var options []string
+	for _, o := range def.TaskOptions(id.String()) {
+		options = append(options, o.String())
+	}
+	for _, want := range []string{`Queue("issue-sync")`, "MaxRetry(3)", "Timeout(7h0m0s)", fmt.Sprintf("TaskID(%q)", id)} {
+		if !slices.Contains(options, want) {
+			t.Errorf("the options are %v, without %s", options, want)
+		}
+	}
+	if last := options[len(options)-1]; !strings.HasPrefix(last, "TaskID") {
+		t.Errorf("the last option is %s", last)
+	}
+	decoded, err := def.DecodePayload(task.Payload())
+	if back, ok := decoded.(*tasks.SyncPayload); err != nil || !ok || back.SyncType != "full" || *back.BatchSize != 5 {
+		t.Errorf("decoded: %+v, %v", decoded, err)
+	}
+	if decoded, err := def.DecodePayload([]byte(`{"syncType":"no"}`)); err == nil || decoded != nil {
+		t.Errorf("an invalid payload was decoded: %+v, %v", decoded, err)
+	}
+}
+
+// demanding is a payload that is not valid when nothing is given, and so cannot be scheduled.
+type demanding struct {
+	Year int `json:"year" allowed:"a year from 2000"`
+}
+
+func (*demanding) Kind() string { return "" }
+
+func (d *demanding) Validate() error {
+	if d.Year < 2000 {
+		return tasks.NewFieldError(d, "year", d.Year)
+	}
+	return nil
+}
+
+func TestScheduledPayloadMustBeValid(t *testing.T) {
+	t.Parallel()
+	def := tasks.Definition{Name: "report", Title: "Report", NewPayload: func() tasks.Payload { return new(demanding) }}
+	_, err := def.ScheduledPayload()
+	var wrong *tasks.FieldError
+	if want := `job type "report" cannot be scheduled: year was 0; it may be a year from 2000`; !errors.As(err, &wrong) || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// A registry says everything about its job types; what a definition leaves out has a default.
+func ExampleNewRegistry() {
+	registry, err := tasks.NewRegistry(
+		tasks.UserSync,
+		tasks.Definition{
+			Name: "yearly-report", Title: "Yearly report",
+			NewPayload: func() tasks.Payload { return new(demanding) },
+			Attempts:   5,
+		},
+	)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	for _, def := range registry.All() {
+		fmt.Printf("%s: scheduled %v, %d attempts, first retry after %s\n", def.Name, def.Schedule.Enabled(), def.Attempts, def.RetryDelay(1))
+	}
+	report, _ := registry.Lookup("yearly-report")
+	_, err = report.DecodePayload([]byte(`{"year": 1999}`))
+	fmt.Println(err)
+	// Output:
+	// user-sync: scheduled true, 3 attempts, first retry after 5s
+	// yearly-report: scheduled false, 5 attempts, first retry after 5s
+	// year was 1999; it may be a year from 2000
+}

@@ -1,0 +1,149 @@
+package tasks_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func TestDecodeSyncPayload(t *testing.T) {
+	t.Parallel()
+	number := func(n int) *int { return &n }
+	for body, want := range map[string]tasks.SyncPayload{
+		"":                            {SyncType: "incremental"},
+		" \n\t":                       {SyncType: "incremental"},
+		"{}":                          {SyncType: "incremental"},
+		"\n { } \n":                   {SyncType: "incremental"},
+		`{"syncType": ""}`:            {SyncType: "incremental"},
+		`{"syncType": "incremental"}`: {SyncType: "incremental"},
+		`{"syncType": "full"}`:        {SyncType: "full"},
+		`{"syncType": "\u0066ull"}`:   {SyncType: "full"},
+		`{"batchSize": 1}`:            {SyncType: "incremental", BatchSize: number(1)},
+		`{"batchSize": 10000, "syncType": "full"}`: {SyncType: "full", BatchSize: number(10000)},
+	} {
+		got := new(tasks.SyncPayload)
+		if err := tasks.Decode([]byte(body), got); err != nil {
+			t.Errorf("%q: %v", body, err)
+			continue
+		}
+		if got.SyncType != want.SyncType || (got.BatchSize == nil) != (want.BatchSize == nil) || got.BatchSize != nil && *got.BatchSize != *want.BatchSize {
+			t.Errorf("%q: %+v, want %+v", body, got, want)
+		}
+		if got.Kind() != want.SyncType {
+			t.Errorf("%q: its kind is %q", body, got.Kind())
+		}
+	}
+}
+
+func TestDecodeRefuses(t *testing.T) {
+	t.Parallel()
+	const (
+		syncType  = `; it may be "incremental" or "full"`
+		batchSize = "; it may be a whole number from 1 to 10000"
+	)
+	for body, want := range map[string]string{
+		`{"syncType": "both"}`:     `syncType was "both"` + syncType,
+		`{"syncType": "<b>&"}`:     `syncType was "<b>&"` + syncType,
+		`{"syncType": 1}`:          `syncType was 1` + syncType,
+		`{"syncType": null}`:       `syncType was null` + syncType,
+		`{"syncType": ["full"]}`:   `syncType was ["full"]` + syncType,
+		`{"batchSize": 0}`:         `batchSize was 0` + batchSize,
+		`{"batchSize": 10001}`:     `batchSize was 10001` + batchSize,
+		`{"batchSize": 1.0}`:       `batchSize was 1.0` + batchSize,
+		`{"batchSize": 1e400}`:     `batchSize was 1e400` + batchSize,
+		`{"batchSize": "1"}`:       `batchSize was "1"` + batchSize,
+		`{"batchSize": true}`:      `batchSize was true` + batchSize,
+		`{"batchSize": null}`:      `batchSize was null` + batchSize,
+		`{"BatchSize": 1}`:         `the field "BatchSize" was not known; it may be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`,
+		`[]`:                       `the body was a JSON array; it may be a JSON object`,
+		`"full"`:                   `the body was a JSON string; it may be a JSON object`,
+		` 7`:                       `the body was a JSON number; it may be a JSON object`,
+		`false`:                    `the body was a JSON boolean; it may be a JSON object`,
+		`null`:                     `the body was null; it may be a JSON object`,
+		`{"syncType"`:              `the body was not valid JSON: it ends too early; it may be a JSON object`,
+		`{} {}`:                    `the body was more than one JSON value; it may be one JSON object`,
+		`{} x`:                     `the body was more than one JSON value; it may be one JSON object`,
+		`{syncType: full}`:         `the body was not valid JSON: invalid character 's' looking for beginning of object key string; it may be a JSON object`,
+		"{\"syncType\": \"\xff\"}": "syncType was \"\uFFFD\"" + syncType,
+	} {
+		err := tasks.Decode([]byte(body), new(tasks.SyncPayload))
+		if err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", body, err, want)
+		}
+	}
+}
+
+// What a client sends comes back in messages, but not all of it.
+func TestDecodeAbbreviates(t *testing.T) {
+	t.Parallel()
+	long := strings.Repeat("ß", 10_000)
+	for _, body := range []string{
+		`{"syncType": "` + long + `"}`, `{"batchSize": "` + long + `"}`, `{"` + long + `": 1}`, `{"batchSize": ` + strings.Repeat("9", 10_000) + `}`,
+	} {
+		err := tasks.Decode([]byte(body), new(tasks.SyncPayload))
+		if err == nil || len(err.Error()) > 400 || !strings.Contains(err.Error(), "…") {
+			t.Errorf("%.30s: %v", body, err)
+		}
+	}
+}
+
+// alone is a payload without fields.
+type alone struct{}
+
+func TestDecodeWithoutFields(t *testing.T) {
+	t.Parallel()
+	if err := tasks.Decode([]byte("{}"), new(alone)); err != nil {
+		t.Error(err)
+	}
+	err := tasks.Decode([]byte(`{"a": 1}`), new(alone))
+	if want := `the field "a" was not known; it may be left out: this body has no fields`; err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestFieldErrorIsFound(t *testing.T) {
+	t.Parallel()
+	for body, field := range map[string]string{`{"batchSize": 0}`: "batchSize", `{"syncType": 1}`: "syncType"} {
+		var wrong *tasks.FieldError
+		if err := tasks.Decode([]byte(body), new(tasks.SyncPayload)); !errors.As(err, &wrong) || wrong.Field != field || wrong.Allowed == "" {
+			t.Errorf("%s: %+v", body, wrong)
+		}
+	}
+}
+
+func TestDescribe(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		value any
+		want  string
+	}{
+		{"a<b>&", `"a<b>&"`}, {`say "x"`, `"say \"x\""`}, {"two\nlines", `"two\nlines"`}, {1.5, "1.5"}, {-3, "-3"}, {nil, "null"}, {true, "true"},
+		{func() {}, "not representable"}, {strings.Repeat("x", 59), `"` + strings.Repeat("x", 59) + "…"},
+	} {
+		if got := tasks.Describe(test.value); got != test.want {
+			t.Errorf("%v: %s, want %s", test.value, got, test.want)
+		}
+	}
+}
+
+func ExampleDecode() {
+	for _, body := range []string{
+		`{"syncType": "full", "batchSize": 500}`, ``, `{"syncType": "some"}`, `{"batchSize": "many"}`, `{"size": 1}`,
+	} {
+		payload := new(tasks.SyncPayload)
+		if err := tasks.Decode([]byte(body), payload); err != nil {
+			fmt.Println(err)
+			continue
+		}
+		fmt.Println("a", payload.SyncType, "sync")
+	}
+	// Output:
+	// a full sync
+	// a incremental sync
+	// syncType was "some"; it may be "incremental" or "full"
+	// batchSize was "many"; it may be a whole number from 1 to 10000
+	// the field "size" was not known; it may be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)
+}
