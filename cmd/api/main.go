@@ -18,7 +18,10 @@ import (
 )
 
 func main() {
-	daemon.Main("api", "triggers, inspects and controls jobs over HTTP, and shows the dashboard", run)
+	daemon.Main(daemon.Program{
+		Name: "api", Summary: "triggers, inspects and controls jobs over HTTP, and shows the dashboard",
+		Run: run, Healthy: healthy,
+	})
 }
 
 func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
@@ -48,4 +51,8 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	defer awaiting.Wait()
 	defer cancel()
 	return server.Serve(ctx, listener)
+}
+
+func healthy(ctx context.Context, cfg config.Config, _ *slog.Logger) error {
+	return api.Healthy(ctx, cfg.HTTP.Host, cfg.HTTP.Port)
 }

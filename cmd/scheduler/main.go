@@ -13,7 +13,10 @@ import (
 )
 
 func main() {
-	daemon.Main("scheduler", "enqueues the scheduled runs; several may run, each tick enqueues once", run)
+	daemon.Main(daemon.Program{
+		Name: "scheduler", Summary: "enqueues the scheduled runs; several may run, each tick enqueues once",
+		Run: run, Healthy: daemon.LiveHere(jobs.RoleScheduler),
+	})
 }
 
 func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {

@@ -14,7 +14,10 @@ import (
 )
 
 func main() {
-	daemon.Main("worker", "works on the runs that are enqueued; any number of workers share them", run)
+	daemon.Main(daemon.Program{
+		Name: "worker", Summary: "works on the runs that are enqueued; any number of workers share them",
+		Run: run, Healthy: daemon.LiveHere(jobs.RoleWorker),
+	})
 }
 
 func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {

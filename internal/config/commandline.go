@@ -41,6 +41,7 @@ func FromCommandLine(name, summary string, args []string, out, errOut io.Writer)
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
+	checkHealth := flags.Bool("healthy", false, "exit with 0 if the process of this name on this host is healthy")
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -60,12 +61,16 @@ func FromCommandLine(name, summary string, args []string, out, errOut io.Writer)
 		_, _ = fmt.Fprintf(errOut, "%s: these settings are wrong:\n  %s\n", name, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return c, ExitUsage, false
 	}
+	c.CheckHealth = *checkHealth
 	return c, ExitOK, true
 }
 
 func usage(out io.Writer, name, summary string, registry *tasks.Registry) {
-	_, _ = fmt.Fprintf(out, "%s: %s\n\nUsage:\n  %s [--help] [--version]\n\n"+
-		"Settings are environment variables, or lines of a file .env in the working directory:\n\n", name, summary, name)
+	_, _ = fmt.Fprintf(out, "%s: %s\n\nUsage:\n"+
+		"  %s            run\n"+
+		"  %s --healthy  exit with 0 if the one that runs on this host, with these settings, is healthy\n"+
+		"  %s --version  print the version\n\n"+
+		"Settings are environment variables, or lines of a file .env in the working directory:\n\n", name, summary, name, name, name)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range Settings(registry) {
 		value := s.Default

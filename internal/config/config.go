@@ -23,6 +23,8 @@ type Config struct {
 	Log     Log
 	Worker  Worker
 	Sync    Sync
+	// CheckHealth says to look after a process that runs, rather than to be one.
+	CheckHealth bool
 	// Registry is the job types with what the settings change in them.
 	Registry *tasks.Registry
 }

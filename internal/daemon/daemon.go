@@ -4,6 +4,7 @@ package daemon
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -26,14 +27,32 @@ const exitFailure = 1
 // libraries' own ends have no limit; container engines kill after 10 s.
 const stopTimeout = 9 * time.Second
 
-// Main runs a deployable until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil
+// healthTimeout bounds a health check.
+const healthTimeout = 3 * time.Second
+
+// Program is a deployable.
+type Program struct {
+	// Name is the command's.
+	Name string
+	// Summary says in half a sentence what it does.
+	Summary string
+	// Run does it until the context ends.
+	Run func(context.Context, config.Config, *slog.Logger) error
+	// Healthy returns an error when the one that runs on this host is not well.
+	Healthy func(context.Context, config.Config, *slog.Logger) error
+}
+
+// Main runs a program until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil
 // or took too long to stop. A second signal ends it at once.
-func Main(name, summary string, run func(context.Context, config.Config, *slog.Logger) error) {
-	cfg, status, ok := config.FromCommandLine(name, summary, os.Args[1:], os.Stdout, os.Stderr)
+func Main(p Program) {
+	cfg, status, ok := config.FromCommandLine(p.Name, p.Summary, os.Args[1:], os.Stdout, os.Stderr)
 	if !ok {
 		os.Exit(status)
 	}
-	log := telemetry.NewLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", name)
+	if cfg.CheckHealth {
+		os.Exit(checkHealth(p, cfg))
+	}
+	log := telemetry.NewLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", p.Name)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop()
@@ -45,7 +64,7 @@ func Main(name, summary string, run func(context.Context, config.Config, *slog.L
 	})
 	redis.SetLogger(telemetry.NewRedisLogger(log))
 	log.Info("Starting", "version", config.Version(), "settings", cfg)
-	switch err := run(ctx, cfg, log); {
+	switch err := p.Run(ctx, cfg, log); {
 	case err != nil && ctx.Err() == nil:
 		log.Error("Failed", "error", err)
 		stop()
@@ -54,6 +73,27 @@ func Main(name, summary string, run func(context.Context, config.Config, *slog.L
 		log.Warn("Stopped before all was done", "error", err)
 	default:
 		log.Info("Stopped")
+	}
+}
+
+func checkHealth(p Program, cfg config.Config) (status int) {
+	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
+	defer cancel()
+	quiet := slog.New(slog.DiscardHandler)
+	redis.SetLogger(telemetry.NewRedisLogger(quiet))
+	if err := p.Healthy(ctx, cfg, quiet); err != nil {
+		fmt.Fprintf(os.Stderr, "%s: not healthy: %v\n", p.Name, err)
+		return exitFailure
+	}
+	return config.ExitOK
+}
+
+// LiveHere is the Healthy of programs that send heartbeats.
+func LiveHere(role jobs.Role) func(context.Context, config.Config, *slog.Logger) error {
+	return func(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+		rdb := jobs.NewRedis(RedisOptions(cfg.Redis, PromptTimeout), log)
+		defer rdb.Close()
+		return jobs.New(rdb, cfg.Registry, log).LiveHere(ctx, role)
 	}
 }
 

@@ -118,6 +118,34 @@ func (j *Jobs) BeginTick(ctx context.Context, def tasks.Definition, slot time.Ti
 	return Tick{ServedBy: claimed.waiting}, j.EndTick(ctx, def, slot)
 }
 
+// EnqueueTick does all that is to be done at a tick. Due in what it returns says that a run was enqueued.
+func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, slot time.Time) (Tick, error) {
+	tick, err := j.BeginTick(ctx, def, slot)
+	if err != nil || !tick.Due {
+		return tick, err
+	}
+	payload, err := def.ScheduledPayload()
+	if err != nil {
+		return Tick{}, err
+	}
+	data, err := tasks.EncodePayload(payload)
+	if err != nil {
+		return Tick{}, err
+	}
+	if err := j.enqueue(ctx, def, tasks.TickID(def.Name, slot), data); err != nil {
+		return Tick{}, err
+	}
+	return tick, j.EndTick(ctx, def, slot)
+}
+
+// FirstTick makes the tick at slot count as dealt with if no tick ever was: on a new system the first tick is the next.
+func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, slot time.Time) error {
+	if err := j.rdb.SetNX(ctx, tickKey(def.Name), slot.UnixMilli(), 0).Err(); err != nil {
+		return fmt.Errorf("recording the first tick of %s: %w", def.Name, err)
+	}
+	return nil
+}
+
 // EndTick remembers that the tick at slot was dealt with, which must outlive its task.
 func (j *Jobs) EndTick(ctx context.Context, def tasks.Definition, slot time.Time) error {
 	err := beginScript.Run(ctx, j.rdb, []string{waitingKey(def.Name, ""), tickKey(def.Name)}, "", millis(slot)).Err()

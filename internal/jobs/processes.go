@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -58,6 +59,22 @@ func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
 	return int(n), nil
 }
 
+// LiveHere returns an error when no process of the role lives on this host.
+func (j *Jobs) LiveHere(ctx context.Context, role Role) error {
+	live, err := j.rdb.ZRangeByScore(ctx, processesKey(role), &redis.ZRangeBy{
+		Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
+	}).Result()
+	if err != nil {
+		return fmt.Errorf("looking for a live %s: %w", role, err)
+	}
+	for _, id := range live {
+		if strings.HasPrefix(id, hostPrefix()) {
+			return nil
+		}
+	}
+	return fmt.Errorf("no %s on this host has been heard of for %s", role, heartbeatTTL)
+}
+
 // HeartbeatLoop sends heartbeats until ctx ends and then takes leave. A Redis that is away is not its business.
 func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
 	ticker := time.NewTicker(HeartbeatInterval)
@@ -81,6 +98,11 @@ func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
 
 // NewProcessID returns a name for this process among those of its role: host, process ID and something random.
 func NewProcessID() string {
-	hostname, _ := os.Hostname() // only for people
-	return hostname + ":" + strconv.Itoa(os.Getpid()) + ":" + rand.Text()[:6]
+	return hostPrefix() + strconv.Itoa(os.Getpid()) + ":" + rand.Text()[:6]
+}
+
+// hostPrefix is what the names of this host's processes begin with.
+func hostPrefix() string {
+	hostname, _ := os.Hostname() // without one, all processes are of the same host
+	return hostname + ":"
 }

@@ -129,6 +129,15 @@ func (j *Jobs) IsActive(def tasks.Definition, id string) (bool, error) {
 	return info.State == asynq.TaskStateActive, nil
 }
 
+// HasOrphans reports whether asynq counts runs as active whose worker it has not heard of for the length of its lease.
+func (j *Jobs) HasOrphans(def tasks.Definition) (bool, error) {
+	list, err := j.inspector.ListActiveTasks(def.Name)
+	if err != nil && !notFound(err) {
+		return false, fmt.Errorf("listing active runs of %s: %w", def.Name, err)
+	}
+	return slices.ContainsFunc(list, func(info *asynq.TaskInfo) bool { return info.IsOrphaned }), nil
+}
+
 // Schedules returns the live schedules, one for each job type that has one, however many schedulers there are.
 func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 	entries, err := j.inspector.SchedulerEntries()

@@ -35,6 +35,11 @@ const (
 	// abortTimeout is how long asynq waits, when its Server is shut down, for a run before it pushes it back to the
 	// queue. The run has stopped before, and waits for just that.
 	abortTimeout = 100 * time.Millisecond
+	// orphanGrace is how long asynq leaves a run alone whose worker's lease of it has expired (its clocks may differ), and
+	// a second for rounding. It looks for such runs when a Server starts and every minute after that.
+	orphanGrace = 31 * time.Second
+	// orphanInterval is how often we look, so that a Server can be started in time.
+	orphanInterval = 2 * time.Second
 	// settleTimeout bounds the wait for asynq to record how a run has ended.
 	settleTimeout = 3 * time.Second
 )
@@ -153,6 +158,9 @@ func (c *consumer) watch(ctx context.Context, lease *jobs.Lease, s *session) (ha
 	defer renew.Stop()
 	trim := time.NewTicker(trimInterval)
 	defer trim.Stop()
+	orphans := time.NewTicker(orphanInterval)
+	defer orphans.Stop()
+	var orphaned time.Time // when a run was seen that its worker has left behind
 	for {
 		free, changed := c.w.slots.watch()
 		if free == 0 && !s.busy.Load() {
@@ -180,6 +188,13 @@ func (c *consumer) watch(ctx context.Context, lease *jobs.Lease, s *session) (ha
 			}
 		case <-trim.C:
 			c.trim(ctx)
+		case <-orphans.C:
+			orphaned = c.lookForOrphans(orphaned)
+			if !orphaned.IsZero() && time.Since(orphaned) > orphanGrace && !s.busy.Load() {
+				expired.Stop()
+				c.log.Debug("Starting anew to recover a run from a dead worker")
+				return true, nil
+			}
 		case <-changed:
 		}
 		expired.Stop()
@@ -200,6 +215,20 @@ func (c *consumer) trim(ctx context.Context) {
 	if err := c.w.jobs.Trim(ctx, c.def); err != nil && ctx.Err() == nil {
 		c.log.Debug("Could not trim ended runs", "error", err)
 	}
+}
+
+// lookForOrphans returns since when there are runs whose worker has left them behind; the zero time when there are none.
+func (c *consumer) lookForOrphans(since time.Time) time.Time {
+	found, err := c.w.jobs.HasOrphans(c.def)
+	switch {
+	case err != nil:
+		return since
+	case !found:
+		return time.Time{}
+	case since.IsZero():
+		return time.Now()
+	}
+	return since
 }
 
 // settle waits until asynq has recorded how a run has ended. It must have before its Server is shut down, which would
