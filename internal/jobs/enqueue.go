@@ -80,7 +80,7 @@ func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.
 		}
 		return Accepted{ID: other, Coalesced: true}, nil
 	}
-	if err := j.enqueue(ctx, def, id, data); err != nil {
+	if _, err := j.enqueue(ctx, def, id, data); err != nil {
 		return Accepted{}, err
 	}
 	return Accepted{ID: id}, nil
@@ -118,7 +118,8 @@ func (j *Jobs) BeginTick(ctx context.Context, def tasks.Definition, slot time.Ti
 	return Tick{ServedBy: claimed.waiting}, j.EndTick(ctx, def, slot)
 }
 
-// EnqueueTick does all that is to be done at a tick. Due in what it returns says that a run was enqueued.
+// EnqueueTick does all that is to be done at a tick. Due in what it returns says that it was this call that enqueued
+// the run.
 func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, slot time.Time) (Tick, error) {
 	tick, err := j.BeginTick(ctx, def, slot)
 	if err != nil || !tick.Due {
@@ -132,7 +133,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, slot time.
 	if err != nil {
 		return Tick{}, err
 	}
-	if err := j.enqueue(ctx, def, tasks.TickID(def.Name, slot), data); err != nil {
+	if tick.Due, err = j.enqueue(ctx, def, tasks.TickID(def.Name, slot), data); err != nil {
 		return Tick{}, err
 	}
 	return tick, j.EndTick(ctx, def, slot)
@@ -229,16 +230,20 @@ func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, paylo
 	if err != nil {
 		return false, nil //nolint:nilerr // not a claim of ours: given up
 	}
-	return true, j.enqueue(ctx, def, run, payload)
+	_, err = j.enqueue(ctx, def, run, payload)
+	return true, err
 }
 
-// enqueue puts a run into the queue; it being there already is no error.
-func (j *Jobs) enqueue(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte) error {
+// enqueue puts a run into the queue; false and no error is that it was there already.
+func (j *Jobs) enqueue(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte) (bool, error) {
 	_, err := j.client.EnqueueContext(ctx, def.NewTask(id, payload))
-	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return fmt.Errorf("enqueueing %s: %w", id, err)
+	if errors.Is(err, asynq.ErrTaskIDConflict) {
+		return false, nil
 	}
-	return nil
+	if err != nil {
+		return false, fmt.Errorf("enqueueing %s: %w", id, err)
+	}
+	return true, nil
 }
 
 func millis(t time.Time) string { return strconv.FormatInt(t.UnixMilli(), 10) }

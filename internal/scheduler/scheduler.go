@@ -45,7 +45,11 @@ type Scheduler struct {
 // the task ID, changes what the next tick enqueues.
 type entry struct {
 	def     tasks.Definition
+	payload []byte
 	options []asynq.Option
+	// id is asynq's, of the registration, and registered is when that was.
+	id         string
+	registered time.Time
 }
 
 // tick is the one that is being enqueued.
@@ -89,8 +93,13 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err := scheduler.Start(); err != nil {
 		return fmt.Errorf("starting asynq's scheduler: %w", err)
 	}
+	var loops sync.WaitGroup
+	for _, e := range s.entries {
+		loops.Go(func() { s.watch(ctx, scheduler, e) })
+	}
 	s.log.Info("Scheduler ready", "scheduler", s.id)
 	s.jobs.HeartbeatLoop(ctx, jobs.RoleScheduler, s.id)
+	loops.Wait()
 	scheduler.Shutdown()
 	return nil
 }
@@ -105,13 +114,25 @@ func (s *Scheduler) register(scheduler *asynq.Scheduler, def tasks.Definition) e
 	if err != nil {
 		return err
 	}
-	e := &entry{def: def, options: def.TaskOptions("set at each tick")}
+	e := &entry{def: def, payload: data}
 	s.entries[def.Name] = e
-	// The queue is given a second time for the dashboard, which shows the options of the registration only.
-	if _, err := scheduler.Register(def.Schedule.Spec(), asynq.NewTask(def.Name, data, e.options...), asynq.Queue(def.Name)); err != nil {
-		return fmt.Errorf("registering the schedule of %s: %w", def.Name, err)
+	if err := e.register(scheduler); err != nil {
+		return err
 	}
 	s.log.Info(def.Title+" scheduler initialized successfully", "spec", def.Schedule.Spec())
+	return nil
+}
+
+// register registers the entry with asynq.
+func (e *entry) register(scheduler *asynq.Scheduler) (err error) {
+	e.registered = time.Now()
+	e.options = e.def.TaskOptions("set at each tick")
+	task := asynq.NewTask(e.def.Name, e.payload, e.options...)
+	// The queue is given a second time for the dashboard, which shows the options of the registration only.
+	e.id, err = scheduler.Register(e.def.Schedule.Spec(), task, asynq.Queue(e.def.Name))
+	if err != nil {
+		return fmt.Errorf("registering the schedule of %s: %w", e.def.Name, err)
+	}
 	return nil
 }
 
@@ -139,7 +160,7 @@ func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
 	log := s.log.With("job", t.entry.def.Name, "tick", t.slot.Format(tasks.TimestampLayout))
 	switch {
 	case t.err != nil:
-		log.Error("Tick missed", "error", t.err)
+		log.Warn("Tick not enqueued yet, will be caught up", "error", t.err)
 		return
 	case t.state.ServedBy != "":
 		log.Info("Tick served by a run that still waits", "jobId", t.state.ServedBy)
@@ -150,7 +171,7 @@ func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
 	case errors.Is(err, asynq.ErrTaskIDConflict):
 		log.Debug("Tick was enqueued by another scheduler", "jobId", t.id.String())
 	case err != nil:
-		log.Error("Tick missed", "error", err)
+		log.Warn("Tick not enqueued yet, will be caught up", "error", err)
 		return
 	default:
 		log.Info("Tick enqueued", "jobId", t.id.String())

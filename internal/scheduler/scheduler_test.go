@@ -51,6 +51,11 @@ func setup(t *testing.T, schedules map[string]tasks.Schedule) *testBundle {
 	b.Jobs = jobs.New(b.rdb, registry, b.logger())
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
 	b.user, _ = registry.Lookup("user-sync")
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(b.log.text.String())
+		}
+	})
 	return b
 }
 
@@ -202,14 +207,11 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 			t.Errorf("the tick at %s was followed by the one at %s", slots[i], slots[i+1])
 		}
 	}
-	if n := b.log.count("Tick enqueued"); n != len(seen) {
+	if n := b.log.count("Tick enqueued") + b.log.count("Overdue tick enqueued"); n != len(seen) {
 		t.Errorf("%d ticks were logged as enqueued, want %d", n, len(seen))
 	}
 	if b.log.count("Tick was enqueued by another scheduler") < ticks {
 		t.Error("the schedulers did not contend: the test has shown nothing")
-	}
-	if t.Failed() {
-		t.Log(b.log.text.String())
 	}
 }
 
@@ -349,7 +351,7 @@ func TestTicksWithoutRedis(t *testing.T) {
 	}
 	eventually(t, "a tick", enqueued(1))
 	proxy.Down()
-	eventually(t, "a tick is missed", func() bool { return b.log.count("level=ERROR", "Tick missed", "job=user-sync") > 0 })
+	eventually(t, "a tick is missed", func() bool { return b.log.count("level=WARN", "Tick not enqueued yet", "job=user-sync") > 0 })
 	if b.log.count("level=WARN", "Redis unreachable") == 0 {
 		t.Error("the loss of Redis was not logged")
 	}
@@ -362,6 +364,44 @@ func TestTicksWithoutRedis(t *testing.T) {
 		if n != 1 {
 			t.Errorf("%s was enqueued %d times", id, n)
 		}
+	}
+}
+
+// A scheduler that comes back after several ticks have passed enqueues the latest of them, soon, and once.
+func TestOverdueTick(t *testing.T) {
+	t.Parallel()
+	b := setup(t, userSyncEvery(24*time.Hour))
+	today := b.user.Schedule.Slot(time.Now())
+	if time.Until(today.Add(24*time.Hour)) < time.Minute {
+		t.Log("the day ends within a minute: its tick may come on top")
+	}
+	if err := b.EndTick(t.Context(), b.user, today.Add(-72*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	begun := time.Now()
+	for range 2 {
+		b.start(t, b.options.Addr)
+	}
+	eventually(t, "the overdue tick", func() bool { return b.log.count("level=INFO", "Overdue tick enqueued") == 1 })
+	if took := time.Since(begun); took > 5*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	if waiting := b.pending(t); len(waiting) != 1 || waiting[0].ID != tasks.TickID("user-sync", today).String() {
+		t.Errorf("waiting: %+v, want the tick of %s alone", waiting, today)
+	}
+}
+
+// On a system that never had a tick there is none overdue: the first is the next one.
+func TestFirstStartEver(t *testing.T) {
+	t.Parallel()
+	b := setup(t, userSyncEvery(24*time.Hour))
+	b.start(t, b.options.Addr)
+	eventually(t, "the scheduler has looked for overdue ticks", func() bool {
+		last, err := b.LastTick(t.Context(), b.user)
+		return err == nil && last.Equal(b.user.Schedule.Slot(time.Now()))
+	})
+	if waiting := b.pending(t); len(waiting) > 0 {
+		t.Errorf("waiting: %+v, want nothing", waiting)
 	}
 }
 
