@@ -73,7 +73,9 @@ func (b *testBundle) start(t *testing.T, addr string) (stop func()) {
 	t.Helper()
 	o := b.options
 	o.Addr = addr
-	s := scheduler.New(jobs.New(redistest.Client(t, o), b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, b.logger())
+	rdb := jobs.NewRedis(o, b.logger())
+	t.Cleanup(func() { _ = rdb.Close() })
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, b.logger())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
