@@ -182,7 +182,7 @@ func (c *consumer) watch(ctx context.Context, lease *jobs.Lease, s *session) (ha
 		case id := <-s.ended:
 			c.settle(ctx, id)
 			c.trim(ctx)
-			if c.w.othersLive(ctx) {
+			if !s.busy.Load() && c.w.othersLive(ctx) { // when the next run has begun already, after that
 				expired.Stop()
 				return true, nil
 			}
