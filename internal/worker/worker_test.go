@@ -300,13 +300,13 @@ func TestPoisonedTasks(t *testing.T) {
 		payload []byte
 		reason  string
 	}{
-		"garbage":           {"user-sync:1000", []byte("\x00\xff garbage"), "invalid payload: the body was not valid JSON"},
-		"unknown field":     {"user-sync:1001", []byte(`{"syncType":"full","x":1}`), `invalid payload: the field "x" was not known`},
-		"huge":              {"user-sync:1002", bytes.Repeat([]byte("x"), 1<<20), "invalid payload: the body was not valid JSON"},
+		"garbage":           {"1000:user-sync", []byte("\x00\xff garbage"), "invalid payload: the body was not valid JSON"},
+		"unknown field":     {"1001:user-sync", []byte(`{"syncType":"full","x":1}`), `invalid payload: the field "x" was not known`},
+		"huge":              {"1002:user-sync", bytes.Repeat([]byte("x"), 1<<20), "invalid payload: the body was not valid JSON"},
 		"foreign id":        {"0b3e7c9a", []byte(`{}`), `job id "0b3e7c9a" is not of the form`},
-		"other job type's":  {"issue-sync:1003", []byte(`{}`), `job id "issue-sync:1003" is not one of user-sync`},
-		"out of range":      {"user-sync:1004", []byte(`{"batchSize":0}`), "invalid payload: batchSize was 0"},
-		"null as a payload": {"user-sync:1005", []byte(`null`), "invalid payload: the body was null"},
+		"other job type's":  {"1003:issue-sync", []byte(`{}`), `job id "1003:issue-sync" is not one of user-sync`},
+		"out of range":      {"1004:user-sync", []byte(`{"batchSize":0}`), "invalid payload: batchSize was 0"},
+		"null as a payload": {"1005:user-sync", []byte(`null`), "invalid payload: the body was null"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -11,9 +11,10 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// RunID is the identity of a run, the API's job id: `<job>:<reference>` for the run of a tick, and
-// `<job>:<reference>-<random>` for one that was triggered, where reference is the run's reference time in milliseconds
-// since the epoch. It stays the same through retries and takeovers. IDs of one job type sort by reference time.
+// RunID is the identity of a run, the API's job id: `<reference>:<job>` for the run of a tick, and
+// `<reference>:<job>:<suffix>` for one that was triggered, where reference is the run's reference time in milliseconds
+// since the epoch. It stays the same through retries and takeovers. IDs sort by reference time. That comes first because
+// asynqmon shows of an ID only what is before its first hyphen.
 type RunID struct {
 	// Job is the job type's name.
 	Job string
@@ -37,9 +38,9 @@ func TriggerID(job string, at time.Time) RunID {
 
 // String returns the ID's text.
 func (id RunID) String() string {
-	s := id.Job + ":" + strconv.FormatInt(id.Reference.UnixMilli(), 10)
+	s := strconv.FormatInt(id.Reference.UnixMilli(), 10) + ":" + id.Job
 	if id.Suffix != "" {
-		s += "-" + id.Suffix
+		s += ":" + id.Suffix
 	}
 	return s
 }
@@ -49,12 +50,12 @@ func (id RunID) Scheduled() bool { return id.Suffix == "" }
 
 // ParseRunID reads the text of an ID. It returns an error that says what an ID looks like.
 func ParseRunID(s string) (RunID, error) {
-	job, rest, ok := strings.Cut(s, ":")
-	millis, suffix, triggered := strings.Cut(rest, "-")
+	millis, rest, _ := strings.Cut(s, ":")
+	job, suffix, _ := strings.Cut(rest, ":")
 	ms, err := strconv.ParseInt(millis, 10, 64)
 	id := RunID{Job: job, Reference: time.UnixMilli(ms).UTC(), Suffix: suffix}
-	if !ok || err != nil || ms < 0 || !namePattern.MatchString(job) || triggered && suffix == "" || id.String() != s {
-		return RunID{}, fmt.Errorf("job id %q is not of the form <job>:<milliseconds> or <job>:<milliseconds>-<suffix>", abbreviate(s))
+	if err != nil || ms < 0 || !namePattern.MatchString(job) || strings.Contains(suffix, ":") || id.String() != s {
+		return RunID{}, fmt.Errorf("job id %q is not of the form <milliseconds>:<job> or <milliseconds>:<job>:<suffix>", abbreviate(s))
 	}
 	return id, nil
 }

@@ -21,10 +21,10 @@ func TestRunIDRoundTrip(t *testing.T) {
 			t.Errorf("%s: parsed as %+v, %v", id, parsed, err)
 		}
 	}
-	if tick.String() != "user-sync:1795429200123" || tick.Reference != reference || !tick.Scheduled() {
+	if tick.String() != "1795429200123:user-sync" || tick.Reference != reference || !tick.Scheduled() {
 		t.Errorf("the tick's ID is %s, %+v", tick, tick)
 	}
-	if !strings.HasPrefix(trigger.String(), tick.String()+"-") || trigger.Reference != reference || trigger.Scheduled() {
+	if !strings.HasPrefix(trigger.String(), tick.String()+":") || trigger.Reference != reference || trigger.Scheduled() {
 		t.Errorf("the trigger's ID is %s, %+v", trigger, trigger)
 	}
 	if other := tasks.TickID("user-sync", at.UTC()); other != tick {
@@ -60,8 +60,9 @@ func TestRunIDsSortByTime(t *testing.T) {
 func TestParseRunIDRefuses(t *testing.T) {
 	t.Parallel()
 	for _, id := range []string{
-		"", ":", "user-sync", "user-sync:", "user-sync:x", "user-sync:1.5", "user-sync:-1", "user-sync:1-", "user-sync: 1", ":1",
-		"User-Sync:1", "user_sync:1", "-user:1", "user-:1", "user-sync:99999999999999999999", "user-sync:+1", "user-sync:01", "user-sync:0x1",
+		"", ":", "user-sync", ":user-sync", "x:user-sync", "1.5:user-sync", "-1:user-sync", "1:user-sync:", " 1:user-sync", "1:", "1",
+		"1:User-Sync", "1:user_sync", "1:-user", "1:user-", "99999999999999999999:user-sync", "+1:user-sync", "01:user-sync", "0x1:user-sync",
+		"1:user-sync:a:b", "user-sync:1",
 		"c5a9b8f0-1e9c-4e0e-8d3b-5b1f0c7d9e2a", strings.Repeat("x", 5000),
 	} {
 		parsed, err := tasks.ParseRunID(id)
@@ -69,7 +70,7 @@ func TestParseRunIDRefuses(t *testing.T) {
 			t.Errorf("%q: parsed as %+v", id, parsed)
 			continue
 		}
-		if !strings.Contains(err.Error(), "is not of the form <job>:<milliseconds> or <job>:<milliseconds>-<suffix>") || len(err.Error()) > 200 {
+		if !strings.Contains(err.Error(), "is not of the form <milliseconds>:<job> or <milliseconds>:<job>:<suffix>") || len(err.Error()) > 200 {
 			t.Errorf("%q: %v", id, err)
 		}
 	}
