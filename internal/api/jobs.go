@@ -82,7 +82,13 @@ func (s *Server) status(c *gin.Context) {
 	for _, a := range status.Active {
 		body.ActiveJobs = append(body.ActiveJobs, activeJob{ID: a.ID, Data: a.Data, Progress: a.Progress})
 	}
-	c.JSON(http.StatusOK, gin.H{"success": true, "data": body})
+	c.JSON(http.StatusOK, answer{Success: true, Data: body})
+}
+
+type triggered struct {
+	JobID string `json:"jobId"`
+	// Coalesced is true when that run waited already.
+	Coalesced bool `json:"coalesced"`
 }
 
 func (s *Server) trigger(c *gin.Context) {
@@ -106,11 +112,9 @@ func (s *Server) trigger(c *gin.Context) {
 		what += " (" + kind + ")"
 	}
 	s.Log.Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
-	c.JSON(http.StatusOK, gin.H{
-		"success":   true,
-		"message":   what + " triggered successfully",
-		"timestamp": timestamp(),
-		"data":      gin.H{"jobId": accepted.ID.String(), "coalesced": accepted.Coalesced},
+	c.JSON(http.StatusOK, answer{
+		Success: true, Message: what + " triggered successfully", Timestamp: timestamp(),
+		Data: triggered{accepted.ID.String(), accepted.Coalesced},
 	})
 }
 
@@ -138,7 +142,7 @@ func (s *Server) control(c *gin.Context, done string, do func(context.Context, t
 		return
 	}
 	s.Log.Info(def.Title+" jobs "+done, "job", def.Name)
-	c.JSON(http.StatusOK, gin.H{"success": true, "message": def.Title + " jobs " + done})
+	c.JSON(http.StatusOK, answer{Success: true, Message: def.Title + " jobs " + done})
 }
 
 const (
@@ -149,6 +153,12 @@ const (
 type cleanupBody struct {
 	Job   string   `json:"job" allowed:"the name of a job type"`
 	Hours *float64 `json:"gracePeriodHours" allowed:"a number from 0 to 8760"`
+}
+
+// cleanedUp is how many runs of each outcome were removed.
+type cleanedUp struct {
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
 }
 
 func (s *Server) cleanup(c *gin.Context) {
@@ -177,9 +187,8 @@ func (s *Server) cleanup(c *gin.Context) {
 	}
 	grace := strconv.FormatFloat(math.Abs(hours), 'f', -1, 64) + "h" // JSON has a negative zero
 	s.Log.Info("Old jobs cleaned up", "job", def.Name, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
-	c.JSON(http.StatusOK, gin.H{
-		"success": true,
-		"message": "Old jobs cleaned up (grace period: " + grace + ")",
-		"data":    gin.H{"completed": removed.Completed, "failed": removed.Failed},
+	c.JSON(http.StatusOK, answer{
+		Success: true, Message: "Old jobs cleaned up (grace period: " + grace + ")",
+		Data: cleanedUp{removed.Completed, removed.Failed},
 	})
 }

@@ -147,9 +147,17 @@ func (s *Server) recoverPanic(c *gin.Context) {
 	c.Next()
 }
 
+// answer is the body of every answer but those of the health checks.
+type answer struct {
+	Success   bool   `json:"success"`
+	Message   string `json:"message,omitempty"`
+	Timestamp string `json:"timestamp,omitempty"`
+	Data      any    `json:"data,omitempty"`
+}
+
 // fail answers with an error, in the form of every error of this API.
 func fail(c *gin.Context, status int, message string) {
-	c.AbortWithStatusJSON(status, gin.H{"success": false, "message": message})
+	c.AbortWithStatusJSON(status, answer{Message: message})
 }
 
 // unavailable answers a request that failed in package jobs, which fails only when Redis does.
