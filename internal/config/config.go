@@ -88,7 +88,7 @@ func Load(registry *tasks.Registry) (Config, error) {
 		return Config{}, fmt.Errorf("reading .env: %w", withoutText(err))
 	}
 	l := newLoader(registry)
-	var wrong []error
+	wrong := l.readFiles(v)
 	for _, s := range l.settings {
 		if !s.fromDefinition {
 			v.SetDefault(s.Name, s.Default)
@@ -103,6 +103,30 @@ func Load(registry *tasks.Registry) (Config, error) {
 	}
 	wrong = append(wrong, l.finish(time.Now())...)
 	return l.config, errors.Join(wrong...)
+}
+
+// readFiles gives the settings whose value is in a file that value. Nothing has a default yet.
+func (l *loader) readFiles(v *viper.Viper) (wrong []error) {
+	for _, s := range l.settings {
+		path := strings.TrimSpace(v.GetString(s.Name))
+		if s.fileOf == "" || path == "" {
+			continue
+		}
+		if strings.TrimSpace(v.GetString(s.fileOf)) != "" {
+			wrong = append(wrong, fmt.Errorf("%s and %s are both set; set one of them", s.fileOf, s.Name))
+			continue
+		}
+		data, err := os.ReadFile(path)
+		value := strings.TrimSpace(string(data))
+		switch {
+		case err != nil:
+			wrong = append(wrong, fmt.Errorf("%s: %w", s.Name, err))
+		case value == "":
+			wrong = append(wrong, fmt.Errorf("%s: %s is empty", s.Name, path))
+		}
+		v.Set(s.fileOf, value)
+	}
+	return wrong
 }
 
 // LogValue shows the settings without secrets.

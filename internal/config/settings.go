@@ -24,6 +24,8 @@ type Setting struct {
 	Purpose string
 
 	secret bool
+	// fileOf is the setting whose value is in the file that this one names.
+	fileOf string
 	// fromDefinition says that Default is what a Definition says, or usually says, and is not to be set.
 	fromDefinition bool
 	set            func(value string) bool // false when the value is not allowed
@@ -71,9 +73,11 @@ func newLoader(registry *tasks.Registry) *loader {
 	l.add("REDIS_PORT", "6379", portRange, "Redis' port", number(&c.Redis.Port, 1, 65535))
 	l.add("REDIS_PASSWORD", "", "any text", "Redis' password", text(&c.Redis.Password))
 	l.settings[len(l.settings)-1].secret = true
+	l.addFile("REDIS_PASSWORD")
 	l.add("REDIS_DB", "0", "a whole number, 0 or more", "Redis' database", number(&c.Redis.DB, 0, 1<<30))
 	l.add("MONGODB_URI", "mongodb://127.0.0.1:27017", "a connection string, such as mongodb://host:27017 or mongodb+srv://host",
 		"MongoDB's connection string", uri(&c.MongoDB.URI))
+	l.addFile("MONGODB_URI")
 	l.add("MONGODB_DATABASE", "codex", "a database name of at most 63 bytes, without spaces and any of /\\.\"$",
 		"the database of the records", databaseName(&c.MongoDB.Database))
 	l.add("HOST", "127.0.0.1", "a host name or address", "the address that the API listens on", host(&c.HTTP.Host))
@@ -106,6 +110,13 @@ const (
 
 func (l *loader) add(name, value, allowed, purpose string, set func(string) bool) {
 	l.settings = append(l.settings, Setting{Name: name, Default: value, Allowed: allowed, Purpose: purpose, set: set})
+}
+
+// addFile adds the setting that names a file with the value of another one.
+func (l *loader) addFile(name string) {
+	var path string
+	l.add(name+"_FILE", "", "the path of a file", "a file whose content, without white space around it, is "+name+", in its place", text(&path))
+	l.settings[len(l.settings)-1].fileOf = name
 }
 
 // addRetryAndRetention adds the settings for all job types.
