@@ -106,3 +106,31 @@ func hostPrefix() string {
 	hostname, _ := os.Hostname() // without one, all processes are of the same host
 	return hostname + ":"
 }
+
+// RemoveDeadHistories removes what asynq's Schedulers that were killed have left: the history of each entry, which has no
+// expiry. It is the one thing of asynq's that is removed other than by asynq. A live Scheduler whose entries are not
+// shown yet loses a history of a few seconds.
+func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
+	entries, err := j.inspector.SchedulerEntries()
+	if err != nil {
+		return fmt.Errorf("listing scheduler entries: %w", err)
+	}
+	live := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		live[historyPrefix+e.ID] = true
+	}
+	keys := j.rdb.Scan(ctx, 0, historyPrefix+"*", 0).Iterator()
+	for keys.Next(ctx) {
+		if !live[keys.Val()] {
+			if err := j.rdb.Del(ctx, keys.Val()).Err(); err != nil {
+				return fmt.Errorf("removing %s: %w", keys.Val(), err)
+			}
+		}
+	}
+	if err := keys.Err(); err != nil {
+		return fmt.Errorf("looking for histories of dead schedulers: %w", err)
+	}
+	return nil
+}
+
+const historyPrefix = "asynq:scheduler_history:"

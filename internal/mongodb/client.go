@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -25,8 +24,6 @@ const (
 	// DefaultConnectTimeout is how long one connection may take. The monitor uses it as well, so that it also bounds how
 	// soon a server that stopped answering is noticed.
 	DefaultConnectTimeout = 5 * time.Second
-	// DefaultDatabase is the database of a connection string that names none, as for every MongoDB client.
-	DefaultDatabase = "test"
 
 	pingTimeout  = 5 * time.Second
 	closeTimeout = 5 * time.Second
@@ -34,8 +31,7 @@ const (
 
 // Client is a connection pool to one MongoDB deployment.
 type Client struct {
-	client   *mongo.Client
-	database string
+	client *mongo.Client
 }
 
 // Connect prepares a client for the deployment that uri names; connections are made when they are needed. What the
@@ -71,16 +67,11 @@ func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions
 	if err != nil {
 		return nil, fmt.Errorf("connecting to MongoDB: %w", err)
 	}
-	return &Client{client: client, database: databaseOf(uri)}, nil
+	return &Client{client: client}, nil
 }
 
-// Database returns the named database; "" means the one that the connection string names.
-func (c *Client) Database(name string) *mongo.Database {
-	if name == "" {
-		name = c.database
-	}
-	return c.client.Database(name)
-}
+// Database returns the named database.
+func (c *Client) Database(name string) *mongo.Database { return c.client.Database(name) }
 
 // Ping asks the deployment whether it can serve writes, for at most a few seconds.
 func (c *Client) Ping(ctx context.Context) error {
@@ -100,18 +91,6 @@ func (c *Client) Close() error {
 		return fmt.Errorf("disconnecting from MongoDB: %w", err)
 	}
 	return nil
-}
-
-// databaseOf returns the database in the path of a connection string. The driver reads it, but keeps it to itself.
-func databaseOf(uri string) string {
-	_, rest, _ := strings.Cut(uri, "://")
-	rest, _, _ = strings.Cut(rest, "?")
-	rest = rest[strings.LastIndex(rest, "@")+1:]
-	_, path, _ := strings.Cut(rest, "/")
-	if name, err := url.PathUnescape(path); err == nil && name != "" {
-		return name
-	}
-	return DefaultDatabase
 }
 
 // availability says whether a server could be reached when it was last heard of.

@@ -41,24 +41,6 @@ func (b *logBuffer) String() string {
 	return b.text.String()
 }
 
-func TestDatabaseOf(t *testing.T) {
-	t.Parallel()
-	for uri, want := range map[string]string{
-		"mongodb://localhost:27017":                        "test",
-		"mongodb://localhost:27017/":                       "test",
-		"mongodb://localhost:27017/codex":                  "codex",
-		"mongodb://localhost:27017/codex?replicaSet=rs0":   "codex",
-		"mongodb://localhost:27017/?authSource=admin":      "test",
-		"mongodb://u:p%2Fw@a:1,b:2,c:3/codex_v2?w=1":       "codex_v2",
-		"mongodb+srv://u:p@cluster0.example.net/codex%2d2": "codex-2",
-		"mongodb://%2Ftmp%2Fmongodb-27017.sock/codex":      "codex",
-	} {
-		if got := databaseOf(uri); got != want {
-			t.Errorf("%s: %q, want %q", uri, got, want)
-		}
-	}
-}
-
 func TestConnectHasDefaults(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
@@ -71,9 +53,6 @@ func TestConnectHasDefaults(t *testing.T) {
 	}
 	if *got.AppName != "codex-jobs" || *got.ServerSelectionTimeout != 5*time.Second || *got.ConnectTimeout != 5*time.Second || got.WriteConcern.W != "majority" {
 		t.Errorf("the defaults are %q, %s, %s, %v", *got.AppName, *got.ServerSelectionTimeout, *got.ConnectTimeout, got.WriteConcern)
-	}
-	if name := client.Database("").Name(); name != "codex" {
-		t.Errorf("the database is %q", name)
 	}
 	if name := client.Database("other").Name(); name != "other" {
 		t.Errorf("the database is %q", name)

@@ -93,6 +93,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	if err := scheduler.Start(); err != nil {
 		return fmt.Errorf("starting asynq's scheduler: %w", err)
 	}
+	if err := s.jobs.RemoveDeadHistories(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("Could not remove what dead schedulers have left", "error", err) // the next one that starts will
+	}
 	var loops sync.WaitGroup
 	for _, e := range s.entries {
 		loops.Go(func() { s.watch(ctx, scheduler, e) })

@@ -338,6 +338,30 @@ func TestNothingIsLeftAfterTicks(t *testing.T) {
 	}
 }
 
+// A scheduler that is killed cannot take its history along: the next one that starts does.
+func TestHistoryOfADeadScheduler(t *testing.T) {
+	t.Parallel()
+	b := setup(t, userSyncEvery(time.Minute))
+	b.start(t, b.options.Addr)
+	var live []*asynq.SchedulerEntry
+	eventually(t, "a live entry", func() bool {
+		var err error
+		live, err = b.inspector.SchedulerEntries()
+		return err == nil && len(live) == 1
+	})
+	kept, dead := "asynq:scheduler_history:"+live[0].ID, "asynq:scheduler_history:dead"
+	for _, key := range []string{kept, dead} {
+		if err := b.rdb.ZAdd(t.Context(), key, redis.Z{Member: "x"}).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.start(t, b.options.Addr)
+	eventually(t, "the dead one's history is gone", func() bool { return b.rdb.Exists(t.Context(), dead).Val() == 0 })
+	if b.rdb.Exists(t.Context(), kept).Val() != 1 {
+		t.Error("a live scheduler's history is gone, too")
+	}
+}
+
 func TestTicksWithoutRedis(t *testing.T) {
 	t.Parallel()
 	const interval = 2 * time.Second
