@@ -11,6 +11,8 @@ GOLANGCI_LINT := bin/golangci-lint-v2.15.0
 DEVSTACK_FLAGS ?=
 # Given to go test, such as -run TestTrigger.
 TEST_FLAGS ?=
+# The race detector needs cgo, and so a C compiler.
+RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null && echo -race)
 
 .PHONY: help run test check lint build devstack clean
 
@@ -18,14 +20,21 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build devstack ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
-	@exec bin/devstack -- bin/demo -bin bin
+	@exec env -u REDIS_HOST -u REDIS_PORT -u REDIS_PASSWORD -u REDIS_PASSWORD_FILE -u REDIS_DB \
+		-u MONGODB_URI -u MONGODB_URI_FILE -u MONGODB_DATABASE bin/devstack -- bin/demo -bin bin
 
 test: devstack ## run the quick tests, against throwaway servers or those that the environment names
-	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test -race $(TEST_FLAGS) ./...
-	cd devstack && $(GO) test -race $(TEST_FLAGS) ./...
+	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
+	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
+	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 
-check: devstack ## run the slow tests: what becomes of a run whose worker is killed
-	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test -race -tags slow -run Slow $(TEST_FLAGS) ./e2e
+check: devstack ## run the slow tests: a worker that is killed, and the Compose file on a Docker engine
+	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
+	@if [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1; then \
+		$(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; \
+	else \
+		echo 'compose: LEFT OUT, no Docker engine answers'; \
+	fi
 
 lint: $(GOLANGCI_LINT) ## look for mistakes and departures from style
 	$(GOLANGCI_LINT) run

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"syscall"
 	"time"
@@ -41,8 +42,13 @@ func newGroup(c *console, environ []string, size int) *group {
 // start starts the program at path under a name.
 func (g *group) start(name, path string) error {
 	m := member{name: name, stream: g.console.stream(name, len(g.members))}
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", name, err)
+	}
 	cmd := exec.Command(path)
 	cmd.Env = g.environ
+	cmd.Dir = filepath.Dir(path)                // where no .env is: the demo is not for settings that are meant for something else
 	cmd.Stdout, cmd.Stderr = m.stream, m.stream // one pipe for both, which keeps their order
 	cmd.WaitDelay = outputGrace
 	// Out of reach of the terminal's Ctrl-C: a process that had two signals might think that it is to hurry.

@@ -140,8 +140,9 @@ const welcome = `
 
     curl -X POST %[1]s/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'
     curl %[1]s/jobs/status
-    curl -X POST %[1]s/jobs/pause
+    curl -X POST %[1]s/jobs/pause     (and %[1]s/jobs/resume)
 
+  Users are synchronised every 15 seconds here. The embedded MongoDB is slow: 2,000 take it some seconds.
   Ctrl-C ends all of it.
 
 `

@@ -70,7 +70,7 @@ func usage(out io.Writer, name, summary string, registry *tasks.Registry) {
 		"  %s            run\n"+
 		"  %s --healthy  exit with 0 if the one that runs on this host, with these settings, is healthy\n"+
 		"  %s --version  print the version\n\n"+
-		"Settings are environment variables, or lines of a file .env in the working directory:\n\n", name, summary, name, name, name)
+		"Settings are environment variables, or lines of a file .env in the working directory. All programs read the same:\n\n", name, summary, name, name, name)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range Settings(registry) {
 		value := s.Default

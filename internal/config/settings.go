@@ -84,8 +84,8 @@ func newLoader(registry *tasks.Registry) *loader {
 	l.add("PORT", "4000", portRange, "the port that the API listens on", number(&c.HTTP.Port, 1, 65535))
 	l.add("DASHBOARD_READ_ONLY", "true", "true or false", "keeps the dashboard from changing anything",
 		boolean(&c.HTTP.DashboardReadOnly))
-	l.add("LOG_LEVEL", "info", "debug, info, warn or error", "the least level that is logged", level(&c.Log.Level))
-	l.add("LOG_FORMAT", "json", "json or text", "how a line of the log is written", oneOf(&c.Log.Format, "json", "text"))
+	l.add("LOG_LEVEL", "info", "debug, info, warn or error", "the least level that is logged: debug, info, warn or error", level(&c.Log.Level))
+	l.add("LOG_FORMAT", "json", "json or text", "how a line of the log is written: json or text", oneOf(&c.Log.Format, "json", "text"))
 	l.add("WORKER_CONCURRENCY", "3", "a whole number from 1 to 1000",
 		"how many runs, each of another job type, one worker works on at the same time", number(&c.Worker.Concurrency, 1, 1000))
 	l.add("SYNC_BATCH_SIZE", "100", "a whole number from 1 to 10000",
@@ -115,7 +115,7 @@ func (l *loader) add(name, value, allowed, purpose string, set func(string) bool
 // addFile adds the setting that names a file with the value of another one.
 func (l *loader) addFile(name string) {
 	var path string
-	l.add(name+"_FILE", "", "the path of a file", "a file whose content, without white space around it, is "+name+", in its place", text(&path))
+	l.add(name+"_FILE", "", "the path of a file", "a file that holds the value, instead of "+name, text(&path))
 	l.settings[len(l.settings)-1].fileOf = name
 }
 
@@ -126,7 +126,7 @@ func (l *loader) addRetryAndRetention() {
 	}
 	overrides(l, "", Setting{
 		Name: "JOB_ATTEMPTS", Default: strconv.Itoa(tasks.DefaultAttempts), Allowed: "a whole number from 1 to 10000",
-		Purpose: "how often a run is tried before it has failed",
+		Purpose: "how often a run is tried before it has failed, unless its definition says otherwise",
 	}, whole(1), func(d *tasks.Definition, n int) { d.Attempts = n })
 	overrides(l, "", Setting{
 		Name: "JOB_BACKOFF", Default: tasks.DefaultBackoff.String(), Allowed: secondOrMore,
@@ -152,6 +152,9 @@ func (l *loader) addRetryAndRetention() {
 
 // addJob adds the settings that a job type's Definition brings along.
 func (l *loader) addJob(def tasks.Definition) {
+	if _, err := def.ScheduledPayload(); err != nil {
+		return // it can only be triggered
+	}
 	prefix := strings.ToUpper(strings.ReplaceAll(def.Name, "-", "_"))
 	every := ""
 	if def.Schedule.Every > 0 {

@@ -15,6 +15,8 @@ const (
 	// overdueAfter is how long after its instant a tick counts as overdue: asynq's Scheduler, here or in another process,
 	// has had its time by then.
 	overdueAfter = time.Second
+	// notableLateness is from when on the log calls a tick overdue.
+	notableLateness = 3 * time.Second
 )
 
 // watch sees to the ticks that asynq's Scheduler leaves out: it forgets those for which Redis was away, and those at
@@ -70,11 +72,15 @@ func (s *Scheduler) catchUp(ctx context.Context, e *entry, first, slot time.Time
 		return err
 	}
 	log := s.log.With("job", e.def.Name, "tick", slot.Format(tasks.TimestampLayout), "late", time.Since(slot).Round(time.Millisecond).String())
+	what := "Tick"
+	if time.Since(slot) > notableLateness {
+		what = "Overdue tick"
+	}
 	switch {
 	case tick.ServedBy != "":
-		log.Info("Overdue tick served by a run that still waits", "jobId", tick.ServedBy)
+		log.Info(what+" served by a run that still waits", "jobId", tick.ServedBy)
 	case tick.Due:
-		log.Info("Overdue tick enqueued", "jobId", tasks.TickID(e.def.Name, slot).String())
+		log.Info(what+" enqueued", "jobId", tasks.TickID(e.def.Name, slot).String())
 	}
 	return nil
 }

@@ -71,6 +71,7 @@ type execution struct {
 	checkpoint Checkpoint
 	failure    error // of the first record that failed
 	exhausted  bool  // set by the reader when there are no more records
+	unsaved    bool  // the last checkpoint could not be saved, and the log says so
 
 	batches  chan *batch   // read, to be written
 	written  chan *batch   // written, in any order
@@ -310,9 +311,10 @@ func (e *execution) current() Checkpoint {
 
 func (e *execution) save(ctx context.Context, c Checkpoint) error {
 	err := e.Save(ctx, c)
-	if err != nil && ctx.Err() == nil {
-		e.Log.Warn("Could not save the run's checkpoint", "error", err)
+	if err != nil && ctx.Err() == nil && !e.unsaved {
+		e.Log.Warn("Could not save the run's checkpoint, trying again", "error", err)
 	}
+	e.unsaved = err != nil
 	return err
 }
 

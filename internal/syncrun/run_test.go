@@ -588,7 +588,7 @@ func TestSavingFails(t *testing.T) {
 		if result := b.do(t); result.Processed != 400 || result.Updated != 400 {
 			t.Errorf("the result is %+v", result)
 		}
-		if len(b.log.lines("Could not save the run's checkpoint")) == 0 {
+		if len(b.log.lines("Could not save the run's checkpoint, trying again")) == 0 {
 			t.Error("nobody logged it")
 		}
 	})

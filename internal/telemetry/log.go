@@ -6,6 +6,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
+	"sync"
+	"time"
 )
 
 // NewLogger returns a logger that writes lines of the format, "json" or "text", from the level upwards.
@@ -37,11 +40,17 @@ func (l *RedisLogger) Printf(ctx context.Context, format string, v ...any) {
 // debugs asynq: servers come and go with every lease, and what becomes of a run is logged where it is decided.
 type AsynqLogger struct {
 	log *slog.Logger
+
+	mu     sync.Mutex
+	logged map[string]time.Time // by what a message begins with
 }
+
+// quietTime is how long an error of the same kind is not logged again: while Redis is away asynq has several a second.
+const quietTime = time.Minute
 
 // NewAsynqLogger returns an asynq.Logger that writes to log.
 func NewAsynqLogger(log *slog.Logger) *AsynqLogger {
-	return &AsynqLogger{log.With("component", "asynq")}
+	return &AsynqLogger{log: log.With("component", "asynq"), logged: make(map[string]time.Time)}
 }
 
 // Debug logs at debug.
@@ -53,8 +62,22 @@ func (l *AsynqLogger) Info(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 // Warn logs at debug.
 func (l *AsynqLogger) Warn(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 
-// Error logs at warn: asynq tries again.
-func (l *AsynqLogger) Error(args ...any) { l.log.Warn(fmt.Sprint(args...)) }
+// Error logs at warn, as asynq tries again, and at debug what repeats within a minute.
+func (l *AsynqLogger) Error(args ...any) {
+	message := fmt.Sprint(args...)
+	kind, _, _ := strings.Cut(message, ":")
+	l.mu.Lock()
+	repeated := time.Since(l.logged[kind]) < quietTime
+	if !repeated {
+		l.logged[kind] = time.Now()
+	}
+	l.mu.Unlock()
+	if repeated {
+		l.log.Debug(message)
+		return
+	}
+	l.log.Warn(message)
+}
 
 // Fatal logs at error and ends the process, as asynq expects.
 func (l *AsynqLogger) Fatal(args ...any) {

@@ -62,7 +62,8 @@ type Definition struct {
 	Backoff time.Duration
 	// BackoffFactor multiplies the wait with each further retry; at least 1.
 	BackoffFactor float64
-	// KeepCompleted and KeepFailed are how many runs of each outcome are kept, the newest; 0 keeps none.
+	// KeepCompleted and KeepFailed are how many runs of each outcome are kept, the newest. In a Definition 0 is the
+	// default; only the settings can make it none.
 	KeepCompleted, KeepFailed int
 	// MaxDuration is how long a run may take, from its first start and over all its attempts.
 	MaxDuration time.Duration
