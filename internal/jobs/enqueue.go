@@ -24,7 +24,7 @@ import (
 const (
 	// claimTimeout is after how long a claim whose task is not in the queue is given up: well above the time that
 	// enqueueing may take.
-	claimTimeout = 10 * time.Second
+	claimTimeout = 30 * time.Second
 	// claimTries bounds how often a claim is tried again because the run that held it began in between.
 	claimTries = 10
 )

@@ -52,13 +52,15 @@ func (j *Jobs) Register(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("listing queues: %w", err)
 	}
+	// A client of its own, as each remembers what it has registered, even when Redis has lost it since.
+	client := asynq.NewClientFromRedisClient(j.rdb)
 	for _, name := range j.registry.Names() {
 		if slices.Contains(queues, name) {
 			continue
 		}
 		// A queue comes to be with its first task, and stays: so enqueue one for the far future, and delete it.
 		placeholder := asynq.NewTask(name, nil, asynq.Queue(name), asynq.ProcessIn(24*365*time.Hour))
-		info, err := j.client.EnqueueContext(ctx, placeholder)
+		info, err := client.EnqueueContext(ctx, placeholder)
 		if err != nil {
 			return fmt.Errorf("registering queue %s: %w", name, err)
 		}

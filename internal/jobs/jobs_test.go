@@ -257,7 +257,7 @@ func TestRunState(t *testing.T) {
 	id := tasks.TriggerID(b.def.Name, time.Now())
 	open := func() *jobs.RunState {
 		t.Helper()
-		state, err := b.OpenRun(ctx, id)
+		state, err := b.OpenRun(ctx, id, jobs.NewOwner())
 		if err != nil {
 			t.Fatal(err)
 		}

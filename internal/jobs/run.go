@@ -23,7 +23,9 @@ var ErrSuperseded = errors.New("the run was taken over by another worker")
 // KEYS: run. ARGV: owner, now, TTL in seconds. Returns {former owner, recoveries, started, checkpoint, progress}.
 var openScript = redis.NewScript(`
 local owner = redis.call("HGET", KEYS[1], "owner") or ""
-if owner ~= "" then
+if owner == ARGV[1] then
+	owner = "" -- asked again, because the answer was lost
+elseif owner ~= "" then
 	redis.call("HINCRBY", KEYS[1], "recoveries", 1)
 end
 redis.call("HSETNX", KEYS[1], "started", ARGV[2])
@@ -43,12 +45,14 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
 `)
 
-// KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
+// KEYS: run. ARGV: owner. Returns 0 when the owner is another one. What is gone was closed before, and the answer lost.
 var closeScript = redis.NewScript(`
-if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+local owner = redis.call("HGET", KEYS[1], "owner")
+if owner and owner ~= ARGV[1] then
 	return 0
 end
-return redis.call("DEL", KEYS[1])
+redis.call("DEL", KEYS[1])
+return 1
 `)
 
 // RunState is what is remembered of a run from one attempt to the next: where it got to, and whose it is. Only the
@@ -67,9 +71,13 @@ type RunState struct {
 	key, owner string
 }
 
-// OpenRun makes the caller the owner of the run's state, which is made if there is none.
-func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID) (*RunState, error) {
-	s := &RunState{rdb: j.rdb, key: runKey(id.Job, id.String()), owner: rand.Text()}
+// NewOwner returns a name for an attempt as the owner of its run's state.
+func NewOwner() string { return rand.Text() }
+
+// OpenRun makes the caller the owner of the run's state, which is made if there is none. Doing it twice as the same
+// owner is doing it once.
+func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunState, error) {
+	s := &RunState{rdb: j.rdb, key: runKey(id.Job, id.String()), owner: owner}
 	reply, err := openScript.Run(ctx, j.rdb, []string{s.key}, s.owner, millis(time.Now()), int(runTTL.Seconds())).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening the state of %s: %w", id, err)

@@ -42,6 +42,7 @@ const (
 	orphanInterval = 2 * time.Second
 	// settleTimeout bounds the wait for asynq to record how a run has ended.
 	settleTimeout = 3 * time.Second
+	settlePoll    = 5 * time.Millisecond
 )
 
 // The reasons for which a run is stopped, which cost it no attempt.
@@ -131,6 +132,11 @@ func (c *consumer) consume(ctx context.Context, lease *jobs.Lease) (handOver boo
 		return true
 	}
 	c.log.Debug("Consuming")
+	var kept, drained = make(chan struct{}), make(chan struct{})
+	c.w.keepers.Go(func() {
+		defer close(kept)
+		c.keep(ctx, s, drained)
+	})
 	reason := errShutdown
 	handOver, err := c.watch(ctx, lease, s)
 	if err != nil {
@@ -138,7 +144,8 @@ func (c *consumer) consume(ctx context.Context, lease *jobs.Lease) (handOver boo
 		c.log.Warn("Lost the lease", "error", err)
 	}
 	s.stop(reason)
-	c.settleAll(s)
+	close(drained)
+	within(settleTimeout, kept)
 	server.Shutdown()
 	s.release()
 	if !errors.Is(reason, errLeaseLost) {
@@ -151,53 +158,74 @@ func (c *consumer) consume(ctx context.Context, lease *jobs.Lease) (handOver boo
 	return handOver
 }
 
-// watch keeps the lease and trims what has ended. It returns when ctx ends, when another worker should have the lease
-// (true), or with errLeaseLost.
+// watch keeps the lease. It returns when ctx ends, when another worker should have the lease (true), or with
+// errLeaseLost. Nothing in it may take long: the lease must not be believed in for longer than Redis keeps it.
 func (c *consumer) watch(ctx context.Context, lease *jobs.Lease, s *session) (handOver bool, err error) {
 	renew := time.NewTicker(renewInterval)
 	defer renew.Stop()
-	trim := time.NewTicker(trimInterval)
-	defer trim.Stop()
-	orphans := time.NewTicker(orphanInterval)
-	defer orphans.Stop()
-	var orphaned time.Time // when a run was seen that its worker has left behind
 	for {
+		if !time.Now().Before(lease.Until()) {
+			return false, errLeaseLost
+		}
 		free, changed := c.w.slots.watch()
 		if free == 0 && !s.busy.Load() {
 			return true, nil
 		}
-		// Only Redis can tell the others that the lease is free again, and only we know when it certainly is.
 		expired := time.NewTimer(time.Until(lease.Until()))
 		select {
 		case <-ctx.Done():
 			expired.Stop()
 			return false, nil
 		case <-expired.C:
-			return false, errLeaseLost
 		case <-renew.C:
 			if err := c.renew(ctx, lease); errors.Is(err, jobs.ErrLeaseLost) {
 				expired.Stop()
 				return false, errLeaseLost
 			}
+		case <-s.yield:
+			expired.Stop()
+			return true, nil
+		case <-changed:
+		}
+		expired.Stop()
+	}
+}
+
+// keep does what is to be done beside the runs of a session, and may take its time when Redis is slow: it waits for
+// asynq to record how a run has ended, trims what has ended, and looks for runs whose worker died. It ends when drained
+// is closed.
+func (c *consumer) keep(ctx context.Context, s *session, drained <-chan struct{}) {
+	trim := time.NewTicker(trimInterval)
+	defer trim.Stop()
+	orphans := time.NewTicker(orphanInterval)
+	defer orphans.Stop()
+	var orphaned time.Time // when a run was seen that its worker has left behind
+	for {
+		select {
 		case id := <-s.ended:
-			c.settle(ctx, id)
+			c.settle(id)
 			c.trim(ctx)
 			if !s.busy.Load() && c.w.othersLive(ctx) { // when the next run has begun already, after that
-				expired.Stop()
-				return true, nil
+				s.end()
 			}
 		case <-trim.C:
 			c.trim(ctx)
 		case <-orphans.C:
 			orphaned = c.lookForOrphans(orphaned)
 			if !orphaned.IsZero() && time.Since(orphaned) > orphanGrace && !s.busy.Load() {
-				expired.Stop()
 				c.log.Debug("Starting anew to recover a run from a dead worker")
-				return true, nil
+				s.end()
 			}
-		case <-changed:
+		case <-drained:
+			for { // what ended when nobody looked any more
+				select {
+				case id := <-s.ended:
+					c.settle(id)
+				default:
+					return
+				}
+			}
 		}
-		expired.Stop()
 	}
 }
 
@@ -233,25 +261,9 @@ func (c *consumer) lookForOrphans(since time.Time) time.Time {
 
 // settle waits until asynq has recorded how a run has ended. It must have before its Server is shut down, which would
 // push the run back to the queue otherwise.
-func (c *consumer) settle(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(ctx, settleTimeout)
-	defer cancel()
-	for ctx.Err() == nil {
-		active, err := c.w.jobs.IsActive(c.def, id)
-		if err == nil && !active {
-			return
-		}
-		pause(ctx, 5*time.Millisecond, nil)
-	}
-}
-
-// settleAll waits for the runs that ended when nobody watched any more.
-func (c *consumer) settleAll(s *session) {
-	for {
-		select {
-		case id := <-s.ended:
-			c.settle(context.Background(), id)
-		default:
+func (c *consumer) settle(id string) {
+	for deadline := time.Now().Add(settleTimeout); time.Now().Before(deadline); time.Sleep(settlePoll) {
+		if active, err := c.w.jobs.IsActive(c.def, id); err == nil && !active {
 			return
 		}
 	}

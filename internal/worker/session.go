@@ -37,7 +37,8 @@ type session struct {
 	log *slog.Logger
 
 	busy     atomic.Bool
-	ended    chan string // the IDs of runs whose end asynq is about to record
+	ended    chan string   // the IDs of runs whose end asynq is about to record
+	yield    chan struct{} // has a value when the session had better end, for another one to go on
 	stopping chan struct{}
 	released chan struct{}
 	working  context.Context // ends when runs are abandoned
@@ -54,7 +55,8 @@ const endedBuffer = 64
 func newSession(c *consumer) *session {
 	s := &session{
 		c: c, log: c.log,
-		ended: make(chan string, endedBuffer), stopping: make(chan struct{}), released: make(chan struct{}),
+		ended: make(chan string, endedBuffer), yield: make(chan struct{}, 1),
+		stopping: make(chan struct{}), released: make(chan struct{}),
 		running: make(map[string]chan struct{}),
 	}
 	s.working, s.abandon = context.WithCancelCause(context.Background())
@@ -117,6 +119,11 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	id, _ := asynq.GetTaskID(ctx)
 	over := make(chan struct{})
 	s.mu.Lock()
+	if closed(s.stopping) { // asynq has taken it out of the queue a moment too late
+		s.mu.Unlock()
+		s.awaitRelease(ctx)
+		return errGivenBack
+	}
 	s.running[id] = over
 	s.mu.Unlock()
 
@@ -131,12 +138,36 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	s.mu.Unlock()
 	close(over)
 	if givenBack {
-		select {
-		case <-s.released:
-		case <-ctx.Done(): // asynq is done with it: its own lease expired, or it was cancelled
-		}
+		s.end()
+		s.awaitRelease(ctx)
 	}
 	return err
+}
+
+// end asks the consumer to end the session.
+func (s *session) end() {
+	select {
+	case s.yield <- struct{}{}:
+	default: // it has been asked
+	}
+}
+
+// awaitRelease waits until asynq has pushed the run back to the queue, or is done with it because its own lease of the
+// task expired or the task was cancelled.
+func (s *session) awaitRelease(ctx context.Context) {
+	select {
+	case <-s.released:
+	case <-ctx.Done():
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
+	}
 }
 
 // errGivenBack says that the run is to be pushed back to the queue.
@@ -167,8 +198,8 @@ func (s *session) attempt(taskCtx context.Context, taskID string, task *asynq.Ta
 	if err != nil {
 		return s.refuse(log, fmt.Errorf("invalid payload: %w", err))
 	}
-	if !s.c.w.slots.take(s.stopping) {
-		return errGivenBack
+	if !s.c.w.slots.take() {
+		return errGivenBack // another worker may have a slot; if none has, it is taken again when there is one here
 	}
 	defer s.c.w.slots.put()
 
@@ -178,9 +209,10 @@ func (s *session) attempt(taskCtx context.Context, taskID string, task *asynq.Ta
 	defer context.AfterFunc(s.working, func() { cancel(context.Cause(s.working)) })()
 
 	var state *jobs.RunState
+	owner := jobs.NewOwner()
 	err = s.insist(ctx, log, func(ctx context.Context) (err error) {
 		if err = s.c.w.jobs.Begin(ctx, id, payload.Kind()); err == nil {
-			state, err = s.c.w.jobs.OpenRun(ctx, id)
+			state, err = s.c.w.jobs.OpenRun(ctx, id, owner)
 		}
 		return err
 	})
@@ -263,8 +295,11 @@ func (s *session) complete(ctx context.Context, log *slog.Logger, state *jobs.Ru
 		if _, err := task.ResultWriter().Write(data); err != nil {
 			return fmt.Errorf("writing the result: %w", err)
 		}
-		return state.Close(ctx)
+		return nil
 	})
+	if err == nil {
+		err = s.insist(ctx, log, state.Close)
+	}
 	if err != nil {
 		return errGivenBack // the next attempt finds little or nothing left to do
 	}

@@ -18,23 +18,15 @@ func (s *slots) watch() (free int, changed <-chan struct{}) {
 	return s.free, s.changed
 }
 
-// take takes a slot, waiting for one until stop is closed; it reports whether it got one.
-func (s *slots) take(stop <-chan struct{}) bool {
-	for {
-		s.mu.Lock()
-		if s.free > 0 {
-			s.add(-1)
-			s.mu.Unlock()
-			return true
-		}
-		changed := s.changed
-		s.mu.Unlock()
-		select {
-		case <-changed:
-		case <-stop:
-			return false
-		}
+// take takes a slot if one is free, and reports whether it did.
+func (s *slots) take() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.free == 0 {
+		return false
 	}
+	s.add(-1)
+	return true
 }
 
 func (s *slots) put() {

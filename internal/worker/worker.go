@@ -28,6 +28,7 @@ type Worker struct {
 	processors map[string]Processor
 	options    Options
 	slots      *slots
+	keepers    sync.WaitGroup // of the consumers' sessions
 	log        *slog.Logger
 }
 
@@ -60,6 +61,7 @@ func (w *Worker) Run(ctx context.Context) {
 	all.Go(func() { w.announceReleases(ctx, consumers) })
 	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
 	all.Wait()
+	w.keepers.Wait()
 }
 
 // announceReleases wakes the consumer of each job type whose lease another worker has released.

@@ -429,7 +429,7 @@ func TestRecoveredRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range test.crashes { // workers that took the run and died
-				state, err := b.OpenRun(t.Context(), run)
+				state, err := b.OpenRun(t.Context(), run, jobs.NewOwner())
 				if err != nil {
 					t.Fatal(err)
 				}
