@@ -297,6 +297,28 @@ func TestRunState(t *testing.T) {
 	}
 }
 
+// An answer that is lost makes go-redis, or the caller, ask again: that must change nothing.
+func TestRunStateAskedTwice(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id, owner := tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner()
+	for range 10 {
+		state, err := b.OpenRun(ctx, id, owner)
+		if err != nil || state.Recovered || state.Recoveries != 0 {
+			t.Fatalf("opened as %+v, %v; want nothing recovered", state, err)
+		}
+	}
+	state, err := b.OpenRun(ctx, id, owner)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := state.Close(ctx); err != nil {
+			t.Fatalf("closing: %v", err)
+		}
+	}
+}
+
 func TestLease(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)

@@ -534,6 +534,70 @@ func TestConcurrencyOne(t *testing.T) {
 	}
 }
 
+// With one slot each, two workers take the runs of two job types that come at once: neither waits where the slot is taken.
+func TestSlotsElsewhere(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	for range 20 {
+		started, proceed := make(chan string, 2), make(chan struct{})
+		processor := func(_ context.Context, run *worker.Run) (any, error) {
+			started <- run.ID.String()
+			<-proceed
+			return nil, nil
+		}
+		var stops []func()
+		for range 2 {
+			stops = append(stops, b.start(t, worker.Options{Concurrency: 1}, processor))
+		}
+		ids := []string{b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "issue-sync", tasks.SyncFull)}
+		for range ids {
+			receive(t, "both runs to start", started)
+		}
+		close(proceed)
+		for _, id := range ids {
+			if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 0 {
+				t.Errorf("%s was tried again %d times", id, info.Retried)
+			}
+		}
+		for _, stop := range stops {
+			stop()
+		}
+	}
+}
+
+// A worker whose Redis hangs stops its run before another worker may have the lease.
+func TestHangingRedis(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	proxy := redistest.NewProxy(t, b.options.Addr)
+	direct := b.options.Addr
+	b.options.Addr = proxy.Addr
+	started, ended := make(chan struct{}, 1), make(chan time.Time, 1)
+	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Run) (any, error) {
+		started <- struct{}{}
+		<-ctx.Done()
+		ended <- time.Now()
+		return nil, ctx.Err()
+	})
+	b.options.Addr = direct
+	b.trigger(t, "user-sync", tasks.SyncFull)
+	receive(t, "the run", started)
+	next := make(chan time.Time, 1)
+	b.trigger(t, "user-sync", tasks.SyncIncremental)
+	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+		select {
+		case next <- time.Now():
+		default:
+		}
+		return nil, nil
+	})
+	proxy.Freeze()
+	defer proxy.Thaw()
+	if other := receive(t, "another worker to have the next run", next); receive(t, "the first run to end", ended).After(other) {
+		t.Error("two runs of a job type were active")
+	}
+}
+
 func TestPausedRunsWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
