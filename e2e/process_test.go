@@ -37,7 +37,8 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(binDir) }()
-	build := exec.Command("go", "build", "-race", "-o", binDir+string(filepath.Separator), "./cmd/...")
+	arguments := append([]string{"build", "-o", binDir + string(filepath.Separator)}, raceFlags...)
+	build := exec.Command("go", append(arguments, "./cmd/...")...)
 	build.Dir = ".."
 	if out, err := build.CombinedOutput(); err != nil {
 		fmt.Fprintf(os.Stderr, "building the binaries: %v\n%s", err, out)

@@ -68,10 +68,17 @@ func Acquire(user string) (o jobs.RedisOptions, release func() error, err error)
 				return o, nil, errors.Join(fmt.Errorf("locking a Redis database: %w", err), locks.Close())
 			}
 			o.DB = db
-			release = func() error { return errors.Join(flush(o), locks.Del(ctx, lock).Err(), locks.Close()) }
-			if err := flush(o); err != nil {
-				return o, nil, errors.Join(err, release())
+			empty, err := isEmpty(o)
+			if err != nil {
+				return o, nil, errors.Join(err, locks.Del(ctx, lock).Err(), locks.Close())
 			}
+			if !empty { // somebody's data, which is not for a test to throw away
+				if err := locks.Del(ctx, lock).Err(); err != nil {
+					return o, nil, errors.Join(fmt.Errorf("unlocking a Redis database: %w", err), locks.Close())
+				}
+				continue
+			}
+			release = func() error { return errors.Join(flush(o), locks.Del(ctx, lock).Err(), locks.Close()) }
 			return o, release, nil
 		}
 	}
@@ -84,6 +91,16 @@ func Client(t testing.TB, o jobs.RedisOptions) *redis.Client {
 	rdb := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
+}
+
+func isEmpty(o jobs.RedisOptions) (bool, error) {
+	rdb := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
+	defer func() { _ = rdb.Close() }()
+	n, err := rdb.DBSize(context.Background()).Result()
+	if err != nil {
+		return false, fmt.Errorf("looking into a Redis database: %w", err)
+	}
+	return n == 0, nil
 }
 
 func flush(o jobs.RedisOptions) error {
