@@ -1,0 +1,356 @@
+//go:build compose
+
+package compose_test
+
+import (
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+const (
+	users = 2000
+	// imageLimit is what an image may have.
+	imageLimit = 25 << 20
+)
+
+// The life of a deployment, with the commands of docs/deploying.md: each step finds what the one before has left.
+func TestCompose(t *testing.T) {
+	s := newSystem(t)
+	id := strings.TrimPrefix(s.env["VERSION"], "test-1-")
+	for _, step := range []struct {
+		name string
+		do   func(*testing.T, *system)
+	}{
+		{"build", func(t *testing.T, s *system) {
+			s.setVersion("test-2", id)
+			s.run(t, "build")
+			s.setVersion("test-1", id)
+			s.run(t, "build")
+			checkImages(t, s)
+		}},
+		{"up", up},
+		{"runs on every worker", runs},
+		{"scale up and down", scale},
+		{"kill -9 of a worker and a scheduler", kill},
+		{"restart of Redis", restartRedis},
+		{"upgrade", func(t *testing.T, s *system) {
+			s.setVersion("test-2", id)
+			upgrade(t, s)
+		}},
+		{"scale down to one", scaleDown},
+		{"back up, remove and restore", restore},
+		{"roll back", func(t *testing.T, s *system) {
+			s.setVersion("test-1", id)
+			rollBack(t, s)
+		}},
+		{"remove", remove},
+	} {
+		started := time.Now()
+		ok := t.Run(step.name, func(t *testing.T) { step.do(t, s) })
+		t.Logf("%s took %.0f s", step.name, time.Since(started).Seconds())
+		if !ok {
+			t.FailNow()
+		}
+	}
+	for name, b := range blocks(t) {
+		if b.language == "sh" && !s.ran[name] {
+			t.Logf("NOT RUN, because mongodump is not in this MONGO_IMAGE: %s", name)
+			if !strings.HasSuffix(name, "-mongo") {
+				t.Errorf("the commands %s were not run", name)
+			}
+		}
+	}
+}
+
+func checkImages(t *testing.T, s *system) {
+	for _, name := range deployables {
+		size, err := strconv.Atoi(s.inspect(t, "codex-jobs-"+name+":"+s.env["VERSION"], "{{.Size}}"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("the image of %s has %.1f MiB", name, float64(size)/(1<<20))
+		if size >= imageLimit {
+			t.Errorf("the image of %s has %d bytes, want less than %d", name, size, imageLimit)
+		}
+	}
+}
+
+// up starts everything with three workers, and adds the users.
+func up(t *testing.T, s *system) {
+	started := time.Now()
+	s.run(t, "up")
+	s.waitUntilHealthy(t, patience, 3)
+	t.Logf("%.1f s from nothing to healthy", time.Since(started).Seconds())
+	s.since = time.Now()
+	s.run(t, "look")
+	insert(t, s.collection, messyUsers(users))
+	s.before = snapshot(t, s.collection)
+	if len(s.before) != users {
+		t.Fatalf("%d users, want %d", len(s.before), users)
+	}
+}
+
+// runs waits for a scheduled run over all users, triggers one, and goes on until every worker has had one.
+func runs(t *testing.T, s *system) {
+	s.log.wait(t, 1, runCompleted, attrs{"syncType": "incremental", "usersUpdated": float64(users)})
+	s.wantUpdated(t, patience, s.trigger(t, full))
+	started := time.Now()
+	id, _ := s.startLong(t)
+	s.wantUpdated(t, patience, id)
+	t.Logf("a long run takes %.1f s", time.Since(started).Seconds())
+	within(t, 2*patience, "a run on every worker", func() bool {
+		for _, worker := range s.containers(t, "worker") {
+			if s.log.of(worker, runCompleted) == 0 {
+				s.wantUpdated(t, patience, s.trigger(t, full))
+				return false
+			}
+		}
+		return true
+	})
+	s.wantNothingLost(t)
+}
+
+// scale adds workers while long runs follow each other, and takes all but one away in a run.
+func scale(t *testing.T, s *system) {
+	s.startLong(t)
+	stop := s.keepTriggering(t)
+	s.run(t, "scale-up")
+	s.waitUntilHealthy(t, healthLimit, 5)
+	stop()
+	s.wantNothingLost(t)
+	scaleDown(t, s)
+	s.run(t, "up") // three again
+	s.waitUntilHealthy(t, healthLimit, 3)
+}
+
+// scaleDown leaves one worker, and takes away the one that works on a run.
+func scaleDown(t *testing.T, s *system) {
+	workers := s.containers(t, "worker")
+	first := slices.MinFunc(workers, func(a, b string) int { return s.number(t, a) - s.number(t, b) })
+	id, worker := s.startLong(t)
+	for worker == first { // which stays
+		s.wantUpdated(t, patience, id)
+		id, worker = s.startLong(t)
+	}
+	s.run(t, "scale-down")
+	s.waitUntilHealthy(t, healthLimit, 1)
+	s.wantGivenBack(t, id, worker)
+	s.wantUpdated(t, patience, id)
+	if left := s.containers(t, "worker"); len(left) != 1 || left[0] != first {
+		t.Errorf("%q are left, want %q", left, first)
+	}
+	s.wantStopped(t, slices.DeleteFunc(workers, func(worker string) bool { return worker == first }))
+	s.wantNothingLost(t)
+}
+
+// number is Compose's, which removes those with the highest first.
+func (s *system) number(t *testing.T, container string) int {
+	t.Helper()
+	n, err := strconv.Atoi(s.inspect(t, container, `{{index .Config.Labels "com.docker.compose.container-number"}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+// wantGivenBack checks that a worker gave the run back, and that another one goes on with it where it got to, as the
+// same attempt.
+func (s *system) wantGivenBack(t *testing.T, id, worker string) {
+	t.Helper()
+	if line := s.log.wait(t, 1, runGivenBack, attrs{"jobId": id})[0]; line.container != worker {
+		t.Errorf("%s gave the run back, want %s", line.container, worker)
+	}
+	line := s.log.wait(t, 2, runStarted, attrs{"jobId": id})[1]
+	if line.container == worker || line.attrs["attempt"] != 1.0 || line.attrs["resumedAfter"] == 0.0 {
+		t.Errorf("the run did not go on elsewhere where it got to, in its first attempt: %v", line)
+	}
+}
+
+func kill(t *testing.T, s *system) {
+	id, worker := s.startLong(t)
+	scheduler := s.containers(t, "scheduler")[0]
+	s.kill(t, worker)
+	s.wantActive(t, id)
+	s.kill(t, scheduler)
+	killed := time.Now()
+	for _, container := range []string{worker, scheduler} {
+		within(t, patience, "the restart of "+container[:12], func() bool {
+			return s.inspect(t, container, "{{.RestartCount}} {{.State.Status}}") == "1 running"
+		})
+	}
+	s.waitUntilHealthy(t, healthLimit, 3)
+
+	// The others go on meanwhile: only this run stands still.
+	s.waitForResult(t, patience, s.trigger(t, full))
+	if len(s.log.find(runRecovered, attrs{"jobId": id})) > 0 {
+		t.Log("the run was recovered before another one was through")
+	}
+	s.wantUpdated(t, recoveryLimit, id)
+	t.Logf("the run ended %.0f s after its worker was killed", time.Since(killed).Seconds())
+	s.log.wait(t, 1, runRecovered, attrs{"jobId": id, "recoveries": 1.0})
+	s.wantNothingLost(t)
+}
+
+func restartRedis(t *testing.T, s *system) {
+	history := s.history(t)
+	id, _ := s.startLong(t)
+	stop := s.keepTriggering(t)
+	started := time.Now()
+	s.docker(t, "compose", "restart", "redis")
+	t.Logf("restarting Redis took %.1f s", time.Since(started).Seconds())
+	s.waitUntilHealthy(t, healthLimit, 3)
+	accepted, refused := stop()
+	t.Logf("%d triggers were accepted meanwhile, %d refused", accepted, refused)
+	s.wantUpdated(t, patience, id)
+	s.wantHistory(t, history)
+	s.wantNothingLost(t)
+}
+
+// wantHistory checks that Redis still knows the runs.
+func (s *system) wantHistory(t *testing.T, ids []string) {
+	t.Helper()
+	after := s.history(t)
+	for _, id := range ids {
+		if !slices.Contains(after, id) {
+			t.Errorf("%s is not in the history any more", id)
+		}
+	}
+}
+
+// upgrade replaces all containers while long runs follow each other.
+func upgrade(t *testing.T, s *system) {
+	s.run(t, "build")
+	old := make(map[string][]string)
+	for _, name := range deployables {
+		old[name] = s.containers(t, name)
+	}
+	s.startLong(t)
+	stop := s.keepTriggering(t)
+	given := len(s.log.find(runGivenBack, nil))
+	s.run(t, "upgrade")
+	s.waitUntilHealthy(t, healthLimit, 3)
+	accepted, refused := stop()
+	t.Logf("%d triggers were accepted meanwhile, %d refused", accepted, refused)
+	for _, name := range deployables {
+		containers := s.containers(t, name)
+		if len(containers) != len(old[name]) {
+			t.Errorf("%d containers of %s, want %d", len(containers), name, len(old[name]))
+		}
+		for _, container := range containers {
+			if slices.Contains(old[name], container) {
+				t.Errorf("a container of %s was not replaced", name)
+			}
+			s.wantVersion(t, container)
+		}
+		s.wantStopped(t, old[name])
+	}
+	handedOver := s.log.find(runGivenBack, nil)[given:]
+	if len(handedOver) == 0 {
+		t.Error("no run was handed from an old worker to a new one")
+	}
+	for _, line := range handedOver {
+		s.wantGivenBackInItsFirstAttempt(t, line.attrs["jobId"].(string))
+	}
+	s.wantNothingLost(t)
+}
+
+// wantGivenBackInItsFirstAttempt checks that being given back, however often, has cost the run no attempt.
+func (s *system) wantGivenBackInItsFirstAttempt(t *testing.T, id string) {
+	t.Helper()
+	for _, line := range s.log.wait(t, 2, runStarted, attrs{"jobId": id}) {
+		if line.attrs["attempt"] != 1.0 {
+			t.Errorf("a run that was given back was charged an attempt: %v", line.attrs)
+		}
+	}
+}
+
+// wantVersion checks that the container is of the version that is to run, and says so.
+func (s *system) wantVersion(t *testing.T, container string) {
+	t.Helper()
+	if image := s.inspect(t, container, "{{.Config.Image}}"); !strings.HasSuffix(image, ":"+s.env["VERSION"]) {
+		t.Errorf("a container has the image %s, want version %s", image, s.env["VERSION"])
+	}
+	lines := s.log.wait(t, 1, "Starting", attrs{"version": s.env["VERSION"]})
+	if !slices.ContainsFunc(lines, func(l line) bool { return l.container == container }) {
+		t.Errorf("%s does not say that it is of version %s", container, s.env["VERSION"])
+	}
+}
+
+// restore backs up in a run, removes everything, and restores it with secrets in files.
+func restore(t *testing.T, s *system) {
+	s.startLong(t)
+	promised, history := maps.Clone(s.acked), s.history(t)
+	stop := s.keepTriggering(t) // there is a run in progress when Redis is copied
+	s.run(t, "back-up-redis")
+	stop()
+	s.acked = promised // what came after the copy may be lost
+	form := "-files"
+	if s.tryRun(t, "back-up-mongo") == nil {
+		form = ""
+	} else {
+		s.ran["back-up-mongo"] = false
+		t.Log("mongodump is not in this MONGO_IMAGE: its commands cannot be tested with it")
+		s.run(t, "back-up-mongo"+form)
+	}
+	s.waitUntilHealthy(t, healthLimit, 1)
+	s.wantEveryTick(t)
+	s.log.wantSound(t)
+	s.run(t, "remove")
+	s.wantNothingLeft(t)
+
+	s.run(t, "secrets")
+	const override = "docker-compose.override.yml"
+	if err := os.WriteFile(filepath.Join(s.dir, override), []byte(blocks(t)[override].text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	s.ran[override] = true
+	s.env["MONGODB_URI"] = "mongodb://nobody-uses-this"
+	s.env["WORKERS"] = "2"
+	recovered := len(s.log.find(runRecovered, nil))
+	s.run(t, "restore-redis")
+	s.run(t, "restore-mongo"+form)
+	s.run(t, "apply")
+	s.waitUntilHealthy(t, patience, 2)
+	s.since = time.Now()
+	s.wantHistory(t, history)
+	s.wantUpdated(t, recoveryLimit, s.trigger(t, full))
+	s.wantNothingLost(t)
+	if len(s.log.find(runRecovered, nil)) == recovered {
+		t.Error("no run was restored in progress")
+	}
+	if s.docker(t, "compose", "exec", "-T", "redis", "redis-cli", "ping") == "PONG" {
+		t.Error("Redis asks for no password")
+	}
+}
+
+// rollBack goes back to the version before, all at once, in a run.
+func rollBack(t *testing.T, s *system) {
+	s.env["WORKERS"] = "1"
+	id, _ := s.startLong(t)
+	s.run(t, "roll-back")
+	s.waitUntilHealthy(t, healthLimit, 1)
+	for _, name := range deployables {
+		for _, container := range s.containers(t, name) {
+			s.wantVersion(t, container)
+		}
+	}
+	s.wantUpdated(t, patience, id)
+	s.wantNothingLost(t)
+}
+
+func remove(t *testing.T, s *system) {
+	s.run(t, "down")
+	volumes := strings.Fields(s.docker(t, "volume", "ls", "-q", "--filter", "label=com.docker.compose.project="+s.name))
+	want := map[string]bool{s.name + "_redis": true, s.name + "_mongo": true, s.name + "_mongo-config": true}
+	if got := slices.Sorted(slices.Values(volumes)); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
+		t.Errorf("the volumes %q are left, want %q", got, slices.Sorted(maps.Keys(want)))
+	}
+	s.run(t, "remove")
+	s.wantNothingLeft(t)
+}

@@ -1,0 +1,80 @@
+package compose_test
+
+import (
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// block is a fenced block of docs/deploying.md: its language and name stand behind the fence.
+type block struct{ language, text string }
+
+// The blocks of docs/deploying.md that the test on an engine runs, and the file that it uses.
+var documented = []string{
+	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.override.yml", "down", "look",
+	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "up",
+	"upgrade",
+}
+
+var fences = regexp.MustCompile("(?ms)^```([a-z]*) ?([^\n]*)\n(.*?)^```$")
+
+// blocks returns the blocks by name.
+func blocks(t *testing.T) map[string]block {
+	t.Helper()
+	found := make(map[string]block)
+	for _, m := range fences.FindAllStringSubmatch(read(t, "docs/deploying.md"), -1) {
+		b := block{m[1], m[3]}
+		if m[2] == "" {
+			t.Errorf("a block has no name and so is run by no test:\n%s", b.text)
+		}
+		if other, twice := found[m[2]]; twice && other != b {
+			t.Errorf("two blocks are called %s", m[2])
+		}
+		found[m[2]] = b
+	}
+	return found
+}
+
+// Whoever adds commands to the document has them tested.
+func TestEveryCommandOfTheDocumentIsRun(t *testing.T) {
+	t.Parallel()
+	if got := slices.Sorted(maps.Keys(blocks(t))); !slices.Equal(got, documented) {
+		t.Errorf("the document has the blocks\n%q, the test\n%q", got, documented)
+	}
+}
+
+// The README's commands are the document's, to the letter.
+func TestReadmeShowsTestedCommands(t *testing.T) {
+	t.Parallel()
+	_, section, _ := strings.Cut(read(t, "README.md"), "\n## Deploying\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	shown := fences.FindAllStringSubmatch(section, -1)
+	if len(shown) == 0 {
+		t.Error("the README shows no commands")
+	}
+	tested := blocks(t)
+	for _, m := range shown {
+		if tested[m[2]] != (block{m[1], m[3]}) {
+			t.Errorf("the block %q is not that of docs/deploying.md:\n%s", m[2], m[3])
+		}
+	}
+}
+
+// The document's tables name the variables that are Compose's own, and no others are in the file.
+func TestDocumentNamesEveryVariable(t *testing.T) {
+	t.Parallel()
+	document := read(t, "docs/deploying.md")
+	settings := services(t)["api"].Environment
+	for _, m := range regexp.MustCompile(`\$\{([A-Z_]+):-([^}]*)\}`).FindAllStringSubmatch(read(t, "docker-compose.yml"), -1) {
+		name, value := m[1], m[2]
+		if settings[name] != "" && name != "PORT" {
+			continue
+		}
+		rows := regexp.MustCompile("(?m)^\\| .*`"+name+"`.*\\|$").FindAllString(document, -1)
+		if len(rows) != 1 || !strings.Contains(rows[0], "`"+value+"`") {
+			t.Errorf("%s, which is %s by default, has the rows %q", name, value, rows)
+		}
+	}
+}

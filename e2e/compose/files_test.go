@@ -1,0 +1,163 @@
+package compose_test
+
+import (
+	"maps"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"go.yaml.in/yaml/v3"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const root = "../.."
+
+func read(t *testing.T, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(root + "/" + name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// service is what the tests look at of a service in docker-compose.yml.
+type service struct {
+	Image, Restart  string
+	Environment     map[string]string
+	Ports           []string
+	Volumes         []string
+	ReadOnly        bool              `yaml:"read_only"`
+	SecurityOpt     []string          `yaml:"security_opt"`
+	CapDrop         []string          `yaml:"cap_drop"`
+	StopGracePeriod string            `yaml:"stop_grace_period"`
+	MemLimit        string            `yaml:"mem_limit"`
+	CPUs            string            `yaml:"cpus"`
+	Healthcheck     map[string]any    `yaml:"healthcheck"`
+	Build           map[string]any    `yaml:"build"`
+	Logging         map[string]any    `yaml:"logging"`
+	DependsOn       map[string]waited `yaml:"depends_on"`
+}
+
+type waited struct{ Condition string }
+
+var deployables = []string{"api", "scheduler", "worker"}
+
+func services(t *testing.T) map[string]service {
+	t.Helper()
+	var file struct{ Services map[string]service }
+	if err := yaml.Unmarshal([]byte(read(t, "docker-compose.yml")), &file); err != nil {
+		t.Fatal(err)
+	}
+	if got := slices.Sorted(maps.Keys(file.Services)); !slices.Equal(got, []string{"api", "mongo", "redis", "scheduler", "worker"}) {
+		t.Fatalf("services %q", got)
+	}
+	return file.Services
+}
+
+func TestEveryServiceIsContained(t *testing.T) {
+	t.Parallel()
+	for name, s := range services(t) {
+		if !s.ReadOnly || !slices.Contains(s.SecurityOpt, "no-new-privileges:true") {
+			t.Errorf("%s may write to its file system or get more privileges", name)
+		}
+		if s.MemLimit == "" || s.CPUs == "" || s.StopGracePeriod == "" || s.Restart != "unless-stopped" || s.Logging == nil {
+			t.Errorf("%s misses a limit, a grace period, a restart policy or the log's rotation: %+v", name, s)
+		}
+		if name != "api" && len(s.Ports) > 0 {
+			t.Errorf("%s publishes %q", name, s.Ports)
+		}
+	}
+	for _, name := range deployables {
+		s := services(t)[name]
+		if !slices.Equal(s.CapDrop, []string{"ALL"}) {
+			t.Errorf("%s has capabilities", name)
+		}
+		for _, server := range []string{"redis", "mongo"} {
+			if s.DependsOn[server].Condition != "service_healthy" {
+				t.Errorf("%s does not wait for %s", name, server)
+			}
+		}
+		if s.Build["target"] != name || s.Volumes != nil {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+	if ports := services(t)["api"].Ports; len(ports) != 1 || !strings.HasPrefix(ports[0], "127.0.0.1:") {
+		t.Errorf("the API publishes %q", ports)
+	}
+	for name, server := range services(t) {
+		if !slices.Contains(deployables, name) && (server.Healthcheck == nil || len(server.Volumes) == 0 || server.Build != nil) {
+			t.Errorf("%s has no health check or no volume: %+v", name, server)
+		}
+	}
+}
+
+// Images are pinned, to the same versions in both files.
+func TestImagesArePinned(t *testing.T) {
+	t.Parallel()
+	images := make(map[string]string) // defaults
+	for _, s := range services(t) {
+		images[s.Image] = ""
+	}
+	for _, text := range []string{read(t, "docker-compose.yml"), read(t, "Dockerfile")} {
+		for _, m := range regexp.MustCompile(`(?:ARG|\$\{)\s*([A-Z]+_IMAGE)(?:=|:-)([^}\s]+)`).FindAllStringSubmatch(text, -1) {
+			if other, twice := images[m[1]]; twice && other != m[2] {
+				t.Errorf("%s is %s here and %s there", m[1], other, m[2])
+			}
+			images[m[1]] = m[2]
+		}
+	}
+	for _, name := range []string{"GO_IMAGE", "BASE_IMAGE", "REDIS_IMAGE", "MONGO_IMAGE"} {
+		if image := images[name]; !regexp.MustCompile(`^[a-z0-9./-]+:[a-z0-9.-]+$`).MatchString(image) || strings.HasSuffix(image, ":latest") {
+			t.Errorf("%s is %q, which is not pinned", name, image)
+		}
+	}
+	for _, name := range deployables {
+		if got, want := services(t)[name].Image, "codex-jobs-"+name+":${VERSION:-dev}"; got != want {
+			t.Errorf("%s has the image %s, want %s", name, got, want)
+		}
+	}
+}
+
+// What is set in the environment or in .env reaches every deployable. Where the servers are is the file's to say, and
+// paths of secrets are an override file's.
+func TestEverySettingIsPassedOn(t *testing.T) {
+	t.Parallel()
+	const servers = "REDIS_HOST REDIS_PORT HOST PORT "
+	for _, name := range deployables {
+		environment := services(t)[name].Environment
+		for _, s := range config.Settings(tasks.Default()) {
+			value, ok := environment[s.Name]
+			delete(environment, s.Name)
+			switch {
+			case strings.HasSuffix(s.Name, "_FILE") || name != "api" && (s.Name == "HOST" || s.Name == "PORT"):
+				if ok {
+					t.Errorf("%s is given %s", name, s.Name)
+				}
+			case strings.Contains(servers, s.Name+" "):
+				if value == "" || strings.Contains(value, "$") {
+					t.Errorf("%s has %s=%s", name, s.Name, value)
+				}
+			case !strings.HasPrefix(value, "${"+s.Name+":-") || !strings.HasSuffix(value, "}"):
+				t.Errorf("%s has %s=%s, which is not what is set", name, s.Name, value)
+			}
+		}
+		for other := range environment {
+			t.Errorf("%s is given %s, which is no setting", name, other)
+		}
+	}
+}
+
+func TestRedisKeepsEverything(t *testing.T) {
+	t.Parallel()
+	compose := read(t, "docker-compose.yml")
+	for _, option := range []string{`--appendonly, "yes"`, "--maxmemory-policy, noeviction"} {
+		if !strings.Contains(compose, option) {
+			t.Errorf("redis is not started with %s", option)
+		}
+	}
+}

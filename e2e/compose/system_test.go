@@ -1,0 +1,357 @@
+//go:build compose
+
+package compose_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	userSync     = "user-sync"
+	runStarted   = "Starting user sync job"
+	runCompleted = "User sync job completed successfully"
+	runGivenBack = "Run given back, it will go on where it got to"
+	runRecovered = "Recovered run from a dead worker"
+
+	// full is a full sync; long is one that takes a while, for it saves and writes after each user.
+	full = `{"syncType": "full"}`
+	long = `{"syncType": "full", "batchSize": 1}`
+
+	// healthLimit is when all is well again after a disturbance, at the latest.
+	healthLimit = 30 * time.Second
+	// recoveryLimit is when a run has ended whose worker was killed: 30 s of its lease, as long again, at worst another
+	// minute, and the run itself.
+	recoveryLimit = 150 * time.Second
+)
+
+// system is the deployment seen from outside, and what was asked of it.
+type system struct {
+	*project
+	rdb        *redis.Client
+	inspector  *asynq.Inspector
+	collection *mongo.Collection
+	before     map[string]bson.Raw // the users as they were inserted
+
+	interval time.Duration
+	since    time.Time // from here on every tick counts
+
+	mu    sync.Mutex
+	acked map[string]bool // IDs of the runs that triggers were promised
+}
+
+func newSystem(t *testing.T) *system {
+	t.Helper()
+	s := &system{project: newProject(t), interval: 10 * time.Second, acked: make(map[string]bool)}
+	s.env["USER_SYNC_INTERVAL"] = s.interval.String()
+	s.env["JOB_KEEP_COMPLETED"] = "1000" // the history of the whole test
+	// Small commands on few connections suit any server that speaks MongoDB's protocol.
+	s.env["MONGODB_URI"] = "mongodb://mongo:27017/?maxPoolSize=1"
+	s.env["SYNC_BULK_SIZE"], s.env["SYNC_WRITERS"] = "10", "1"
+	s.log = follow(t, s.project)
+	s.rdb = redis.NewClient(&redis.Options{
+		Dialer: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dial(ctx, "redis", "6379") },
+		CredentialsProvider: func() (string, string) {
+			password, _ := os.ReadFile(filepath.Join(s.dir, "secrets", "redis_password")) // none at first
+			return "", string(password)
+		},
+	})
+	t.Cleanup(func() { _ = s.rdb.Close() })
+	s.inspector = asynq.NewInspectorFromRedisClient(s.rdb)
+	s.collection = s.users(t)
+	return s
+}
+
+// request sends JSON, "" for none, and decodes the answer.
+func (s *system) request(ctx context.Context, method, path, body string, v any) (status int, err error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, method, "http://127.0.0.1:"+s.port+path, strings.NewReader(body))
+	if err != nil {
+		return 0, err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { _ = response.Body.Close() }()
+	data, err := io.ReadAll(response.Body)
+	if err == nil {
+		err = json.Unmarshal(data, v)
+	}
+	if err != nil {
+		return response.StatusCode, fmt.Errorf("%s %s: %w: %s", method, path, err, data)
+	}
+	return response.StatusCode, nil
+}
+
+// tryTrigger triggers a user sync, and remembers the run if it was promised one.
+func (s *system) tryTrigger(ctx context.Context, body string) (id string, err error) {
+	var answer struct {
+		Success bool
+		Data    struct{ JobID string }
+	}
+	status, err := s.request(ctx, http.MethodPost, "/jobs/trigger/"+userSync, body, &answer)
+	if err != nil || status != http.StatusOK || !answer.Success {
+		return "", fmt.Errorf("triggering %s: %d, %w", body, status, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.acked[answer.Data.JobID] = true
+	return answer.Data.JobID, nil
+}
+
+func (s *system) trigger(t *testing.T, body string) string {
+	t.Helper()
+	id, err := s.tryTrigger(t.Context(), body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return id
+}
+
+// keepTriggering triggers long runs until stop is called, which returns how many triggers were accepted and how many refused.
+func (s *system) keepTriggering(t *testing.T) (stop func() (accepted, refused int)) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var triggering sync.WaitGroup
+	var accepted, refused int
+	triggering.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := s.tryTrigger(ctx, long); err == nil {
+				accepted++
+			} else if ctx.Err() == nil {
+				refused++
+			}
+			select {
+			case <-time.After(200 * time.Millisecond):
+			case <-ctx.Done():
+			}
+		}
+	})
+	stop = sync.OnceValues(func() (int, int) {
+		cancel()
+		triggering.Wait()
+		return accepted, refused
+	})
+	t.Cleanup(func() { stop() })
+	return stop
+}
+
+// health is what the test looks at in the answer of GET /health.
+type health struct {
+	Status string
+	Jobs   struct {
+		Initialized         bool
+		Workers, Schedulers int
+	}
+}
+
+// waitUntilHealthy waits until the API says that all is well with so many workers and both schedulers, and the engine
+// says the same of every container.
+func (s *system) waitUntilHealthy(t *testing.T, limit time.Duration, workers int) {
+	t.Helper()
+	started := time.Now()
+	var said string
+	deadline := started.Add(limit)
+	for {
+		var h health
+		status, err := s.request(t.Context(), http.MethodGet, "/health", "", &h)
+		containers := s.docker(t, "ps", "-a", "--filter", "label=com.docker.compose.project="+s.name, "--format", "{{.Names}} {{.Status}}")
+		well := strings.Count(containers, "(healthy)") == 2+1+2+workers && strings.Count(containers, "\n")+1 == 2+1+2+workers
+		if err == nil && status == http.StatusOK && h.Status == "OK" && h.Jobs.Initialized && h.Jobs.Workers == workers &&
+			h.Jobs.Schedulers == 2 && well {
+			t.Logf("healthy after %.1f s, with %d workers", time.Since(started).Seconds(), workers)
+			return
+		}
+		said = fmt.Sprintf("GET /health: %d %+v %v\n%s", status, h, err, containers)
+		if time.Now().After(deadline) {
+			t.Fatalf("not healthy within %s with %d workers: %s", limit, workers, said)
+		}
+		time.Sleep(poll)
+	}
+}
+
+// startLong triggers a run that takes a while, and returns its ID and the container that works on it.
+func (s *system) startLong(t *testing.T) (id, container string) {
+	t.Helper()
+	id = s.trigger(t, long)
+	return id, s.log.wait(t, 1, runStarted, attrs{"jobId": id})[0].container
+}
+
+// wantActive checks that what was done was done in the run.
+func (s *system) wantActive(t *testing.T, id string) {
+	t.Helper()
+	info, err := s.inspector.GetTaskInfo(userSync, id)
+	if err != nil || info.State != asynq.TaskStateActive {
+		t.Errorf("%s is no longer in progress: %+v, %v", id, info, err)
+	}
+}
+
+// waitForResult waits until a run has ended, which it must at its first attempt, and returns what it came to.
+func (s *system) waitForResult(t *testing.T, limit time.Duration, id string) tasks.SyncResult {
+	t.Helper()
+	var info *asynq.TaskInfo
+	within(t, limit, "the completion of "+id, func() bool {
+		var err error
+		if info, err = s.inspector.GetTaskInfo(userSync, id); err != nil {
+			if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
+				t.Fatalf("%s was promised, and is lost", id)
+			}
+			return false // Redis is away
+		}
+		return info.State == asynq.TaskStateCompleted || info.State == asynq.TaskStateArchived
+	})
+	var result tasks.SyncResult
+	if info.State != asynq.TaskStateCompleted || info.Retried != 0 || json.Unmarshal(info.Result, &result) != nil || !result.Success {
+		t.Fatalf("%s ended as %+v, want it completed at its first attempt", id, info)
+	}
+	return result
+}
+
+// wantUpdated waits for the result of a full run over all users.
+func (s *system) wantUpdated(t *testing.T, limit time.Duration, id string) {
+	t.Helper()
+	result := s.waitForResult(t, limit, id)
+	if n := int64(len(s.before)); result.UsersUpdated != n || result.UsersProcessed != n || result.Errors != 0 {
+		t.Errorf("%s: %+v, want %d users updated", id, result, n)
+	}
+	run, err := tasks.ParseRunID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantStamped(t, s.collection, s.before, run.Reference)
+}
+
+// wantNothingLost checks, after a disturbance, that every run that was promised has ended well, that none is stuck and
+// that no tick was missed or enqueued twice.
+func (s *system) wantNothingLost(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	var promised []string
+	for id := range s.acked {
+		promised = append(promised, id)
+	}
+	s.mu.Unlock()
+	for _, id := range promised {
+		s.waitForResult(t, recoveryLimit, id)
+	}
+	within(t, recoveryLimit, "an instant at which no run is active, waits or is to be tried again", func() bool {
+		info, err := s.inspector.GetQueueInfo(userSync)
+		if err != nil {
+			return false
+		}
+		if info.Archived > 0 {
+			t.Fatalf("%d runs have failed", info.Archived)
+		}
+		return info.Active+info.Pending+info.Retry+info.Scheduled == 0
+	})
+	s.wantEveryTick(t)
+	s.log.wantSound(t)
+}
+
+// wantEveryTick checks that each tick that there should have been until now was enqueued exactly once, or served by a
+// run that waited. A scheduler that was killed, or whose Redis was, may not have told: then the history has the run.
+func (s *system) wantEveryTick(t *testing.T) {
+	t.Helper()
+	last := time.Now().Truncate(s.interval)
+	var missed []string
+	within(t, healthLimit, "the tick of "+last.Format(time.TimeOnly), func() bool {
+		missed = nil
+		enqueued, served := s.ticks(t)
+		for slot := s.since.Truncate(s.interval).Add(s.interval); !slot.After(last); slot = slot.Add(s.interval) {
+			if enqueued[slot.UnixMilli()] == 0 && served[slot.UnixMilli()] == 0 {
+				missed = append(missed, slot.Format(time.TimeOnly))
+			}
+		}
+		// Earlier ones will not come any more.
+		return !slices.Contains(missed, last.Format(time.TimeOnly))
+	})
+	if len(missed) > 0 {
+		t.Errorf("the ticks of %q were missed", missed)
+	}
+	enqueued, served := s.ticks(t)
+	t.Logf("ticks so far: %d enqueued, %d served by a run that waited", len(enqueued), len(served))
+	for slot, times := range enqueued {
+		if times > 1 {
+			t.Errorf("the tick of %s was enqueued %d times", time.UnixMilli(slot).Format(time.TimeOnly), times)
+		}
+	}
+}
+
+// ticks returns, by slot, how often a tick was enqueued and how often it was served by a run that waited.
+func (s *system) ticks(t *testing.T) (enqueued, served map[int64]int) {
+	t.Helper()
+	enqueued, served = make(map[int64]int), make(map[int64]int)
+	for msg, counts := range map[string]map[int64]int{
+		"Tick enqueued": enqueued, "Overdue tick enqueued": enqueued,
+		"Tick served by a run that still waits": served, "Overdue tick served by a run that still waits": served,
+	} {
+		for _, line := range s.log.find(msg, attrs{"job": userSync}) {
+			slot, err := time.Parse(tasks.TimestampLayout, line.attrs["tick"].(string))
+			if err != nil {
+				t.Fatal(err)
+			}
+			counts[slot.UnixMilli()]++
+		}
+	}
+	for _, id := range s.history(t) {
+		run, err := tasks.ParseRunID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if slot := run.Reference.UnixMilli(); run.Scheduled() && enqueued[slot] == 0 {
+			enqueued[slot] = 1
+		}
+	}
+	return enqueued, served
+}
+
+// history returns the IDs of all runs that Redis knows.
+func (s *system) history(t *testing.T) []string {
+	t.Helper()
+	var ids []string
+	for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
+		s.inspector.ListPendingTasks, s.inspector.ListActiveTasks, s.inspector.ListRetryTasks,
+		s.inspector.ListCompletedTasks, s.inspector.ListArchivedTasks,
+	} {
+		infos, err := list(userSync, asynq.PageSize(1000))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, info := range infos {
+			ids = append(ids, info.ID)
+		}
+	}
+	return ids
+}
+
+// wantStopped checks that containers which are gone ended by themselves, in time and in peace.
+func (s *system) wantStopped(t *testing.T, containers []string) {
+	t.Helper()
+	for _, container := range containers {
+		within(t, patience, "the end of the log of "+container[:12], func() bool { return s.log.of(container, "Stopped") == 1 })
+	}
+}
