@@ -123,7 +123,7 @@ func TestDue(t *testing.T) {
 				t.Errorf("%s: %q selected: %v, want %v", what, name, is, should)
 			}
 		}
-		n, err := b.store.Count(t.Context(), sel)
+		n, err := b.store.Count(t.Context(), sel, syncrun.Range{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -208,7 +208,7 @@ func TestScanReadsWhatItNeeds(t *testing.T) {
 	}
 
 	nameless := NewStore(b.client.Database(b.users.Database().Name()), Config{Collection: "users"})
-	cursor, err := nameless.Scan(t.Context(), incremental, nil)
+	cursor, err := nameless.Scan(t.Context(), incremental, syncrun.Range{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -41,7 +41,7 @@ func TestFailedRecordsAreReported(t *testing.T) {
 	bad := []any{"u00000", "u00003", "u00006", "u00008", "u00009", "u00010", "u00011", "u00017"}
 	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", bad...) })
 
-	stamped, err := b.store.Stamp(t.Context(), records, reference)
+	stamped, err := b.store.Stamp(t.Context(), updates(records), reference)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -82,16 +82,20 @@ func TestFailedRecordsAreReported(t *testing.T) {
 func operations(t *testing.T, b *testBundle) map[string]func(context.Context) error {
 	records := b.scan(t, incremental, nil)
 	return map[string]func(context.Context) error{
-		"ping":  b.client.Ping,
-		"count": func(ctx context.Context) error { _, err := b.store.Count(ctx, incremental); return err },
+		"ping": b.client.Ping,
+		"cut":  func(ctx context.Context) error { _, err := b.store.Cut(ctx, nil, 1); return err },
+		"count": func(ctx context.Context) error {
+			_, err := b.store.Count(ctx, incremental, syncrun.Range{})
+			return err
+		},
 		"scan": func(ctx context.Context) error {
-			cursor, err := b.store.Scan(ctx, incremental, nil)
+			cursor, err := b.store.Scan(ctx, incremental, syncrun.Range{})
 			if err == nil {
 				cursor.Close()
 			}
 			return err
 		},
-		"stamp": func(ctx context.Context) error { _, err := b.store.Stamp(ctx, records, reference); return err },
+		"stamp": func(ctx context.Context) error { _, err := b.store.Stamp(ctx, updates(records), reference); return err },
 	}
 }
 
@@ -156,7 +160,7 @@ func TestConnectionsBreak(t *testing.T) {
 			b, proxy := setupFaulty(t, Config{})
 			b.insertNumbered(t, 5)
 			calls := operations(t, b)
-			for what, command := range map[string]string{"count": "aggregate", "scan": "find", "stamp": "update"} {
+			for what, command := range map[string]string{"cut": "find", "count": "aggregate", "scan": "find", "stamp": "update"} {
 				proxy.Inject(faultproxy.Fault{Command: command, Kind: kind})
 				if err := calls[what](t.Context()); !errors.Is(err, syncrun.ErrUnavailable) || !mongo.IsNetworkError(err) {
 					t.Errorf("%s: %v", what, err)
@@ -184,7 +188,7 @@ func TestCursorBreaksHalfway(t *testing.T) {
 			t.Parallel()
 			b, proxy := setupFaulty(t, Config{})
 			b.insertNumbered(t, fetchSize+20)
-			cursor, err := b.store.Scan(t.Context(), incremental, nil)
+			cursor, err := b.store.Scan(t.Context(), incremental, syncrun.Range{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -206,7 +210,7 @@ func TestCursorBreaksHalfway(t *testing.T) {
 			cursor.Close()
 			var rest []syncrun.Record
 			eventually(t, "the server is back", func() bool {
-				_, err := b.store.Count(t.Context(), incremental)
+				_, err := b.store.Count(t.Context(), incremental, syncrun.Range{})
 				return err == nil
 			})
 			rest = b.scan(t, incremental, last.Key)
@@ -221,7 +225,7 @@ func TestEachFetchHasADeadline(t *testing.T) {
 	t.Parallel()
 	b, proxy := setupFaulty(t, Config{ReadTimeout: 300 * time.Millisecond})
 	b.insertNumbered(t, fetchSize+20)
-	cursor, err := b.store.Scan(t.Context(), incremental, nil)
+	cursor, err := b.store.Scan(t.Context(), incremental, syncrun.Range{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -248,7 +252,7 @@ func TestErrorCodes(t *testing.T) {
 			b, proxy := setupFaulty(t, Config{})
 			b.insertNumbered(t, 3)
 			calls := operations(t, b)
-			for what, command := range map[string]string{"count": "aggregate", "scan": "find", "stamp": "update"} {
+			for what, command := range map[string]string{"cut": "find", "count": "aggregate", "scan": "find", "stamp": "update"} {
 				proxy.Inject(faultproxy.Fault{Command: command, Code: code, Message: "so it is", Times: faultproxy.Always})
 				err := calls[what](t.Context())
 				var driver mongo.CommandError
@@ -260,7 +264,7 @@ func TestErrorCodes(t *testing.T) {
 			}
 
 			inject(t, func() error { return proxy.FailUpdates(code, "so it is", "u00001") })
-			stamped, err := b.store.Stamp(t.Context(), b.scan(t, everything, nil), reference)
+			stamped, err := b.store.Stamp(t.Context(), updates(b.scan(t, everything, nil)), reference)
 			if want && !errors.Is(err, syncrun.ErrUnavailable) {
 				t.Errorf("as a write error: %+v, %v", stamped, err)
 			}
@@ -278,7 +282,7 @@ func TestWriteConcernErrorIsUnavailable(t *testing.T) {
 	records := b.scan(t, incremental, nil)
 	proxy.Inject(faultproxy.Fault{Command: "update", Kind: faultproxy.WriteConcernError, Code: 64, Message: "waiting for replication timed out"})
 	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", "u00001") })
-	_, err := b.store.Stamp(t.Context(), records, reference)
+	_, err := b.store.Stamp(t.Context(), updates(records), reference)
 	var bulk mongo.BulkWriteException
 	if !errors.Is(err, syncrun.ErrUnavailable) || !errors.As(err, &bulk) || bulk.WriteConcernError.Code != 64 {
 		t.Errorf("%v", err)
@@ -291,7 +295,7 @@ func TestLabelledErrorIsUnavailable(t *testing.T) {
 	b.insertNumbered(t, 3)
 	records := b.scan(t, incremental, nil)
 	proxy.Inject(faultproxy.Fault{Command: "update", Code: 8000, Message: "busy", Labels: []string{"RetryableWriteError"}, Times: faultproxy.Always})
-	if _, err := b.store.Stamp(t.Context(), records, reference); !errors.Is(err, syncrun.ErrUnavailable) {
+	if _, err := b.store.Stamp(t.Context(), updates(records), reference); !errors.Is(err, syncrun.ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
 }
@@ -322,7 +326,9 @@ func TestErrorsSayWhatWasBeingDone(t *testing.T) {
 	b, proxy := setupFaulty(t, Config{})
 	b.insertNumbered(t, 3)
 	calls := operations(t, b)
-	for what, want := range map[string]string{"count": "counting records of ", "scan": "reading records of ", "stamp": "updating records of "} {
+	for what, want := range map[string]string{
+		"cut": "cutting records of ", "count": "counting records of ", "scan": "reading records of ", "stamp": "updating records of ",
+	} {
 		for _, command := range []string{"aggregate", "find", "update"} {
 			proxy.Inject(faultproxy.Fault{Command: command, Code: 13, Message: "not authorized"})
 		}

@@ -147,7 +147,12 @@ func (b *testBundle) raw(t *testing.T, id any) bson.Raw {
 // scan reads all records behind a key.
 func (b *testBundle) scan(t *testing.T, sel syncrun.Selection, after []byte) []syncrun.Record {
 	t.Helper()
-	cursor, err := b.store.Scan(t.Context(), sel, after)
+	return b.scanRange(t, sel, syncrun.Range{After: after})
+}
+
+func (b *testBundle) scanRange(t *testing.T, sel syncrun.Selection, within syncrun.Range) []syncrun.Record {
+	t.Helper()
+	cursor, err := b.store.Scan(t.Context(), sel, within)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -38,9 +39,23 @@ func lastSyncedOf(doc bson.Raw) any {
 	return fmt.Sprintf("%v %v", v.Type, v)
 }
 
+// updates are those that set nothing but stamps.
+func updates(records []syncrun.Record) []syncrun.Update {
+	list := make([]syncrun.Update, len(records))
+	for i, r := range records {
+		list[i].Record = r
+	}
+	return list
+}
+
 func (b *testBundle) stamp(t *testing.T, records []syncrun.Record, reference time.Time) syncrun.Stamped {
 	t.Helper()
-	stamped, err := b.store.Stamp(t.Context(), records, reference)
+	return b.update(t, updates(records), reference)
+}
+
+func (b *testBundle) update(t *testing.T, updates []syncrun.Update, reference time.Time) syncrun.Stamped {
+	t.Helper()
+	stamped, err := b.store.Stamp(t.Context(), updates, reference)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,10 +233,170 @@ func TestStampNothing(t *testing.T) {
 	if stamped := b.stamp(t, nil, reference); stamped.Matched != 0 {
 		t.Errorf("matched %d", stamped.Matched)
 	}
-	if n, err := b.store.Count(t.Context(), incremental); err != nil || n != 0 {
+	if n, err := b.store.Count(t.Context(), incremental, syncrun.Range{}); err != nil || n != 0 {
 		t.Errorf("counted %d in a collection that is not there (%v)", n, err)
 	}
 	if records := b.scan(t, incremental, nil); len(records) != 0 {
 		t.Errorf("read %d records of a collection that is not there", len(records))
+	}
+	if upto, err := b.store.Cut(t.Context(), nil, 1); err != nil || upto != nil {
+		t.Errorf("cut a collection that is not there at %x (%v)", upto, err)
+	}
+}
+
+// some is what the tests set besides stamps, of every kind, and how it reads back.
+func some(n int32) (set map[string]any, want bson.D) {
+	return map[string]any{
+			"plan": fmt.Sprint("plan ", n), "logins": n, "checked": reference, "none": nil,
+			"quota": map[string]any{"disk": int64(1) << 40}, "tags": []string{"a", "b"}, "nested.b": true, "lastSyncedBy": "me",
+		}, bson.D{
+			{Key: "plan", Value: fmt.Sprint("plan ", n)}, {Key: "logins", Value: n}, {Key: "checked", Value: at(0)}, {Key: "none", Value: nil},
+			{Key: "quota", Value: bson.D{{Key: "disk", Value: int64(1) << 40}}}, {Key: "tags", Value: bson.A{"a", "b"}},
+			{Key: "nested", Value: bson.D{{Key: "a", Value: int32(1)}, {Key: "b", Value: true}}}, {Key: "lastSyncedBy", Value: "me"},
+		}
+}
+
+// TestStampSets sets fields of records with every kind of value in lastSynced, twice.
+func TestStampSets(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	users := stampedUsers(t)
+	for _, u := range users {
+		b.insert(t, append(u.doc(), bson.E{Key: "plan", Value: 0}, bson.E{Key: "nested", Value: bson.D{{Key: "a", Value: int32(1)}}}))
+	}
+	before := make(map[string]bson.Raw)
+	for _, u := range users {
+		before[u.name] = b.raw(t, u.name)
+	}
+	set, want := some(7)
+	var list []syncrun.Update
+	for _, r := range b.scan(t, everything, nil) {
+		list = append(list, syncrun.Update{Record: r, Set: set})
+	}
+	started := time.Now().Add(-time.Second)
+
+	for try := range 2 {
+		matched := int64(0)
+		stamped := b.update(t, list, reference)
+		for _, u := range users {
+			after := b.raw(t, u.name)
+			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(syncrun.MaxClockError) {
+				if !bytes.Equal(after, before[u.name]) { // stamped by a later run
+					t.Errorf("try %d: %s: changed from %v to %v", try, u.name, before[u.name], after)
+				}
+				continue
+			}
+			matched++
+			for _, e := range want {
+				if got := after.Lookup(e.Key); !got.Equal(rawValue(t, e.Value)) {
+					t.Errorf("try %d: %s: %s is %v, want %v", try, u.name, e.Key, got, e.Value)
+				}
+			}
+			if got := lastSyncedOf(after); got != at(0) {
+				t.Errorf("try %d: %s: lastSynced is %v", try, u.name, got)
+			}
+			if updated, ok := after.Lookup(updatedAt).TimeOK(); !ok || updated.Before(started) || updated.After(time.Now().Add(time.Second)) {
+				t.Errorf("try %d: %s: updatedAt is %v", try, u.name, after.Lookup(updatedAt))
+			}
+			for _, untouched := range []string{"_id", "username", "roles"} {
+				if !after.Lookup(untouched).Equal(before[u.name].Lookup(untouched)) {
+					t.Errorf("try %d: %s: %s became %v", try, u.name, untouched, after.Lookup(untouched))
+				}
+			}
+		}
+		if stamped.Matched != matched {
+			t.Errorf("try %d: matched %d, want %d", try, stamped.Matched, matched)
+		}
+	}
+}
+
+// TestStaleWriterSetsNothing is about a writer that is held up until a later run has set other values.
+func TestStaleWriterSetsNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.insert(t,
+		bson.D{{Key: "_id", Value: "old"}, {Key: lastSynced, Value: at(-time.Hour)}},
+		bson.D{{Key: "_id", Value: "missing"}},
+		bson.D{{Key: "_id", Value: "future"}, {Key: lastSynced, Value: at(1000 * time.Hour)}},
+		bson.D{{Key: "_id", Value: "array"}, {Key: lastSynced, Value: bson.A{at(time.Minute)}}},
+	)
+	setting := func(records []syncrun.Record, value string) []syncrun.Update {
+		list := updates(records)
+		for i := range list {
+			list[i].Set = map[string]any{"plan": value, "only " + value: true}
+		}
+		return list
+	}
+	stale := setting(b.scan(t, incremental, nil), "stale")
+	later := incremental
+	later.Reference = reference.Add(freshness)
+	if stamped := b.update(t, setting(b.scan(t, later, nil), "later"), later.Reference); stamped.Matched != 4 {
+		t.Fatalf("the later run matched %d of 4", stamped.Matched)
+	}
+	if stamped := b.update(t, stale, reference); stamped.Matched != 0 {
+		t.Errorf("the stale writer matched %d", stamped.Matched)
+	}
+	for _, u := range stale {
+		doc := b.raw(t, u.Record.ID.String())
+		_, err := doc.LookupErr("only stale")
+		if doc.Lookup("plan").StringValue() != "later" || err == nil || lastSyncedOf(doc) != at(freshness) {
+			t.Errorf("%v: the stale writer left %v", u.Record.ID, doc)
+		}
+	}
+}
+
+// TestStampRefusesFields has one record for each field that cannot be set, and one behind each that is as it should be.
+func TestStampRefusesFields(t *testing.T) {
+	t.Parallel()
+	b, proxy := setupFaulty(t, Config{BulkSize: 4})
+	bad := []map[string]any{
+		{"_id": "other"}, {"_id.x": 1}, {lastSynced: reference}, {"lastSynced.x": 1}, {updatedAt: nil}, {"updatedAt.x": 1},
+		{"": 1}, {"$": 1}, {"$inc": map[string]any{"n": 1}}, {"$set.x": 1}, {"zero\x00byte": 1}, {"value": make(chan int)},
+		{"a": 1, "b": 2, lastSynced: 3},
+	}
+	b.insertNumbered(t, 2*len(bad)+4)
+	list := updates(b.scan(t, incremental, nil))
+	var refused []string
+	for i, set := range bad {
+		list[2*i].Set, list[2*i+1].Set = set, map[string]any{"plan": "pro"}
+		refused = append(refused, list[2*i].Record.ID.String())
+	}
+	for i := len(list) - 4; i < len(list); i++ { // a whole bulk
+		list[i].Set = map[string]any{"_id": 1}
+		refused = append(refused, list[i].Record.ID.String())
+	}
+	failing := list[5].Record.ID.String() // behind two that are not even sent
+	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", failing) })
+
+	stamped, err := b.store.Stamp(t.Context(), list, reference)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := int64(len(bad) - 1); stamped.Matched != want {
+		t.Errorf("matched %d, want %d", stamped.Matched, want)
+	}
+	reasons := make(map[string]string)
+	for _, f := range stamped.Failed {
+		reasons[f.Record.ID.String()] = f.Err.Error()
+	}
+	if len(stamped.Failed) != len(refused)+1 || len(reasons) != len(refused)+1 || reasons[failing] != "Document failed validation" {
+		t.Errorf("%d failed, want %d: %v", len(stamped.Failed), len(refused)+1, reasons)
+	}
+	for i, id := range refused {
+		want := "setting field"
+		if i < 10 {
+			for name := range bad[i] {
+				want = fmt.Sprintf("setting field %q: ", name)
+			}
+		}
+		if reason, ok := reasons[id]; !ok || !strings.HasPrefix(reason, want) {
+			t.Errorf("%s: the reason is %q, want %q", id, reason, want)
+		}
+	}
+	for _, u := range list {
+		_, notStamped := b.raw(t, u.Record.ID.String()).LookupErr(lastSynced)
+		if _, fails := reasons[u.Record.ID.String()]; fails != (notStamped != nil) {
+			t.Errorf("%v: failed: %v, stamped: %v", u.Record.ID, fails, notStamped == nil)
+		}
 	}
 }

@@ -64,28 +64,68 @@ func NewStore(db *mongo.Database, cfg Config) *Store {
 	return &Store{Config: cfg, collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection}
 }
 
-// Count returns the number of selected records.
-func (s *Store) Count(ctx context.Context, sel syncrun.Selection) (int64, error) {
+// byID is the order of the records, and the index that has it.
+var byID = bson.D{{Key: "_id", Value: 1}}
+
+// Cut returns the _id of the size-th record behind the given key; nil when there is none, or none behind it. For this the
+// server walks over the index on _id alone and sends two _ids at most. Only where a bracket ends it has to look again, and
+// at the records themselves.
+func (s *Store) Cut(ctx context.Context, after []byte, size int) ([]byte, error) {
+	upto, err := cut(after, size, func(filter bson.D, skip int) ([]key, error) { return s.pair(ctx, filter, skip) })
+	if err != nil {
+		return nil, s.fail(ctx, "cutting records of", err)
+	}
+	return upto, nil
+}
+
+// pair returns the first two _ids that filter selects behind those that are to be skipped.
+func (s *Store) pair(ctx context.Context, filter bson.D, skip int) ([]key, error) {
+	opts := options.Find().SetSort(byID).SetHint(byID).SetProjection(byID).SetSkip(int64(skip)).SetLimit(2).SetBatchSize(2)
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
-	n, err := s.collection.CountDocuments(bounded, selected(sel))
+	found, err := s.collection.Find(bounded, filter, opts)
 	if err != nil {
-		return 0, s.fail(ctx, "counting records of", err)
+		return nil, err
+	}
+	var docs []bson.Raw
+	if err := found.All(bounded, &docs); err != nil {
+		return nil, err
+	}
+	keys := make([]key, len(docs))
+	for i, doc := range docs {
+		keys[i] = newKey(doc.Lookup("_id"))
+	}
+	return keys, nil
+}
+
+// Count returns the number of selected records of the range.
+func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (int64, error) {
+	const counting = "counting records of"
+	in, err := exactly(within)
+	if err != nil {
+		return 0, s.fail(ctx, counting, err)
+	}
+	opts := options.Count()
+	if len(in) > 0 {
+		// As for a cursor: an index on lastSynced would lead through the due records of all other ranges.
+		opts.SetHint(byID)
+	}
+	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
+	defer cancel()
+	n, err := s.collection.CountDocuments(bounded, filter(sel, in), opts)
+	if err != nil {
+		return 0, s.fail(ctx, counting, err)
 	}
 	return n, nil
 }
 
-// Scan returns a cursor over the selected records behind the given key, in the order of their _ids.
-func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, after []byte) (syncrun.Cursor, error) {
-	filter := selected(sel)
-	if after != nil {
-		k, ok := parseKey(after)
-		if !ok {
-			return nil, fmt.Errorf("reading records of %s: %x is not the key of a record", s.namespace, after)
-		}
-		filter = bson.D{{Key: "$and", Value: append(k.after(), filter)}}
+// Scan returns a cursor over the selected records of the range, in the order of their _ids.
+func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (syncrun.Cursor, error) {
+	const reading = "reading records of"
+	in, err := conditions(within)
+	if err != nil {
+		return nil, s.fail(ctx, reading, err)
 	}
-	byID := bson.D{{Key: "_id", Value: 1}}
 	fields := bson.D{{Key: lastSynced, Value: 1}}
 	if s.NameField != "" {
 		fields = append(fields, bson.E{Key: s.NameField, Value: 1})
@@ -98,30 +138,42 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, after []byte) (
 		SetBatchSize(fetchSize)
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
-	found, err := s.collection.Find(bounded, filter, opts)
+	found, err := s.collection.Find(bounded, filter(sel, in), opts)
 	if err != nil {
-		return nil, s.fail(ctx, "reading records of", err)
+		return nil, s.fail(ctx, reading, err)
 	}
-	return &cursor{store: s, found: found, reference: sel.Reference, resumed: after != nil}, nil
+	return &cursor{store: s, found: found, reference: sel.Reference, resumed: within.After != nil}, nil
+}
+
+// filter returns the filter for the selected records that conditions on their _ids leave.
+func filter(sel syncrun.Selection, in bson.A) bson.D {
+	if len(in) == 0 {
+		return selected(sel)
+	}
+	return bson.D{{Key: "$and", Value: append(in, selected(sel))}}
 }
 
 // Stamp updates the records, in commands of at most BulkSize updates.
-func (s *Store) Stamp(ctx context.Context, records []syncrun.Record, reference time.Time) (syncrun.Stamped, error) {
-	now := bson.E{Key: "$currentDate", Value: bson.D{{Key: updatedAt, Value: true}}}
-	raise, err := bson.Marshal(bson.D{{Key: "$max", Value: stamp(date(reference))}, now})
-	if err != nil {
-		return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
-	}
-	replace, err := bson.Marshal(bson.D{{Key: "$set", Value: stamp(date(reference))}, now})
+func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, reference time.Time) (syncrun.Stamped, error) {
+	stamps, err := newStamps(reference)
 	if err != nil {
 		return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
 	}
 	var stamped syncrun.Stamped
-	models := make([]mongo.WriteModel, 0, min(len(records), s.BulkSize))
-	for chunk := range slices.Chunk(records, s.BulkSize) {
-		models = models[:0]
-		for _, record := range chunk {
-			models = append(models, update(record, reference, bson.Raw(raise), bson.Raw(replace)))
+	models := make([]mongo.WriteModel, 0, min(len(updates), s.BulkSize))
+	sent := make([]syncrun.Record, 0, cap(models)) // one for each model
+	for chunk := range slices.Chunk(updates, s.BulkSize) {
+		models, sent = models[:0], sent[:0]
+		for _, u := range chunk {
+			model, err := stamps.update(u)
+			if err != nil {
+				stamped.Failed = append(stamped.Failed, syncrun.Failure{Record: u.Record, Err: err})
+				continue
+			}
+			models, sent = append(models, model), append(sent, u.Record)
+		}
+		if len(models) == 0 {
+			continue
 		}
 		matched, failed, err := s.write(ctx, models)
 		if err != nil {
@@ -129,25 +181,10 @@ func (s *Store) Stamp(ctx context.Context, records []syncrun.Record, reference t
 		}
 		stamped.Matched += matched
 		for _, f := range failed {
-			stamped.Failed = append(stamped.Failed, syncrun.Failure{Record: chunk[f.Index], Err: f})
+			stamped.Failed = append(stamped.Failed, syncrun.Failure{Record: sent[f.Index], Err: f})
 		}
 	}
 	return stamped, nil
-}
-
-// update returns the update of one record. $max keeps a writer that was held up from setting back what a later run has
-// done, whatever the order in which they get here. Where $max would keep a value that is no valid stamp, that value is
-// replaced, unless the record has a valid stamp by now.
-func update(record syncrun.Record, reference time.Time, raise, replace bson.Raw) mongo.WriteModel {
-	v := key(record.Key).value()
-	filter := bson.D{{Key: "_id", Value: v}}
-	if v.Type == bson.TypeEmbeddedDocument { // may begin with "$ref", which is no operator
-		filter = id("$eq", v)
-	}
-	if replaced, _ := record.State.(bool); replaced {
-		return mongo.NewUpdateOneModel().SetFilter(append(filter, noValidStamp(reference))).SetUpdate(replace)
-	}
-	return mongo.NewUpdateOneModel().SetFilter(filter).SetUpdate(raise)
 }
 
 // write sends one bulk of updates and returns how many records they applied to, and which of them failed.

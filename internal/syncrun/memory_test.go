@@ -33,6 +33,7 @@ type user struct {
 	stamped int       // how often an update applied to it
 	fails   error     // what its update fails with
 	deleted bool
+	set     map[string]any // by the last update
 }
 
 func (u *user) key() []byte { return binary.BigEndian.AppendUint64(nil, uint64(u.number)) }
@@ -48,7 +49,7 @@ func (n number) String() string { return fmt.Sprintf("id-%d", int(n)) }
 
 // memory is a store of users in memory. As with a database, a cursor sees what has happened to the records ahead of it.
 type memory struct {
-	// before is called at the start of each operation, "count", "scan", "next" or "stamp", and its error is the
+	// before is called at the start of each operation, "cut", "count", "scan", "next" or "stamp", and its error is the
 	// operation's. It may be nil.
 	before func(ctx context.Context, operation string, records []syncrun.Record) error
 
@@ -83,36 +84,58 @@ func (m *memory) begin(ctx context.Context, operation string, records []syncrun.
 	return nil
 }
 
-func (m *memory) Count(ctx context.Context, sel syncrun.Selection) (int64, error) {
+func (m *memory) Cut(ctx context.Context, after []byte, size int) ([]byte, error) {
+	if err := m.begin(ctx, "cut", nil); err != nil {
+		return nil, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var behind []*user
+	for _, u := range m.users {
+		if !u.deleted && bytes.Compare(u.key(), after) > 0 {
+			behind = append(behind, u)
+		}
+	}
+	if len(behind) <= size {
+		return nil, nil
+	}
+	return behind[size-1].key(), nil
+}
+
+func (m *memory) Count(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (int64, error) {
 	if err := m.begin(ctx, "count", nil); err != nil {
 		return 0, err
 	}
-	return int64(m.due(sel)), nil
-}
-
-func (m *memory) due(sel syncrun.Selection) int {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := 0
+	n := int64(0)
 	for _, u := range m.users {
-		if u.due(sel) {
+		if u.due(sel) && u.within(within) {
 			n++
 		}
 	}
-	return n
+	return n, nil
 }
 
-func (m *memory) Scan(ctx context.Context, sel syncrun.Selection, after []byte) (syncrun.Cursor, error) {
+func (u *user) within(r syncrun.Range) bool {
+	return bytes.Compare(u.key(), r.After) > 0 && (r.Upto == nil || bytes.Compare(u.key(), r.Upto) <= 0)
+}
+
+func (m *memory) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (syncrun.Cursor, error) {
 	if err := m.begin(ctx, "scan", nil); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.open++
-	return &memoryCursor{store: m, sel: sel, after: after}, nil
+	return &memoryCursor{store: m, sel: sel, within: within}, nil
 }
 
-func (m *memory) Stamp(ctx context.Context, records []syncrun.Record, reference time.Time) (syncrun.Stamped, error) {
+func (m *memory) Stamp(ctx context.Context, updates []syncrun.Update, reference time.Time) (syncrun.Stamped, error) {
+	records := make([]syncrun.Record, len(updates))
+	for i, update := range updates {
+		records[i] = update.Record
+	}
 	if err := m.begin(ctx, "stamp", records); err != nil {
 		return syncrun.Stamped{}, err
 	}
@@ -120,7 +143,7 @@ func (m *memory) Stamp(ctx context.Context, records []syncrun.Record, reference 
 	defer m.mu.Unlock()
 	m.lately = time.Now()
 	var stamped syncrun.Stamped
-	for _, r := range records {
+	for i, r := range records {
 		u := m.users[r.State.(int)-1]
 		switch {
 		case u.deleted:
@@ -129,6 +152,9 @@ func (m *memory) Stamp(ctx context.Context, records []syncrun.Record, reference 
 		default:
 			stamped.Matched++
 			u.stamped++
+			if set := updates[i].Set; set != nil {
+				u.set = set
+			}
 			if u.stamp.Before(reference) || u.stamp.After(reference.Add(syncrun.MaxClockError)) {
 				u.stamp = reference
 			}
@@ -147,7 +173,7 @@ func (m *memory) locked(f func()) {
 type memoryCursor struct {
 	store  *memory
 	sel    syncrun.Selection
-	after  []byte
+	within syncrun.Range
 	closed bool
 }
 
@@ -161,12 +187,12 @@ func (c *memoryCursor) Next(ctx context.Context) (syncrun.Record, bool, error) {
 		return syncrun.Record{}, false, errors.New("the cursor is closed")
 	}
 	first := 0
-	if c.after != nil {
-		first = int(binary.BigEndian.Uint64(c.after))
+	if c.within.After != nil {
+		first = int(binary.BigEndian.Uint64(c.within.After))
 	}
 	for _, u := range c.store.users[first:] {
-		if u.due(c.sel) {
-			c.after = u.key()
+		if u.due(c.sel) && u.within(c.within) {
+			c.within.After = u.key()
 			c.store.reads++
 			return syncrun.Record{Key: u.key(), ID: number(u.number), Name: fmt.Sprintf("user%d", u.number), State: u.number}, true, nil
 		}
@@ -185,15 +211,16 @@ func (c *memoryCursor) Close() {
 
 // saved keeps the checkpoints of a run, as JSON like those who keep them in earnest.
 type saved struct {
-	mu      sync.Mutex
-	all     []syncrun.Checkpoint
-	last    []byte
-	failing error // instead of keeping
-	failed  int   // how often
-	check   func(syncrun.Checkpoint)
+	mu       sync.Mutex
+	all      []syncrun.Checkpoint
+	progress []int
+	last     []byte
+	failing  error // instead of keeping
+	failed   int   // how often
+	check    func(syncrun.Checkpoint)
 }
 
-func (s *saved) save(ctx context.Context, c syncrun.Checkpoint) error {
+func (s *saved) save(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if ctx.Err() != nil {
@@ -207,6 +234,7 @@ func (s *saved) save(ctx context.Context, c syncrun.Checkpoint) error {
 		s.check(c)
 	}
 	s.all = append(s.all, c)
+	s.progress = append(s.progress, progress)
 	var err error
 	s.last, err = json.Marshal(c)
 	return err
@@ -271,18 +299,23 @@ func (l *logged) lines(message string) []string {
 
 // testBundle is a run over a store in memory.
 type testBundle struct {
-	store *memory
-	saved *saved
-	log   *logged
-	run   syncrun.Run
+	store  *memory
+	saved  *saved
+	log    *logged
+	ranges *ranges
+	run    syncrun.Run
 }
 
 func setup(t *testing.T, n int) *testBundle {
 	t.Helper()
 	b := &testBundle{store: newMemory(n), saved: &saved{}, log: &logged{}}
+	b.ranges = &ranges{}
 	b.run = syncrun.Run{
-		Noun: "user", Store: b.store, Selection: incremental, BatchSize: 10, Writers: 4, Patience: time.Minute,
-		Save: b.saved.save, Log: slog.New(b.log),
+		Pass: syncrun.Pass{
+			Noun: "user", Store: b.store, Work: syncrun.Stamping{}, Selection: incremental, BatchSize: 10, Writers: 4,
+			Patience: time.Minute, Save: b.saved.save, Log: slog.New(b.log),
+		},
+		RangeSize: syncrun.DefaultRangeSize, Ranges: b.ranges,
 	}
 	t.Cleanup(func() {
 		b.store.locked(func() {

@@ -13,19 +13,19 @@ const (
 	lastPause  = 2 * time.Second
 )
 
-// patiently calls f until it returns something else than ErrUnavailable, for as long as the run's patience lasts. It
+// patiently calls f until it returns something else than ErrUnavailable, for as long as the pass's patience lasts. It
 // gives up with ErrStopped when it is asked to stop in between.
-func (e *execution) patiently(ctx context.Context, stop <-chan struct{}, what string, f func() error) error {
+func (p Pass) patiently(ctx context.Context, stop <-chan struct{}, what string, f func() error) error {
 	err := f()
 	if err == nil {
 		return nil
 	}
 	gone := time.Now()
 	for pause := firstPause; errors.Is(err, ErrUnavailable) && ctx.Err() == nil; pause = min(2*pause, lastPause) {
-		if waited := time.Since(gone); waited+pause > e.Patience {
+		if waited := time.Since(gone); waited+pause > p.Patience {
 			return fmt.Errorf("%s, tried for %s: %w", what, waited.Round(time.Second), err)
 		}
-		e.Log.Warn("Database unreachable, trying again", "doing", what, "retryIn", pause.String(), "error", err)
+		p.Log.Warn("Database unreachable, trying again", "doing", what, "retryIn", pause.String(), "error", err)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
@@ -39,7 +39,7 @@ func (e *execution) patiently(ctx context.Context, stop <-chan struct{}, what st
 			break
 		}
 		if err = f(); err == nil {
-			e.Log.Info("Database reachable again", "doing", what, "after", time.Since(gone).Round(time.Millisecond).String())
+			p.Log.Info("Database reachable again", "doing", what, "after", time.Since(gone).Round(time.Millisecond).String())
 			return nil
 		}
 	}

@@ -4,50 +4,74 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"strings"
-	"sync"
+	"slices"
 	"time"
 )
 
 const (
-	// saveInterval is the time between two checkpoints: often enough to watch the progress, seldom enough to cost
-	// nothing.
-	saveInterval = 250 * time.Millisecond
-	// finalSaveTimeout bounds the last checkpoint of an attempt that is being stopped.
-	finalSaveTimeout = 2 * time.Second
-	// windowPerWriter bounds, for each writer, the batches between the checkpoint and what was read last. With only one
-	// a slow batch would idle the other writers; more is more to do again after a crash.
-	windowPerWriter = 2
+	// DefaultRangeSize is how many records a range has: at ten thousand records a second two seconds' work, against
+	// which finding the range and handing it over, some ten milliseconds, do not count, and little enough for several
+	// workers to end at about the same time.
+	DefaultRangeSize = 20_000
+
+	// watchInterval is how often a run looks how far its ranges are: it ends that much after the last of them.
+	watchInterval = 25 * time.Millisecond
+	// progressInterval is how often it shows that.
+	progressInterval = 250 * time.Millisecond
+	// stallTimeout is after how long without progress a run makes sure that its ranges are still enqueued.
+	stallTimeout = 30 * time.Second
 )
 
-var (
-	// ErrStopped is returned by a run that was asked to stop and has saved where it got to.
-	ErrStopped = errors.New("the run was stopped")
-	// ErrAllFailed is returned by a run in which the update of every single record failed.
-	ErrAllFailed = errors.New("every record failed")
-)
+// ErrRangesFailed is returned by a run some of whose ranges have used up their attempts. There is no use in another
+// attempt at the run.
+var ErrRangesFailed = errors.New("some ranges failed")
 
-// Run is one attempt at a run.
+// Run is one attempt at a run: it visits all selected records. A small run is a single Pass. A large one is cut into
+// ranges, each of which is for whichever worker takes it; the run then waits for them and adds up what they have done.
 type Run struct {
-	// Noun is what one record is called in the log: "user".
-	Noun string
-	// Store holds the records.
-	Store Store
-	// Selection says which of them the run visits.
-	Selection Selection
-	// BatchSize is how many records make one unit of work.
-	BatchSize int
-	// Writers is how many batches are written at the same time.
-	Writers int
-	// Patience is how long the attempt waits for a store that is unavailable before it fails.
-	Patience time.Duration
-	// Resume is where the previous attempt got to.
-	Resume Checkpoint
-	// Save keeps where this one got to.
-	Save Save
-	// Log is the run's logger.
-	Log *slog.Logger
+	// Pass says what the run does; its Range is not used.
+	Pass
+	// RangeSize is how many records a range has.
+	RangeSize int
+	// Ranges keeps the ranges of this run.
+	Ranges Ranges
+}
+
+// Ranges is where the ranges of one run are kept, and the queue from which they are taken. Its errors are final.
+// ErrSuperseded says that the run is another worker's by now.
+type Ranges interface {
+	// Cut returns how far the run is cut, and how far its ranges are.
+	Cut(ctx context.Context) (Cut, error)
+	// Add records the range with the given index, which follows the last one, and enqueues it. Nothing follows the last.
+	Add(ctx context.Context, index int, r Range, last bool) error
+	// Requeue enqueues every range that has not ended, unless it is enqueued or being worked on.
+	Requeue(ctx context.Context) error
+	// Ended returns what has become of each range.
+	Ended(ctx context.Context) ([]Ended, error)
+	// Discard forgets all ranges.
+	Discard(ctx context.Context) error
+}
+
+// Cut says how far a run is cut into ranges, and how far these are.
+type Cut struct {
+	// Ranges is how many there are.
+	Ranges int
+	// Last is the last of them; with Complete nothing follows it.
+	Last     Range
+	Complete bool
+	// Ended is how many have come to their end, with or without success.
+	Ended int
+	// Progress is in percent of the ranges that there are.
+	Progress int
+}
+
+// Ended is what has become of one range.
+type Ended struct {
+	Range Range
+	// Checkpoint counts what was done; that of a range that failed may be behind.
+	Checkpoint Checkpoint
+	// Failure is the reason for which the range failed; "" when it did not.
+	Failure string
 }
 
 // Result is what a run that reached its end has done, over all its attempts.
@@ -57,283 +81,183 @@ type Result struct {
 	Elapsed time.Duration
 }
 
-// batch is a unit of work on its way from the reader through a writer back to the run.
-type batch struct {
-	sequence int
-	records  []Record
-	stamped  Stamped
-}
-
-// execution is the state of one call of Do.
-type execution struct {
-	Run
-	started    time.Time
-	checkpoint Checkpoint
-	failure    error // of the first record that failed
-	exhausted  bool  // set by the reader when there are no more records
-	unsaved    bool  // the last checkpoint could not be saved, and the log says so
-
-	batches  chan *batch   // read, to be written
-	written  chan *batch   // written, in any order
-	window   chan struct{} // a place for each batch that is read but not yet part of the checkpoint
-	complete map[int]*batch
-	next     int // sequence number of the batch that continues the checkpoint
-}
-
-// Do visits the selected records behind the checkpoint, each once, and returns what the run has done over all its
-// attempts. When stop is closed it finishes the batches in flight, saves, and returns ErrStopped. When ctx ends it
-// returns at once with ctx's cause. Any other error is that of a failed attempt.
+// Do visits the selected records, each once, and returns what the run has done over all its attempts. When stop is
+// closed it lets go of the run and returns ErrStopped: an attempt that follows goes on where this one got to, and the
+// ranges of a run that is cut go on meanwhile. When ctx ends it returns at once with ctx's cause. ErrRangesFailed is
+// final; any other error is that of a failed attempt.
 func (r Run) Do(ctx context.Context, stop <-chan struct{}) (Result, error) {
-	window := r.Writers * windowPerWriter
-	e := &execution{
-		Run: r, started: time.Now(), checkpoint: r.Resume,
-		batches: make(chan *batch), written: make(chan *batch, window), window: make(chan struct{}, window),
-		complete: make(map[int]*batch),
+	started := time.Now()
+	cut, err := r.Ranges.Cut(ctx)
+	if err != nil {
+		return Result{}, err
 	}
-	if e.checkpoint.After == nil {
-		counting, end := untilStopped(ctx, stop)
-		err := e.patiently(counting, stop, "counting the "+r.Noun+"s to sync", func() (err error) {
-			e.checkpoint.Total, err = r.Store.Count(counting, r.Selection)
-			return err
-		})
-		end()
+	switch {
+	case cut.Ranges > 0: // a former attempt may have been cut short between recording a range and enqueueing it
+		if err := r.Ranges.Requeue(ctx); err != nil {
+			return Result{}, err
+		}
+	case r.Resume.After == nil:
+		first, err := r.next(ctx, stop, Range{})
 		if err != nil {
 			return Result{}, err
 		}
+		if first.Upto != nil {
+			if cut, err = r.add(ctx, cut, first); err != nil {
+				return Result{}, err
+			}
+		}
 	}
-	r.Log.Info(e.title()+"s to sync", "totalUsers", e.checkpoint.Total)
-	if err := e.work(ctx, stop); err != nil {
+	var total Checkpoint
+	if cut.Ranges == 0 {
+		r.Range = Range{}
+		total, err = r.Pass.Do(ctx, stop)
+	} else {
+		total, err = r.share(ctx, stop, cut, started)
+	}
+	if err != nil {
 		return Result{}, err
 	}
-	c := e.checkpoint
-	if c.Processed > 0 && c.Errors == c.Processed {
-		// The next attempt begins at the beginning: behind the checkpoint there is nothing left to try.
-		_ = e.save(ctx, Checkpoint{Elapsed: e.elapsed()}) // logged
-		return Result{}, fmt.Errorf("%w: %d of %d %ss, the first one: %w", ErrAllFailed, c.Errors, c.Processed, r.Noun, e.firstFailure())
+	if total.Processed > 0 && total.Errors == total.Processed {
+		// The next attempt begins at the beginning: there is nothing left to try.
+		if err := r.Ranges.Discard(ctx); err != nil {
+			return Result{}, err
+		}
+		_ = r.Save(ctx, Checkpoint{Elapsed: total.Elapsed}, 0) // then the next attempt's only fault is to end sooner
+		return Result{}, fmt.Errorf("%w: %d of %d %ss, the first one: %s", ErrAllFailed, total.Errors, total.Processed, r.Noun, total.Failure)
 	}
-	return Result{Processed: c.Processed, Updated: c.Updated, Errors: c.Errors, Elapsed: e.elapsed()}, nil
+	return Result{Processed: total.Processed, Updated: total.Updated, Errors: total.Errors, Elapsed: total.Elapsed}, nil
 }
 
-// work runs the reader and the writers and moves the checkpoint, until all is done or one of them fails.
-func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
-	ctx, cancel := context.WithCancelCause(outer)
-	defer cancel(nil)
-
-	var reader, writers sync.WaitGroup
-	reader.Go(func() {
-		defer close(e.batches)
-		reading, end := untilStopped(ctx, stop)
-		defer end()
-		if err := e.read(reading, stop); err != nil && !errors.Is(err, ErrStopped) {
-			cancel(err)
+// share cuts the rest of the run into ranges, waits until all have ended, and returns what they have done together.
+func (r Run) share(ctx context.Context, stop <-chan struct{}, cut Cut, started time.Time) (Checkpoint, error) {
+	elapsed := func() time.Duration { return r.Resume.Elapsed + time.Since(started) }
+	for !cut.Complete {
+		next, err := r.next(ctx, stop, cut.Last)
+		if err == nil {
+			cut, err = r.add(ctx, cut, next)
 		}
-	})
-	for range e.Writers {
-		writers.Go(func() {
-			for b := range e.batches {
-				if err := e.write(ctx, stop, b); err != nil {
-					cancel(err)
-					return
-				}
-				e.written <- b // never blocks: there is room for the whole window
-			}
-		})
+		if errors.Is(err, ErrStopped) || err == nil && closed(stop) {
+			return Checkpoint{}, r.letGo(ctx, Checkpoint{Elapsed: elapsed()}, 0)
+		}
+		if err != nil {
+			return Checkpoint{}, err
+		}
 	}
-	go func() { // ends with the writers, and the loop below with it
-		writers.Wait()
-		close(e.written)
-	}()
-
-	ticker := time.NewTicker(saveInterval)
+	r.Log.Info("Sharing the run with all workers", "ranges", cut.Ranges, "cutIn", time.Since(started).Round(time.Millisecond).String())
+	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
-	saved := e.checkpoint.After
-	for open := true; open; {
-		select {
-		case b, ok := <-e.written:
-			if open = ok; ok {
-				e.advance(b)
-			}
-		case <-ticker.C:
-			if string(saved) == string(e.checkpoint.After) {
-				continue
-			}
-			saved = e.checkpoint.After
-			if err := e.save(ctx, e.current()); errors.Is(err, ErrSuperseded) {
-				cancel(err)
-			}
-		}
-	}
-	reader.Wait()
-	if ctx.Err() != nil {
-		err := context.Cause(ctx)
-		if !errors.Is(err, ErrSuperseded) {
-			_ = e.saveFinally(ctx) // logged; the next attempt then does a little more again
-		}
-		return err
-	}
-	if !e.exhausted {
-		if err := e.saveFinally(ctx); errors.Is(err, ErrSuperseded) {
-			return err
-		}
-		return ErrStopped
-	}
-	return nil
-}
-
-// untilStopped returns a context that ends with ErrStopped when stop is closed: what is only read need not be waited
-// for. The caller must call end.
-func untilStopped(ctx context.Context, stop <-chan struct{}) (stopped context.Context, end func()) {
-	stopped, cancel := context.WithCancelCause(ctx)
-	var watching sync.WaitGroup
-	watching.Go(func() {
-		select {
-		case <-stop:
-			cancel(ErrStopped)
-		case <-stopped.Done():
-		}
-	})
-	return stopped, func() {
-		cancel(nil)
-		watching.Wait()
-	}
-}
-
-// read sends the selected records on in batches, until there are no more or ctx ends, whose cause it then returns.
-func (e *execution) read(ctx context.Context, stop <-chan struct{}) error {
 	var (
-		cursor Cursor
-		record Record
-		ok     bool
-		after  = e.checkpoint.After
+		before  Cut
+		moved   = time.Now() // when there was progress
+		shown   time.Time    // when it was shown
+		shownAs = -1
 	)
-	defer func() {
-		if cursor != nil {
-			cursor.Close()
+	for {
+		var err error
+		if cut, err = r.Ranges.Cut(ctx); err != nil {
+			return Checkpoint{}, err
 		}
-	}()
-	next := func() (err error) {
-		if cursor == nil {
-			if cursor, err = e.Store.Scan(ctx, e.Selection, after); err != nil {
-				cursor = nil
-				return err
+		if cut.Ranges == 0 {
+			return Checkpoint{}, errors.New("the ranges of the run are gone")
+		}
+		if cut.Ended == cut.Ranges {
+			break
+		}
+		now := time.Now()
+		if cut.Ended != before.Ended || cut.Progress != before.Progress {
+			before = cut
+			moved = now
+		}
+		if now.Sub(moved) >= stallTimeout {
+			if err := r.Ranges.Requeue(ctx); err != nil {
+				return Checkpoint{}, err
+			}
+			moved = now
+		}
+		if cut.Progress > shownAs && now.Sub(shown) >= progressInterval {
+			shown, shownAs = now, cut.Progress
+			if err := r.Save(ctx, Checkpoint{Elapsed: elapsed()}, min(99, cut.Progress)); errors.Is(err, ErrSuperseded) {
+				return Checkpoint{}, err
 			}
 		}
-		if record, ok, err = cursor.Next(ctx); err != nil {
-			cursor.Close() // the next try continues behind the last record with a new one
-			cursor = nil
-		}
-		return err
-	}
-	reading := "reading " + e.Noun + "s"
-	for sequence := 0; ; sequence++ {
 		select {
-		case e.window <- struct{}{}:
+		case <-ticker.C:
+		case <-stop:
+			return Checkpoint{}, r.letGo(ctx, Checkpoint{Elapsed: elapsed()}, min(99, cut.Progress))
 		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-		b := &batch{sequence: sequence, records: make([]Record, 0, e.BatchSize)}
-		for len(b.records) < e.BatchSize {
-			if err := e.patiently(ctx, stop, reading, next); err != nil {
-				return err
-			}
-			if !ok {
-				break
-			}
-			after = record.Key
-			b.records = append(b.records, record)
-		}
-		if len(b.records) > 0 {
-			select {
-			case e.batches <- b:
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		if !ok {
-			e.exhausted = true // and the last batch is on its way: one that a stop leaves behind is not done
-			return nil
+			return Checkpoint{}, context.Cause(ctx)
 		}
 	}
+	total, err := r.sum(ctx)
+	total.Elapsed = elapsed()
+	return total, err
 }
 
-// write stamps the records of a batch.
-func (e *execution) write(ctx context.Context, stop <-chan struct{}, b *batch) error {
-	e.Log.Debug("Processing "+e.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*e.BatchSize)
-	err := e.patiently(ctx, stop, "updating "+e.Noun+"s", func() (err error) {
-		b.stamped, err = e.Store.Stamp(ctx, b.records, e.Selection.Reference)
+// next returns the range behind another one; its Upto is nil when nothing comes behind it.
+func (r Run) next(ctx context.Context, stop <-chan struct{}, previous Range) (Range, error) {
+	cutting, end := untilStopped(ctx, stop)
+	defer end()
+	next := Range{After: previous.Upto}
+	err := r.patiently(cutting, stop, "cutting the "+r.Noun+"s into ranges", func() (err error) {
+		next.Upto, err = r.Store.Cut(cutting, next.After, r.RangeSize)
 		return err
 	})
-	if err != nil {
+	return next, err
+}
+
+func (r Run) add(ctx context.Context, cut Cut, next Range) (Cut, error) {
+	last := next.Upto == nil
+	if err := r.Ranges.Add(ctx, cut.Ranges, next, last); err != nil {
+		return Cut{}, err
+	}
+	cut.Ranges++
+	cut.Last, cut.Complete = next, last
+	return cut, nil
+}
+
+// letGo saves how long the run has taken so far, and returns ErrStopped or ErrSuperseded.
+func (r Run) letGo(ctx context.Context, c Checkpoint, progress int) error {
+	saving, cancel := context.WithTimeout(ctx, finalSaveTimeout)
+	defer cancel()
+	if err := r.Save(saving, c, progress); errors.Is(err, ErrSuperseded) {
 		return err
 	}
-	failed := make(map[string]bool, len(b.stamped.Failed))
-	for _, f := range b.stamped.Failed {
-		failed[string(f.Record.Key)] = true
-		e.Log.Error(e.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
+	return ErrStopped
+}
+
+// sum adds up what the ranges have done, or returns ErrRangesFailed with what is known of the first that failed.
+func (r Run) sum(ctx context.Context) (Checkpoint, error) {
+	ranges, err := r.Ranges.Ended(ctx)
+	if err != nil {
+		return Checkpoint{}, err
 	}
-	if e.Log.Enabled(ctx, slog.LevelDebug) {
-		for _, record := range b.records {
-			if !failed[string(record.Key)] {
-				e.Log.Debug(e.title()+" synced successfully", "userId", record.ID.String(), "username", record.Name)
-			}
+	var total Checkpoint
+	failed := 0
+	for _, ended := range ranges {
+		c := ended.Checkpoint
+		total.Processed += c.Processed
+		total.Updated += c.Updated
+		total.Errors += c.Errors
+		if total.Failure == "" {
+			total.Failure = c.Failure
+		}
+		if ended.Failure != "" {
+			failed++
 		}
 	}
-	return nil
+	if failed == 0 {
+		return total, nil
+	}
+	i := slices.IndexFunc(ranges, func(e Ended) bool { return e.Failure != "" })
+	return Checkpoint{}, fmt.Errorf("%w: %d of %d; %d %ss were updated; range %d: %s",
+		ErrRangesFailed, failed, len(ranges), total.Updated, r.Noun, i, ranges[i].Failure)
 }
 
-// advance moves the checkpoint over b and over the batches behind it that were complete before it.
-func (e *execution) advance(b *batch) {
-	e.complete[b.sequence] = b
-	for {
-		b, ok := e.complete[e.next]
-		if !ok {
-			return
-		}
-		delete(e.complete, e.next)
-		e.next++
-		<-e.window
-		c := &e.checkpoint
-		c.After = b.records[len(b.records)-1].Key
-		c.Processed += int64(len(b.records))
-		c.Updated += b.stamped.Matched
-		c.Errors += int64(len(b.stamped.Failed))
-		if e.failure == nil && len(b.stamped.Failed) > 0 {
-			e.failure = b.stamped.Failed[0].Err
-		}
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
-
-func (e *execution) current() Checkpoint {
-	c := e.checkpoint
-	c.Elapsed = e.elapsed()
-	return c
-}
-
-func (e *execution) save(ctx context.Context, c Checkpoint) error {
-	err := e.Save(ctx, c)
-	if err != nil && ctx.Err() == nil && !e.unsaved {
-		e.Log.Warn("Could not save the run's checkpoint, trying again", "error", err)
-	}
-	e.unsaved = err != nil
-	return err
-}
-
-// saveFinally saves the checkpoint of an attempt that ends early, even when its context has ended.
-func (e *execution) saveFinally(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalSaveTimeout)
-	defer cancel()
-	return e.save(ctx, e.current())
-}
-
-func (e *execution) elapsed() time.Duration { return e.Resume.Elapsed + time.Since(e.started) }
-
-// firstFailure is the reason of the first record that failed; it may have failed in an earlier attempt.
-func (e *execution) firstFailure() error {
-	if e.failure == nil {
-		return errors.New("see the log of the earlier attempt")
-	}
-	return e.failure
-}
-
-// title is the noun as a sentence begins with it.
-func (e *execution) title() string { return strings.ToUpper(e.Noun[:1]) + e.Noun[1:] }

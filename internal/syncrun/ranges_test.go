@@ -1,0 +1,178 @@
+package syncrun_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+// ranges keeps the ranges of one run in memory, and is the queue of their tasks.
+type ranges struct {
+	// before is called at the start of each operation, and its error is the operation's. It may be nil.
+	before func(operation string) error
+	// lossy leaves out the enqueueing of a range that is added.
+	lossy bool
+
+	mu       sync.Mutex
+	list     []*part
+	complete bool
+	queue    []int // indexes, in the order in which they were enqueued
+	requeued int
+}
+
+type part struct {
+	syncrun.Range
+	queued     bool // or taken
+	owner      *int // of the attempt that works on it
+	checkpoint syncrun.Checkpoint
+	progress   int
+	ended      bool
+	failure    string
+}
+
+func (r *ranges) begin(operation string) error {
+	if r.before != nil {
+		return r.before(operation)
+	}
+	return nil
+}
+
+func (r *ranges) Cut(context.Context) (syncrun.Cut, error) {
+	if err := r.begin("cut"); err != nil {
+		return syncrun.Cut{}, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	c := syncrun.Cut{Ranges: len(r.list), Complete: r.complete}
+	for _, p := range r.list {
+		c.Last = p.Range
+		c.Progress += p.progress
+		if p.ended {
+			c.Ended++
+		}
+	}
+	c.Progress /= max(1, len(r.list))
+	return c, nil
+}
+
+func (r *ranges) Add(_ context.Context, index int, next syncrun.Range, last bool) error {
+	if err := r.begin("add"); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if index != len(r.list) {
+		return errors.New("not the next range")
+	}
+	r.list = append(r.list, &part{Range: next})
+	r.complete = last
+	if !r.lossy {
+		r.enqueue(index)
+	}
+	if r.before != nil {
+		return r.before("added")
+	}
+	return nil
+}
+
+func (r *ranges) enqueue(index int) {
+	if p := r.list[index]; !p.queued && !p.ended {
+		p.queued = true
+		r.queue = append(r.queue, index)
+	}
+}
+
+func (r *ranges) Requeue(context.Context) error {
+	if err := r.begin("requeue"); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requeued++
+	for i := range r.list {
+		r.enqueue(i)
+	}
+	return nil
+}
+
+func (r *ranges) Ended(context.Context) ([]syncrun.Ended, error) {
+	if err := r.begin("ended"); err != nil {
+		return nil, err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ended []syncrun.Ended
+	for _, p := range r.list {
+		ended = append(ended, syncrun.Ended{Range: p.Range, Checkpoint: p.checkpoint, Failure: p.failure})
+	}
+	return ended, nil
+}
+
+func (r *ranges) Discard(context.Context) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.list, r.queue, r.complete = nil, nil, false
+	return nil
+}
+
+// take returns a range from the queue, and false when there is none.
+func (r *ranges) take(owner *int) (*part, bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.queue) == 0 {
+		return nil, false
+	}
+	p := r.list[r.queue[0]]
+	r.queue = r.queue[1:]
+	p.owner = owner
+	return p, true
+}
+
+// put gives a range back.
+func (r *ranges) put(p *part) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.queued = false
+	if i := slices.Index(r.list, p); i >= 0 {
+		r.enqueue(i)
+	}
+}
+
+// owned calls f if the part is still the owner's.
+func (r *ranges) owned(p *part, owner *int, f func()) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p.owner != owner || p.ended {
+		return syncrun.ErrSuperseded
+	}
+	f()
+	return nil
+}
+
+// work is one attempt at a range: what a worker does with one that it has taken.
+func (r *ranges) work(ctx context.Context, pass syncrun.Pass, p *part, owner *int, stop <-chan struct{}) error {
+	r.mu.Lock()
+	pass.Range, pass.Resume = p.Range, p.checkpoint
+	r.mu.Unlock()
+	pass.Save = func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return r.owned(p, owner, func() { p.checkpoint, p.progress = c, progress })
+	}
+	done, err := pass.Do(ctx, stop)
+	if err != nil {
+		return err
+	}
+	return r.owned(p, owner, func() { p.checkpoint, p.progress, p.ended = done, 100, true })
+}
+
+// fail ends a range for good.
+func (r *ranges) fail(p *part, reason error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p.ended, p.progress, p.failure = true, 100, reason.Error()
+}

@@ -1,0 +1,433 @@
+package syncrun_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+// crew starts workers that take ranges from the queue until stop is called. A range whose attempt fails is given up.
+func (b *testBundle) crew(ctx context.Context, n int) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	pass := b.run.Pass
+	var crew sync.WaitGroup
+	for range n {
+		crew.Go(func() {
+			for ctx.Err() == nil {
+				owner := new(int)
+				p, ok := b.ranges.take(owner)
+				if !ok {
+					time.Sleep(10 * time.Millisecond)
+					continue
+				}
+				if err := b.ranges.work(ctx, pass, p, owner, nil); err != nil && ctx.Err() == nil {
+					b.ranges.fail(p, err)
+				}
+			}
+		})
+	}
+	return func() {
+		cancel()
+		crew.Wait()
+	}
+}
+
+// wantEachOnce checks that every user was updated exactly once.
+func (b *testBundle) wantEachOnce(t *testing.T) {
+	t.Helper()
+	b.store.locked(func() {
+		for _, u := range b.store.users {
+			if u.stamped != 1 {
+				t.Fatalf("user %d was updated %d times", u.number, u.stamped)
+			}
+		}
+	})
+}
+
+func TestLargeRunsAreShared(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ n, size, ranges int }{
+		{0, 100, 0}, {99, 100, 0}, {100, 100, 0}, {101, 100, 2}, {200, 100, 2}, {201, 100, 3}, {1000, 100, 10}, {7, 1, 7},
+	} {
+		t.Run(fmt.Sprintf("%d records by %d", test.n, test.size), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, test.n)
+				b.run.RangeSize = test.size
+				defer b.crew(t.Context(), 3)()
+				result := b.do(t)
+				if result.Processed != int64(test.n) || result.Updated != int64(test.n) || result.Errors != 0 {
+					t.Errorf("the result is %+v", result)
+				}
+				b.wantEachOnce(t)
+				if got := len(b.ranges.list); got != test.ranges {
+					t.Errorf("cut into %d ranges, want %d", got, test.ranges)
+				}
+			})
+		})
+	}
+}
+
+// TestSharedProgress looks at what a run shows while its ranges are worked on, one after another.
+func TestSharedProgress(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 400)
+		b.run.RangeSize = 100
+		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
+			if operation == "stamp" {
+				time.Sleep(time.Second)
+			}
+			return nil
+		}
+		defer b.crew(t.Context(), 1)()
+		result := b.do(t)
+		if result.Elapsed < 12*time.Second || result.Elapsed > 13*time.Second {
+			t.Errorf("40 batches of a second, 4 at a time and 10 in a range, took %s", result.Elapsed)
+		}
+		seen, previous := make(map[int]bool), 0
+		for _, progress := range b.saved.progress {
+			seen[progress] = true
+			if progress < previous || progress > 99 {
+				t.Errorf("%d %% follows %d %%", progress, previous)
+			}
+			previous = progress
+		}
+		if !seen[25] || !seen[50] || !seen[75] || len(seen) < 7 {
+			t.Errorf("shown: %v, want each range and steps in between", b.saved.progress)
+		}
+	})
+}
+
+func TestRangeFails(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 50)
+		b.run.RangeSize = 10
+		refused := errors.New("not authorized")
+		b.store.before = func(_ context.Context, operation string, records []syncrun.Record) error {
+			if operation == "stamp" && records[0].State.(int) == 21 {
+				return refused
+			}
+			return nil
+		}
+		defer b.crew(t.Context(), 2)()
+		_, err := b.run.Do(t.Context(), nil)
+		if !errors.Is(err, syncrun.ErrRangesFailed) || !strings.Contains(err.Error(), "1 of 5; 40 users were updated; range 2: ") ||
+			!strings.Contains(err.Error(), refused.Error()) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestAllFailInAllRanges(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 50)
+		b.run.RangeSize = 10
+		for _, u := range b.store.users {
+			u.fails = errInvalid
+		}
+		defer b.crew(t.Context(), 2)()
+		if _, err := b.run.Do(t.Context(), nil); !errors.Is(err, syncrun.ErrAllFailed) || !strings.Contains(err.Error(), errInvalid.Error()) {
+			t.Errorf("%v", err)
+		}
+		for _, u := range b.store.users {
+			u.fails = nil
+		}
+		b.run.Resume = b.saved.checkpoint(t)
+		if result := b.do(t); result.Processed != 50 || result.Updated != 50 || result.Errors != 0 {
+			t.Errorf("then the result is %+v", result)
+		}
+	})
+}
+
+// TestLostTasksAreEnqueuedAgain loses the task of every range.
+func TestLostTasksAreEnqueuedAgain(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 100)
+		b.run.RangeSize = 10
+		b.ranges.lossy = true
+		defer b.crew(t.Context(), 2)()
+		result := b.do(t)
+		if result.Updated != 100 || result.Elapsed > 40*time.Second || b.ranges.requeued != 1 {
+			t.Errorf("the result is %+v, requeued %d times", result, b.ranges.requeued)
+		}
+		b.wantEachOnce(t)
+	})
+}
+
+func TestRangesAreGone(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 100)
+		b.run.RangeSize = 10
+		time.AfterFunc(time.Second, func() { _ = b.ranges.Discard(t.Context()) })
+		if _, err := b.run.Do(t.Context(), nil); err == nil || errors.Is(err, syncrun.ErrStopped) {
+			t.Errorf("%v, want a failed attempt", err)
+		}
+	})
+}
+
+func TestStopASharedRun(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"cutting", "waiting"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 100)
+				b.run.RangeSize = 10
+				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+					if operation == "cut" && when == "cutting" {
+						sleep(ctx, 10*time.Second)
+					}
+					return nil
+				}
+				stop := make(chan struct{})
+				time.AfterFunc(15*time.Second, func() { close(stop) })
+				started := time.Now()
+				if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+					t.Errorf("%v", err)
+				}
+				if waited := time.Since(started); waited != 15*time.Second {
+					t.Errorf("stopped after %s, was asked to after 15 s", waited)
+				}
+				b.run.Resume = b.saved.checkpoint(t)
+				if b.run.Resume.Elapsed < 15*time.Second {
+					t.Errorf("the time that it took is forgotten: %+v", b.run.Resume)
+				}
+				defer b.crew(t.Context(), 2)()
+				if result := b.do(t); result.Updated != 100 {
+					t.Errorf("then the result is %+v", result)
+				}
+				b.wantEachOnce(t)
+			})
+		})
+	}
+}
+
+// TestSharedRunSurvives kills whoever works on a run or its ranges, at random, until the run is done.
+func TestSharedRunSurvives(t *testing.T) {
+	t.Parallel()
+	for range 40 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) { survive(t, rand.New(rand.NewPCG(seed, 3))) })
+		})
+	}
+}
+
+func survive(t *testing.T, random *rand.Rand) {
+	n := 200 + random.IntN(400)
+	b := setup(t, n)
+	b.run.BatchSize, b.run.Writers, b.run.RangeSize = 1+random.IntN(10), 1+random.IntN(3), 20+random.IntN(80)
+	failing := int64(0)
+	for _, u := range b.store.users {
+		if random.IntN(20) == 0 {
+			u.fails = errInvalid
+			failing++
+		}
+	}
+	b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+		switch operation {
+		case "stamp":
+			sleep(ctx, 300*time.Millisecond)
+		case "cut":
+			sleep(ctx, 100*time.Millisecond)
+		}
+		return nil
+	}
+	killed := errors.New("killed")
+	// dies returns a context that ends at some time, and whether what ends with it can still save.
+	dies := func(within time.Duration) (context.Context, context.CancelCauseFunc, func()) {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		timer := time.AfterFunc(time.Duration(random.Int64N(int64(within))), func() { cancel(killed) })
+		return ctx, cancel, func() { timer.Stop() }
+	}
+	kills := 0
+	var mu sync.Mutex // of kills, and of random
+	ctx, end := context.WithCancel(t.Context())
+	pass := b.run.Pass
+	var crew sync.WaitGroup
+	for range 1 + random.IntN(3) {
+		crew.Go(func() {
+			for ctx.Err() == nil {
+				owner := new(int)
+				p, ok := b.ranges.take(owner)
+				if !ok {
+					time.Sleep(20 * time.Millisecond)
+					continue
+				}
+				mu.Lock()
+				life, cancel, stopTimer := dies(5 * time.Second)
+				mu.Unlock()
+				err := b.ranges.work(life, pass, p, owner, nil)
+				stopTimer()
+				cancel(nil)
+				if err != nil {
+					mu.Lock()
+					kills++
+					mu.Unlock()
+					time.Sleep(100 * time.Millisecond) // until somebody notices
+					b.ranges.put(p)
+				}
+			}
+		})
+	}
+	var result syncrun.Result
+	for attempt := 0; ; attempt++ {
+		if attempt > 200 {
+			t.Fatal("does not come to an end")
+		}
+		mu.Lock()
+		life, cancel, stopTimer := dies(2 * time.Second)
+		if attempt > 20 { // long enough for the slowest
+			stopTimer()
+		}
+		mu.Unlock()
+		var err error
+		b.ranges.before = func(operation string) error { // dies in the middle of something
+			if life.Err() != nil && operation != "added" {
+				return killed
+			}
+			return nil
+		}
+		result, err = b.run.Do(life, nil)
+		stopTimer()
+		cancel(nil)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, killed) {
+			t.Fatal(err)
+		}
+		b.run.Resume = b.saved.checkpoint(t)
+	}
+	end()
+	crew.Wait()
+	if result.Processed != int64(n) || result.Errors != failing || result.Updated != int64(n)-failing {
+		t.Errorf("the result is %+v, want %d processed and %d errors", result, n, failing)
+	}
+	again := 0
+	b.store.locked(func() {
+		for _, u := range b.store.users {
+			if u.fails == nil && u.stamped == 0 {
+				t.Errorf("user %d was left out", u.number)
+			}
+			again += max(0, u.stamped-1)
+		}
+	})
+	if limit := kills * 3 * b.run.Writers * b.run.BatchSize; again > limit {
+		t.Errorf("%d users were updated again after %d kills, want at most %d", again, kills, limit)
+	}
+}
+
+// slow is a Work that waits for something outside.
+type slow struct{ wait time.Duration }
+
+func (s slow) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	select {
+	case <-time.After(s.wait):
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	return make([]syncrun.Outcome, len(batch)), nil
+}
+
+// erring is a Work that knows something about every third record, nothing about the next, and fails for the one after.
+type erring struct{}
+
+func (erring) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	outcomes := make([]syncrun.Outcome, len(batch))
+	for i, r := range batch {
+		switch r.State.(int) % 3 {
+		case 1:
+			outcomes[i].Set = map[string]any{"followers": r.State}
+		case 2:
+			outcomes[i].Err = errInvalid
+		}
+	}
+	return outcomes, nil
+}
+
+func TestWork(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 300)
+	b.run.Work = erring{}
+	if result := b.do(t); result.Processed != 300 || result.Updated != 200 || result.Errors != 100 {
+		t.Errorf("the result is %+v", result)
+	}
+	for _, u := range b.store.users {
+		want := map[int]string{0: "map[]", 1: fmt.Sprintf("map[followers:%d]", u.number), 2: "map[]"}[u.number%3]
+		if got := fmt.Sprint(u.set); got != want || (u.stamped == 0) != (u.number%3 == 2) {
+			t.Errorf("user %d has %s, want %s; updated %d times", u.number, got, want, u.stamped)
+		}
+	}
+	if got := len(b.log.lines("User sync failed")); got != 100 {
+		t.Errorf("logged %d failures", got)
+	}
+}
+
+// TestSlowWorkIsShared measures in the time of the test: waiting for something outside goes as fast as there are workers.
+func TestSlowWorkIsShared(t *testing.T) {
+	t.Parallel()
+	took := make(map[int]time.Duration)
+	for _, workers := range []int{1, 4} {
+		synctest.Test(t, func(t *testing.T) {
+			b := setup(t, 10_000)
+			b.run.Writers, b.run.RangeSize, b.run.Work = 1, 500, slow{20 * time.Millisecond}
+			defer b.crew(t.Context(), workers)()
+			took[workers] = b.do(t).Elapsed
+		})
+	}
+	if ratio := took[1].Seconds() / took[4].Seconds(); ratio < 3.8 {
+		t.Errorf("four workers are %.2f times as fast as one: %v", ratio, took)
+	}
+}
+
+// unavailable is a Work whose service is away for a while.
+type unavailable struct{ until time.Time }
+
+func (u unavailable) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	if time.Now().Before(u.until) {
+		return nil, errGone
+	}
+	return make([]syncrun.Outcome, len(batch)), nil
+}
+
+func TestWorkIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 100)
+		b.run.Work = unavailable{time.Now().Add(30 * time.Second)}
+		if result := b.do(t); result.Updated != 100 {
+			t.Errorf("the result is %+v", result)
+		}
+	})
+}
+
+// short is a Work that forgets a record.
+type short struct{}
+
+func (short) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	return make([]syncrun.Outcome, len(batch)-1), nil
+}
+
+func TestWorkMustAnswerForEach(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 100)
+	b.run.Work = short{}
+	if _, err := b.run.Do(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "9 outcomes for a batch of 10") {
+		t.Errorf("%v", err)
+	}
+}
