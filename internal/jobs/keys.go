@@ -18,6 +18,9 @@ func leaseKey(job string) string { return jobKey(job, "lease") }
 // runKey is a hash: owner, checkpoint and progress of a run that has begun and not ended.
 func runKey(job, id string) string { return jobKey(job, "run") + ":" + id }
 
+// rangesKey is a hash: the ranges of a run that is cut, see ranges.go. It ends with runKey.
+func rangesKey(job, id string) string { return jobKey(job, "ranges") + ":" + id }
+
 func jobKey(job, what string) string { return keyPrefix + "{" + job + "}:" + what }
 
 // processesKey is a sorted set of the live processes of a role by when they were last seen (ms).

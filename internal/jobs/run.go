@@ -45,13 +45,13 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
 `)
 
-// KEYS: run. ARGV: owner. Returns 0 when the owner is another one. What is gone was closed before, and the answer lost.
+// KEYS: run, ranges. ARGV: owner. Returns 0 when the owner is another one. What is gone was closed before, and the answer lost.
 var closeScript = redis.NewScript(`
 local owner = redis.call("HGET", KEYS[1], "owner")
 if owner and owner ~= ARGV[1] then
 	return 0
 end
-redis.call("DEL", KEYS[1])
+redis.call("DEL", KEYS[1], KEYS[2])
 return 1
 `)
 
@@ -67,8 +67,9 @@ type RunState struct {
 	// Checkpoint is what was saved last; nil at the beginning.
 	Checkpoint []byte
 
-	rdb        redis.UniversalClient
-	key, owner string
+	rdb   redis.UniversalClient
+	id    tasks.RunID
+	owner string
 }
 
 // NewOwner returns a name for an attempt as the owner of its run's state.
@@ -77,8 +78,8 @@ func NewOwner() string { return rand.Text() }
 // OpenRun makes the caller the owner of the run's state, which is made if there is none. Doing it twice as the same
 // owner is doing it once.
 func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunState, error) {
-	s := &RunState{rdb: j.rdb, key: runKey(id.Job, id.String()), owner: owner}
-	reply, err := openScript.Run(ctx, j.rdb, []string{s.key}, s.owner, millis(time.Now()), int(runTTL.Seconds())).StringSlice()
+	s := &RunState{rdb: j.rdb, id: id, owner: owner}
+	reply, err := openScript.Run(ctx, j.rdb, []string{s.key()}, s.owner, millis(time.Now()), int(runTTL.Seconds())).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening the state of %s: %w", id, err)
 	}
@@ -105,22 +106,28 @@ func (s *RunState) Verify(ctx context.Context) error { return s.update(ctx, "own
 
 func (s *RunState) update(ctx context.Context, fieldsAndValues ...any) error {
 	args := append([]any{s.owner, int(runTTL.Seconds())}, fieldsAndValues...)
-	return s.compareAndDo(ctx, updateScript, args...)
+	return s.compareAndDo(ctx, updateScript, []string{s.key()}, args...)
 }
 
-// Close ends the state together with its run.
-func (s *RunState) Close(ctx context.Context) error { return s.compareAndDo(ctx, closeScript, s.owner) }
+// Close ends the state together with its run, and with its ranges.
+func (s *RunState) Close(ctx context.Context) error {
+	return s.compareAndDo(ctx, closeScript, []string{s.key(), s.rangesKey()}, s.owner)
+}
 
-func (s *RunState) compareAndDo(ctx context.Context, script *redis.Script, args ...any) error {
-	n, err := script.Run(ctx, s.rdb, []string{s.key}, args...).Int()
+func (s *RunState) compareAndDo(ctx context.Context, script *redis.Script, keys []string, args ...any) error {
+	n, err := script.Run(ctx, s.rdb, keys, args...).Int()
 	if err != nil {
-		return fmt.Errorf("updating the state of a run (%s): %w", s.key, err)
+		return fmt.Errorf("updating the state of run %s: %w", s.id, err)
 	}
 	if n == 0 {
 		return ErrSuperseded
 	}
 	return nil
 }
+
+func (s *RunState) key() string { return runKey(s.id.Job, s.id.String()) }
+
+func (s *RunState) rangesKey() string { return rangesKey(s.id.Job, s.id.String()) }
 
 // progress returns what the run's owner saved last, in percent; 0 when there is nothing.
 func (j *Jobs) progress(ctx context.Context, job, id string) (int, error) {

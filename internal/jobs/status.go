@@ -108,6 +108,9 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 		if err != nil {
 			return nil, err
 		}
+		if len(info.Result) > 0 { // its state has ended, and asynq is about to record that
+			progress = 100
+		}
 		data := json.RawMessage(info.Payload)
 		if !json.Valid(data) { // nothing that the API enqueues, but anybody may
 			data = json.RawMessage("null")
@@ -117,9 +120,9 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 	return active, nil
 }
 
-// IsActive reports whether asynq counts the run among those that are being worked on.
-func (j *Jobs) IsActive(def tasks.Definition, id string) (bool, error) {
-	info, err := j.inspector.GetTaskInfo(def.Name, id)
+// IsActive reports whether asynq counts the task among those of the queue that are being worked on.
+func (j *Jobs) IsActive(queue, id string) (bool, error) {
+	info, err := j.inspector.GetTaskInfo(queue, id)
 	if notFound(err) {
 		return false, nil
 	}
@@ -129,11 +132,12 @@ func (j *Jobs) IsActive(def tasks.Definition, id string) (bool, error) {
 	return info.State == asynq.TaskStateActive, nil
 }
 
-// HasOrphans reports whether asynq counts runs as active whose worker it has not heard of for the length of its lease.
-func (j *Jobs) HasOrphans(def tasks.Definition) (bool, error) {
-	list, err := j.inspector.ListActiveTasks(def.Name)
+// HasOrphans reports whether asynq counts tasks of the queue as active whose worker it has not heard of for the length
+// of its lease.
+func (j *Jobs) HasOrphans(queue string) (bool, error) {
+	list, err := j.inspector.ListActiveTasks(queue)
 	if err != nil && !notFound(err) {
-		return false, fmt.Errorf("listing active runs of %s: %w", def.Name, err)
+		return false, fmt.Errorf("listing active tasks of %s: %w", queue, err)
 	}
 	return slices.ContainsFunc(list, func(info *asynq.TaskInfo) bool { return info.IsOrphaned }), nil
 }

@@ -1,0 +1,149 @@
+package jobs_test
+
+import (
+	"errors"
+	"strconv"
+	"testing"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func TestRanges(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := tasks.TriggerID(b.def.Name, time.Now())
+	run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cut, err := run.Cut(ctx); err != nil || cut.Ranges != 0 || cut.Complete || len(cut.Last) != 0 {
+		t.Errorf("before it is cut: %+v, %v", cut, err)
+	}
+	for i := range 3 {
+		for range 2 { // the second time as if the answer to the first were lost
+			if err := run.AddRange(ctx, i, []byte(strconv.Itoa(i)), i == 2); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, wrong := range []struct {
+		index int
+		spec  string
+	}{{1, "another"}, {4, "4"}} {
+		if err := run.AddRange(ctx, wrong.index, []byte(wrong.spec), false); !errors.Is(err, jobs.ErrSuperseded) {
+			t.Errorf("range %d, %q: %v, want it refused", wrong.index, wrong.spec, err)
+		}
+	}
+
+	open := func(index int) *jobs.RangeState {
+		t.Helper()
+		s, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: index}, jobs.NewOwner())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := open(0)
+	must(first.Save(ctx, []byte("a"), 50))
+	must(first.Save(ctx, []byte("b"), 40)) // progress may turn out to be less
+	must(first.GiveBack(ctx))
+	again := open(0)
+	if again.Recovered || string(again.Checkpoint) != "b" || string(again.Spec) != "0" || again.RunStarted.IsZero() {
+		t.Errorf("a range that was given back: %+v", again)
+	}
+	successor := open(0)
+	if !successor.Recovered || successor.Recoveries != 1 {
+		t.Errorf("a range of a dead worker: %+v", successor)
+	}
+	for what, err := range map[string]error{
+		"save": again.Save(ctx, []byte("late"), 99), "give back": again.GiveBack(ctx),
+		"complete": again.Complete(ctx, []byte("late")), "fail": again.Fail(ctx, errors.New("late")),
+	} {
+		if !errors.Is(err, jobs.ErrSuperseded) || errors.Is(err, jobs.ErrNoRange) {
+			t.Errorf("%s by a former owner: %v", what, err)
+		}
+	}
+	if cut, err := run.Cut(ctx); err != nil || cut.Ranges != 3 || !cut.Complete || string(cut.Last) != "2" || cut.Ended != 0 || cut.Progress != 40/3 {
+		t.Errorf("in the middle: %+v, %v", cut, err)
+	}
+	for range 2 {
+		must(successor.Complete(ctx, []byte("all")))
+	}
+	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
+		t.Errorf("opening a range that has ended: %v", err)
+	}
+	second := open(1)
+	must(second.Save(ctx, []byte("half"), 50))
+	must(second.Fail(ctx, errors.New("a reason")))
+	if cut, err := run.Cut(ctx); err != nil || cut.Ended != 2 || cut.Progress != 200/3 {
+		t.Errorf("with two ended: %+v, %v", cut, err)
+	}
+	ranges, err := run.Ranges(ctx)
+	if err != nil || len(ranges) != 3 {
+		t.Fatalf("%+v, %v", ranges, err)
+	}
+	if r := ranges[0]; string(r.Checkpoint) != "all" || !r.Ended || r.Failure != "" {
+		t.Errorf("the first: %+v", r)
+	}
+	if r := ranges[1]; string(r.Checkpoint) != "half" || !r.Ended || r.Failure != "a reason" {
+		t.Errorf("the second: %+v", r)
+	}
+	if r := ranges[2]; string(r.Spec) != "2" || r.Ended || len(r.Checkpoint) > 0 {
+		t.Errorf("the third: %+v", r)
+	}
+
+	third := open(2)
+	must(run.Close(ctx))
+	if err := third.Save(ctx, nil, 1); !errors.Is(err, jobs.ErrNoRange) {
+		t.Errorf("saving when the run has ended: %v", err)
+	}
+	if n, err := b.rdb.DBSize(ctx).Result(); err != nil || n != 0 {
+		t.Errorf("%d keys are left, %v", n, err)
+	}
+}
+
+// Who has lost the run cannot cut it any more.
+func TestRangesOfASupersededRun(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := tasks.TriggerID(b.def.Name, time.Now())
+	old, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.OpenRun(ctx, id, jobs.NewOwner()); err != nil {
+		t.Fatal(err)
+	}
+	if err := old.AddRange(ctx, 0, []byte("0"), true); !errors.Is(err, jobs.ErrSuperseded) {
+		t.Errorf("adding a range: %v", err)
+	}
+	if err := old.DiscardRanges(ctx); !errors.Is(err, jobs.ErrSuperseded) {
+		t.Errorf("discarding: %v", err)
+	}
+}
+
+func TestEnqueueRangeOnce(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := tasks.RangeID{Run: tasks.TriggerID(b.def.Name, time.Now()), Index: 3}
+	for range 3 {
+		if err := b.EnqueueRange(ctx, b.def, id, []byte(`{"syncType":"full"}`)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	list, err := b.inspector.ListPendingTasks(b.def.RangeQueue())
+	if err != nil || len(list) != 1 || list[0].ID != id.String() || string(list[0].Payload) != `{"syncType":"full"}` {
+		t.Errorf("%+v, %v", list, err)
+	}
+	if status, err := b.Status(ctx, b.def); err != nil || status.Counts != (jobs.Counts{}) {
+		t.Errorf("a range counts as a job: %+v, %v", status.Counts, err)
+	}
+}
