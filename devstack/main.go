@@ -45,7 +45,7 @@ MongoDB is the one that MONGODB_URI names, else mongod from PATH, else FerretDB 
 COMMAND gets REDIS_HOST, REDIS_PORT, REDIS_PASSWORD, REDIS_DB, MONGODB_URI and MONGODB_DATABASE, and
   DEVSTACK_REDIS    external, redis-server or miniredis
   DEVSTACK_MONGODB  external, mongod or ferretdb
-and with FerretDB SYNC_BULK_SIZE=10 and SYNC_WRITERS=1, unless they are set.
+and with FerretDB SYNC_BULK_SIZE=10, SYNC_WRITERS=1 and SYNC_RANGE_SIZE=1000000, unless they are set.
 
 Flags:
 `

@@ -94,6 +94,8 @@ func startMongod(ctx context.Context, path, dir, database string) (*server, erro
 const (
 	ferretBulkSize = "10" // updates in one command
 	ferretWriters  = "1"  // commands of one process at the same time
+	// A range is a scan of the whole collection, so that a run had better be one.
+	ferretRangeSize = "1000000"
 )
 
 // startFerretDB starts FerretDB inside this process.
@@ -109,7 +111,7 @@ func startFerretDB(ctx context.Context, set settings, dir, database string) (*se
 		return nil, fmt.Errorf("starting FerretDB: %w", err)
 	}
 	environment := mongodbEnvironment(mongodbFerret, f.URI(), database)
-	for _, limit := range [][2]string{{"SYNC_BULK_SIZE", ferretBulkSize}, {"SYNC_WRITERS", ferretWriters}} {
+	for _, limit := range [][2]string{{"SYNC_BULK_SIZE", ferretBulkSize}, {"SYNC_WRITERS", ferretWriters}, {"SYNC_RANGE_SIZE", ferretRangeSize}} {
 		if name, value := limit[0], limit[1]; set.getenv(name) == "" {
 			environment = append(environment, name+"="+value)
 		}

@@ -3,6 +3,9 @@
 package e2e_test
 
 import (
+	"fmt"
+	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 
@@ -58,4 +61,73 @@ func TestSlowKilledWorker(t *testing.T) {
 		}
 	}
 	second.stop(t)
+}
+
+// rangeRecoveryLimit is when a range whose worker was killed goes on, at the latest: the task's lease (30 s), as long
+// again, and what the other workers take to notice.
+const rangeRecoveryLimit = 75 * time.Second
+
+// Workers are killed at random in the middle of a run that they share. The others go on with their own ranges, and then
+// with those that the dead ones had; no user is lost or counted twice, no attempt is charged, and nothing is left over.
+func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
+	t.Parallel()
+	for range 2 {
+		seed := rand.Uint64()
+		t.Run(fmt.Sprint("seed ", seed), func(t *testing.T) {
+			t.Parallel()
+			random := rand.New(rand.NewPCG(seed, 4))
+			const n = 900
+			s := setup(t)
+			s.insert(t, messyUsers(n))
+			before := s.snapshot(t)
+			proxy := s.mongoProxy(t)
+			proxy.Delay(batchDelay)
+			s.env = append(s.env, "SYNC_RANGE_SIZE=60", "SYNC_BATCH_SIZE=5", s.mongoEnv(t, proxy))
+			workers := []*process{s.startReady(t, "worker"), s.startReady(t, "worker"), s.startReady(t, "worker")}
+			since := time.Now().Truncate(time.Millisecond)
+			id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
+			eventually(t, "the run to be shared", func() bool {
+				for _, w := range workers {
+					if len(w.log("Sharing the run with all workers", nil)) > 0 {
+						return true
+					}
+				}
+				return false
+			})
+			for range 2 {
+				time.Sleep(rand.N(700 * time.Millisecond)) // any moment of the run
+				i := random.IntN(len(workers))
+				workers[i].kill()
+				workers[i] = s.startReady(t, "worker")
+			}
+			killed := time.Now()
+			result := s.resultWithin(t, rangeRecoveryLimit+patience, id)
+			result.Duration = 0 // with all that it has waited for its ranges
+			wantComplete(t, result, n)
+			if took := time.Since(killed); took > rangeRecoveryLimit+20*time.Second { // and the work that is left then
+				t.Errorf("the run ended %s after its workers were killed", took)
+			} else {
+				t.Logf("the run ended %s after its workers were killed", took.Round(time.Second))
+			}
+			s.wantStamped(t, before, id.Reference, since)
+			info, err := s.inspector.GetTaskInfo(userSync, id.String())
+			if err != nil || info.Retried != 0 {
+				t.Errorf("the run: %+v, %v; want it completed without a retry", info, err)
+			}
+			for _, w := range workers {
+				for _, line := range w.log("Starting range", nil) {
+					if line["attempt"] != 1.0 {
+						t.Errorf("an attempt was charged: %v", line)
+					}
+				}
+			}
+			eventually(t, "nothing of the run and its ranges to be left in Redis", func() bool {
+				keys, err := s.rdb.Keys(t.Context(), "*"+id.String()+"*").Result()
+				return err == nil && len(keys) == 1 && strings.HasSuffix(keys[0], ":t:"+id.String()) // what is kept of a run
+			})
+			for _, w := range workers {
+				w.stop(t)
+			}
+		})
+	}
 }

@@ -72,7 +72,8 @@ func setup(t *testing.T) *system {
 	s.env = append(redisEnv(s.redis.Addr), "REDIS_PASSWORD="+s.redis.Password, "REDIS_DB="+strconv.Itoa(s.redis.DB),
 		"MONGODB_URI="+uri, "MONGODB_DATABASE="+db.Name(), "PORT="+port,
 		// The server may be one that wants small commands.
-		"SYNC_BULK_SIZE="+os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS="+os.Getenv("SYNC_WRITERS"))
+		"SYNC_BULK_SIZE="+os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS="+os.Getenv("SYNC_WRITERS"),
+		"SYNC_RANGE_SIZE="+os.Getenv("SYNC_RANGE_SIZE"))
 	return s
 }
 

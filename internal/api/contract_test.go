@@ -20,6 +20,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -371,8 +372,8 @@ func TestSyncOverTheAPI(t *testing.T) {
 	b := setup(t, func(o *api.Options) { o.Database = client })
 	b.startWorkerOf(t, worker.Processors(db, config.Sync{
 		BatchSize: 10, Writers: envNumber(t, "SYNC_WRITERS", 4), BulkSize: envNumber(t, "SYNC_BULK_SIZE", 1000),
-		Patience: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
-	}))
+		RangeSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
+	}, syncrun.Stamping{}))
 	id := b.trigger(t, "user-sync", "").Data.JobID
 	poll(t, "the sync to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })
 

@@ -68,8 +68,10 @@ type Worker struct {
 type Sync struct {
 	// BatchSize is how many records make one unit of work, where the payload does not say.
 	BatchSize int
-	// Writers is how many batches of a run are written at the same time.
+	// Writers is how many batches one worker works on at the same time, in one run or in one range of a large one.
 	Writers int
+	// RangeSize is how many records a range has: a run over more is cut into ranges, which all workers share.
+	RangeSize int
 	// BulkSize is how many updates one command to MongoDB carries at most.
 	BulkSize int
 	// Patience is how long an attempt waits for a MongoDB that is gone.

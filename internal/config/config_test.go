@@ -75,7 +75,7 @@ func TestDefaults(t *testing.T) {
 		HTTP:    config.HTTP{Host: "127.0.0.1", Port: 4000, DashboardReadOnly: true},
 		Log:     config.Log{Level: slog.LevelInfo, Format: "json"},
 		Worker:  config.Worker{Concurrency: 3},
-		Sync: config.Sync{BatchSize: 100, Writers: 4, BulkSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{
+		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: 20_000, BulkSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{
 			"user-sync": 20 * time.Minute, "project-sync": 20 * time.Minute, "issue-sync": 20 * time.Minute,
 		}},
 	}
@@ -195,6 +195,7 @@ func TestRefusedValues(t *testing.T) {
 		"WORKER_CONCURRENCY":    {"0", "1001", "many"},
 		"SYNC_BATCH_SIZE":       {"0", "10001"},
 		"SYNC_WRITERS":          {"0", "257"},
+		"SYNC_RANGE_SIZE":       {"0", "1000000001"},
 		"SYNC_BULK_SIZE":        {"0", "100001"},
 		"SYNC_PATIENCE":         {"-1s", "60", "200000h"},
 		"JOB_ATTEMPTS":          {"0", "10001"},
@@ -257,7 +258,7 @@ func TestAllowedValues(t *testing.T) {
 
 func TestSettingsReachTheDefinitions(t *testing.T) {
 	setup(t, "", "JOB_ATTEMPTS=5", "JOB_BACKOFF=2s", "JOB_BACKOFF_FACTOR=1.5", "JOB_KEEP_COMPLETED=0", "JOB_KEEP_FAILED=7", "JOB_MAX_DURATION=1h",
-		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
+		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_RANGE_SIZE=500", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
 		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x")
 	c := load(t)
 	for _, def := range c.Registry.All() {
@@ -273,7 +274,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000},
 		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
 		Worker:  config.Worker{Concurrency: 2},
-		Sync:    config.Sync{BatchSize: 50, Writers: 2, BulkSize: 10, Patience: 5 * time.Second},
+		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, Patience: 5 * time.Second},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)

@@ -90,8 +90,10 @@ func newLoader(registry *tasks.Registry) *loader {
 		"how many runs, each of another job type, one worker works on at the same time", number(&c.Worker.Concurrency, 1, 1000))
 	l.add("SYNC_BATCH_SIZE", "100", "a whole number from 1 to 10000",
 		"records in a batch, where a trigger does not say", number(&c.Sync.BatchSize, tasks.MinBatchSize, tasks.MaxBatchSize))
-	l.add("SYNC_WRITERS", "4", "a whole number from 1 to 256", "batches of a run that are written at the same time",
-		number(&c.Sync.Writers, 1, 256))
+	l.add("SYNC_WRITERS", "4", "a whole number from 1 to 256",
+		"batches that one worker writes at the same time, in one run or in one range of a large run", number(&c.Sync.Writers, 1, 256))
+	l.add("SYNC_RANGE_SIZE", "20000", "a whole number from 1 to 1000000000",
+		"records in a range; a run over more of them is cut into ranges that all workers share", number(&c.Sync.RangeSize, 1, 1_000_000_000))
 	l.add("SYNC_BULK_SIZE", "1000", "a whole number from 1 to 100000", "updates in one command to MongoDB, at most",
 		number(&c.Sync.BulkSize, 1, 100_000))
 	l.add("SYNC_PATIENCE", "60s", "a duration, such as 60s", "how long an attempt waits for a MongoDB that is gone",

@@ -10,7 +10,6 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -28,21 +27,8 @@ const (
 	// taskCheckInterval is how often an idle queue is looked at, on average: a triggered run starts after half of it at
 	// the median. At asynq's default of 1 s that would be half a second.
 	taskCheckInterval = 20 * time.Millisecond
-	// delayedTaskCheckInterval is how often retries are looked for; asynq's default of 5 s would delay each by that.
-	delayedTaskCheckInterval = 250 * time.Millisecond
 	// retryRounding makes up for asynq cutting the time of a retry to whole seconds: on average it is right then.
 	retryRounding = 500 * time.Millisecond
-	// abortTimeout is how long asynq waits, when its Server is shut down, for a run before it pushes it back to the
-	// queue. The run has stopped before, and waits for just that.
-	abortTimeout = 100 * time.Millisecond
-	// orphanGrace is how long asynq leaves a run alone whose worker's lease of it has expired (its clocks may differ), and
-	// a second for rounding. It looks for such runs when a Server starts and every minute after that.
-	orphanGrace = 31 * time.Second
-	// orphanInterval is how often we look, so that a Server can be started in time.
-	orphanInterval = 2 * time.Second
-	// settleTimeout bounds the wait for asynq to record how a run has ended.
-	settleTimeout = 3 * time.Second
-	settlePoll    = 5 * time.Millisecond
 )
 
 // The reasons for which a run is stopped, which cost it no attempt.
@@ -115,39 +101,24 @@ func pause(ctx context.Context, d time.Duration, awaken <-chan struct{}) {
 // consume runs an asynq Server for the queue until ctx ends, the lease is lost, or another worker should have it, which
 // it then returns as true.
 func (c *consumer) consume(ctx context.Context, lease *jobs.Lease) (handOver bool) {
-	s := newSession(c)
-	server := asynq.NewServerFromRedisClient(c.w.jobs.Redis(), asynq.Config{
-		Concurrency:              1,
-		Queues:                   map[string]int{c.def.Name: 1},
-		TaskCheckInterval:        taskCheckInterval,
-		DelayedTaskCheckInterval: delayedTaskCheckInterval,
-		ShutdownTimeout:          abortTimeout,
-		RetryDelayFunc:           c.retryDelay,
-		IsFailure:                func(err error) bool { return !errors.Is(err, asynq.ErrLeaseExpired) },
-		Logger:                   telemetry.NewAsynqLogger(c.log),
-		LogLevel:                 asynqLogLevel(c.log),
-	})
-	if err := server.Start(s); err != nil { // only when it was started before
-		c.log.Error("Could not start an asynq Server", "error", err)
-		return true
-	}
-	c.log.Debug("Consuming")
-	var kept, drained = make(chan struct{}), make(chan struct{})
-	c.w.keepers.Go(func() {
-		defer close(kept)
-		c.keep(ctx, s, drained)
-	})
+	s := newSession(c.w, c.log, c.attempt)
 	reason := errShutdown
-	handOver, err := c.watch(ctx, lease, s)
+	err := s.serve(asynq.Config{
+		Queues:            map[string]int{c.def.Name: 1},
+		TaskCheckInterval: taskCheckInterval,
+		RetryDelayFunc:    c.retryDelay,
+	}, func() error {
+		var err error
+		if handOver, err = c.watch(ctx, lease, s); err != nil {
+			reason = err
+			c.log.Warn("Lost the lease", "error", err)
+		}
+		return reason
+	}, func(drained <-chan struct{}) { c.keep(ctx, s, drained) })
 	if err != nil {
-		reason = err
-		c.log.Warn("Lost the lease", "error", err)
+		c.log.Error("Could not start an asynq Server", "error", err)
+		handOver = true
 	}
-	s.stop(reason)
-	close(drained)
-	within(settleTimeout, kept)
-	server.Shutdown()
-	s.release()
 	if !errors.Is(reason, errLeaseLost) {
 		releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTimeout)
 		defer cancel()
@@ -202,8 +173,8 @@ func (c *consumer) keep(ctx context.Context, s *session, drained <-chan struct{}
 	var orphaned time.Time // when a run was seen that its worker has left behind
 	for {
 		select {
-		case id := <-s.ended:
-			c.settle(id)
+		case task := <-s.ended:
+			s.settle(task)
 			c.trim(ctx)
 			if !s.busy.Load() && c.w.othersLive(ctx) { // when the next run has begun already, after that
 				s.end()
@@ -211,20 +182,14 @@ func (c *consumer) keep(ctx context.Context, s *session, drained <-chan struct{}
 		case <-trim.C:
 			c.trim(ctx)
 		case <-orphans.C:
-			orphaned = c.lookForOrphans(orphaned)
+			orphaned = c.w.lookForOrphans(c.def.Name, orphaned)
 			if !orphaned.IsZero() && time.Since(orphaned) > orphanGrace && !s.busy.Load() {
 				c.log.Debug("Starting anew to recover a run from a dead worker")
 				s.end()
 			}
 		case <-drained:
-			for { // what ended when nobody looked any more
-				select {
-				case id := <-s.ended:
-					c.settle(id)
-				default:
-					return
-				}
-			}
+			s.settleRest()
+			return
 		}
 	}
 }
@@ -245,9 +210,10 @@ func (c *consumer) trim(ctx context.Context) {
 	}
 }
 
-// lookForOrphans returns since when there are runs whose worker has left them behind; the zero time when there are none.
-func (c *consumer) lookForOrphans(since time.Time) time.Time {
-	found, err := c.w.jobs.HasOrphans(c.def)
+// lookForOrphans returns since when there are tasks in the queue whose worker has left them behind; the zero time when
+// there are none.
+func (w *Worker) lookForOrphans(queue string, since time.Time) time.Time {
+	found, err := w.jobs.HasOrphans(queue)
 	switch {
 	case err != nil:
 		return since
@@ -259,28 +225,16 @@ func (c *consumer) lookForOrphans(since time.Time) time.Time {
 	return since
 }
 
-// settle waits until asynq has recorded how a run has ended. It must have before its Server is shut down, which would
-// push the run back to the queue otherwise.
-func (c *consumer) settle(id string) {
-	for deadline := time.Now().Add(settleTimeout); time.Now().Before(deadline); time.Sleep(settlePoll) {
-		if active, err := c.w.jobs.IsActive(c.def, id); err == nil && !active {
-			return
-		}
-	}
+// retryDelay implements asynq.RetryDelayFunc.
+func (c *consumer) retryDelay(failed int, err error, _ *asynq.Task) time.Duration {
+	return retryDelay(c.def, failed, err)
 }
 
-// retryDelay implements asynq.RetryDelayFunc. What was not the run's fault is tried again at once.
-func (c *consumer) retryDelay(failed int, err error, _ *asynq.Task) time.Duration {
+// retryDelay is the wait before the next attempt after so many have failed. What was not the task's fault is tried again
+// at once.
+func retryDelay(def tasks.Definition, failed int, err error) time.Duration {
 	if errors.Is(err, asynq.ErrLeaseExpired) {
 		return 0
 	}
-	return c.def.RetryDelay(failed+1) + retryRounding
-}
-
-// asynqLogLevel spares asynq the work of formatting what would not be logged.
-func asynqLogLevel(log *slog.Logger) asynq.LogLevel {
-	if log.Enabled(context.Background(), slog.LevelDebug) {
-		return asynq.InfoLevel
-	}
-	return asynq.ErrorLevel
+	return def.RetryDelay(failed+1) + retryRounding
 }

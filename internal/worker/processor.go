@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 
+	"github.com/hibiken/asynq"
+
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -16,7 +18,21 @@ var ErrStopped = errors.New("stopped")
 // ErrSuperseded is what saving a run returns when another worker has taken it over, and what a Processor then returns.
 var ErrSuperseded = jobs.ErrSuperseded
 
-// Processor does the work of one attempt at a run. The result, if there is no error, must encode to JSON. Any error
+// Permanent makes an error of a Processor one after which there is no use in another attempt.
+func Permanent(err error) error { return permanentError{err} }
+
+// permanentError is a failure that must not be tried again.
+type permanentError struct{ error }
+
+// Is makes asynq archive the task.
+func (permanentError) Is(target error) bool { return target == asynq.SkipRetry }
+
+// Unwrap returns the reason.
+func (e permanentError) Unwrap() error { return e.error }
+
+func isPermanent(err error) bool { return errors.Is(err, asynq.SkipRetry) }
+
+// Processor does the work of one attempt at a run, or at one range of a run that it has cut. The result, if there is no error, must encode to JSON. Any error
 // but ErrStopped and ErrSuperseded is a failed attempt, and so is a panic in the processor's own goroutine. When ctx
 // ends it must return soon; when run.Stop is closed it should save and return ErrStopped within a few seconds,
 // otherwise ctx ends.
@@ -39,11 +55,16 @@ type Run struct {
 	// Log carries the run's ID.
 	Log *slog.Logger
 
-	state *jobs.RunState
+	// Range is what this attempt is about when it is not the run as a whole but one of its ranges, as it was given when
+	// the run was cut; nil for the run. A range's result is for the run to add up.
+	Range []byte
+
+	save   func(ctx context.Context, checkpoint []byte, progress int) error
+	ranges *runRanges // of the run as a whole
 }
 
 // Save keeps a checkpoint for the run's next attempt, and shows the progress in percent. It returns ErrSuperseded when
 // the run is another worker's by now; other errors are those of a Redis that did not answer.
 func (r *Run) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return r.state.Save(ctx, checkpoint, progress)
+	return r.save(ctx, checkpoint, progress)
 }

@@ -2,11 +2,8 @@ package worker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -14,48 +11,62 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
 const (
-	// maxRecoveries ends a run that takes its workers down with it.
-	maxRecoveries = 5
 	// recordTimeout bounds one try at writing to Redis what a run has come to, and recordPause is between two.
 	recordTimeout = 3 * time.Second
 	recordPause   = 200 * time.Millisecond
 	// abandonTimeout is how long a processor may take to return after its context has ended.
 	abandonTimeout = time.Second
+	// abortTimeout is how long asynq waits, when its Server is shut down, for a task before it pushes it back to the
+	// queue. The task's handler has stopped working before, and waits for just that.
+	abortTimeout = 100 * time.Millisecond
+	// delayedTaskCheckInterval is how often retries are looked for; asynq's default of 5 s would delay each by that.
+	delayedTaskCheckInterval = 250 * time.Millisecond
+	// orphanGrace is how long asynq leaves a task alone whose worker's lease of it has expired (its clocks may differ), and
+	// a second for rounding. It looks for such tasks when a Server starts and every minute after that.
+	orphanGrace = 31 * time.Second
+	// orphanInterval is how often we look, so that a Server can be started in time.
+	orphanInterval = 2 * time.Second
+	// settleTimeout bounds the wait for asynq to record how a task has ended.
+	settleTimeout = 3 * time.Second
+	settlePoll    = 5 * time.Millisecond
 )
 
-// session is the time for which a consumer holds its lease, and the asynq.Handler of that time.
+// session is the life of one asynq Server and the asynq.Handler of it. What a task is, is up to attempt.
 //
-// A run is asked to stop (stopping is closed), and when it does not its context ends. Then its handler does not return
-// but waits for asynq to push the run back to the queue (released), because for asynq every return is the end of an
+// A task is asked to stop (stopping is closed), and when it does not its context ends. Then its handler does not return
+// but waits for asynq to push the task back to the queue (released), because for asynq every return is the end of an
 // attempt.
 type session struct {
-	c   *consumer
-	log *slog.Logger
+	w       *Worker
+	log     *slog.Logger
+	attempt func(ctx context.Context, s *session, task *asynq.Task) error
 
 	busy     atomic.Bool
-	ended    chan string   // the IDs of runs whose end asynq is about to record
-	yield    chan struct{} // has a value when the session had better end, for another one to go on
+	ended    chan endedTask // tasks whose end asynq is about to record
+	yield    chan struct{}  // has a value when the session had better end
 	stopping chan struct{}
 	released chan struct{}
-	working  context.Context // ends when runs are abandoned
+	working  context.Context // ends when tasks are abandoned
 	abandon  context.CancelCauseFunc
 
 	mu       sync.Mutex
-	running  map[string]chan struct{} // by run ID: closed when the attempt is over
+	running  map[string]chan struct{} // by task ID: closed when the attempt is over
 	handlers sync.WaitGroup
 }
 
-// endedBuffer is more runs than can end while the consumer looks at one that did.
+type endedTask struct{ queue, id string }
+
+// endedBuffer is more tasks than can end while the session looks at one that did.
 const endedBuffer = 64
 
-func newSession(c *consumer) *session {
+func newSession(w *Worker, log *slog.Logger, attempt func(context.Context, *session, *asynq.Task) error) *session {
 	s := &session{
-		c: c, log: c.log,
-		ended: make(chan string, endedBuffer), yield: make(chan struct{}, 1),
+		w: w, log: log, attempt: attempt,
+		ended: make(chan endedTask, endedBuffer), yield: make(chan struct{}, 1),
 		stopping: make(chan struct{}), released: make(chan struct{}),
 		running: make(map[string]chan struct{}),
 	}
@@ -63,7 +74,34 @@ func newSession(c *consumer) *session {
 	return s
 }
 
-// stop asks what runs to stop, and returns when it has. After a lost lease it has no time to do so by itself.
+// serve runs a Server until wait returns with the reason for which tasks are stopped then. Meanwhile, and until it is
+// told that they have stopped, keep does what is to be done beside them. One task is worked on at a time.
+func (s *session) serve(config asynq.Config, wait func() error, keep func(drained <-chan struct{})) error {
+	config.Concurrency = 1
+	config.DelayedTaskCheckInterval = delayedTaskCheckInterval
+	config.ShutdownTimeout = abortTimeout
+	config.IsFailure = func(err error) bool { return !errors.Is(err, asynq.ErrLeaseExpired) }
+	config.Logger = telemetry.NewAsynqLogger(s.log)
+	config.LogLevel = asynqLogLevel(s.log)
+	server := asynq.NewServerFromRedisClient(s.w.jobs.Redis(), config)
+	if err := server.Start(s); err != nil { // only when it was started before
+		return err
+	}
+	s.log.Debug("Consuming")
+	var kept, drained = make(chan struct{}), make(chan struct{})
+	s.w.keepers.Go(func() {
+		defer close(kept)
+		keep(drained)
+	})
+	s.stop(wait())
+	close(drained)
+	within(settleTimeout, kept)
+	server.Shutdown()
+	s.release()
+	return nil
+}
+
+// stop asks what tasks to stop, and returns when they have. After a lost lease they have no time to do so by themselves.
 func (s *session) stop(reason error) {
 	s.mu.Lock()
 	close(s.stopping)
@@ -72,7 +110,7 @@ func (s *session) stop(reason error) {
 		running = append(running, over)
 	}
 	s.mu.Unlock()
-	patience := s.c.w.options.DrainTimeout
+	patience := s.w.options.DrainTimeout
 	if errors.Is(reason, errLeaseLost) {
 		patience = 0
 	}
@@ -98,7 +136,7 @@ func within(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// release lets the handlers go that waited for their run to be given back.
+// release lets the handlers go that waited for their task to be given back.
 func (s *session) release() {
 	close(s.released)
 	s.abandon(errShutdown)
@@ -117,6 +155,7 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	s.busy.Store(true)
 	defer s.busy.Store(false)
 	id, _ := asynq.GetTaskID(ctx)
+	queue, _ := asynq.GetQueueName(ctx)
 	over := make(chan struct{})
 	s.mu.Lock()
 	if closed(s.stopping) { // asynq has taken it out of the queue a moment too late
@@ -127,11 +166,11 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	s.running[id] = over
 	s.mu.Unlock()
 
-	err := s.attempt(ctx, id, task)
+	err := s.attempt(ctx, s, task)
 
 	givenBack := errors.Is(err, errGivenBack)
 	if !givenBack {
-		s.ended <- id
+		s.ended <- endedTask{queue, id}
 	}
 	s.mu.Lock()
 	delete(s.running, id)
@@ -144,7 +183,7 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	return err
 }
 
-// end asks the consumer to end the session.
+// end asks whoever waits to end the session.
 func (s *session) end() {
 	select {
 	case s.yield <- struct{}{}:
@@ -152,7 +191,7 @@ func (s *session) end() {
 	}
 }
 
-// awaitRelease waits until asynq has pushed the run back to the queue, or is done with it because its own lease of the
+// awaitRelease waits until asynq has pushed the task back to the queue, or is done with it because its own lease of the
 // task expired or the task was cancelled.
 func (s *session) awaitRelease(ctx context.Context) {
 	select {
@@ -170,152 +209,39 @@ func closed(c <-chan struct{}) bool {
 	}
 }
 
-// errGivenBack says that the run is to be pushed back to the queue.
+// errGivenBack says that the task is to be pushed back to the queue.
 var errGivenBack = errors.New("given back")
 
-// permanentError is a failure that asynq must not try again.
-type permanentError struct{ error }
-
-// Is makes asynq archive the task.
-func (permanentError) Is(target error) bool { return target == asynq.SkipRetry }
-
-// Unwrap returns the reason.
-func (e permanentError) Unwrap() error { return e.error }
-
-// attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
-// on elsewhere, and otherwise what asynq shall record.
-func (s *session) attempt(taskCtx context.Context, taskID string, task *asynq.Task) error {
-	log := s.log.With("jobId", taskID)
-	def := s.c.def
-	id, err := tasks.ParseRunID(taskID)
-	if err == nil && id.Job != def.Name {
-		err = fmt.Errorf("job id %q is not one of %s", taskID, def.Name)
+// context is that of an attempt: it ends with the task's, and when tasks are abandoned. The caller must call end.
+func (s *session) context(task context.Context) (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancelCause(task)
+	stop := context.AfterFunc(s.working, func() { cancel(context.Cause(s.working)) })
+	return ctx, func() {
+		stop()
+		cancel(nil)
 	}
-	if err != nil {
-		return s.refuse(log, err)
-	}
-	payload, err := def.DecodePayload(task.Payload())
-	if err != nil {
-		return s.refuse(log, fmt.Errorf("invalid payload: %w", err))
-	}
-	if !s.c.w.slots.take() {
-		return errGivenBack // another worker may have a slot; if none has, it is taken again when there is one here
-	}
-	defer s.c.w.slots.put()
-
-	// The run's context ends with the task's, and with the session.
-	ctx, cancel := context.WithCancelCause(taskCtx)
-	defer cancel(nil)
-	defer context.AfterFunc(s.working, func() { cancel(context.Cause(s.working)) })()
-
-	var state *jobs.RunState
-	owner := jobs.NewOwner()
-	err = s.insist(ctx, log, func(ctx context.Context) (err error) {
-		if err = s.c.w.jobs.Begin(ctx, id, payload.Kind()); err == nil {
-			state, err = s.c.w.jobs.OpenRun(ctx, id, owner)
-		}
-		return err
-	})
-	if err != nil {
-		return errGivenBack
-	}
-	if state.Recovered {
-		log.Warn("Recovered run from a dead worker", "recoveries", state.Recoveries)
-		if state.Recoveries > maxRecoveries {
-			return s.fail(ctx, log, state, permanentError{fmt.Errorf("given up: %d workers died or lost Redis during this run", state.Recoveries)})
-		}
-	}
-	retried, _ := asynq.GetRetryCount(taskCtx)
-	run := &Run{
-		ID: id, Definition: def, Payload: payload, Attempt: retried + 1, Checkpoint: state.Checkpoint,
-		Stop: s.stopping, Log: log, state: state,
-	}
-	overdue := fmt.Errorf("exceeded its maximum duration of %s", def.MaxDuration)
-	limited, end := context.WithDeadlineCause(ctx, state.Started.Add(def.MaxDuration), overdue)
-	defer end()
-	result, err := s.process(limited, run)
-
-	switch {
-	case err == nil:
-		return s.complete(ctx, log, state, task, result)
-	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
-		return s.fail(ctx, log, state, permanentError{overdue})
-	case errors.Is(err, ErrSuperseded):
-		log.Warn("The run was taken over by another worker")
-		return errGivenBack
-	case ctx.Err() != nil || errors.Is(err, ErrStopped):
-		return s.giveBack(ctx, log, state)
-	case run.Attempt >= def.Attempts:
-		return s.fail(ctx, log, state, permanentError{err})
-	}
-	log.Warn(def.Title+" job failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
-		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
-	if given := s.insist(ctx, log, state.GiveBack); given != nil && ctx.Err() != nil {
-		return errGivenBack
-	}
-	return err
 }
 
-// process calls the processor, and makes a panic an error.
-func (s *session) process(ctx context.Context, run *Run) (result any, err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			err = fmt.Errorf("panic: %v", x)
-			run.Log.Error("The processor panicked", "error", err, "stack", string(debug.Stack()))
+// settle waits until asynq has recorded how a task has ended. It must have before its Server is shut down, which would
+// push the task back to the queue otherwise.
+func (s *session) settle(task endedTask) {
+	for deadline := time.Now().Add(settleTimeout); time.Now().Before(deadline); time.Sleep(settlePoll) {
+		if active, err := s.w.jobs.IsActive(task.queue, task.id); err == nil && !active {
+			return
 		}
-	}()
-	return s.c.w.processors[s.c.def.Name](ctx, run)
-}
-
-// refuse fails a task that can never be a run of this job type.
-func (s *session) refuse(log *slog.Logger, err error) error {
-	log.Error(s.c.def.Title+" job failed", "error", err)
-	return permanentError{err}
-}
-
-// fail ends a run for good.
-func (s *session) fail(ctx context.Context, log *slog.Logger, state *jobs.RunState, err error) error {
-	log.Error(s.c.def.Title+" job failed", "error", err)
-	if closed := s.insist(ctx, log, state.Close); closed != nil {
-		return errGivenBack
 	}
-	return err
 }
 
-// complete records a result. Only the run's owner may: asynq would write it to whatever has the run's ID by now.
-func (s *session) complete(ctx context.Context, log *slog.Logger, state *jobs.RunState, task *asynq.Task, result any) error {
-	data, err := json.Marshal(result)
-	if err != nil {
-		return s.fail(ctx, log, state, permanentError{fmt.Errorf("encoding the result: %w", err)})
-	}
-	err = s.insist(ctx, log, func(ctx context.Context) error {
-		if err := state.Verify(ctx); err != nil {
-			return err
+// settleRest settles what ended when nobody looked any more.
+func (s *session) settleRest() {
+	for {
+		select {
+		case task := <-s.ended:
+			s.settle(task)
+		default:
+			return
 		}
-		if _, err := task.ResultWriter().Write(data); err != nil {
-			return fmt.Errorf("writing the result: %w", err)
-		}
-		return nil
-	})
-	if err == nil {
-		err = s.insist(ctx, log, state.Close)
 	}
-	if err != nil {
-		return errGivenBack // the next attempt finds little or nothing left to do
-	}
-	return nil
-}
-
-// giveBack keeps the run's state for whoever takes it next.
-func (s *session) giveBack(ctx context.Context, log *slog.Logger, state *jobs.RunState) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
-	defer cancel()
-	if err := state.GiveBack(ctx); err != nil {
-		log.Debug("Could not give the run's state back", "error", err)
-	} else {
-		log.Info("Run given back, it will go on where it got to")
-	}
-	return errGivenBack
 }
 
 // insist calls f until it succeeds, the run is superseded or ctx ends: a Redis that is away is waited for.
@@ -333,4 +259,12 @@ func (s *session) insist(ctx context.Context, log *slog.Logger, f func(context.C
 		log.Debug("Could not record the run's state, trying again", "error", err)
 		pause(ctx, recordPause, nil)
 	}
+}
+
+// asynqLogLevel spares asynq the work of formatting what would not be logged.
+func asynqLogLevel(log *slog.Logger) asynq.LogLevel {
+	if log.Enabled(context.Background(), slog.LevelDebug) {
+		return asynq.InfoLevel
+	}
+	return asynq.ErrorLevel
 }

@@ -1,14 +1,13 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
-
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // A task that asynq takes out of the queue when the session has been stopped already is not begun, but pushed back.
@@ -16,7 +15,10 @@ func TestTaskTakenAfterTheStop(t *testing.T) {
 	t.Parallel()
 	log := slog.New(slog.DiscardHandler)
 	w := &Worker{options: Options{DrainTimeout: time.Second}, slots: newSlots(1), log: log}
-	s := newSession(&consumer{w: w, def: tasks.UserSync, log: log})
+	s := newSession(w, log, func(context.Context, *session, *asynq.Task) error {
+		t.Error("the task was begun")
+		return nil
+	})
 	s.stop(errShutdown)
 	returned := make(chan error, 1)
 	go func() { returned <- s.ProcessTask(t.Context(), asynq.NewTask("user-sync", nil)) }()

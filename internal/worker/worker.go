@@ -59,6 +59,7 @@ func (w *Worker) Run(ctx context.Context) {
 		all.Go(func() { c.run(ctx) })
 	}
 	all.Go(func() { w.announceReleases(ctx, consumers) })
+	all.Go(func() { newRangeConsumer(w).run(ctx) })
 	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
 	all.Wait()
 	w.keepers.Wait()

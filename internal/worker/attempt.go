@@ -1,0 +1,153 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// maxRecoveries ends a run, or a range, that takes its workers down with it.
+const maxRecoveries = 5
+
+// attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
+// on elsewhere, and otherwise what asynq shall record.
+func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) error {
+	taskID, _ := asynq.GetTaskID(taskCtx)
+	log := c.log.With("jobId", taskID)
+	def := c.def
+	id, err := tasks.ParseRunID(taskID)
+	if err == nil && id.Job != def.Name {
+		err = fmt.Errorf("job id %q is not one of %s", taskID, def.Name)
+	}
+	if err != nil {
+		return refuse(log, def, err)
+	}
+	payload, err := def.DecodePayload(task.Payload())
+	if err != nil {
+		return refuse(log, def, fmt.Errorf("invalid payload: %w", err))
+	}
+	if !c.w.slots.take() {
+		return errGivenBack // another worker may have a slot; if none has, it is taken again when there is one here
+	}
+	defer c.w.slots.put()
+
+	ctx, end := s.context(taskCtx)
+	defer end()
+	var state *jobs.RunState
+	owner := jobs.NewOwner()
+	err = s.insist(ctx, log, func(ctx context.Context) (err error) {
+		if err = c.w.jobs.Begin(ctx, id, payload.Kind()); err == nil {
+			state, err = c.w.jobs.OpenRun(ctx, id, owner)
+		}
+		return err
+	})
+	if err != nil {
+		return errGivenBack
+	}
+	if state.Recovered {
+		log.Warn("Recovered run from a dead worker", "recoveries", state.Recoveries)
+		if state.Recoveries > maxRecoveries {
+			return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("given up: %d workers died or lost Redis during this run", state.Recoveries)})
+		}
+	}
+	retried, _ := asynq.GetRetryCount(taskCtx)
+	run := &Run{
+		ID: id, Definition: def, Payload: payload, Attempt: retried + 1, Checkpoint: state.Checkpoint,
+		Stop: s.stopping, Log: log,
+		save: state.Save, ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
+	}
+	overdue := fmt.Errorf("exceeded its maximum duration of %s", def.MaxDuration)
+	limited, lift := context.WithDeadlineCause(ctx, state.Started.Add(def.MaxDuration), overdue)
+	defer lift()
+	result, err := c.w.process(limited, run)
+
+	switch {
+	case err == nil:
+		return c.complete(ctx, s, log, state, task, result)
+	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
+		return c.fail(ctx, s, log, state, permanentError{overdue})
+	case errors.Is(err, ErrSuperseded):
+		log.Warn("The run was taken over by another worker")
+		return errGivenBack
+	case ctx.Err() != nil || errors.Is(err, ErrStopped):
+		return giveBack(ctx, log, "Run", state.GiveBack)
+	case run.Attempt >= def.Attempts || isPermanent(err):
+		return c.fail(ctx, s, log, state, permanentError{err})
+	}
+	log.Warn(def.Title+" job failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
+		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
+	if given := s.insist(ctx, log, state.GiveBack); given != nil && ctx.Err() != nil {
+		return errGivenBack
+	}
+	return err
+}
+
+// process calls the processor, and makes a panic an error.
+func (w *Worker) process(ctx context.Context, run *Run) (result any, err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			err = fmt.Errorf("panic: %v", x)
+			run.Log.Error("The processor panicked", "error", err, "stack", string(debug.Stack()))
+		}
+	}()
+	return w.processors[run.Definition.Name](ctx, run)
+}
+
+// refuse fails a task that can never be one of this job type's.
+func refuse(log *slog.Logger, def tasks.Definition, err error) error {
+	log.Error(def.Title+" job failed", "error", err)
+	return permanentError{err}
+}
+
+// fail ends a run for good.
+func (c *consumer) fail(ctx context.Context, s *session, log *slog.Logger, state *jobs.RunState, err error) error {
+	log.Error(c.def.Title+" job failed", "error", err)
+	if closed := s.insist(ctx, log, state.Close); closed != nil {
+		return errGivenBack
+	}
+	return err
+}
+
+// complete records a result. Only the run's owner may: asynq would write it to whatever has the run's ID by now.
+func (c *consumer) complete(ctx context.Context, s *session, log *slog.Logger, state *jobs.RunState, task *asynq.Task, result any) error {
+	data, err := json.Marshal(result)
+	if err != nil {
+		return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("encoding the result: %w", err)})
+	}
+	err = s.insist(ctx, log, func(ctx context.Context) error {
+		if err := state.Verify(ctx); err != nil {
+			return err
+		}
+		if _, err := task.ResultWriter().Write(data); err != nil {
+			return fmt.Errorf("writing the result: %w", err)
+		}
+		return nil
+	})
+	if err == nil {
+		err = s.insist(ctx, log, state.Close)
+	}
+	if err != nil {
+		return errGivenBack // the next attempt finds little or nothing left to do
+	}
+	return nil
+}
+
+// giveBack keeps the state of a run or range for whoever takes it next.
+func giveBack(ctx context.Context, log *slog.Logger, what string, give func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
+	defer cancel()
+	if err := give(ctx); err != nil {
+		log.Debug("Could not give the state back", "error", err)
+	} else {
+		log.Info(what + " given back, it will go on where it got to")
+	}
+	return errGivenBack
+}

@@ -1,0 +1,322 @@
+package worker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// rangeCheckInterval is how often the empty queues of the ranges are looked at. Every worker does so, and a range is
+	// seconds of work, so that this may take longer than for runs.
+	rangeCheckInterval = 50 * time.Millisecond
+	// orphanJitter is by how much each worker waits longer before it looks after the ranges of a dead one, as one of them
+	// is enough.
+	orphanJitter = 5 * time.Second
+)
+
+// rangeConsumer works on the ranges of runs that are cut, one at a time, for as long as its worker lives: the runs of
+// every job type, whoever cut them, and beside the runs that its own worker has.
+type rangeConsumer struct {
+	w           *Worker
+	definitions map[string]tasks.Definition // by range queue
+	log         *slog.Logger
+}
+
+func newRangeConsumer(w *Worker) *rangeConsumer {
+	c := &rangeConsumer{w: w, definitions: make(map[string]tasks.Definition), log: w.log}
+	for _, def := range w.jobs.Registry().All() {
+		c.definitions[def.RangeQueue()] = def
+	}
+	return c
+}
+
+// run consumes until ctx ends.
+func (c *rangeConsumer) run(ctx context.Context) {
+	queues := make(map[string]int)
+	for queue := range c.definitions {
+		queues[queue] = 1
+	}
+	for ctx.Err() == nil {
+		s := newSession(c.w, c.log, c.attempt)
+		err := s.serve(asynq.Config{
+			Queues:            queues,
+			TaskCheckInterval: rangeCheckInterval,
+			RetryDelayFunc:    c.retryDelay,
+		}, func() error {
+			select {
+			case <-ctx.Done():
+			case <-s.yield:
+			}
+			return errShutdown
+		}, func(drained <-chan struct{}) { c.keep(s, drained) })
+		if err != nil {
+			c.log.Error("Could not start an asynq Server", "error", err)
+			pause(ctx, time.Second, nil)
+		}
+	}
+}
+
+// keep waits for asynq to record how each range has ended, and looks for ranges whose worker died: asynq finds those
+// when a Server starts, so the session then ends, and what it works on goes on in the next one.
+func (c *rangeConsumer) keep(s *session, drained <-chan struct{}) {
+	orphans := time.NewTicker(orphanInterval)
+	defer orphans.Stop()
+	patience := orphanGrace + rand.N(orphanJitter)
+	orphaned := make(map[string]time.Time)
+	for {
+		select {
+		case task := <-s.ended:
+			s.settle(task)
+		case <-orphans.C:
+			for queue := range c.definitions {
+				orphaned[queue] = c.w.lookForOrphans(queue, orphaned[queue])
+				if since := orphaned[queue]; !since.IsZero() && time.Since(since) > patience {
+					c.log.Debug("Starting anew to recover a range from a dead worker", "queue", queue)
+					s.end()
+				}
+			}
+		case <-drained:
+			s.settleRest()
+			return
+		}
+	}
+}
+
+// retryDelay implements asynq.RetryDelayFunc.
+func (c *rangeConsumer) retryDelay(failed int, err error, task *asynq.Task) time.Duration {
+	for _, def := range c.definitions {
+		if task.Type() == def.RangeType() {
+			return retryDelay(def, failed, err)
+		}
+	}
+	return 0
+}
+
+// attempt is one attempt at a range. It returns nil when there is nothing left to do: a range's failure is kept with its
+// run, and asynq forgets the task. It returns errGivenBack when the range shall go on elsewhere, and otherwise what asynq
+// shall record before the next attempt.
+func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) error {
+	taskID, _ := asynq.GetTaskID(taskCtx)
+	queue, _ := asynq.GetQueueName(taskCtx)
+	def := c.definitions[queue]
+	id, err := tasks.ParseRangeID(taskID)
+	if err == nil && id.Run.Job != def.Name {
+		err = fmt.Errorf("range id %q is not one of %s", taskID, def.Name)
+	}
+	if err != nil {
+		return refuse(c.log, def, err)
+	}
+	log := c.log.With("job", def.Name, "jobId", id.Run.String(), "range", id.Index)
+	ctx, end := s.context(taskCtx)
+	defer end()
+
+	var state *jobs.RangeState
+	owner := jobs.NewOwner()
+	err = s.insist(ctx, log, func(ctx context.Context) (err error) {
+		state, err = c.w.jobs.OpenRange(ctx, id, owner)
+		return err
+	})
+	switch {
+	case errors.Is(err, jobs.ErrNoRange):
+		log.Debug("Nothing left to do in a range")
+		return nil
+	case err != nil:
+		return errGivenBack
+	}
+	retried, _ := asynq.GetRetryCount(taskCtx)
+	run := &Run{
+		ID: id.Run, Definition: def, Attempt: retried + 1, Checkpoint: state.Checkpoint, Range: state.Spec,
+		Stop: s.stopping, Log: log, save: state.Save,
+	}
+	if state.Recovered {
+		log.Warn("Recovered range from a dead worker", "recoveries", state.Recoveries)
+	}
+	overdue := fmt.Errorf("its run exceeded its maximum duration of %s", def.MaxDuration)
+	limited, lift := context.WithDeadlineCause(ctx, state.RunStarted.Add(def.MaxDuration), overdue)
+	defer lift()
+	result, err := c.work(limited, run, state, task.Payload())
+
+	switch {
+	case err == nil:
+		return c.conclude(ctx, s, log, func(ctx context.Context) error { return state.Complete(ctx, result) })
+	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
+		err = Permanent(overdue)
+	case ctx.Err() != nil || errors.Is(err, ErrStopped) || errors.Is(err, ErrSuperseded):
+		return c.giveBack(ctx, log, state)
+	}
+	if run.Attempt >= def.Attempts || isPermanent(err) {
+		log.Error("A range failed", "attempts", run.Attempt, "error", err)
+		reason := fmt.Errorf("after %d attempts: %w", run.Attempt, err)
+		return c.conclude(ctx, s, log, func(ctx context.Context) error { return state.Fail(ctx, reason) })
+	}
+	log.Warn("A range failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
+		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
+	if given := s.insist(ctx, log, state.GiveBack); given != nil && ctx.Err() != nil {
+		return errGivenBack
+	}
+	return err
+}
+
+// work calls the processor. It returns the encoded result.
+func (c *rangeConsumer) work(ctx context.Context, run *Run, state *jobs.RangeState, payload []byte) (result []byte, err error) {
+	if state.Recoveries > maxRecoveries {
+		return nil, Permanent(fmt.Errorf("given up: %d workers died or lost Redis during this range", state.Recoveries))
+	}
+	if run.Payload, err = run.Definition.DecodePayload(payload); err != nil {
+		return nil, Permanent(fmt.Errorf("invalid payload: %w", err))
+	}
+	value, err := c.w.process(ctx, run)
+	if err != nil {
+		return nil, err
+	}
+	if result, err = json.Marshal(value); err != nil {
+		return nil, Permanent(fmt.Errorf("encoding the result: %w", err))
+	}
+	return result, nil
+}
+
+// conclude records the end of a range.
+func (c *rangeConsumer) conclude(ctx context.Context, s *session, log *slog.Logger, record func(context.Context) error) error {
+	err := s.insist(ctx, log, record)
+	if err == nil || errors.Is(err, jobs.ErrNoRange) {
+		return nil
+	}
+	return errGivenBack
+}
+
+// giveBack lets go of a range: for the next attempt, or for good when its run has ended meanwhile.
+func (c *rangeConsumer) giveBack(ctx context.Context, log *slog.Logger, state *jobs.RangeState) error {
+	var gone error
+	err := giveBack(ctx, log, "Range", func(ctx context.Context) error {
+		gone = state.GiveBack(ctx)
+		return gone
+	})
+	if errors.Is(gone, jobs.ErrNoRange) {
+		return nil
+	}
+	return err
+}
+
+// runRanges is syncrun.Ranges for one run: recorded in the run's state, and enqueued for every worker.
+type runRanges struct {
+	session *session
+	state   *jobs.RunState
+	def     tasks.Definition
+	id      tasks.RunID
+	payload []byte // of the run, which its ranges carry as well
+	log     *slog.Logger
+}
+
+var _ syncrun.Ranges = (*runRanges)(nil)
+
+// insist waits for a Redis that is away.
+func (r *runRanges) insist(ctx context.Context, f func(context.Context) error) error {
+	err := r.session.insist(ctx, r.log, f)
+	if errors.Is(err, jobs.ErrSuperseded) {
+		return syncrun.ErrSuperseded
+	}
+	return err
+}
+
+// Cut implements syncrun.Ranges.
+func (r *runRanges) Cut(ctx context.Context) (syncrun.Cut, error) {
+	var cut jobs.Cut
+	err := r.insist(ctx, func(ctx context.Context) (err error) {
+		cut, err = r.state.Cut(ctx)
+		return err
+	})
+	c := syncrun.Cut{Ranges: cut.Ranges, Complete: cut.Complete, Ended: cut.Ended, Progress: cut.Progress}
+	if err == nil && cut.Ranges > 0 {
+		c.Last, err = decodeRange(cut.Last)
+	}
+	return c, err
+}
+
+// Add implements syncrun.Ranges.
+func (r *runRanges) Add(ctx context.Context, index int, part syncrun.Range, last bool) error {
+	spec, err := json.Marshal(part)
+	if err != nil {
+		return fmt.Errorf("encoding range %d of run %s: %w", index, r.id, err)
+	}
+	err = r.insist(ctx, func(ctx context.Context) error { return r.state.AddRange(ctx, index, spec, last) })
+	if err != nil {
+		return err
+	}
+	return r.enqueue(ctx, index)
+}
+
+func (r *runRanges) enqueue(ctx context.Context, index int) error {
+	return r.insist(ctx, func(ctx context.Context) error {
+		return r.session.w.jobs.EnqueueRange(ctx, r.def, tasks.RangeID{Run: r.id, Index: index}, r.payload)
+	})
+}
+
+func (r *runRanges) load(ctx context.Context) (ranges []jobs.RangeEnd, err error) {
+	err = r.insist(ctx, func(ctx context.Context) (err error) {
+		ranges, err = r.state.Ranges(ctx)
+		return err
+	})
+	return ranges, err
+}
+
+// Requeue implements syncrun.Ranges.
+func (r *runRanges) Requeue(ctx context.Context) error {
+	ranges, err := r.load(ctx)
+	if err != nil {
+		return err
+	}
+	for i, known := range ranges {
+		if known.Ended {
+			continue
+		}
+		if err := r.enqueue(ctx, i); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Ended implements syncrun.Ranges.
+func (r *runRanges) Ended(ctx context.Context) ([]syncrun.Ended, error) {
+	ranges, err := r.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	ended := make([]syncrun.Ended, len(ranges))
+	for i, known := range ranges {
+		ended[i].Failure = known.Failure
+		if ended[i].Range, err = decodeRange(known.Spec); err != nil {
+			return nil, err
+		}
+		if len(known.Checkpoint) == 0 {
+			continue
+		}
+		if err := json.Unmarshal(known.Checkpoint, &ended[i].Checkpoint); err != nil {
+			return nil, fmt.Errorf("reading what range %d of run %s has done: %w", i, r.id, err)
+		}
+	}
+	return ended, nil
+}
+
+// Discard implements syncrun.Ranges.
+func (r *runRanges) Discard(ctx context.Context) error {
+	return r.insist(ctx, r.state.DiscardRanges)
+}
+
+func decodeRange(spec []byte) (r syncrun.Range, err error) {
+	if err := json.Unmarshal(spec, &r); err != nil {
+		return r, fmt.Errorf("reading a range: %w", err)
+	}
+	return r, nil
+}

@@ -1,0 +1,419 @@
+package worker_test
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// numbers is a store of the records 1 to n.
+type numbers struct {
+	n int
+
+	mu      sync.Mutex
+	stamped map[int]int // how often
+}
+
+type number int
+
+func (n number) String() string { return fmt.Sprint(int(n)) }
+
+func keyOf(n int) []byte { return binary.BigEndian.AppendUint32(nil, uint32(n)) }
+
+// bounds returns the first and the last number of the range.
+func (s *numbers) bounds(r syncrun.Range) (first, last int) {
+	first, last = 1, s.n
+	if r.After != nil {
+		first = int(binary.BigEndian.Uint32(r.After)) + 1
+	}
+	if r.Upto != nil {
+		last = int(binary.BigEndian.Uint32(r.Upto))
+	}
+	return first, last
+}
+
+func (s *numbers) Cut(_ context.Context, after []byte, size int) ([]byte, error) {
+	first, last := s.bounds(syncrun.Range{After: after})
+	if first+size-1 >= last {
+		return nil, nil
+	}
+	return keyOf(first + size - 1), nil
+}
+
+func (s *numbers) Count(_ context.Context, _ syncrun.Selection, r syncrun.Range) (int64, error) {
+	first, last := s.bounds(r)
+	return int64(last - first + 1), nil
+}
+
+func (s *numbers) Scan(_ context.Context, _ syncrun.Selection, r syncrun.Range) (syncrun.Cursor, error) {
+	first, last := s.bounds(r)
+	return &numbersCursor{first, last}, nil
+}
+
+func (s *numbers) Stamp(_ context.Context, updates []syncrun.Update, _ time.Time) (syncrun.Stamped, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, u := range updates {
+		s.stamped[int(u.Record.ID.(number))]++
+	}
+	return syncrun.Stamped{Matched: int64(len(updates))}, nil
+}
+
+// wantEachOnce checks that every record was stamped once.
+func (s *numbers) wantEachOnce(t *testing.T) {
+	t.Helper()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := 1; i <= s.n; i++ {
+		if s.stamped[i] != 1 {
+			t.Fatalf("record %d was stamped %d times", i, s.stamped[i])
+		}
+	}
+}
+
+type numbersCursor struct{ next, last int }
+
+func (c *numbersCursor) Next(context.Context) (syncrun.Record, bool, error) {
+	if c.next > c.last {
+		return syncrun.Record{}, false, nil
+	}
+	n := c.next
+	c.next++
+	return syncrun.Record{Key: keyOf(n), ID: number(n)}, true, nil
+}
+
+func (c *numbersCursor) Close() {}
+
+// workFunc is a syncrun.Work, without updates of its own.
+type workFunc func(ctx context.Context, batch []syncrun.Record) error
+
+func (f workFunc) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	return make([]syncrun.Outcome, len(batch)), f(ctx, batch)
+}
+
+// wait is work that waits for something outside.
+func wait(d time.Duration) workFunc {
+	return func(ctx context.Context, _ []syncrun.Record) error {
+		select {
+		case <-time.After(d):
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+// syncOf is a synchronisation of n records in ranges of 100 and batches of 10.
+func syncOf(n int, work syncrun.Work) (worker.Processor, *numbers) {
+	store := &numbers{n: n, stamped: make(map[int]int)}
+	return worker.NewSync(store, worker.SyncOptions{
+		Noun: "number", BatchSize: 10, Work: work, Writers: 1, RangeSize: 100, Patience: time.Second,
+	}), store
+}
+
+func syncResult(t *testing.T, info *asynq.TaskInfo) tasks.SyncResult {
+	t.Helper()
+	var r tasks.SyncResult
+	if err := json.Unmarshal(info.Result, &r); err != nil {
+		t.Fatalf("result %q: %v", info.Result, err)
+	}
+	return r
+}
+
+// wantNothingLeft checks that Redis holds nothing of runs that have ended but what is kept of them.
+func (b *testBundle) wantNothingLeft(t *testing.T) {
+	t.Helper()
+	for _, pattern := range []string{"codex-jobs:*:run:*", "codex-jobs:*:ranges:*", "codex-jobs:*:waiting*", "asynq:{*:ranges}:t:*"} {
+		poll(t, "nothing to be left of "+pattern, func() bool {
+			keys, err := b.rdb.Keys(t.Context(), pattern).Result()
+			return err == nil && len(keys) == 0
+		})
+	}
+	queues, err := b.inspector.Queues()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, queue := range queues {
+		if info, err := b.inspector.GetQueueInfo(queue); err != nil || strings.HasSuffix(queue, ":ranges") && info.Size > 0 {
+			t.Errorf("left in %s: %+v, %v", queue, info, err)
+		}
+	}
+}
+
+func TestLargeRunIsShared(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	const n, workers = 2000, 3
+	store := &numbers{n: n, stamped: make(map[int]int)}
+	var took [workers]atomic.Int32
+	for i := range workers {
+		b.start(t, worker.Options{}, worker.NewSync(store, worker.SyncOptions{
+			Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 100, Patience: time.Second,
+			Work: workFunc(func(ctx context.Context, batch []syncrun.Record) error {
+				took[i].Add(1)
+				return wait(5*time.Millisecond)(ctx, batch)
+			}),
+		}))
+	}
+	poll(t, "all workers to be live", func() bool {
+		n, err := b.Live(t.Context(), jobs.RoleWorker)
+		return err == nil && n == workers
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	progress := -1
+	poll(t, "progress and the end", func() bool {
+		status, err := b.Status(t.Context(), b.Registry().All()...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c := status.Counts; c.Active+c.Completed > 1 || c.Waiting+c.Delayed+c.Failed > 1 {
+			t.Fatalf("the ranges count as jobs: %+v", c)
+		}
+		for _, active := range status.Active {
+			if active.ID != id || active.Progress < progress {
+				t.Fatalf("%+v follows %d %%", active, progress)
+			}
+			progress = active.Progress
+		}
+		return status.Counts.Completed == 1
+	})
+	if progress < 20 {
+		t.Errorf("the progress got to %d %%", progress)
+	}
+	info := b.await(t, id, asynq.TaskStateCompleted)
+	if r := syncResult(t, info); r.UsersProcessed != n || r.UsersUpdated != n || r.Errors != 0 || info.Retried != 0 {
+		t.Errorf("result %+v, retried %d times", r, info.Retried)
+	}
+	store.wantEachOnce(t)
+	for i := range took {
+		if batches := took[i].Load(); batches < 20 {
+			t.Errorf("worker %d has worked on %d of 200 batches", i, batches)
+		}
+	}
+	b.wantNothingLeft(t)
+}
+
+// Runs of all job types wait for their ranges at the same time, with one slot in one worker.
+func TestRangesAreNotStarved(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	processor, _ := syncOf(500, wait(time.Millisecond))
+	b.start(t, worker.Options{Concurrency: 1}, processor)
+	var ids []string
+	for _, job := range b.Registry().Names() {
+		ids = append(ids, b.trigger(t, job, tasks.SyncFull), b.trigger(t, job, tasks.SyncIncremental))
+	}
+	for _, id := range ids {
+		if r := syncResult(t, b.await(t, id, asynq.TaskStateCompleted)); r.UsersUpdated != 500 {
+			t.Errorf("%s: %+v", id, r)
+		}
+	}
+	b.wantNothingLeft(t)
+}
+
+// A range that fails is tried again from where it got to; the run never notices.
+func TestRangeIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quickRetries)
+	var failures atomic.Int32
+	processor, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
+		if batch[0].ID.(number) == 151 && failures.Add(1) <= 2 {
+			return errors.New("refused")
+		}
+		return nil
+	}))
+	b.start(t, worker.Options{}, processor)
+	info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+	if r := syncResult(t, info); r.UsersUpdated != 300 || info.Retried != 0 {
+		t.Errorf("result %+v, retried %d times", r, info.Retried)
+	}
+	if n := failures.Load(); n != 3 {
+		t.Errorf("the range was tried %d times", n)
+	}
+	store.wantEachOnce(t)
+	b.wantNothingLeft(t)
+}
+
+// A range that has used up its attempts fails its run, with its reason; the other ranges finish.
+func TestRangeFailsItsRun(t *testing.T) {
+	t.Parallel()
+	for name, fail := range map[string]func() error{
+		"error": func() error { return errors.New("told to") },
+		"panic": func() error { panic("told to") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, quickRetries)
+			var failures atomic.Int32
+			store := &numbers{n: 300, stamped: make(map[int]int)}
+			inner := worker.NewSync(store, worker.SyncOptions{
+				Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: 100, Patience: time.Second,
+			})
+			b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Run) (any, error) {
+				if run.Range != nil && strings.Contains(string(run.Range), `"after":"AAAAZA=="`) { // behind 100
+					failures.Add(1)
+					return nil, fail()
+				}
+				return inner(ctx, run)
+			})
+			info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateArchived)
+			if !strings.Contains(info.LastErr, "1 of 3") || !strings.Contains(info.LastErr, "range 1: after 3 attempts: ") ||
+				!strings.Contains(info.LastErr, "told to") || info.Retried != 0 {
+				t.Errorf("reason %q, retried %d times", info.LastErr, info.Retried)
+			}
+			if n := failures.Load(); n != 3 {
+				t.Errorf("the range was tried %d times, want 3", n)
+			}
+			if n := len(store.stamped); n != 200 {
+				t.Errorf("%d records of the other ranges were stamped, want 200", n)
+			}
+			b.wantNothingLeft(t)
+		})
+	}
+}
+
+// Workers are replaced over and over in the middle of a run, which costs no attempt and does no batch again.
+func TestRollingRestartsOfASharedRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	const n = 3000
+	processor, store := syncOf(n, wait(10*time.Millisecond))
+	var stops []func()
+	for range 2 {
+		stops = append(stops, b.start(t, worker.Options{}, processor))
+	}
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	b.await(t, id, asynq.TaskStateActive)
+	stampedAtLeast := func(want int) func() bool {
+		return func() bool {
+			store.mu.Lock()
+			defer store.mu.Unlock()
+			return len(store.stamped) >= want
+		}
+	}
+	for round := range 4 {
+		poll(t, "some more records to be stamped", stampedAtLeast((round+1)*300))
+		stops = append(stops, b.start(t, worker.Options{}, processor))
+		stops[0]()
+		stops = stops[1:]
+	}
+	info := b.await(t, id, asynq.TaskStateCompleted)
+	if r := syncResult(t, info); r.UsersProcessed != n || r.UsersUpdated != n || info.Retried != 0 {
+		t.Errorf("result %+v, retried %d times", r, info.Retried)
+	}
+	store.wantEachOnce(t)
+	if b.log.contains("Recovered") || b.log.contains("will be tried again") {
+		t.Error("the log says that an attempt was lost")
+	}
+	b.wantNothingLeft(t)
+}
+
+// What is left of the ranges of a run that is over ends by itself.
+func TestRangesOfARunThatIsTooLong(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *tasks.Definition) { d.MaxDuration = 500 * time.Millisecond })
+	processor, _ := syncOf(1000, wait(50*time.Millisecond))
+	b.start(t, worker.Options{}, processor)
+	info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateArchived)
+	if info.LastErr != "exceeded its maximum duration of 500ms" {
+		t.Errorf("reason %q", info.LastErr)
+	}
+	b.wantNothingLeft(t)
+}
+
+// A range that takes its workers down with it fails its run.
+func TestRangeOfDeadWorkers(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		crashes int
+		state   asynq.TaskState
+	}{{1, asynq.TaskStateCompleted}, {5, asynq.TaskStateCompleted}, {6, asynq.TaskStateArchived}} {
+		t.Run(fmt.Sprint(test.crashes), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			id := b.trigger(t, "user-sync", tasks.SyncFull)
+			run, err := tasks.ParseRunID(id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// What workers leave that cut the run and died in its first range.
+			state, err := b.OpenRun(t.Context(), run, jobs.NewOwner())
+			if err != nil {
+				t.Fatal(err)
+			}
+			first, err := json.Marshal(syncrun.Range{Upto: keyOf(100)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := state.AddRange(t.Context(), 0, first, false); err != nil {
+				t.Fatal(err)
+			}
+			for range test.crashes {
+				part, err := b.OpenRange(t.Context(), tasks.RangeID{Run: run}, jobs.NewOwner())
+				if err != nil {
+					t.Fatal(err)
+				}
+				checkpoint, err := json.Marshal(syncrun.Checkpoint{After: keyOf(50), Total: 100, Processed: 50, Updated: 50})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := part.Save(t.Context(), checkpoint, 50); err != nil {
+					t.Fatal(err)
+				}
+			}
+			processor, store := syncOf(300, syncrun.Stamping{})
+			b.start(t, worker.Options{}, processor)
+			info := b.await(t, id, test.state)
+			if !b.log.contains("Recovered range from a dead worker") {
+				t.Error("the log does not say that the range was recovered")
+			}
+			if test.state == asynq.TaskStateArchived {
+				if !strings.Contains(info.LastErr, "given up: 6 workers died") {
+					t.Errorf("reason %q", info.LastErr)
+				}
+			} else if r := syncResult(t, info); r.UsersProcessed != 300 || r.UsersUpdated != 300 || len(store.stamped) != 250 {
+				t.Errorf("result %+v, %d stamped; want the range to go on at its checkpoint", r, len(store.stamped))
+			}
+			b.wantNothingLeft(t)
+		})
+	}
+}
+
+// What is no range fails, and harms no other.
+func TestPoisonedRanges(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	client := asynq.NewClientFromRedisClient(b.rdb)
+	for _, id := range []string{"garbage", "1000:issue-sync/0"} {
+		task := asynq.NewTask(b.user.RangeType(), []byte("\x00"), asynq.Queue(b.user.RangeQueue()), asynq.TaskID(id))
+		if _, err := client.EnqueueContext(t.Context(), task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// A range of a run that is not there.
+	if err := b.EnqueueRange(t.Context(), b.user, tasks.RangeID{Run: tasks.TickID("user-sync", time.Now())}, []byte("{}")); err != nil {
+		t.Fatal(err)
+	}
+	processor, store := syncOf(300, syncrun.Stamping{})
+	b.start(t, worker.Options{}, processor)
+	b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+	store.wantEachOnce(t)
+	poll(t, "only what is no range to be listed as failed", func() bool {
+		info, err := b.inspector.GetQueueInfo(b.user.RangeQueue())
+		return err == nil && info.Archived == 2 && info.Size == 2
+	})
+}

@@ -1,0 +1,36 @@
+package worker
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+// Serve is the worker as a process: it waits for its servers, and works until ctx ends. The work is what it does with each
+// batch of a synchronisation. Its errors are those of wrong settings, or of connections that would not close.
+func Serve(ctx context.Context, cfg config.Config, log *slog.Logger, work syncrun.Work) (err error) {
+	rdb := jobs.NewRedis(daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout), log)
+	defer func() { err = errors.Join(err, rdb.Close()) }()
+	client, err := mongodb.Connect(cfg.MongoDB.URI, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+
+	j := jobs.New(rdb, cfg.Registry, log)
+	w, err := New(j, Processors(client.Database(cfg.MongoDB.Database), cfg.Sync, work), Options{Concurrency: cfg.Worker.Concurrency}, log)
+	if err != nil {
+		return err
+	}
+	if jobs.Await(ctx, rdb, log) != nil || mongodb.Await(ctx, client, log) != nil {
+		return nil // asked to stop while waiting: nothing has failed
+	}
+	w.Run(ctx)
+	return nil
+}
