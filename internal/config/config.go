@@ -146,6 +146,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Int("concurrency", c.Worker.Concurrency),
 		slog.Int("batchSize", c.Sync.BatchSize),
 		slog.Int("writers", c.Sync.Writers),
+		slog.Int("rangeSize", c.Sync.RangeSize),
 		slog.Group("schedules", jobs...),
 	)
 }
