@@ -58,12 +58,12 @@ func (d database) Ping(context.Context) error { return d.err }
 
 // setup starts an API over a registry of all job types, of which the user sync is scheduled. Adjust changes what it is
 // made of.
-func setup(t *testing.T, adjust ...func(*api.Options)) *testBundle {
+func setup(t testing.TB, adjust ...func(*api.Options)) *testBundle {
 	t.Helper()
 	return setupRegistry(t, tasks.Default(), adjust...)
 }
 
-func setupRegistry(t *testing.T, registry *tasks.Registry, adjust ...func(*api.Options)) *testBundle {
+func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.Options)) *testBundle {
 	t.Helper()
 	b := &testBundle{redis: redistest.Options(t), log: new(logBuffer), client: &http.Client{Transport: new(http.Transport)}}
 	b.rdb = redistest.Client(t, b.redis)

@@ -64,7 +64,7 @@ type Accepted struct {
 
 // Trigger enqueues a run now, or finds the one of its kind that waits already.
 func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.Payload) (Accepted, error) {
-	data, err := tasks.EncodePayload(payload)
+	data, err := def.EncodePayload(payload)
 	if err != nil {
 		return Accepted{}, err
 	}
@@ -101,7 +101,7 @@ func (j *Jobs) BeginTick(ctx context.Context, def tasks.Definition, slot time.Ti
 	if err != nil {
 		return Tick{}, err
 	}
-	data, err := tasks.EncodePayload(payload)
+	data, err := def.EncodePayload(payload)
 	if err != nil {
 		return Tick{}, err
 	}
@@ -129,7 +129,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, slot time.
 	if err != nil {
 		return Tick{}, err
 	}
-	data, err := tasks.EncodePayload(payload)
+	data, err := def.EncodePayload(payload)
 	if err != nil {
 		return Tick{}, err
 	}

@@ -164,7 +164,7 @@ func TestTickIsEnqueuedOnce(t *testing.T) {
 	b, ctx := setup(t)
 	slot := b.def.Schedule.Slot(time.Now())
 	id := tasks.TickID(b.def.Name, slot)
-	data, err := tasks.EncodePayload(payload(tasks.SyncIncremental))
+	data, err := b.def.EncodePayload(payload(tasks.SyncIncremental))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -55,6 +55,16 @@ redis.call("DEL", KEYS[1], KEYS[2])
 return 1
 `)
 
+// KEYS: run. ARGV: owner, now, TTL in seconds. Returns 0 when the owner is another one, otherwise the first time.
+var postponeScript = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+	return 0
+end
+redis.call("HSETNX", KEYS[1], "postponed", ARGV[2])
+redis.call("EXPIRE", KEYS[1], ARGV[3])
+return tonumber(redis.call("HGET", KEYS[1], "postponed"))
+`)
+
 // RunState is what is remembered of a run from one attempt to the next: where it got to, and whose it is. Only the
 // owner that opened it last can change it.
 type RunState struct {
@@ -100,6 +110,18 @@ func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) er
 
 // GiveBack keeps the state for the run's next attempt and gives up owning it.
 func (s *RunState) GiveBack(ctx context.Context) error { return s.update(ctx, "owner", "") }
+
+// Postpone remembers that the run was put back for somebody who can do it, and returns when that happened first.
+func (s *RunState) Postpone(ctx context.Context) (since time.Time, err error) {
+	ms, err := postponeScript.Run(ctx, s.rdb, []string{s.key()}, s.owner, millis(time.Now()), int(runTTL.Seconds())).Int64()
+	switch {
+	case err != nil:
+		return time.Time{}, fmt.Errorf("postponing run %s: %w", s.id, err)
+	case ms == 0:
+		return time.Time{}, ErrSuperseded
+	}
+	return time.UnixMilli(ms), nil
+}
 
 // Verify returns ErrSuperseded when the state has another owner.
 func (s *RunState) Verify(ctx context.Context) error { return s.update(ctx, "owner", s.owner) }

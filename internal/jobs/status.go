@@ -40,7 +40,7 @@ func (c *Counts) add(o Counts) {
 // Active is a run that is being worked on.
 type Active struct {
 	ID string
-	// Data is the run's payload as JSON.
+	// Data is the fields of the run's payload as JSON; null for what is no payload.
 	Data json.RawMessage
 	// Progress is in percent.
 	Progress int
@@ -111,11 +111,7 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 		if len(info.Result) > 0 { // its state has ended, and asynq is about to record that
 			progress = 100
 		}
-		data := json.RawMessage(info.Payload)
-		if !json.Valid(data) { // nothing that the API enqueues, but anybody may
-			data = json.RawMessage("null")
-		}
-		active = append(active, Active{ID: info.ID, Data: data, Progress: progress})
+		active = append(active, Active{ID: info.ID, Data: def.PayloadFields(info.Payload), Progress: progress})
 	}
 	return active, nil
 }

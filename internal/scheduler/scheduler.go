@@ -113,7 +113,7 @@ func (s *Scheduler) register(scheduler *asynq.Scheduler, def tasks.Definition) e
 	if err != nil {
 		return err
 	}
-	data, err := tasks.EncodePayload(payload)
+	data, err := def.EncodePayload(payload)
 	if err != nil {
 		return err
 	}

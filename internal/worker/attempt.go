@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"github.com/hibiken/asynq"
 
@@ -14,8 +15,17 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// maxRecoveries ends a run, or a range, that takes its workers down with it.
-const maxRecoveries = 5
+const (
+	// maxRecoveries ends a run, or a range, that takes its workers down with it.
+	maxRecoveries = 5
+	// maxPostponed is for how long a run is put back that no worker understands: an upgrade of all workers takes less.
+	maxPostponed = time.Hour
+	// postponeDelay is how long it then waits for another worker to have its turn.
+	postponeDelay = 5 * time.Second
+)
+
+// errPostponed says that a task is to be tried again later, at no cost.
+var errPostponed = errors.New("put back for a worker of a newer release")
 
 // attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
 // on elsewhere, and otherwise what asynq shall record.
@@ -31,6 +41,9 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 		return refuse(log, def, err)
 	}
 	payload, err := def.DecodePayload(task.Payload())
+	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) {
+		return c.postpone(taskCtx, s, log, id, newer)
+	}
 	if err != nil {
 		return refuse(log, def, fmt.Errorf("invalid payload: %w", err))
 	}
@@ -88,6 +101,32 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 		return errGivenBack
 	}
 	return err
+}
+
+// postpone puts a run back that only workers of a newer release understand. That costs it nothing, for an hour.
+func (c *consumer) postpone(taskCtx context.Context, s *session, log *slog.Logger, id tasks.RunID, reason error) error {
+	ctx, end := s.context(taskCtx)
+	defer end()
+	var state *jobs.RunState
+	var since time.Time
+	owner := jobs.NewOwner()
+	err := s.insist(ctx, log, func(ctx context.Context) (err error) {
+		if state, err = c.w.jobs.OpenRun(ctx, id, owner); err == nil {
+			since, err = state.Postpone(ctx)
+		}
+		return err
+	})
+	if err != nil {
+		return errGivenBack
+	}
+	if time.Since(since) > maxPostponed {
+		return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("no worker understood it for %s: %w", maxPostponed, reason)})
+	}
+	log.Warn("Run put back for workers of a newer release", "reason", reason, "retryIn", postponeDelay.String())
+	if s.insist(ctx, log, state.GiveBack) != nil {
+		return errGivenBack
+	}
+	return fmt.Errorf("%w: %w", errPostponed, reason)
 }
 
 // process calls the processor, and makes a panic an error.

@@ -233,8 +233,11 @@ func (c *consumer) retryDelay(failed int, err error, _ *asynq.Task) time.Duratio
 // retryDelay is the wait before the next attempt after so many have failed. What was not the task's fault is tried again
 // at once.
 func retryDelay(def tasks.Definition, failed int, err error) time.Duration {
-	if errors.Is(err, asynq.ErrLeaseExpired) {
+	switch {
+	case errors.Is(err, asynq.ErrLeaseExpired):
 		return 0
+	case errors.Is(err, errPostponed):
+		return postponeDelay
 	}
 	return def.RetryDelay(failed+1) + retryRounding
 }

@@ -155,6 +155,14 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	case ctx.Err() != nil || errors.Is(err, ErrStopped) || errors.Is(err, ErrSuperseded):
 		return c.giveBack(ctx, log, state)
 	}
+	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) && !isPermanent(err) {
+		// Who has cut the run understands it: there is such a worker.
+		log.Warn("Range put back for workers of a newer release", "reason", newer, "retryIn", postponeDelay.String())
+		if s.insist(ctx, log, state.GiveBack) != nil {
+			return errGivenBack
+		}
+		return fmt.Errorf("%w: %w", errPostponed, newer)
+	}
 	if run.Attempt >= def.Attempts || isPermanent(err) {
 		log.Error("A range failed", "attempts", run.Attempt, "error", err)
 		reason := fmt.Errorf("after %d attempts: %w", run.Attempt, err)
@@ -173,7 +181,11 @@ func (c *rangeConsumer) work(ctx context.Context, run *Run, state *jobs.RangeSta
 	if state.Recoveries > maxRecoveries {
 		return nil, Permanent(fmt.Errorf("given up: %d workers died or lost Redis during this range", state.Recoveries))
 	}
-	if run.Payload, err = run.Definition.DecodePayload(payload); err != nil {
+	run.Payload, err = run.Definition.DecodePayload(payload)
+	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) {
+		return nil, newer
+	}
+	if err != nil {
 		return nil, Permanent(fmt.Errorf("invalid payload: %w", err))
 	}
 	value, err := c.w.process(ctx, run)

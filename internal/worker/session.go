@@ -80,7 +80,7 @@ func (s *session) serve(config asynq.Config, wait func() error, keep func(draine
 	config.Concurrency = 1
 	config.DelayedTaskCheckInterval = delayedTaskCheckInterval
 	config.ShutdownTimeout = abortTimeout
-	config.IsFailure = func(err error) bool { return !errors.Is(err, asynq.ErrLeaseExpired) }
+	config.IsFailure = func(err error) bool { return !errors.Is(err, asynq.ErrLeaseExpired) && !errors.Is(err, errPostponed) }
 	config.Logger = telemetry.NewAsynqLogger(s.log)
 	config.LogLevel = asynqLogLevel(s.log)
 	server := asynq.NewServerFromRedisClient(s.w.jobs.Redis(), config)

@@ -54,6 +54,8 @@ type Definition struct {
 	// NewPayload returns an empty payload to decode into; decoding "{}" into it must give a valid one if the job is
 	// scheduled, because that is what a scheduled run carries.
 	NewPayload func() Payload
+	// PayloadVersion is the version of the payload, which grows with each change of its fields; 0 is 1.
+	PayloadVersion int
 	// Schedule is when runs are enqueued by themselves.
 	Schedule Schedule
 	// Attempts is how often a run is tried; at least 1.
@@ -121,6 +123,8 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 			return nil, fmt.Errorf("job type %q has no title", d.Name)
 		case d.NewPayload == nil:
 			return nil, fmt.Errorf("job type %q has no payload", d.Name)
+		case contains(fieldsOf(d.NewPayload()), versionField):
+			return nil, fmt.Errorf("job type %q: the payload must not have a field %q, which is its version's", d.Name, versionField)
 		}
 		if _, taken := r.Lookup(d.Name); taken {
 			return nil, fmt.Errorf("job type %q is defined twice", d.Name)

@@ -127,8 +127,8 @@ func TestTaskOfARun(t *testing.T) {
 	def, _ := tasks.Default().Lookup("issue-sync")
 	size := 5
 	payload := &tasks.SyncPayload{SyncType: "full", BatchSize: &size}
-	data, err := tasks.EncodePayload(payload)
-	if err != nil || string(data) != `{"syncType":"full","batchSize":5}` {
+	data, err := def.EncodePayload(payload)
+	if err != nil || string(data) != `{"version":1,"syncType":"full","batchSize":5}` {
 		t.Fatalf("encoded: %s, %v", data, err)
 	}
 	id := tasks.TriggerID(def.Name, time.Now())

@@ -2,7 +2,6 @@ package tasks
 
 import (
 	"crypto/rand"
-	"encoding/json"
 	"fmt"
 	"strconv"
 	"strings"
@@ -68,24 +67,6 @@ const (
 	// charge an attempt for each of its timeouts and try again.
 	timeoutMargin = time.Hour
 )
-
-// EncodePayload returns the payload as a task carries it.
-func EncodePayload(p Payload) ([]byte, error) {
-	data, err := json.Marshal(p)
-	if err != nil {
-		return nil, fmt.Errorf("encoding a payload: %w", err)
-	}
-	return data, nil
-}
-
-// DecodePayload reads a payload of the job type, strictly; see Decode.
-func (d Definition) DecodePayload(data []byte) (Payload, error) {
-	p := d.NewPayload()
-	if err := Decode(data, p); err != nil {
-		return nil, err
-	}
-	return p, nil
-}
 
 // ScheduledPayload returns what the job type's scheduled runs carry: the payload's defaults.
 func (d Definition) ScheduledPayload() (Payload, error) {

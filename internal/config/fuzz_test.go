@@ -1,0 +1,58 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// FuzzSettings writes anything into the settings, as a .env and as the value of each variable: whatever it is, it is
+// understood or refused in words, and a secret is in no message.
+func FuzzSettings(f *testing.F) {
+	names := config.Settings(tasks.Default())
+	for i := range names {
+		f.Add("", uint8(i), "x")
+		f.Add("", uint8(i), "-1")
+	}
+	for _, dotenv := range []string{
+		"PORT=4001\n", "PORT = 'x'\n", "export PORT=1\n", "PORT\n", "# nothing\n", "A=\"", "REDIS_PASSWORD=" + secret + "\n", "PORT=4000\nPORT=5000",
+		"USER_SYNC_INTERVAL=25m\n", "USER_SYNC_CRON=*/5 * * * *\n", "\x00", "=", "LOG_LEVEL=\xff",
+	} {
+		f.Add(dotenv, uint8(0), "")
+	}
+	for _, value := range []string{
+		"mongodb://u:" + secret + "@h/", "mongodb+srv://u:" + secret + "@h", "20m", "off", "1e9", "9223372036854775808", "NaN", "Infinity", "0x10", "@every 1s",
+	} {
+		for i := range names {
+			f.Add("", uint8(i), value)
+		}
+	}
+	f.Fuzz(func(t *testing.T, dotenv string, i uint8, value string) {
+		s := names[int(i)%len(names)]
+		if strings.ContainsRune(value, 0) { // no operating system takes it
+			return
+		}
+		isSecret := s.Name == "REDIS_PASSWORD" || s.Name == "MONGODB_URI" && strings.Contains(value, secret+"@")
+		setup(t, dotenv, s.Name+"="+value)
+		c, err := config.Load(tasks.Default())
+		if err != nil {
+			if err.Error() == "" || isSecret && strings.Contains(err.Error(), secret) {
+				t.Errorf("%s=%q: %v", s.Name, value, err)
+			}
+			return
+		}
+		if shown := c.LogValue().String(); isSecret && strings.Contains(shown, secret) {
+			t.Errorf("%s=%q is logged as %s", s.Name, value, shown)
+		}
+		if c.HTTP.Port < 1 || c.HTTP.Port > 65535 || c.Worker.Concurrency < 1 || c.Sync.BatchSize < 1 || c.Sync.Writers < 1 || c.Sync.RangeSize < 1 || c.Sync.BulkSize < 1 {
+			t.Errorf("%s=%q was taken for %+v", s.Name, value, c)
+		}
+		for _, def := range c.Registry.All() {
+			if def.Attempts < 1 || def.Backoff < 0 || def.BackoffFactor < 1 || def.KeepCompleted < 0 || def.KeepFailed < 0 || def.Schedule.Validate() != nil {
+				t.Errorf("%s=%q made the job type %+v", s.Name, value, def)
+			}
+		}
+	})
+}

@@ -1,0 +1,83 @@
+package worker_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// setupReleases returns two releases on one Redis, the second of which has payloads of version 2.
+func setupReleases(t *testing.T) (previous, next *testBundle) {
+	t.Helper()
+	next = setup(t, func(d *tasks.Definition) { d.PayloadVersion = 2 })
+	old := *next
+	old.Jobs = jobs.New(next.rdb, tasks.Default(), next.logger())
+	old.log = new(logBuffer)
+	return &old, next
+}
+
+// What was enqueued by the previous release is understood.
+func TestPayloadOfThePreviousRelease(t *testing.T) {
+	t.Parallel()
+	_, next := setupReleases(t)
+	for id, payload := range map[string]string{"1000:user-sync": `{"syncType":"full"}`, "1001:user-sync": `{"version":1,"syncType":"full"}`} {
+		task := asynq.NewTask("user-sync", []byte(payload), next.user.TaskOptions(id)...)
+		if _, err := asynq.NewClientFromRedisClient(next.rdb).EnqueueContext(t.Context(), task); err != nil {
+			t.Fatal(err)
+		}
+	}
+	processor, _ := syncOf(300, syncrun.Stamping{})
+	next.start(t, worker.Options{}, processor)
+	for _, id := range []string{"1000:user-sync", "1001:user-sync"} {
+		if r := syncResult(t, next.await(t, id, asynq.TaskStateCompleted)); r.UsersUpdated != 300 {
+			t.Errorf("%s: %+v", id, r)
+		}
+	}
+}
+
+// What was enqueued by the next release waits for a worker of it, at no cost; and so do the ranges.
+func TestPayloadOfTheNextRelease(t *testing.T) {
+	t.Parallel()
+	previous, next := setupReleases(t)
+	processor, store := syncOf(1000, wait(5*time.Millisecond))
+	previous.start(t, worker.Options{}, processor)
+	id := next.trigger(t, "user-sync", tasks.SyncFull)
+	poll(t, "the run to be put back", func() bool { return previous.log.contains("Run put back for workers of a newer release") })
+	if info := next.await(t, id, asynq.TaskStateRetry); info.Retried != 0 {
+		t.Errorf("%+v; want it put back at no cost", info)
+	}
+	next.start(t, worker.Options{}, processor)
+	info := next.await(t, id, asynq.TaskStateCompleted)
+	if r := syncResult(t, info); r.UsersUpdated != 1000 || info.Retried != 0 {
+		t.Errorf("%+v, retried %d times", r, info.Retried)
+	}
+	if !previous.log.contains("Range put back for workers of a newer release") {
+		t.Error("the previous release's worker never saw a range")
+	}
+	store.wantEachOnce(t)
+	next.wantNothingLeft(t)
+}
+
+// What nobody understands for an hour fails.
+func TestPayloadThatNobodyUnderstands(t *testing.T) {
+	t.Parallel()
+	previous, next := setupReleases(t)
+	id := next.trigger(t, "user-sync", tasks.SyncFull)
+	if err := next.rdb.HSet(t.Context(), "codex-jobs:{user-sync}:run:"+id, "postponed", time.Now().Add(-61*time.Minute).UnixMilli()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	processor, _ := syncOf(300, syncrun.Stamping{})
+	previous.start(t, worker.Options{}, processor)
+	info := next.await(t, id, asynq.TaskStateArchived)
+	if !strings.Contains(info.LastErr, "no worker understood it for 1h0m0s: the payload is of version 2; this release understands up to version 1") {
+		t.Errorf("reason %q", info.LastErr)
+	}
+	next.wantNothingLeft(t)
+}
