@@ -14,7 +14,10 @@ TEST_FLAGS ?=
 # The race detector needs cgo, and so a C compiler.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null && echo -race)
 
-.PHONY: help run test check lint build devstack clean
+# Given to the benchmarks, such as --json; see make bench ARGS=--help.
+ARGS ?=
+
+.PHONY: help run test check bench lint build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -36,6 +39,9 @@ check: devstack ## run the slow tests: a worker that is killed, and the Compose 
 		echo 'compose: LEFT OUT, no Docker engine answers'; \
 	fi
 
+bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
+	@bin/devstack -- bin/bench -bin bin $(ARGS)
+
 lint: $(GOLANGCI_LINT) ## look for mistakes and departures from style
 	$(GOLANGCI_LINT) run
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
@@ -44,9 +50,9 @@ build: ## build the deployables into bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-devstack: ## build the throwaway servers and the demo into bin/
+devstack: ## build the throwaway servers, the demo and the benchmarks into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker
 
 clean: ## remove what was built
 	rm -rf bin

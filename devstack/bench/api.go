@@ -1,0 +1,76 @@
+// The API is measured from outside, over HTTP, as its clients use it.
+
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"time"
+)
+
+const (
+	// requestTimeout is more than the API ever takes.
+	requestTimeout = 10 * time.Second
+	// maxAnswer is more than any answer has.
+	maxAnswer = 1 << 20
+)
+
+// api is a client of the product's API.
+type api struct {
+	base   string
+	client *http.Client
+}
+
+// newAPI returns what to start, and a client of it for so many requests at a time.
+func newAPI(clients int) (spec, *api, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return spec{}, nil, fmt.Errorf("finding a free port: %w", err)
+	}
+	address := l.Addr().String()
+	if err := l.Close(); err != nil {
+		return spec{}, nil, fmt.Errorf("finding a free port: %w", err)
+	}
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		return spec{}, nil, fmt.Errorf("finding a free port: %w", err)
+	}
+	a := &api{"http://" + address, &http.Client{
+		Timeout: requestTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: clients},
+	}}
+	return spec{apiProgram, apiReady, settings{"HOST": host, "PORT": port}}, a, nil
+}
+
+func (a *api) close() { a.client.CloseIdleConnections() }
+
+// ask sends a request, with JSON unless that is empty, and decodes the data of the answer.
+func (a *api) ask(ctx context.Context, method, path, body string, data any) error {
+	request, err := http.NewRequestWithContext(ctx, method, a.base+path, bytes.NewReader([]byte(body)))
+	if err != nil {
+		return fmt.Errorf("%s %s: %w", method, path, err)
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	response, err := a.client.Do(request)
+	if err != nil {
+		return err // which says what was asked
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))
+	if err != nil {
+		return fmt.Errorf("reading the answer to %s %s: %w", method, path, err)
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, text)
+	}
+	if err := json.Unmarshal(text, &struct{ Data any }{data}); err != nil {
+		return fmt.Errorf("reading the answer to %s %s: %w", method, path, err)
+	}
+	return nil
+}

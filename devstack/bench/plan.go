@@ -1,0 +1,76 @@
+// What is measured, and how much of it, is in one place to be looked up and changed.
+
+package main
+
+import (
+	"context"
+	"slices"
+)
+
+// section is one part of what is measured. Each can be measured by itself.
+type section struct {
+	name, summary string
+	programs      []string
+	run           func(*bench, context.Context) error
+}
+
+// sections is all of them, in the order in which they are measured and shown.
+var sections = []section{
+	{"sync", "a full sync against the driver alone, its cost for each user, the worker's memory", []string{workerProgram}, (*bench).measureSync},
+	{"settings", "the settings in use against the best of some others", []string{workerProgram}, (*bench).measureSettings},
+	{"index", "the sync with an index on lastSynced against without", []string{workerProgram}, (*bench).measureIndex},
+	{"workers", "one run on 2 and 4 workers against one, when each batch waits for something outside", []string{slowProgram}, (*bench).measureWorkers},
+	{"latency", "from a trigger to the first batch, and what idling costs Redis, against asynq alone", []string{apiProgram, workerProgram}, (*bench).measureLatency},
+	{"status", "GET /jobs/status with many runs waiting against few", []string{apiProgram}, (*bench).measureStatus},
+}
+
+func sectionNames() []string {
+	names := make([]string, len(sections))
+	for i, s := range sections {
+		names[i] = s.name
+	}
+	return names
+}
+
+// programsOf returns what must be in the bin directory.
+func programsOf(chosen []section) []string {
+	var programs []string
+	for _, s := range chosen {
+		programs = append(programs, s.programs...)
+	}
+	slices.Sort(programs)
+	return slices.Compact(programs)
+}
+
+// plan is how much of everything is measured.
+type plan struct {
+	// sizes is the numbers of users for the sync, growing; comparisons is the number for the settings and the index.
+	sizes       []int
+	comparisons int
+	// Of the section workers: its users, how many ranges they are cut into, and the records of a batch.
+	sharedUsers, ranges, sharedBatch int
+	// triggers is how often the time to the first batch is measured.
+	triggers int
+	// chunk is how many users are inserted at a time.
+	chunk int
+}
+
+// newPlan returns the plan for a real MongoDB, or for one that is embedded and slow.
+func newPlan(embedded, big bool) plan {
+	if embedded {
+		return plan{
+			sizes: []int{500, 2000}, comparisons: 2000,
+			sharedUsers: 1000, ranges: 20, sharedBatch: 2,
+			triggers: 50, chunk: 100,
+		}
+	}
+	p := plan{
+		sizes: []int{10_000, 100_000}, comparisons: 100_000,
+		sharedUsers: 40_000, ranges: 100, sharedBatch: 100,
+		triggers: 200, chunk: 1000,
+	}
+	if big {
+		p.sizes = append(p.sizes, 1_000_000)
+	}
+	return p
+}
