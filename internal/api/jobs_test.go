@@ -47,7 +47,7 @@ func TestTriggerCoalesces(t *testing.T) {
 		t.Errorf("%d user syncs wait, want 2", got)
 	}
 	info, err := b.inspector.GetTaskInfo("user-sync", first.Data.JobID)
-	if err != nil || string(info.Payload) != `{"syncType":"incremental","batchSize":10}` {
+	if err != nil || string(info.Payload) != `{"version":1,"syncType":"incremental","batchSize":10}` {
 		t.Errorf("the waiting run carries %s, %v", info.Payload, err)
 	}
 }

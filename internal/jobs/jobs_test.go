@@ -130,7 +130,8 @@ func TestTriggerAfterADeadClaimer(t *testing.T) {
 			b, ctx := setup(t)
 			claimed := tasks.TriggerID(b.def.Name, time.Now().Add(-test.age))
 			key := "codex-jobs:{user-sync}:waiting:full"
-			if err := b.rdb.HSet(ctx, key, "id", claimed.String(), "payload", `{"syncType":"full"}`,
+			payload := `{"version":1,"syncType":"full"}`
+			if err := b.rdb.HSet(ctx, key, "id", claimed.String(), "payload", payload,
 				"time", time.Now().Add(-test.age).UnixMilli()).Err(); err != nil {
 				t.Fatal(err)
 			}
@@ -139,7 +140,7 @@ func TestTriggerAfterADeadClaimer(t *testing.T) {
 				t.Errorf("got %+v, the claim was for %s", accepted, claimed)
 			}
 			waiting := b.pending(t)
-			if len(waiting) != 1 || waiting[0].ID != accepted.ID.String() || string(waiting[0].Payload) != `{"syncType":"full"}` {
+			if len(waiting) != 1 || waiting[0].ID != accepted.ID.String() || string(waiting[0].Payload) != payload {
 				t.Errorf("waiting: %v", waiting)
 			}
 		})

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -23,6 +24,9 @@ const (
 	// orphanJitter is by how much each worker waits longer before it looks after the ranges of a dead one, as one of them
 	// is enough.
 	orphanJitter = 5 * time.Second
+	// shunTime is for how long a worker leaves the ranges of a job type to the others after it has taken one that only a
+	// newer release understands.
+	shunTime = 30 * time.Second
 )
 
 // rangeConsumer works on the ranges of runs that are cut, one at a time, for as long as its worker lives: the runs of
@@ -31,10 +35,13 @@ type rangeConsumer struct {
 	w           *Worker
 	definitions map[string]tasks.Definition // by range queue
 	log         *slog.Logger
+
+	mu      sync.Mutex
+	shunned map[string]time.Time // until when, by range queue
 }
 
 func newRangeConsumer(w *Worker) *rangeConsumer {
-	c := &rangeConsumer{w: w, definitions: make(map[string]tasks.Definition), log: w.log}
+	c := &rangeConsumer{w: w, definitions: make(map[string]tasks.Definition), shunned: make(map[string]time.Time), log: w.log}
 	for _, def := range w.jobs.Registry().All() {
 		c.definitions[def.RangeQueue()] = def
 	}
@@ -43,20 +50,28 @@ func newRangeConsumer(w *Worker) *rangeConsumer {
 
 // run consumes until ctx ends.
 func (c *rangeConsumer) run(ctx context.Context) {
-	queues := make(map[string]int)
-	for queue := range c.definitions {
-		queues[queue] = 1
-	}
 	for ctx.Err() == nil {
+		queues, again := c.queues()
+		if len(queues) == 0 {
+			pause(ctx, time.Until(again), nil)
+			continue
+		}
 		s := newSession(c.w, c.log, c.attempt)
 		err := s.serve(asynq.Config{
 			Queues:            queues,
 			TaskCheckInterval: rangeCheckInterval,
 			RetryDelayFunc:    c.retryDelay,
 		}, func() error {
+			var changed <-chan time.Time
+			if !again.IsZero() {
+				timer := time.NewTimer(time.Until(again))
+				defer timer.Stop()
+				changed = timer.C
+			}
 			select {
 			case <-ctx.Done():
 			case <-s.yield:
+			case <-changed:
 			}
 			return errShutdown
 		}, func(drained <-chan struct{}) { c.keep(s, drained) })
@@ -65,6 +80,30 @@ func (c *rangeConsumer) run(ctx context.Context) {
 			pause(ctx, time.Second, nil)
 		}
 	}
+}
+
+// queues returns those to consume, and when there is one more; the zero time for never.
+func (c *rangeConsumer) queues() (queues map[string]int, again time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	queues = make(map[string]int)
+	for queue := range c.definitions {
+		until := c.shunned[queue]
+		switch {
+		case !time.Now().Before(until):
+			queues[queue] = 1
+		case again.IsZero() || until.Before(again):
+			again = until
+		}
+	}
+	return queues, again
+}
+
+// shun leaves a queue to the other workers for a while. The session must end for that.
+func (c *rangeConsumer) shun(queue string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.shunned[queue] = time.Now().Add(shunTime)
 }
 
 // keep waits for asynq to record how each range has ended, and looks for ranges whose worker died: asynq finds those
@@ -155,13 +194,11 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	case ctx.Err() != nil || errors.Is(err, ErrStopped) || errors.Is(err, ErrSuperseded):
 		return c.giveBack(ctx, log, state)
 	}
-	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) && !isPermanent(err) {
+	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) {
 		// Who has cut the run understands it: there is such a worker.
-		log.Warn("Range put back for workers of a newer release", "reason", newer, "retryIn", postponeDelay.String())
-		if s.insist(ctx, log, state.GiveBack) != nil {
-			return errGivenBack
-		}
-		return fmt.Errorf("%w: %w", errPostponed, newer)
+		log.Warn("Leaving ranges to workers of a newer release", "reason", newer, "for", shunTime.String())
+		c.shun(queue)
+		return c.giveBack(ctx, log, state)
 	}
 	if run.Attempt >= def.Attempts || isPermanent(err) {
 		log.Error("A range failed", "attempts", run.Attempt, "error", err)
