@@ -1,0 +1,364 @@
+//go:build slow
+
+// The promises of docs/reliability.md that take their time to be broken, each with what is to break it.
+
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// away is how long a server is away: long enough for every lease to expire.
+const away = 32 * time.Second
+
+// shapes are a run that is done where it started and one that is shared.
+var shapes = map[string]string{"in one piece": "SYNC_RANGE_SIZE=1000000", "shared": "SYNC_RANGE_SIZE=60"}
+
+// wantNoAttempt checks that a run was completed, all users visited once, at the cost of no attempt.
+func (s *system) wantNoAttempt(t *testing.T, id tasks.RunID, limit time.Duration, n int) {
+	t.Helper()
+	result := s.resultWithin(t, limit, id)
+	result.Duration = 0 // with the time in which it could not go on
+	wantComplete(t, result, n)
+	info, err := s.inspector.GetTaskInfo(userSync, id.String())
+	if err != nil || info.Retried != 0 || info.LastErr != "" && !strings.Contains(info.LastErr, "lease expired") {
+		t.Errorf("the run: %+v, %v; want no attempt charged", info, err)
+	}
+}
+
+// A worker is frozen for longer than its leases last, in the middle of a run, and wakes up when another has taken over.
+func TestSlowFrozenWorker(t *testing.T) {
+	t.Parallel()
+	for name, rangeSize := range shapes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 300
+			s := setup(t)
+			s.insert(t, messyUsers(n))
+			before := s.snapshot(t)
+			proxy := s.mongoProxy(t)
+			proxy.Delay(batchDelay)
+			s.env = append(s.env, rangeSize, "SYNC_BATCH_SIZE=2", "LOG_LEVEL=debug", s.mongoEnv(t, proxy))
+			first := s.startReady(t, "worker")
+			since := time.Now().Truncate(time.Millisecond)
+			id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
+			first.waitForLogs(t, 10, batchBegun, nil)
+			if err := first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+			second := s.startReady(t, "worker")
+			s.wantNoAttempt(t, id, rangeRecoveryLimit+patience, n)
+			if err := first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the woken worker to notice", func() bool {
+				return len(first.log("Lost the lease", nil)) > 0
+			})
+			s.wantStamped(t, before, id.Reference, since)
+
+			// It is of use again, and what its successor did stands.
+			second.stop(t)
+			next := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
+			s.wantNoAttempt(t, next, patience, n)
+			s.wantNoAttempt(t, id, patience, n)
+			if keys, err := s.rdb.Keys(t.Context(), "codex-jobs:*:r*:*"+id.String()+"*").Result(); err != nil || len(keys) > 0 {
+				t.Errorf("left of the run: %v, %v", keys, err)
+			}
+			first.stop(t)
+		})
+	}
+}
+
+// MongoDB is gone for half a minute in the middle of a run.
+func TestSlowMongoDBAway(t *testing.T) {
+	t.Parallel()
+	for name, rangeSize := range shapes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 200
+			s := setup(t)
+			s.insert(t, messyUsers(n))
+			proxy := s.mongoProxy(t)
+			proxy.Delay(batchDelay)
+			s.env = append(s.env, rangeSize, "SYNC_BATCH_SIZE=2", "LOG_LEVEL=debug", s.mongoEnv(t, proxy))
+			workers := []*process{s.startReady(t, "worker"), s.startReady(t, "worker")}
+			id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
+			eventually(t, "the run to be in its middle", func() bool {
+				return len(workers[0].log(batchBegun, nil))+len(workers[1].log(batchBegun, nil)) > 10
+			})
+			proxy.Down()
+			time.Sleep(away) // the outage
+			proxy.Up()
+			s.wantNoAttempt(t, id, patience, n)
+			waited := 0
+			for _, w := range workers {
+				waited += len(w.log("Database unreachable, trying again", nil))
+				w.mustNotLog(t, "Recovered run from a dead worker")
+				w.stop(t)
+			}
+			if waited == 0 {
+				t.Error("no log says that the database was unreachable")
+			}
+		})
+	}
+}
+
+// Redis is gone for so long that every lease expires, in the middle of a run.
+func TestSlowRedisAway(t *testing.T) {
+	t.Parallel()
+	for name, rangeSize := range shapes {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			const n = 300
+			s := setup(t)
+			s.insert(t, messyUsers(n))
+			proxy := redistest.NewProxy(t, s.redis.Addr)
+			mongo := s.mongoProxy(t)
+			mongo.Delay(batchDelay)
+			s.env = append(append(s.env, redisEnv(proxy.Addr)...), rangeSize, "SYNC_BATCH_SIZE=2", "LOG_LEVEL=debug", s.mongoEnv(t, mongo))
+			all := []*process{s.startReady(t, "api"), s.startReady(t, "scheduler"), s.startReady(t, "worker"), s.startReady(t, "worker")}
+			id := s.trigger(t, `{"syncType": "full"}`)
+			eventually(t, "the run to be in its middle", func() bool {
+				return len(all[2].log(batchBegun, nil))+len(all[3].log(batchBegun, nil)) > 10
+			})
+			proxy.Down()
+			for began := time.Now(); time.Since(began) < away; time.Sleep(500 * time.Millisecond) { // the outage
+				asked := time.Now()
+				status, body := s.request(t, http.MethodPost, "/jobs/trigger/"+userSync, "")
+				if took := time.Since(asked); status != http.StatusServiceUnavailable || took > 2*time.Second {
+					t.Errorf("without Redis: %d %s after %s, want a 503 within 2 s", status, body, took)
+				}
+			}
+			proxy.Up()
+			s.wantNoAttempt(t, id, rangeRecoveryLimit+patience, n)
+			next := s.trigger(t, `{"syncType": "full"}`)
+			s.wantNoAttempt(t, next, patience, n)
+			for _, p := range all {
+				p.stop(t)
+			}
+		})
+	}
+}
+
+// Schedulers come, go and are killed, all at once now and then, and workers take what is enqueued at once: every tick is
+// there once, or after a time without a scheduler the latest one, soon.
+func TestSlowTicksWhileSchedulersDie(t *testing.T) {
+	t.Parallel()
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 5))
+	s := setup(t)
+	const interval = 2 * time.Second
+	s.env = append(s.env, "USER_SYNC_INTERVAL=2s", "JOB_KEEP_COMPLETED=1000")
+	worker := s.startReady(t, "worker")
+	schedulers := []*process{s.startReady(t, "scheduler"), s.startReady(t, "scheduler"), s.startReady(t, "scheduler")}
+	began := time.Now()
+	type gap struct{ from, to time.Time }
+	var gaps []gap // without any scheduler
+	for time.Since(began) < time.Minute {
+		time.Sleep(time.Duration(random.Int64N(int64(3 * time.Second))))
+		if random.IntN(6) == 0 {
+			g := gap{from: time.Now()}
+			for _, p := range schedulers {
+				p.kill()
+			}
+			time.Sleep(time.Duration(random.Int64N(int64(7 * time.Second))))
+			for i := range schedulers {
+				schedulers[i] = s.startReady(t, "scheduler")
+				if i == 0 {
+					g.to = time.Now()
+				}
+			}
+			gaps = append(gaps, g)
+			continue
+		}
+		i := random.IntN(len(schedulers))
+		if random.IntN(2) == 0 {
+			schedulers[i].kill()
+		} else {
+			schedulers[i].stop(t)
+		}
+		schedulers[i] = s.startReady(t, "scheduler")
+	}
+	time.Sleep(5 * time.Second) // what is overdue has that long
+	ended := time.Now()
+	for _, p := range append(schedulers, worker) {
+		p.stop(t)
+	}
+	infos, err := s.inspector.ListCompletedTasks(userSync, asynq.PageSize(1000))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ran := make(map[time.Time]bool)
+	for _, info := range infos {
+		slot := parseID(t, info.ID).Reference
+		if ran[slot] {
+			t.Errorf("the tick at %s ran twice", slot)
+		}
+		ran[slot] = true
+	}
+	due, missed := 0, 0
+	for slot := began.Truncate(interval).Add(interval); slot.Before(ended.Add(-5 * time.Second)); slot = slot.Add(interval) {
+		due++
+		if ran[slot.UTC()] {
+			continue
+		}
+		// It may be left out only if a later one was overdue, too, when a scheduler came back. One that is killed just
+		// as it enqueues leaves it to the others, or to the first that comes.
+		excused := slices.ContainsFunc(gaps, func(g gap) bool {
+			return !slot.Before(g.from.Add(-time.Second)) && !slot.Add(interval).After(g.to.Add(2*time.Second))
+		})
+		if !excused {
+			missed++
+			t.Errorf("the tick at %s was missed; without a scheduler: %v", slot, gaps)
+		}
+	}
+	t.Logf("%d ticks due, %d ran, %d missed, %d times without a scheduler", due, len(ran), missed, len(gaps))
+	if len(ran) < due/2 {
+		t.Errorf("%d of %d ticks ran", len(ran), due)
+	}
+}
+
+// After 10,000 jobs Redis holds the last ones of each kind, and a constant.
+func TestSlowRedisMemoryIsBounded(t *testing.T) {
+	t.Parallel()
+	const jobs = 10_000
+	s := setup(t)
+	registry := tasks.Default()
+	client := asynq.NewClientFromRedisClient(s.rdb)
+	var enqueueing errgroup.Group
+	enqueueing.SetLimit(8)
+	for i := range jobs {
+		enqueueing.Go(func() error {
+			def, _ := registry.Lookup(registry.Names()[i%3])
+			payload, err := def.EncodePayload(&tasks.SyncPayload{SyncType: tasks.SyncFull})
+			if i%10 == 0 {
+				payload = []byte("poison") // so that some fail
+			}
+			if err == nil {
+				_, err = client.Enqueue(def.NewTask(tasks.TriggerID(def.Name, time.Now()), payload))
+			}
+			return err
+		})
+	}
+	if err := enqueueing.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	w := s.startReady(t, "worker", "LOG_LEVEL=warn")
+	within(t, 6*time.Minute, "the end of all jobs", func() bool {
+		for _, name := range registry.Names() {
+			info, err := s.inspector.GetQueueInfo(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Size != 30 || info.Completed != 10 || info.Archived != 20 {
+				return false
+			}
+		}
+		return true
+	})
+	w.stop(t)
+	keys, err := s.rdb.Keys(t.Context(), "*").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bytes int64
+	for _, key := range keys {
+		n, err := s.rdb.MemoryUsage(t.Context(), key).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		bytes += n
+	}
+	t.Logf("%d keys and %d bytes are left", len(keys), bytes)
+	// 30 of each of three types, and for each a few lists, counters and locks.
+	if len(keys) > 3*30+60 || bytes > 256<<10 {
+		slices.Sort(keys)
+		t.Errorf("%d keys and %d bytes are left: %v", len(keys), bytes, keys)
+	}
+}
+
+// A trigger that was acknowledged is run, although the API, Redis and the worker are killed right after the answer.
+func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.insert(t, messyUsers(20))
+	server := startRedis(t)
+	s.useRedis(t, server)
+	s.env = append(s.env, "JOB_KEEP_COMPLETED=1000", "JOB_KEEP_FAILED=1000") // they are looked at in the end
+	var mu sync.Mutex
+	acknowledged := make(map[string]bool)
+	for round := range 6 {
+		api, worker := s.startReady(t, "api"), s.startReady(t, "worker")
+		var asking errgroup.Group
+		for i := range 4 {
+			asking.Go(func() error {
+				for range 3 {
+					body := fmt.Sprintf(`{"syncType": %q}`, []string{tasks.SyncFull, tasks.SyncIncremental}[i%2])
+					id, err := s.tryTrigger(t, []string{"user-sync", "project-sync", "issue-sync"}[i%3], body)
+					if err != nil {
+						return err
+					}
+					mu.Lock()
+					acknowledged[id] = true
+					mu.Unlock()
+				}
+				return nil
+			})
+		}
+		if err := asking.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		order := []func(){api.kill, worker.kill, server.kill}
+		for _, i := range rand.Perm(3) {
+			order[i]()
+		}
+		t.Logf("round %d: %d jobs acknowledged", round, len(acknowledged))
+		server.start(t)
+	}
+	w := s.startReady(t, "worker")
+	within(t, 2*rangeRecoveryLimit+patience, "the end of all jobs", func() bool {
+		for id := range acknowledged {
+			info, err := s.inspector.GetTaskInfo(parseID(t, id).Job, id)
+			if errors.Is(err, asynq.ErrTaskNotFound) {
+				t.Fatalf("%s was acknowledged and is lost", id)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.State == asynq.TaskStateArchived {
+				t.Fatalf("%s failed: %s", id, info.LastErr)
+			}
+			if info.State != asynq.TaskStateCompleted {
+				return false
+			}
+		}
+		return true
+	})
+	w.stop(t)
+}
+
+// portOf returns the port of host:port.
+func portOf(addr string) string {
+	_, port, _ := strings.Cut(addr, ":")
+	if _, err := strconv.Atoi(port); err != nil {
+		panic(err)
+	}
+	return port
+}
