@@ -260,7 +260,7 @@ func TestSlowRedisMemoryIsBounded(t *testing.T) {
 	if err := enqueueing.Wait(); err != nil {
 		t.Fatal(err)
 	}
-	w := s.startReady(t, "worker", "LOG_LEVEL=warn")
+	w := s.startReady(t, "worker")
 	within(t, 6*time.Minute, "the end of all jobs", func() bool {
 		for _, name := range registry.Names() {
 			info, err := s.inspector.GetQueueInfo(name)
@@ -325,6 +325,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 		if err := asking.Wait(); err != nil {
 			t.Fatal(err)
 		}
+		time.Sleep(rand.N(2 * time.Second)) // any moment, with some done, some in progress, some waiting
 		order := []func(){api.kill, worker.kill, server.kill}
 		for _, i := range rand.Perm(3) {
 			order[i]()

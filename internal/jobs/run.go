@@ -20,7 +20,8 @@ const runTTL = 7 * 24 * time.Hour
 // ErrSuperseded is returned when another worker has taken the run over.
 var ErrSuperseded = errors.New("the run was taken over by another worker")
 
-// KEYS: run. ARGV: owner, now, TTL in seconds. Returns {former owner, recoveries, started, checkpoint, progress}.
+// KEYS: run. ARGV: owner, now, TTL in seconds. Returns {former owner, recoveries, started, checkpoint, failures, "1" when it
+// was cancelled}.
 var openScript = redis.NewScript(`
 local owner = redis.call("HGET", KEYS[1], "owner") or ""
 if owner == ARGV[1] then
@@ -31,8 +32,18 @@ end
 redis.call("HSETNX", KEYS[1], "started", ARGV[2])
 redis.call("HSET", KEYS[1], "owner", ARGV[1])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
-local r = redis.call("HMGET", KEYS[1], "recoveries", "started", "checkpoint", "progress")
-return {owner, r[1] or "0", r[2], r[3] or "", r[4] or "0"}
+local r = redis.call("HMGET", KEYS[1], "recoveries", "started", "checkpoint", "failures", "cancelled")
+return {owner, r[1] or "0", r[2], r[3] or "", r[4] or "0", r[5] or ""}
+`)
+
+// KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
+var failScript = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+	return 0
+end
+redis.call("HINCRBY", KEYS[1], "failures", 1)
+redis.call("HSET", KEYS[1], "owner", "")
+return 1
 `)
 
 // KEYS: run. ARGV: owner, TTL in seconds, field, value, ... Returns 0 when the owner is another one.
@@ -74,6 +85,10 @@ type RunState struct {
 	Recoveries int
 	// Started is when the run's first attempt began.
 	Started time.Time
+	// Cancelled is true when somebody wants the run to end.
+	Cancelled bool
+	// Failures counts the attempts that have failed. A run that has ended and is enqueued again has none.
+	Failures int
 	// Checkpoint is what was saved last; nil at the beginning.
 	Checkpoint []byte
 
@@ -97,6 +112,8 @@ func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunS
 	s.Recoveries, _ = strconv.Atoi(reply[1]) // numbers that we wrote
 	started, _ := strconv.ParseInt(reply[2], 10, 64)
 	s.Started = time.UnixMilli(started)
+	s.Failures, _ = strconv.Atoi(reply[4])
+	s.Cancelled = reply[5] != ""
 	if reply[3] != "" {
 		s.Checkpoint = []byte(reply[3])
 	}
@@ -110,6 +127,11 @@ func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) er
 
 // GiveBack keeps the state for the run's next attempt and gives up owning it.
 func (s *RunState) GiveBack(ctx context.Context) error { return s.update(ctx, "owner", "") }
+
+// FailAttempt counts a failed attempt, keeps the state for the next one and gives up owning it.
+func (s *RunState) FailAttempt(ctx context.Context) error {
+	return s.compareAndDo(ctx, failScript, []string{s.key()}, s.owner)
+}
 
 // Postpone remembers that the run was put back for somebody who can do it, and returns when that happened first.
 func (s *RunState) Postpone(ctx context.Context) (since time.Time, err error) {

@@ -71,14 +71,18 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 			return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("given up: %d workers died or lost Redis during this run", state.Recoveries)})
 		}
 	}
-	retried, _ := asynq.GetRetryCount(taskCtx)
 	run := &Run{
-		ID: id, Definition: def, Payload: payload, Attempt: retried + 1, Checkpoint: state.Checkpoint,
+		ID: id, Definition: def, Payload: payload, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint,
 		Stop: s.stopping, Log: log,
 		save: state.Save, ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
 	}
+	if state.Cancelled {
+		return c.fail(ctx, s, log, state, permanentError{errCancelled})
+	}
+	working, release := s.cancellable(ctx, taskID)
+	defer release()
 	overdue := fmt.Errorf("exceeded its maximum duration of %s", def.MaxDuration)
-	limited, lift := context.WithDeadlineCause(ctx, state.Started.Add(def.MaxDuration), overdue)
+	limited, lift := context.WithDeadlineCause(working, state.Started.Add(def.MaxDuration), overdue)
 	defer lift()
 	result, err := c.w.process(limited, run)
 
@@ -87,6 +91,8 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 		return c.complete(ctx, s, log, state, task, result)
 	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
 		return c.fail(ctx, s, log, state, permanentError{overdue})
+	case errors.Is(context.Cause(working), errCancelled):
+		return c.fail(ctx, s, log, state, permanentError{errCancelled})
 	case errors.Is(err, ErrSuperseded):
 		log.Warn("The run was taken over by another worker")
 		return errGivenBack
@@ -97,11 +103,20 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	}
 	log.Warn(def.Title+" job failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
 		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
-	if given := s.insist(ctx, log, state.GiveBack); given != nil && ctx.Err() != nil {
+	if recorded := s.insist(ctx, log, state.FailAttempt); recorded != nil && ctx.Err() != nil {
 		return errGivenBack
 	}
-	return err
+	return failedAttempt{err, run.Attempt}
 }
+
+// failedAttempt is the error of an attempt that another one follows.
+type failedAttempt struct {
+	error
+	number int // counts from 1
+}
+
+// Unwrap returns the error.
+func (e failedAttempt) Unwrap() error { return e.error }
 
 // postpone puts a run back that only workers of a newer release understand. That costs it nothing, for an hour.
 func (c *consumer) postpone(taskCtx context.Context, s *session, log *slog.Logger, id tasks.RunID, reason error) error {

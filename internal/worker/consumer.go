@@ -23,6 +23,8 @@ const (
 	renewInterval = jobs.LeaseTTL / 4
 	// trimInterval is how often ended runs are trimmed while nothing else happens.
 	trimInterval = time.Second
+	// cancelInterval is how often it is looked whether somebody wants the run that is worked on to end.
+	cancelInterval = 250 * time.Millisecond
 
 	// taskCheckInterval is how often an idle queue is looked at, on average: a triggered run starts after half of it at
 	// the median. At asynq's default of 1 s that would be half a second.
@@ -36,6 +38,9 @@ var (
 	errShutdown  = errors.New("the worker shuts down")
 	errLeaseLost = errors.New("the worker lost the lease of the job type")
 )
+
+// errCancelled is the reason of a run that somebody has cancelled.
+var errCancelled = errors.New("cancelled")
 
 // consumer works on one job type's queue whenever its worker holds the job type's lease: so at most one run of a job
 // type is active, over all workers, and the next one stays in the queue.
@@ -168,6 +173,8 @@ func (c *consumer) watch(ctx context.Context, lease *jobs.Lease, s *session) (ha
 func (c *consumer) keep(ctx context.Context, s *session, drained <-chan struct{}) {
 	trim := time.NewTicker(trimInterval)
 	defer trim.Stop()
+	cancelled := time.NewTicker(cancelInterval)
+	defer cancelled.Stop()
 	orphans := time.NewTicker(orphanInterval)
 	defer orphans.Stop()
 	var orphaned time.Time // when a run was seen that its worker has left behind
@@ -181,6 +188,11 @@ func (c *consumer) keep(ctx context.Context, s *session, drained <-chan struct{}
 			}
 		case <-trim.C:
 			c.trim(ctx)
+		case <-cancelled.C:
+			s.cancelWanted(func(id string) bool {
+				wanted, err := c.w.jobs.IsCancelled(ctx, c.def, id)
+				return err == nil && wanted
+			})
 		case <-orphans.C:
 			orphaned = c.w.lookForOrphans(c.def.Name, orphaned)
 			if !orphaned.IsZero() && time.Since(orphaned) > orphanGrace && !s.busy.Load() {
@@ -226,18 +238,18 @@ func (w *Worker) lookForOrphans(queue string, since time.Time) time.Time {
 }
 
 // retryDelay implements asynq.RetryDelayFunc.
-func (c *consumer) retryDelay(failed int, err error, _ *asynq.Task) time.Duration {
-	return retryDelay(c.def, failed, err)
+func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
+	return retryDelay(c.def, err)
 }
 
-// retryDelay is the wait before the next attempt after so many have failed. What was not the task's fault is tried again
-// at once.
-func retryDelay(def tasks.Definition, failed int, err error) time.Duration {
+// retryDelay is the wait after an attempt that ended with the error. What was not the task's fault is tried again at once.
+func retryDelay(def tasks.Definition, err error) time.Duration {
+	var failed failedAttempt
 	switch {
-	case errors.Is(err, asynq.ErrLeaseExpired):
-		return 0
+	case errors.As(err, &failed):
+		return def.RetryDelay(failed.number) + retryRounding
 	case errors.Is(err, errPostponed):
 		return postponeDelay
 	}
-	return def.RetryDelay(failed+1) + retryRounding
+	return 0
 }

@@ -133,10 +133,10 @@ func (c *rangeConsumer) keep(s *session, drained <-chan struct{}) {
 }
 
 // retryDelay implements asynq.RetryDelayFunc.
-func (c *rangeConsumer) retryDelay(failed int, err error, task *asynq.Task) time.Duration {
+func (c *rangeConsumer) retryDelay(_ int, err error, task *asynq.Task) time.Duration {
 	for _, def := range c.definitions {
 		if task.Type() == def.RangeType() {
-			return retryDelay(def, failed, err)
+			return retryDelay(def, err)
 		}
 	}
 	return 0
@@ -210,7 +210,7 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	if given := s.insist(ctx, log, state.GiveBack); given != nil && ctx.Err() != nil {
 		return errGivenBack
 	}
-	return err
+	return failedAttempt{err, run.Attempt}
 }
 
 // work calls the processor. It returns the encoded result.

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,7 +56,8 @@ type session struct {
 	abandon  context.CancelCauseFunc
 
 	mu       sync.Mutex
-	running  map[string]chan struct{} // by task ID: closed when the attempt is over
+	running  map[string]chan struct{}           // by task ID: closed when the attempt is over
+	cancels  map[string]context.CancelCauseFunc // by task ID, of those that can be cancelled
 	handlers sync.WaitGroup
 }
 
@@ -68,7 +71,7 @@ func newSession(w *Worker, log *slog.Logger, attempt func(context.Context, *sess
 		w: w, log: log, attempt: attempt,
 		ended: make(chan endedTask, endedBuffer), yield: make(chan struct{}, 1),
 		stopping: make(chan struct{}), released: make(chan struct{}),
-		running: make(map[string]chan struct{}),
+		running: make(map[string]chan struct{}), cancels: make(map[string]context.CancelCauseFunc),
 	}
 	s.working, s.abandon = context.WithCancelCause(context.Background())
 	return s
@@ -105,10 +108,7 @@ func (s *session) serve(config asynq.Config, wait func() error, keep func(draine
 func (s *session) stop(reason error) {
 	s.mu.Lock()
 	close(s.stopping)
-	var running []chan struct{}
-	for _, over := range s.running {
-		running = append(running, over)
-	}
+	running := slices.Collect(maps.Values(s.running))
 	s.mu.Unlock()
 	patience := s.w.options.DrainTimeout
 	if errors.Is(reason, errLeaseLost) {
@@ -219,6 +219,33 @@ func (s *session) context(task context.Context) (ctx context.Context, end func()
 	return ctx, func() {
 		stop()
 		cancel(nil)
+	}
+}
+
+// cancellable is a context for the task's work that also ends, with errCancelled, when somebody cancels the task. The caller
+// must call end.
+func (s *session) cancellable(ctx context.Context, id string) (working context.Context, end func()) {
+	working, cancel := context.WithCancelCause(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.cancels[id] = cancel
+	return working, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.cancels, id)
+		cancel(nil)
+	}
+}
+
+// cancelWanted ends the work on each task of which wanted says that somebody has cancelled it.
+func (s *session) cancelWanted(wanted func(id string) bool) {
+	s.mu.Lock()
+	cancels := maps.Clone(s.cancels)
+	s.mu.Unlock()
+	for id, cancel := range cancels {
+		if wanted(id) {
+			cancel(errCancelled)
+		}
 	}
 }
 

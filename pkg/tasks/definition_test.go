@@ -140,7 +140,7 @@ func TestTaskOfARun(t *testing.T) {
 	for _, o := range def.TaskOptions(id.String()) {
 		options = append(options, o.String())
 	}
-	for _, want := range []string{`Queue("issue-sync")`, "MaxRetry(3)", "Timeout(7h0m0s)", fmt.Sprintf("TaskID(%q)", id)} {
+	for _, want := range []string{`Queue("issue-sync")`, "MaxRetry(1000000)", "Timeout(7h0m0s)", fmt.Sprintf("TaskID(%q)", id)} {
 		if !slices.Contains(options, want) {
 			t.Errorf("the options are %v, without %s", options, want)
 		}

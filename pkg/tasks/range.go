@@ -42,7 +42,7 @@ func (d Definition) RangeType() string { return d.Name + ":range" }
 func (d Definition) NewRangeTask(id RangeID, payload []byte) *asynq.Task {
 	return asynq.NewTask(d.RangeType(), payload,
 		asynq.Queue(d.RangeQueue()),
-		asynq.MaxRetry(d.Attempts), // see TaskOptions
+		asynq.MaxRetry(maxRetry),
 		asynq.Timeout(d.MaxDuration+timeoutMargin),
 		asynq.TaskID(id.String()),
 	)

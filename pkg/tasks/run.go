@@ -66,6 +66,9 @@ const (
 	// asynq's own timeout only has to be longer than the run's maximum duration, which the worker enforces: asynq would
 	// charge an attempt for each of its timeouts and try again.
 	timeoutMargin = time.Hour
+	// The worker counts the attempts itself, and anew when a run that has failed is retried by hand. asynq must never come
+	// to a limit of its own: it would archive a task even for an end that is no failure, such as a shutdown.
+	maxRetry = 1_000_000
 )
 
 // ScheduledPayload returns what the job type's scheduled runs carry: the payload's defaults.
@@ -81,9 +84,7 @@ func (d Definition) ScheduledPayload() (Payload, error) {
 func (d Definition) TaskOptions(id string) []asynq.Option {
 	return []asynq.Option{
 		asynq.Queue(d.Name),
-		// One more than there are retries: the worker counts attempts itself and ends the last one; at its own limit
-		// asynq archives a task even for an end that is no failure, such as a shutdown.
-		asynq.MaxRetry(d.Attempts),
+		asynq.MaxRetry(maxRetry),
 		asynq.Timeout(d.MaxDuration + timeoutMargin),
 		asynq.Retention(completedRetention),
 		asynq.TaskID(id),

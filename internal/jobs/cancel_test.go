@@ -1,0 +1,105 @@
+package jobs_test
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func TestCancelWaiting(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	if removed, err := b.Cancel(ctx, id); err != nil || !removed {
+		t.Fatalf("%v, %v", removed, err)
+	}
+	if _, err := b.Find(ctx, id); !errors.Is(err, jobs.ErrNoJob) {
+		t.Errorf("it is still there: %v", err)
+	}
+	if _, err := b.Cancel(ctx, id); !errors.Is(err, jobs.ErrNoJob) {
+		t.Errorf("a second time: %v", err)
+	}
+	// Its place is free, and its claim does not bring it back.
+	next := b.trigger(ctx, t, tasks.SyncFull)
+	if next.Coalesced || next.ID == id || len(b.pending(t)) != 1 {
+		t.Errorf("the next trigger: %+v, %d wait", next, len(b.pending(t)))
+	}
+	for _, unknown := range []tasks.RunID{tasks.TickID("no-such-job", time.Now()), tasks.TickID("user-sync", time.Now())} {
+		if _, err := b.Cancel(ctx, unknown); !errors.Is(err, jobs.ErrNoJob) {
+			t.Errorf("%s: %v", unknown, err)
+		}
+	}
+}
+
+func TestListAndFind(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	if list, total, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: jobs.States(), Page: 1, PageSize: 20}); err != nil || len(list) != 0 || total != 0 {
+		t.Fatalf("on an empty Redis: %+v, %d, %v", list, total, err)
+	}
+	const n = 23
+	client := asynq.NewClientFromRedisClient(b.rdb)
+	want := make(map[string]bool)
+	for i := range n {
+		def := b.Registry().All()[i%2]
+		payload, err := def.EncodePayload(payload(tasks.SyncFull))
+		if err != nil {
+			t.Fatal(err)
+		}
+		id := tasks.TriggerID(def.Name, time.Now())
+		if _, err := client.EnqueueContext(ctx, def.NewTask(id, payload)); err != nil {
+			t.Fatal(err)
+		}
+		want[id.String()] = true
+	}
+	for i := range 7 {
+		list, err := b.inspector.ListPendingTasks("user-sync", asynq.PageSize(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := b.inspector.ArchiveTask("user-sync", list[0].ID); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	for _, size := range []int{1, 3, 5, 20, 100} {
+		seen := make(map[string]int)
+		var states []jobs.State
+		for page := 1; ; page++ {
+			list, total, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: jobs.States(), Page: page, PageSize: size})
+			if err != nil || total != n {
+				t.Fatalf("page %d of %d: %d in all, %v", page, size, total, err)
+			}
+			if len(list) == 0 {
+				break
+			}
+			if len(list) > size {
+				t.Fatalf("page %d has %d jobs", page, len(list))
+			}
+			for _, job := range list {
+				seen[job.ID.String()]++
+				states = append(states, job.State)
+			}
+		}
+		for id := range want {
+			if seen[id] != 1 {
+				t.Errorf("with pages of %d %s is listed %d times", size, id, seen[id])
+			}
+		}
+		if states[0] != jobs.StateWaiting || states[n-1] != jobs.StateFailed {
+			t.Errorf("with pages of %d the states are %v", size, states)
+		}
+	}
+	failed, total, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All()[:1], States: []jobs.State{jobs.StateFailed}, Page: 1, PageSize: 5})
+	if err != nil || total != 7 || len(failed) != 5 || failed[0].State != jobs.StateFailed {
+		t.Errorf("failed ones: %+v, %d, %v", failed, total, err)
+	}
+	if job, err := b.Find(ctx, failed[0].ID); err != nil || fmt.Sprint(job) != fmt.Sprint(failed[0]) || string(job.Data) != `{"syncType":"full"}` || job.Attempts != 3 {
+		t.Errorf("found %+v, %v; listed %+v", job, err, failed[0])
+	}
+}

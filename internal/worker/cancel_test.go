@@ -1,0 +1,156 @@
+package worker_test
+
+import (
+	"context"
+	"errors"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func (b *testBundle) cancel(t *testing.T, id string) (removed bool) {
+	t.Helper()
+	run, err := tasks.ParseRunID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	removed, err = b.Cancel(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return removed
+}
+
+func (b *testBundle) find(t *testing.T, id string) jobs.Job {
+	t.Helper()
+	run, err := tasks.ParseRunID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job, err := b.Find(t.Context(), run)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// A run that is cancelled ends soon, is listed as failed with that reason, and leaves nothing; so do its ranges.
+func TestCancelActive(t *testing.T) {
+	t.Parallel()
+	for name, n := range map[string]int{"in one piece": 100, "shared": 2000} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			processor, store := syncOf(n, wait(50*time.Millisecond))
+			for range 2 {
+				b.start(t, worker.Options{}, processor)
+			}
+			id := b.trigger(t, "user-sync", tasks.SyncFull)
+			poll(t, "the run to be in its middle", func() bool {
+				store.mu.Lock()
+				defer store.mu.Unlock()
+				return len(store.stamped) > 30
+			})
+			if job := b.find(t, id); job.State != jobs.StateActive || job.Attempt != 1 || job.Attempts != 3 || job.Started.IsZero() ||
+				string(job.Data) != `{"syncType":"full"}` || name == "shared" && (job.Ranges != 20 || job.RangesEnded > 19) {
+				t.Errorf("while it is active: %+v", job)
+			}
+			if b.cancel(t, id) {
+				t.Error("an active run was removed")
+			}
+			asked := time.Now()
+			info := b.await(t, id, asynq.TaskStateArchived)
+			if took := time.Since(asked); info.LastErr != "cancelled" || took > 5*time.Second {
+				t.Errorf("ended with %q after %s", info.LastErr, took)
+			}
+			if job := b.find(t, id); job.State != jobs.StateFailed || job.Error != "cancelled" || job.Ended.IsZero() {
+				t.Errorf("afterwards: %+v", job)
+			}
+			b.wantNothingLeft(t)
+			store.mu.Lock()
+			stamped := len(store.stamped)
+			store.mu.Unlock()
+			if stamped >= n {
+				t.Error("the run went on to its end")
+			}
+			// The next one is not concerned.
+			next := b.trigger(t, "user-sync", tasks.SyncFull)
+			b.cancel(t, next)
+		})
+	}
+}
+
+// One that waits for a retry is removed, with what is remembered of it.
+func TestCancelDelayed(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) { return nil, errors.New("told to") })
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	b.await(t, id, asynq.TaskStateRetry)
+	if job := b.find(t, id); job.State != jobs.StateDelayed || job.Attempt != 1 || job.Error != "told to" || job.NextAttempt.Before(time.Now()) {
+		t.Errorf("%+v", job)
+	}
+	if !b.cancel(t, id) {
+		t.Error("it was not removed")
+	}
+	b.wantNothingLeft(t)
+}
+
+// A run that has failed has all its attempts again when it is retried by hand; one that has not cannot be.
+func TestRetryByHand(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quickRetries)
+	var attempts atomic.Int32
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+		if n := attempts.Add(1); n <= 5 {
+			if want := int(n-1)%3 + 1; run.Attempt != want {
+				t.Errorf("attempt %d says that it is number %d, want %d", n, run.Attempt, want)
+			}
+			return nil, errors.New("told to")
+		}
+		return "done", nil
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	b.await(t, id, asynq.TaskStateArchived)
+	run, err := tasks.ParseRunID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Retry(t.Context(), run); err != nil {
+		t.Fatal(err)
+	}
+	info := b.await(t, id, asynq.TaskStateCompleted)
+	if n := attempts.Load(); n != 6 || string(info.Result) != `"done"` {
+		t.Errorf("%d attempts, result %s", n, info.Result)
+	}
+	if err := b.Retry(t.Context(), run); !errors.Is(err, jobs.ErrNotFailed) {
+		t.Errorf("retrying a completed run: %v", err)
+	}
+	if _, err := b.Cancel(t.Context(), run); !errors.Is(err, jobs.ErrEnded) {
+		t.Errorf("cancelling a completed run: %v", err)
+	}
+	b.wantNothingLeft(t)
+}
+
+// What was cancelled while nobody worked on it does not begin.
+func TestCancelledBeforeItsWorkerCameBack(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	if err := b.rdb.HSet(t.Context(), "codex-jobs:{user-sync}:run:"+id, "cancelled", 1).Err(); err != nil {
+		t.Fatal(err)
+	}
+	processor, store := syncOf(100, syncrun.Stamping{})
+	b.start(t, worker.Options{}, processor)
+	if info := b.await(t, id, asynq.TaskStateArchived); info.LastErr != "cancelled" || len(store.stamped) > 0 {
+		t.Errorf("%+v, %d stamped", info, len(store.stamped))
+	}
+	b.wantNothingLeft(t)
+}
