@@ -110,19 +110,46 @@ func TestBadInput(t *testing.T) {
 			http.StatusBadRequest, []string{`job was "` + query + `"; it may be ` + names + ` or "all"`},
 		})
 	}
-	for _, path := range []string{"/", "/jobs", "/jobs/", "/jobs/stop", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
+	for _, path := range []string{"/", "/jobs/", "/jobs/stop", "/jobs/1000:user-sync/stop", "/schedules/user-sync", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is nothing at "` + path + `"`},
 			})
 		}
 	}
-	for _, path := range []string{"/health", "/jobs/status", "/livez", "/readyz"} {
+	for _, path := range []string{"/health", "/jobs", "/jobs/status", "/livez", "/readyz", "/schedules"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it may be GET"},
 			})
 		}
+	}
+
+	// Jobs that are not there, or not in a state for that.
+	waiting := b.trigger(t, "issue-sync", "").Data.JobID
+	for _, id := range []string{"1000:user-sync", "1000:user-sync:abcdefgh", "1000:no-such-job"} {
+		for method, path := range map[string]string{http.MethodGet: "/jobs/" + id, http.MethodDelete: "/jobs/" + id, http.MethodPost: "/jobs/" + id + "/retry"} {
+			tests = append(tests, badInput{method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is no job "` + id + `"; see GET /jobs`}})
+		}
+	}
+	tests = append(tests,
+		badInput{"retrying what waits", http.MethodPost, "/jobs/" + waiting + "/retry", "", "", http.StatusConflict, []string{"has not failed"}},
+		badInput{"a body for a retry", http.MethodPost, "/jobs/" + waiting + "/retry", "application/json", `{"x":1}`, http.StatusBadRequest, []string{`the field "x" was not known`}},
+		badInput{"PUT of a job", http.MethodPut, "/jobs/" + waiting, "", "", http.StatusMethodNotAllowed, []string{"the method was PUT; it may be DELETE or GET or HEAD"}},
+		badInput{"GET of a retry", http.MethodGet, "/jobs/" + waiting + "/retry", "", "", http.StatusMethodNotAllowed, []string{"it may be POST"}},
+	)
+	for query, message := range map[string]string{
+		"job=users":                 `the job was`,
+		"job=":                      `job was ""; it may be ` + names,
+		"state=pending":             `state was "pending"; it may be "active" or "waiting" or "delayed" or "failed" or "completed"`,
+		"page=0":                    `page was "0"; it may be a whole number from 1 to 1000000`,
+		"page=x":                    `page was "x"`,
+		"pageSize=101":              `pageSize was "101"; it may be a whole number from 1 to 100`,
+		"pageSize=1.5":              `pageSize was "1.5"`,
+		"pageSize=":                 `pageSize was ""`,
+		"page=99999999999999999999": `page was "99999999999999999999"`,
+	} {
+		tests = append(tests, badInput{"GET /jobs?" + query, http.MethodGet, "/jobs?" + query, "", "", http.StatusBadRequest, []string{strings.TrimPrefix(message, "the ")}})
 	}
 
 	before := b.dump(t)
@@ -199,7 +226,7 @@ func TestBadInputNamesTheField(t *testing.T) {
 func TestHead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	for _, path := range []string{"/health", "/jobs/status", "/livez", "/readyz"} {
+	for _, path := range []string{"/health", "/jobs", "/jobs/status", "/livez", "/readyz", "/schedules"} {
 		if a := b.request(t, http.MethodHead, path, ""); a.status != http.StatusOK || a.text != "" {
 			t.Errorf("HEAD %s: %d %q", path, a.status, a.text)
 		}

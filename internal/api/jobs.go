@@ -72,12 +72,9 @@ func (s *Server) status(c *gin.Context) {
 		ActiveJobs:     []activeJob{},
 	}
 	for _, r := range status.Repeatable {
-		job := repeatableJob{Name: "__default__", Key: r.Job + ":" + r.Spec, Next: r.Next.UnixMilli()}
-		if r.Every > 0 {
-			every := r.Every.Milliseconds()
-			job.Every = &every
-		}
-		body.RepeatableJobs = append(body.RepeatableJobs, job)
+		body.RepeatableJobs = append(body.RepeatableJobs, repeatableJob{
+			Name: "__default__", Key: r.Job + ":" + r.Spec, Every: millisOrNull(r.Every), Next: r.Next.UnixMilli(),
+		})
 	}
 	for _, a := range status.Active {
 		body.ActiveJobs = append(body.ActiveJobs, activeJob{ID: a.ID, Data: a.Data, Progress: a.Progress})

@@ -17,6 +17,8 @@ import (
 var redisRoutes = []struct{ method, path, body string }{
 	{http.MethodGet, "/jobs/status", ""},
 	{http.MethodGet, "/jobs/status?job=all", ""},
+	{http.MethodGet, "/jobs", ""},
+	{http.MethodGet, "/schedules", ""},
 	{http.MethodPost, "/jobs/trigger/user-sync", ""},
 	{http.MethodPost, "/jobs/trigger/issue-sync", `{"syncType": "full"}`},
 	{http.MethodPost, "/jobs/pause", ""},

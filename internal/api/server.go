@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"time"
 
@@ -71,19 +72,21 @@ func New(o Options) *Server {
 		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
 	})
 	r := s.router
-	r.HandleMethodNotAllowed = true
+	r.RedirectTrailingSlash = false
 	r.Use(s.logRequest, s.recoverPanic)
-	r.NoRoute(func(c *gin.Context) {
-		fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", tasks.Describe(c.Request.URL.Path), DashboardPath))
-	})
-	r.NoMethod(func(c *gin.Context) {
-		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it may be %s", c.Request.Method, c.Writer.Header().Get("Allow")))
-	})
+	// For gin, a method that a path does not have is a path that is not there: its own look for others panics where some
+	// routes have a parameter in the place of a word of others (gin 1.12).
+	r.NoRoute(s.nothingThere)
 	reading := []string{http.MethodGet, http.MethodHead}
 	r.Match(reading, "/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
 	r.Match(reading, "/readyz", s.ready)
 	r.Match(reading, "/health", s.health)
 	r.Match(reading, "/jobs/status", s.status)
+	r.Match(reading, "/jobs", s.listJobs)
+	r.Match(reading, "/jobs/:id", s.showJob)
+	r.DELETE("/jobs/:id", s.cancelJob)
+	r.POST("/jobs/:id/retry", s.retryJob)
+	r.Match(reading, "/schedules", s.listSchedules)
 	r.POST("/jobs/trigger/:job", s.trigger)
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)
@@ -91,6 +94,58 @@ func New(o Options) *Server {
 	r.Any(DashboardPath, gin.WrapH(s.dashboard))
 	r.Any(DashboardPath+"/*page", gin.WrapH(s.dashboard))
 	return s
+}
+
+// nothingThere answers a request for a path that is not there, or not with that method.
+func (s *Server) nothingThere(c *gin.Context) {
+	path := c.Request.URL.Path
+	if allowed := s.methodsOf(path); len(allowed) > 0 {
+		c.Header("Allow", strings.Join(allowed, ", "))
+		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it may be %s", c.Request.Method, strings.Join(allowed, " or ")))
+		return
+	}
+	fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", tasks.Describe(path), DashboardPath))
+}
+
+// methodsOf returns those that a path has: of the route that is this very path, or else of those that it fits.
+func (s *Server) methodsOf(path string) []string {
+	var exact, fitting []string
+	for _, route := range s.router.Routes() {
+		switch {
+		case route.Path == path:
+			exact = append(exact, route.Method)
+		case fits(route.Path, path):
+			fitting = append(fitting, route.Method)
+		}
+	}
+	if len(exact) == 0 {
+		exact = fitting
+	}
+	slices.Sort(exact)
+	return slices.Compact(exact)
+}
+
+// fits reports whether a path is one of a route with parameters. What cannot be a job's ID is none.
+func fits(route, path string) bool {
+	want, got := strings.Split(route, "/"), strings.Split(path, "/")
+	if len(want) != len(got) {
+		return false
+	}
+	for i := range want {
+		switch {
+		case want[i] == ":id":
+			if _, err := tasks.ParseRunID(got[i]); err != nil {
+				return false
+			}
+		case strings.HasPrefix(want[i], ":"):
+			if got[i] == "" {
+				return false
+			}
+		case want[i] != got[i]:
+			return false
+		}
+	}
+	return true
 }
 
 // ServeHTTP implements http.Handler.
