@@ -17,9 +17,9 @@ import (
 var (
 	// ErrNoJob is returned for an ID that is no run's.
 	ErrNoJob = errors.New("there is no such job")
-	// ErrEnded is returned for what can only be done to a run that has not ended, ErrNotFailed for what can only be done to
-	// one that has failed.
-	ErrEnded     = errors.New("the job has ended")
+	// ErrEnded is returned for what can only be done to a run that has not ended.
+	ErrEnded = errors.New("the job has ended")
+	// ErrNotFailed is returned for what can only be done to a run that has failed.
 	ErrNotFailed = errors.New("the job has not failed")
 )
 

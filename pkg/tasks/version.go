@@ -58,8 +58,8 @@ func (d Definition) DecodePayload(data []byte) (Payload, error) {
 // withoutVersion checks the version and returns the payload's own fields. What is no JSON object it returns as it is.
 func (d Definition) withoutVersion(data []byte) ([]byte, error) {
 	var object map[string]json.RawMessage
-	if json.Unmarshal(data, &object) != nil || object[versionField] == nil {
-		return data, nil
+	if notAnObject := json.Unmarshal(data, &object); notAnObject != nil || object[versionField] == nil {
+		return data, nil //nolint:nilerr // Decode says what is wrong with it
 	}
 	var version int
 	if err := json.Unmarshal(object[versionField], &version); err != nil || version < 1 {
