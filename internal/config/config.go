@@ -92,12 +92,12 @@ func Load(registry *tasks.Registry) (Config, error) {
 	l := newLoader(registry)
 	wrong := l.readFiles(v)
 	for _, s := range l.settings {
-		if !s.fromDefinition {
-			v.SetDefault(s.Name, s.Default)
-		}
 		value := strings.TrimSpace(v.GetString(s.Name))
+		if value == "" && !s.fromDefinition { // blanks, too, are as good as not set
+			value = s.Default
+		}
 		if value == "" {
-			continue // as if it were not set
+			continue
 		}
 		if !s.set(value) {
 			wrong = append(wrong, fmt.Errorf("%s was %s; it may be %s", s.Name, s.show(value), s.Allowed))
