@@ -83,10 +83,14 @@ func newCluster(o RedisOptions, options *redis.UniversalOptions, log *slog.Logge
 		options.MaxRedirects = maxRedirects
 	}
 	client := redis.NewClusterClient(options.Cluster())
-	// A node that does not answer may have been replaced. The client itself would look every ten seconds only.
-	client.AddHook(&patience{limit: o.limit(), failed: client.ReloadState})
-	connections := newConnectionLog(log, "")
-	client.OnNewNode(func(node *redis.Client) { node.AddHook(connections) })
+	// A node that does not answer may have been replaced, for which the client itself would look every ten seconds only. It
+	// is looked for after each try, so that the next one may go to another node.
+	hook, connections := &patience{limit: o.limit(), failed: client.ReloadState}, newConnectionLog(log, "")
+	client.AddHook(hook)
+	client.OnNewNode(func(node *redis.Client) {
+		node.AddHook(hook)
+		node.AddHook(connections)
+	})
 	return client
 }
 
