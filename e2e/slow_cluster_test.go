@@ -30,7 +30,7 @@ func startCluster(t *testing.T, key string) (masters []*redisServer, owner int) 
 	for range 4 {
 		bus := freePort(t)
 		node := startRedis(t, "redis-server", func(port string) []string {
-			return serverArguments(port, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000")
+			return serverArguments(t, port, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000")
 		})
 		nodes, clients = append(nodes, node), append(clients, node.client(t, redisPassword))
 		if err := clients[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", node.port, bus).Err(); err != nil {
@@ -93,7 +93,8 @@ func TestSlowCluster(t *testing.T) {
 	for _, m := range masters[:2] { // some of them are enough
 		addrs = append(addrs, m.addr)
 	}
-	s := setupOn(t, patient(jobs.RedisOptions{Cluster: addrs}), "REDIS_CLUSTER_ADDRS="+strings.Join(addrs, ","), "REDIS_PASSWORD="+redisPassword)
+	s := setupOn(t, patient(jobs.RedisOptions{Cluster: addrs}), "REDIS_CLUSTER_ADDRS="+strings.Join(addrs, ","))
+	s.env = append(s.env, userEnv...)
 	s.insert(t, messyUsers(n))
 	before := s.snapshot(t)
 	for _, name := range []string{"projects", "issues"} {
@@ -197,5 +198,8 @@ func TestSlowCluster(t *testing.T) {
 	s.wantHealthy(t)
 	for _, p := range all {
 		p.stop(t)
+	}
+	for _, m := range masters {
+		wantNothingDenied(t, m.client(t, redisPassword))
 	}
 }

@@ -134,12 +134,35 @@ func (s *redisServer) client(t *testing.T, password string) *redis.Client {
 	return c
 }
 
-// serverArguments are those of every redis-server.
-func serverArguments(port string, more ...string) []string {
-	return append([]string{
-		"--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction",
-		"--requirepass", redisPassword, "--masterauth", redisPassword, "--repl-diskless-sync-delay", "0",
-	}, more...)
+// aclFile is what docs/deploying.md tells to give Redis, with redisPassword.
+func aclFile(t *testing.T) string {
+	t.Helper()
+	document, err := os.ReadFile("../docs/deploying.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(document), "```text users.acl\n")
+	text, _, found := strings.Cut(text, "```\n")
+	if !found || !strings.Contains(text, "\nuser codex on >change-me ") {
+		t.Fatalf("docs/deploying.md has no user: %q", text)
+	}
+	return strings.Replace(text, "change-me", redisPassword, 1)
+}
+
+// userEnv is how the processes log in as that user.
+var userEnv = []string{"REDIS_USERNAME=codex", "REDIS_PASSWORD=" + redisPassword}
+
+// serverArguments are those of every redis-server without TLS. Its default user has the same password as the one of the
+// processes, and may do everything.
+func serverArguments(t *testing.T, port string, more ...string) []string {
+	t.Helper()
+	_, user, _ := strings.Cut(aclFile(t), "\nuser ")
+	arguments := append([]string{"--user"}, strings.Fields(user)...)
+	return append(append(arguments, "--port", port, "--requirepass", redisPassword, "--masterauth", redisPassword), append(storing, more...)...)
+}
+
+var storing = []string{
+	"--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0",
 }
 
 // info returns a field of what the server says of itself.
@@ -154,8 +177,8 @@ func info(t *testing.T, c redis.UniversalClient, section, field string) string {
 	return ""
 }
 
-// wantOutage triggers runs of the job until the API says that Redis is not there, and then until it serves
-// again. Every answer has to come in time.
+// wantOutage triggers runs of the job until the API says that Redis is not there, and then until it serves again. Every
+// answer has to come in time.
 func (s *system) wantOutage(t *testing.T, job string) {
 	t.Helper()
 	begun := time.Now()
@@ -181,6 +204,18 @@ func (s *system) wantOutage(t *testing.T, job string) {
 		time.Sleep(poll)
 	}
 	t.Logf("the API noticed the outage after %s and served again after %s", away.Round(time.Millisecond), back.Round(time.Millisecond))
+}
+
+// wantNothingDenied checks that the server's users have all the rights that they have asked for.
+func wantNothingDenied(t *testing.T, c redis.UniversalClient) {
+	t.Helper()
+	denied, err := c.Do(t.Context(), "ACL", "LOG").Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range denied {
+		t.Errorf("denied: %v", d)
+	}
 }
 
 // wantUncharged checks that the run has completed in its first attempt, however often it went on.

@@ -24,9 +24,9 @@ const (
 // startSentinels starts a master, a replica of it, and three sentinels that know both and each other.
 func startSentinels(t *testing.T) (master, replica *redisServer, sentinels []*redisServer) {
 	t.Helper()
-	master = startRedis(t, "redis-server", func(port string) []string { return serverArguments(port) })
+	master = startRedis(t, "redis-server", func(port string) []string { return serverArguments(t, port) })
 	replica = startRedis(t, "redis-server", func(port string) []string {
-		return serverArguments(port, "--replicaof", "127.0.0.1 "+master.port)
+		return serverArguments(t, port, "--replicaof", "127.0.0.1 "+master.port)
 	})
 	c := replica.client(t, redisPassword)
 	eventually(t, "the replica to have what the master has", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
@@ -71,7 +71,8 @@ func TestSlowSentinelFailover(t *testing.T) {
 	}
 	s := setupOn(t, patient(jobs.RedisOptions{Sentinels: addrs, Master: sentinelMaster, SentinelPassword: sentinelPassword, DB: 3}),
 		"REDIS_SENTINEL_ADDRS="+strings.Join(addrs, ","), "REDIS_SENTINEL_MASTER="+sentinelMaster,
-		"REDIS_SENTINEL_PASSWORD="+sentinelPassword, "REDIS_PASSWORD="+redisPassword, "REDIS_DB=3")
+		"REDIS_SENTINEL_PASSWORD="+sentinelPassword, "REDIS_DB=3")
+	s.env = append(s.env, userEnv...)
 	s.insert(t, messyUsers(n))
 	before := s.snapshot(t)
 	s.env = append(s.env, "USER_SYNC_INTERVAL=off", "ISSUE_SYNC_INTERVAL=5s")
@@ -122,4 +123,5 @@ func TestSlowSentinelFailover(t *testing.T) {
 	for _, p := range all {
 		p.stop(t)
 	}
+	wantNothingDenied(t, s.rdb)
 }
