@@ -32,7 +32,7 @@ func startCluster(t *testing.T, key string) (masters []*redisServer, owner int) 
 		node := startRedis(t, "redis-server", func(port string) []string {
 			return serverArguments(t, port, "--cluster-enabled", "yes", "--cluster-port", bus, "--cluster-node-timeout", "2000")
 		})
-		nodes, clients = append(nodes, node), append(clients, node.client(t, redisPassword))
+		nodes, clients = append(nodes, node), append(clients, node.client(t))
 		if err := clients[0].Do(t.Context(), "CLUSTER", "MEET", "127.0.0.1", node.port, bus).Err(); err != nil {
 			t.Fatal(err)
 		}
@@ -200,6 +200,6 @@ func TestSlowCluster(t *testing.T) {
 		p.stop(t)
 	}
 	for _, m := range masters {
-		wantNothingDenied(t, m.client(t, redisPassword))
+		wantNothingDenied(t, m.client(t))
 	}
 }

@@ -126,10 +126,10 @@ func (s *redisServer) log() string {
 	return string(data)
 }
 
-// client returns a client of this very server.
-func (s *redisServer) client(t *testing.T, password string) *redis.Client {
+// client returns a client of this very server, as the user that may do everything.
+func (s *redisServer) client(t *testing.T) *redis.Client {
 	t.Helper()
-	c := redis.NewClient(&redis.Options{Addr: s.addr, Password: password, ContextTimeoutEnabled: true})
+	c := redis.NewClient(&redis.Options{Addr: s.addr, Password: redisPassword, ContextTimeoutEnabled: true})
 	t.Cleanup(func() { _ = c.Close() })
 	return c
 }

@@ -28,7 +28,7 @@ func startSentinels(t *testing.T) (master, replica *redisServer, sentinels []*re
 	replica = startRedis(t, "redis-server", func(port string) []string {
 		return serverArguments(t, port, "--replicaof", "127.0.0.1 "+master.port)
 	})
-	c := replica.client(t, redisPassword)
+	c := replica.client(t)
 	eventually(t, "the replica to have what the master has", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
 	for range 3 {
 		configuration := filepath.Join(t.TempDir(), "sentinel.conf") // which it rewrites
@@ -93,7 +93,7 @@ func TestSlowSentinelFailover(t *testing.T) {
 	master.kill()
 	sentinels[0].kill()
 	s.wantOutage(t, "project-sync")
-	if role := info(t, replica.client(t, redisPassword), "replication", "role"); role != "master" {
+	if role := info(t, replica.client(t), "replication", "role"); role != "master" {
 		t.Errorf("the replica is %q now, want the master", role)
 	}
 	wantComplete(t, s.resultWithin(t, recoveryLimit, id), n)
@@ -112,7 +112,7 @@ func TestSlowSentinelFailover(t *testing.T) {
 
 	// The old master comes back, and is told that it is none.
 	master.restart(t)
-	c := master.client(t, redisPassword)
+	c := master.client(t)
 	eventually(t, "the old master to be a replica", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
 	if status, body := s.request(t, http.MethodGet, "/readyz", ""); status != http.StatusOK {
 		t.Errorf("/readyz: %d %s", status, body)
