@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -76,10 +77,12 @@ func setupOn(t *testing.T, o jobs.RedisOptions, env ...string) *system {
 	s.users = db.Collection("users")
 	port := freePort(t)
 	s.api = "http://127.0.0.1:" + port
-	s.env = append(env[:len(env):len(env)], "MONGODB_URI="+uri, "MONGODB_DATABASE="+db.Name(), "PORT="+port,
+	s.env = slices.Concat(env, []string{
+		"MONGODB_URI=" + uri, "MONGODB_DATABASE=" + db.Name(), "PORT=" + port,
 		// The server may be one that wants small commands.
-		"SYNC_BULK_SIZE="+os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS="+os.Getenv("SYNC_WRITERS"),
-		"SYNC_RANGE_SIZE="+os.Getenv("SYNC_RANGE_SIZE"))
+		"SYNC_BULK_SIZE=" + os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS=" + os.Getenv("SYNC_WRITERS"),
+		"SYNC_RANGE_SIZE=" + os.Getenv("SYNC_RANGE_SIZE"),
+	})
 	return s
 }
 
