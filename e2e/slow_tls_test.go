@@ -138,7 +138,6 @@ func TestSlowTLS(t *testing.T) {
 			"neither user, password": {[]string{"REDIS_USERNAME=", "REDIS_PASSWORD="}, []string{"NOAUTH"}},
 		} {
 			t.Run(name, func(t *testing.T) {
-				t.Parallel()
 				var all []*process
 				for _, program := range deployables {
 					all = append(all, s.start(t, program, append(test.env, "PORT="+freePort(t))...))
