@@ -23,7 +23,9 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build devstack ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
-	@exec env -u REDIS_HOST -u REDIS_PORT -u REDIS_PASSWORD -u REDIS_PASSWORD_FILE -u REDIS_DB \
+	@exec env -u REDIS_HOST -u REDIS_PORT -u REDIS_USERNAME -u REDIS_PASSWORD -u REDIS_PASSWORD_FILE -u REDIS_DB \
+		-u REDIS_SENTINEL_ADDRS -u REDIS_SENTINEL_MASTER -u REDIS_SENTINEL_PASSWORD -u REDIS_SENTINEL_PASSWORD_FILE \
+		-u REDIS_CLUSTER_ADDRS -u REDIS_TLS -u REDIS_TLS_CA_FILE -u REDIS_TLS_CERT_FILE -u REDIS_TLS_KEY_FILE -u REDIS_TLS_SERVER_NAME \
 		-u MONGODB_URI -u MONGODB_URI_FILE -u MONGODB_DATABASE bin/devstack -- bin/demo -bin bin
 
 test: devstack ## run the quick tests, against throwaway servers or those that the environment names
@@ -31,7 +33,7 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 
-check: devstack ## run the slow tests: a worker that is killed, and the Compose file on a Docker engine
+check: devstack ## run the slow tests: workers and Redis servers that are killed, and the Compose file on a Docker engine
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
 	@if [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1; then \
 		$(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; \

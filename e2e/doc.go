@@ -3,5 +3,6 @@
 // HTTP API, the dashboard's data, and the users.
 //
 // What can be shown without processes is tested in the package that does it. What becomes of a run whose worker is
-// killed takes asynq up to 150 s to notice, so its test is built with the tag slow only: `make check`.
+// killed takes asynq up to 150 s to notice, and sentinels, clusters and TLS need servers of their own, so their tests are
+// built with the tag slow only: `make check`.
 package e2e

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,7 +35,7 @@ const userSync = "user-sync"
 // uses any of them.
 type system struct {
 	redis     jobs.RedisOptions
-	rdb       *redis.Client
+	rdb       redis.UniversalClient
 	inspector *asynq.Inspector
 	mongoURI  string
 	users     *mongo.Collection
@@ -44,12 +45,19 @@ type system struct {
 
 func setup(t *testing.T) *system {
 	t.Helper()
+	o := redistest.Options(t)
+	return setupOn(t, o, append(redisEnv(o.Addr), "REDIS_PASSWORD="+o.Password, "REDIS_DB="+strconv.Itoa(o.DB))...)
+}
+
+// setupOn is setup with a Redis that the test has started. The environment says the same as the options.
+func setupOn(t *testing.T, o jobs.RedisOptions, env ...string) *system {
+	t.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
 		t.Fatal("MONGODB_URI is not set: run the tests with `make test`")
 	}
-	s := &system{redis: redistest.Options(t), mongoURI: uri}
-	s.rdb = redistest.Client(t, s.redis)
+	s := &system{redis: o, rdb: jobs.NewRedis(o, slog.New(slog.DiscardHandler)), mongoURI: uri}
+	t.Cleanup(func() { _ = s.rdb.Close() })
 	s.inspector = asynq.NewInspectorFromRedisClient(s.rdb)
 	client, err := mongodb.Connect(uri, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -69,11 +77,12 @@ func setup(t *testing.T) *system {
 	s.users = db.Collection("users")
 	port := freePort(t)
 	s.api = "http://127.0.0.1:" + port
-	s.env = append(redisEnv(s.redis.Addr), "REDIS_PASSWORD="+s.redis.Password, "REDIS_DB="+strconv.Itoa(s.redis.DB),
-		"MONGODB_URI="+uri, "MONGODB_DATABASE="+db.Name(), "PORT="+port,
+	s.env = slices.Concat(env, []string{
+		"MONGODB_URI=" + uri, "MONGODB_DATABASE=" + db.Name(), "PORT=" + port,
 		// The server may be one that wants small commands.
-		"SYNC_BULK_SIZE="+os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS="+os.Getenv("SYNC_WRITERS"),
-		"SYNC_RANGE_SIZE="+os.Getenv("SYNC_RANGE_SIZE"))
+		"SYNC_BULK_SIZE=" + os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS=" + os.Getenv("SYNC_WRITERS"),
+		"SYNC_RANGE_SIZE=" + os.Getenv("SYNC_RANGE_SIZE"),
+	})
 	return s
 }
 
@@ -186,10 +195,15 @@ func (s *system) health(t *testing.T) (h health, status int) {
 	return h, status
 }
 
-// trigger triggers a user sync over HTTP and returns the ID of a run that is new.
+// trigger triggers a user sync over HTTP, and triggerJob any job, and returns the ID of a run that is new.
 func (s *system) trigger(t *testing.T, body string) tasks.RunID {
 	t.Helper()
-	status, data := s.request(t, http.MethodPost, "/jobs/trigger/"+userSync, body)
+	return s.triggerJob(t, userSync, body)
+}
+
+func (s *system) triggerJob(t *testing.T, job, body string) tasks.RunID {
+	t.Helper()
+	status, data := s.request(t, http.MethodPost, "/jobs/trigger/"+job, body)
 	var answer struct {
 		Success bool
 		Data    struct {
@@ -198,7 +212,7 @@ func (s *system) trigger(t *testing.T, body string) tasks.RunID {
 		}
 	}
 	if err := json.Unmarshal(data, &answer); err != nil || status != http.StatusOK || !answer.Success || answer.Data.Coalesced {
-		t.Fatalf("triggering a run with %s: %d %s", body, status, data)
+		t.Fatalf("triggering a run of %s with %s: %d %s", job, body, status, data)
 	}
 	return parseID(t, answer.Data.JobID)
 }
@@ -234,7 +248,7 @@ func (s *system) resultWithin(t *testing.T, limit time.Duration, id tasks.RunID)
 	t.Helper()
 	var result tasks.SyncResult
 	within(t, limit, "the completion of "+id.String(), func() bool {
-		info, err := s.inspector.GetTaskInfo(userSync, id.String())
+		info, err := s.inspector.GetTaskInfo(id.Job, id.String())
 		if err != nil {
 			t.Fatal(err)
 		}

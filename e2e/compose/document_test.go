@@ -11,11 +11,12 @@ import (
 // block is a fenced block of docs/deploying.md: its language and name stand behind the fence.
 type block struct{ language, text string }
 
-// The blocks of docs/deploying.md that the test on an engine runs, and the file that it uses.
+// The blocks of docs/deploying.md that the test on an engine runs, and the file that it uses; users.acl is used by the
+// tests of the processes, with servers of their own.
 var documented = []string{
 	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.override.yml", "down", "look",
 	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "up",
-	"upgrade",
+	"upgrade", "users.acl",
 }
 
 var fences = regexp.MustCompile("(?ms)^```([a-z]*) ?([^\n]*)\n(.*?)^```$")

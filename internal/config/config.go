@@ -29,14 +29,6 @@ type Config struct {
 	Registry *tasks.Registry
 }
 
-// Redis says where Redis is.
-type Redis struct {
-	Host     string
-	Port     int
-	Password string
-	DB       int
-}
-
 // MongoDB says where the records are.
 type MongoDB struct {
 	URI      string
@@ -140,7 +132,7 @@ func (c Config) LogValue() slog.Value {
 		}
 	}
 	return slog.GroupValue(
-		slog.String("redis", fmt.Sprintf("%s:%d/%d", c.Redis.Host, c.Redis.Port, c.Redis.DB)),
+		slog.String("redis", c.Redis.String()),
 		slog.String("mongodb", redactURI(c.MongoDB.URI)),
 		slog.String("database", c.MongoDB.Database),
 		slog.Int("concurrency", c.Worker.Concurrency),

@@ -120,11 +120,11 @@ REDIS_PASSWORD=          # Optional
 REDIS_DB=0               # Default database
 `
 	setup(t, block)
-	if got, want := load(t).Redis, (config.Redis{Host: "127.0.0.1", Port: 6379}); got != want {
+	if got, want := load(t).Redis, (config.Redis{Host: "127.0.0.1", Port: 6379}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	setup(t, strings.NewReplacer("127.0.0.1", "redis.internal", "6379", "6380", "PASSWORD=  ", "PASSWORD=pw", "DB=0", "DB=7").Replace(block))
-	if got, want := load(t).Redis, (config.Redis{Host: "redis.internal", Port: 6380, Password: "pw", DB: 7}); got != want {
+	if got, want := load(t).Redis, (config.Redis{Host: "redis.internal", Port: 6380, Password: "pw", DB: 7}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -186,6 +186,8 @@ func TestRefusedValues(t *testing.T) {
 		"HOST":                  {"http://0.0.0.0", "0.0.0.0/0"},
 		"REDIS_PORT":            {"0", "65536", "-1", "x", "6379.0", "6379 7"},
 		"REDIS_DB":              {"-1", "x", "1.0", "99999999999999999999"},
+		"REDIS_CLUSTER_ADDRS":   {"a", "a:6379,", "a:6379,,b:6379", "a:6379 b:6379", ":6379", "a:0", "a:65536", "a:x", "::1:6379", "a:6379/0", "rediss://:" + secret + "@a:6379", "a:1,u:" + secret + "@b:2"},
+		"REDIS_TLS":             {"yes", "2"},
 		"MONGODB_URI":           {"localhost:27017", "mongodb://", "mongodb://h:99999", "mongodb://h:x", "mongodb://h/?w=1&w=x&maxPoolSize=many", "mongodb://u:p/" + secret + "@h/db", "mongodb+srv://", "http://h", "u:" + secret + "@h", "mongo://u:" + secret + "@h"},
 		"MONGODB_DATABASE":      {"a/b", `a\b`, "a.b", "a b", "a$b", `a"b`, strings.Repeat("x", 64)},
 		"PORT":                  {"0", "65536", ":4000", "127.0.0.1:4000"},
@@ -235,6 +237,8 @@ func TestAllowedValues(t *testing.T) {
 		"HOST":                {"0.0.0.0", "::", "localhost"},
 		"REDIS_PORT":          {"1", "65535", " 6379 "},
 		"REDIS_PASSWORD":      {"p@ss/w:rd?#", "x y"},
+		"REDIS_CLUSTER_ADDRS": {"a:1", "a:1,b:65535", " a:1 , [::1]:2 ", "10.0.0.1:6379,redis.default.svc.cluster.local:6379"},
+		"REDIS_TLS":           {"true", "false", "1", "0"},
 		"MONGODB_URI":         {"mongodb://h", "mongodb://u:p%40@a:1,b:2/db?replicaSet=rs", "mongodb+srv://u:p@cluster.example", "mongodb://h/?tls=true&tlsCAFile=/not/there/yet"},
 		"MONGODB_DATABASE":    {"codex", "codex-api_2", strings.Repeat("x", 63)},
 		"DASHBOARD_READ_ONLY": {"true", "false", "1", "0"},

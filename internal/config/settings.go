@@ -45,6 +45,7 @@ func Settings(registry *tasks.Registry) []Setting { return newLoader(registry).s
 type loader struct {
 	config   Config
 	settings []Setting
+	redisTLS redisTLS
 	// changes of a Definition, by job type; "" is every job type
 	changes map[string][]func(*tasks.Definition)
 }
@@ -69,12 +70,7 @@ func newLoader(registry *tasks.Registry) *loader {
 	c.Registry = registry
 	c.Sync.Freshness = make(map[string]time.Duration)
 
-	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host", host(&c.Redis.Host))
-	l.add("REDIS_PORT", "6379", portRange, "Redis' port", number(&c.Redis.Port, 1, 65535))
-	l.add("REDIS_PASSWORD", "", "any text", "Redis' password", text(&c.Redis.Password))
-	l.settings[len(l.settings)-1].secret = true
-	l.addFile("REDIS_PASSWORD")
-	l.add("REDIS_DB", "0", "a whole number, 0 or more", "Redis' database", number(&c.Redis.DB, 0, 1<<30))
+	l.addRedis()
 	l.add("MONGODB_URI", "mongodb://127.0.0.1:27017", "a connection string, such as mongodb://host:27017 or mongodb+srv://host",
 		"MongoDB's connection string", uri(&c.MongoDB.URI))
 	l.addFile("MONGODB_URI")
@@ -112,6 +108,13 @@ const (
 
 func (l *loader) add(name, value, allowed, purpose string, set func(string) bool) {
 	l.settings = append(l.settings, Setting{Name: name, Default: value, Allowed: allowed, Purpose: purpose, set: set})
+}
+
+// addSecret adds a setting whose value is not shown, and the one that names a file with it.
+func (l *loader) addSecret(name, purpose string, set func(string) bool) {
+	l.add(name, "", "any text", purpose, set)
+	l.settings[len(l.settings)-1].secret = true
+	l.addFile(name)
 }
 
 // addFile adds the setting that names a file with the value of another one.
@@ -190,10 +193,11 @@ func (l *loader) addJob(def tasks.Definition) {
 	}
 }
 
-// finish applies what was set to the Definitions, and returns what is wrong with them then.
+// finish returns what is wrong with settings that depend on each other, and with the Definitions once what was set is
+// applied to them.
 func (l *loader) finish(now time.Time) []error {
 	c := &l.config
-	var wrong []error
+	wrong := l.finishRedis()
 	c.Registry = c.Registry.Resolve(func(d *tasks.Definition) {
 		for _, apply := range append(l.changes[""], l.changes[d.Name]...) {
 			apply(d)

@@ -108,7 +108,10 @@ const (
 // RedisOptions says how to reach the Redis of the settings. With the PromptTimeout nothing is sent twice.
 func RedisOptions(c config.Redis, timeout time.Duration) jobs.RedisOptions {
 	o := jobs.RedisOptions{
-		Addr: net.JoinHostPort(c.Host, strconv.Itoa(c.Port)), Password: c.Password, DB: c.DB, Timeout: timeout,
+		Addr:      net.JoinHostPort(c.Host, strconv.Itoa(c.Port)),
+		Sentinels: c.Sentinel.Addrs, Master: c.Sentinel.Master, SentinelPassword: c.Sentinel.Password,
+		Cluster:  c.ClusterAddrs,
+		Username: c.Username, Password: c.Password, DB: c.DB, TLS: c.TLS, Timeout: timeout,
 	}
 	if timeout == PromptTimeout {
 		o.MaxRetries = -1

@@ -40,7 +40,11 @@ func (j *Jobs) Redis() redis.UniversalClient { return j.rdb }
 
 // Ping returns an error when Redis does not answer.
 func (j *Jobs) Ping(ctx context.Context) error {
-	if err := j.rdb.Ping(ctx).Err(); err != nil {
+	keys := []string{processesKey(RoleWorker), processesKey(RoleScheduler)}
+	for _, job := range j.registry.Names() {
+		keys = append(keys, tickKey(job))
+	}
+	if err := ping(ctx, j.rdb, keys...); err != nil {
 		return fmt.Errorf("pinging Redis: %w", err)
 	}
 	return nil

@@ -119,18 +119,21 @@ func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 	for _, e := range entries {
 		live[historyPrefix+e.ID] = true
 	}
-	keys := j.rdb.Scan(ctx, 0, historyPrefix+"*", 0).Iterator()
-	for keys.Next(ctx) {
-		if !live[keys.Val()] {
+	return eachMaster(ctx, j.rdb, func(ctx context.Context, node redis.UniversalClient) error {
+		keys := node.Scan(ctx, 0, historyPrefix+"*", 0).Iterator()
+		for keys.Next(ctx) {
+			if live[keys.Val()] {
+				continue
+			}
 			if err := j.rdb.Del(ctx, keys.Val()).Err(); err != nil {
 				return fmt.Errorf("removing %s: %w", keys.Val(), err)
 			}
 		}
-	}
-	if err := keys.Err(); err != nil {
-		return fmt.Errorf("looking for histories of dead schedulers: %w", err)
-	}
-	return nil
+		if err := keys.Err(); err != nil {
+			return fmt.Errorf("looking for histories of dead schedulers: %w", err)
+		}
+		return nil
+	})
 }
 
 const historyPrefix = "asynq:scheduler_history:"

@@ -2,38 +2,95 @@ package jobs
 
 import (
 	"context"
-	"fmt"
+	"crypto/tls"
 	"log/slog"
-	"net"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 )
 
-// RedisOptions says how to reach Redis.
+// RedisOptions says how to reach Redis: one server, the master that sentinels know of, or a cluster.
 type RedisOptions struct {
-	// Addr is host:port.
-	Addr     string
+	// Addr is host:port of a Redis alone. It is not used with one of the other two.
+	Addr string
+	// Sentinels are host:port of the sentinels of a master; nil when there are none.
+	Sentinels []string
+	// Master is the name by which the sentinels know it, and SentinelPassword their own password.
+	Master, SentinelPassword string
+	// Cluster is host:port of some nodes of a cluster; nil when it is none.
+	Cluster []string
+
+	// Username is "" for the default user.
+	Username string
 	Password string
 	DB       int
+	// TLS is nil for connections without it.
+	TLS *tls.Config
 	// Timeout bounds one connection attempt, and apart from that one command.
 	Timeout time.Duration
 	// MaxRetries is how often a command that failed on the network is sent again; -1 is never.
 	MaxRetries int
 }
 
+// limit is how long a command may take with all its tries.
+func (o RedisOptions) limit() time.Duration {
+	tries := 1 + max(o.MaxRetries, 0)
+	if o.MaxRetries == 0 {
+		tries = 1 + defaultRetries
+	}
+	return time.Duration(tries) * o.Timeout * 3 / 2 // of the two timeouts in a try one may be used up, not both
+}
+
+// defaultRetries is go-redis' MaxRetries where it is not set.
+const defaultRetries = 3
+
+// maxRedirects is how often a command is sent to another node of a cluster, or again, when it must not be retried
+// otherwise: a slot may have moved, and be moving.
+const maxRedirects = 2
+
 // NewRedis returns a client that connects when it is used. It logs a warning when Redis cannot be reached any more and
 // a line when it can be again.
-func NewRedis(o RedisOptions, log *slog.Logger) *redis.Client {
-	client := redis.NewClient(&redis.Options{
-		Addr: o.Addr, Password: o.Password, DB: o.DB,
+func NewRedis(o RedisOptions, log *slog.Logger) redis.UniversalClient {
+	options := &redis.UniversalOptions{
+		Username: o.Username, Password: o.Password, DB: o.DB,
+		MasterName: o.Master, SentinelPassword: o.SentinelPassword,
+		Dialer:      dialer(o.TLS, o.Timeout),
 		DialTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout,
 		MaxRetries:            o.MaxRetries,
 		ContextTimeoutEnabled: true,
+	}
+	switch {
+	case o.Cluster != nil:
+		return newCluster(o, options, log)
+	case o.Sentinels != nil:
+		options.Addrs = o.Sentinels
+		client := redis.NewFailoverClient(options.Failover())
+		client.AddHook(&patience{limit: o.limit()})
+		client.AddHook(newConnectionLog(log, o.Master+" of the sentinels "+strings.Join(o.Sentinels, ",")))
+		return client
+	}
+	options.Addrs = []string{o.Addr}
+	client := redis.NewClient(options.Simple())
+	client.AddHook(&patience{limit: o.limit()})
+	client.AddHook(newConnectionLog(log, ""))
+	return client
+}
+
+func newCluster(o RedisOptions, options *redis.UniversalOptions, log *slog.Logger) redis.UniversalClient {
+	options.Addrs = o.Cluster
+	if o.MaxRetries < 0 {
+		options.MaxRedirects = maxRedirects
+	}
+	client := redis.NewClusterClient(options.Cluster())
+	// A node that does not answer may have been replaced, for which the client itself would look every ten seconds only. It
+	// is looked for after each try, so that the next one may go to another node.
+	hook, connections := &patience{limit: o.limit(), failed: client.ReloadState}, newConnectionLog(log, "")
+	client.AddHook(hook)
+	client.OnNewNode(func(node *redis.Client) {
+		node.AddHook(hook)
+		node.AddHook(connections)
 	})
-	client.AddHook(&connectionLog{log: log.With("addr", o.Addr)})
 	return client
 }
 
@@ -46,76 +103,11 @@ type ConnOpt struct {
 // MakeRedisClient implements asynq.RedisConnOpt. Whoever calls it closes the client.
 func (o ConnOpt) MakeRedisClient() any { return NewRedis(o.Options, o.Log) }
 
-// connectionLog is a hook that logs the loss and the return of the connection, once each.
-type connectionLog struct {
-	log  *slog.Logger
-	down atomic.Bool
-}
-
-// DialHook implements redis.Hook.
-func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
-	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		conn, err := next(ctx, network, addr)
-		switch {
-		case err != nil && ctx.Err() == nil && !c.down.Swap(true):
-			c.log.Warn("Redis unreachable, reconnecting", "error", err)
-		case err == nil && c.down.Swap(false):
-			c.log.Info("Redis reachable again")
-		}
-		return conn, err
+// eachMaster calls f for the server, or at the same time for each master of a cluster. It returns one of its errors.
+func eachMaster(ctx context.Context, rdb redis.UniversalClient, f func(context.Context, redis.UniversalClient) error) error {
+	cluster, ok := rdb.(*redis.ClusterClient)
+	if !ok {
+		return f(ctx, rdb)
 	}
-}
-
-// ProcessHook implements redis.Hook.
-func (c *connectionLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
-
-// ProcessPipelineHook implements redis.Hook.
-func (c *connectionLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
-}
-
-// The waits between two tries at a Redis that does not answer double from the first to the last.
-const (
-	firstWait = 250 * time.Millisecond
-	lastWait  = 5 * time.Second
-)
-
-// Await waits until Redis answers, saying so, or until ctx ends, which is its only error. It then warns of a Redis that
-// may throw jobs away.
-func Await(ctx context.Context, rdb redis.UniversalClient, log *slog.Logger) error {
-	for wait := firstWait; ; wait = min(2*wait, lastWait) {
-		err := rdb.Ping(ctx).Err()
-		if err == nil {
-			break
-		}
-		if ctx.Err() == nil {
-			log.Warn("Waiting for Redis", "error", err, "retryIn", wait.String())
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
-	}
-	switch policy, err := evictionPolicy(ctx, rdb); {
-	case err != nil:
-		log.Debug("Could not read Redis' eviction policy", "error", err)
-	case policy != "" && policy != "noeviction":
-		log.Warn("Redis may evict jobs when its memory runs out; set maxmemory-policy to noeviction", "maxmemoryPolicy", policy)
-	}
-	return nil
-}
-
-// evictionPolicy returns Redis' maxmemory-policy; "" where the server does not say.
-func evictionPolicy(ctx context.Context, rdb redis.UniversalClient) (string, error) {
-	info, err := rdb.Info(ctx, "memory").Result()
-	if err != nil {
-		return "", fmt.Errorf("reading Redis' memory information: %w", err)
-	}
-	for line := range strings.Lines(info) {
-		if value, found := strings.CutPrefix(strings.TrimSpace(line), "maxmemory_policy:"); found {
-			return value, nil
-		}
-	}
-	return "", nil
+	return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return f(ctx, node) })
 }

@@ -88,7 +88,10 @@ func Acquire(user string) (o jobs.RedisOptions, release func() error, err error)
 // Client returns a client of the database, which ends with the test.
 func Client(t testing.TB, o jobs.RedisOptions) *redis.Client {
 	t.Helper()
-	rdb := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
+	rdb, ok := jobs.NewRedis(o, slog.New(slog.DiscardHandler)).(*redis.Client)
+	if !ok {
+		t.Fatal("it is a cluster, which has no databases")
+	}
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }

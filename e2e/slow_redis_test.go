@@ -1,0 +1,316 @@
+//go:build slow
+
+package e2e_test
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Redis servers of a test's own, for what the one Redis of the environment cannot show: masters that die, clusters, TLS.
+
+const (
+	// answerLimit is when the API has answered, whatever its servers do.
+	answerLimit = 2 * time.Second
+	// failoverLimit is when the API serves again after a master was killed: the servers take some three seconds to agree
+	// on that, and the clients as long again to notice.
+	failoverLimit = 20 * time.Second
+
+	redisPassword = "r3dis"
+)
+
+func init() { redis.SetLogger(telemetry.NewRedisLogger(slog.New(slog.DiscardHandler))) }
+
+// redisServer is a redis-server or a redis-sentinel.
+type redisServer struct {
+	addr, port string
+
+	program, dir string
+	arguments    func(port string) []string
+	cmd          *exec.Cmd
+	exit         chan struct{} // closed when it has ended
+}
+
+// ready is what a server's log says when it serves.
+var ready = map[string]string{"redis-server": "Ready to accept connections", "redis-sentinel": "Sentinel ID is"}
+
+// startRedis starts a server on a free port; it ends with the test. The arguments come on top of those that keep it to
+// this host and its data in a directory of its own.
+func startRedis(t *testing.T, program string, arguments func(port string) []string) *redisServer {
+	t.Helper()
+	path, err := exec.LookPath(program)
+	if err != nil {
+		t.Fatalf("this test needs %s: %v", program, err)
+	}
+	s := &redisServer{program: path, dir: t.TempDir(), arguments: arguments}
+	t.Cleanup(func() {
+		s.kill()
+		if t.Failed() {
+			t.Logf("the log of the %s at %s:\n%s", program, s.addr, s.log())
+		}
+	})
+	for range 5 { // somebody else may take the port while it is free
+		s.port = freePort(t)
+		s.addr = net.JoinHostPort("127.0.0.1", s.port)
+		if s.start(t) {
+			return s
+		}
+	}
+	t.Fatalf("%s does not start:\n%s", program, s.log())
+	return nil
+}
+
+// start starts the server on its port, and returns false when it ends at once.
+func (s *redisServer) start(t *testing.T) bool {
+	t.Helper()
+	out, err := os.Create(s.logPath())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = out.Close() }()
+	s.cmd, s.exit = exec.Command(s.program, s.arguments(s.port)...), make(chan struct{})
+	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, out, out
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func(cmd *exec.Cmd, exit chan<- struct{}) {
+		_ = cmd.Wait() // it is killed
+		close(exit)
+	}(s.cmd, s.exit)
+	var ended bool
+	eventually(t, s.program+" is ready", func() bool {
+		select {
+		case <-s.exit:
+			ended = true
+		default:
+		}
+		return ended || strings.Contains(s.log(), ready[filepath.Base(s.program)])
+	})
+	return !ended
+}
+
+// restart starts a server anew that was killed, with the data that it had.
+func (s *redisServer) restart(t *testing.T) {
+	t.Helper()
+	if !s.start(t) {
+		t.Fatalf("it does not start again:\n%s", s.log())
+	}
+}
+
+// kill ends the server as a power failure does.
+func (s *redisServer) kill() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill() // it may have ended
+	<-s.exit
+}
+
+func (s *redisServer) logPath() string { return filepath.Join(s.dir, "log") }
+
+func (s *redisServer) log() string {
+	data, _ := os.ReadFile(s.logPath()) // there is none yet
+	return string(data)
+}
+
+// client returns a client of this very server, as the user that may do everything.
+func (s *redisServer) client(t *testing.T) *redis.Client {
+	t.Helper()
+	c := redis.NewClient(&redis.Options{Addr: s.addr, Password: redisPassword, ContextTimeoutEnabled: true})
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// aclFile is what docs/deploying.md tells to give Redis, with redisPassword.
+func aclFile(t *testing.T) string {
+	t.Helper()
+	document, err := os.ReadFile("../docs/deploying.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, text, _ := strings.Cut(string(document), "```text users.acl\n")
+	text, _, found := strings.Cut(text, "```\n")
+	if !found || !strings.Contains(text, "\nuser codex on >change-me ") {
+		t.Fatalf("docs/deploying.md has no user: %q", text)
+	}
+	return strings.Replace(text, "change-me", redisPassword, 1)
+}
+
+// userEnv is how the processes log in as that user.
+var userEnv = []string{"REDIS_USERNAME=codex", "REDIS_PASSWORD=" + redisPassword}
+
+// serverArguments are those of every redis-server without TLS. Its default user has the same password as the one of the
+// processes, and may do everything.
+func serverArguments(t *testing.T, port string, more ...string) []string {
+	t.Helper()
+	_, user, _ := strings.Cut(aclFile(t), "\nuser ")
+	arguments := append([]string{"--user"}, strings.Fields(user)...)
+	return append(append(arguments, "--port", port, "--requirepass", redisPassword, "--masterauth", redisPassword), append(storing, more...)...)
+}
+
+var storing = []string{
+	"--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0",
+}
+
+// info returns a field of what the server says of itself.
+func info(t *testing.T, c redis.UniversalClient, section, field string) string {
+	t.Helper()
+	text, _ := c.Info(t.Context(), section).Result() // none as long as it does not answer
+	for line := range strings.Lines(text) {
+		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
+			return value
+		}
+	}
+	return ""
+}
+
+// wantOutage triggers runs of the job until the API says that Redis is not there, and then until it serves again. Every
+// answer has to come in time.
+func (s *system) wantOutage(t *testing.T, job string) {
+	t.Helper()
+	begun := time.Now()
+	var away, back time.Duration
+	for back == 0 {
+		asked := time.Now()
+		status, body := s.request(t, http.MethodPost, "/jobs/trigger/"+job, "")
+		if took := time.Since(asked); took > answerLimit {
+			t.Errorf("the API answered %d after %s", status, took)
+		}
+		switch {
+		case status == http.StatusServiceUnavailable && away == 0:
+			away = time.Since(begun)
+		case status == http.StatusServiceUnavailable:
+		case status != http.StatusOK:
+			t.Fatalf("a trigger in an outage: %d %s", status, body)
+		case away != 0:
+			back = time.Since(begun)
+		}
+		if time.Since(begun) > failoverLimit {
+			t.Fatalf("the outage began after %s and has not ended within %s", away, failoverLimit)
+		}
+		time.Sleep(poll)
+	}
+	t.Logf("the API noticed the outage after %s and served again after %s", away.Round(time.Millisecond), back.Round(time.Millisecond))
+}
+
+// wantNothingDenied checks that the server's users have all the rights that they have asked for.
+func wantNothingDenied(t *testing.T, c redis.UniversalClient) {
+	t.Helper()
+	denied, err := c.Do(t.Context(), "ACL", "LOG").Slice()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range denied {
+		t.Errorf("denied: %v", d)
+	}
+}
+
+// wantUncharged checks that the run has completed in its first attempt, however often it went on.
+func (s *system) wantUncharged(t *testing.T, id tasks.RunID, workers ...*process) {
+	t.Helper()
+	info, err := s.inspector.GetTaskInfo(id.Job, id.String())
+	if err != nil || info.Retried != 0 {
+		t.Errorf("the run: %+v, %v; want it completed without a retry", info, err)
+	}
+	for _, w := range workers {
+		for _, line := range w.log(runStarted, attrs{"jobId": id.String()}) {
+			if line["attempt"] != 1.0 {
+				t.Errorf("an attempt was charged: %v", line)
+			}
+		}
+	}
+}
+
+// wantOnce checks that a process has logged the loss of Redis and its return once each.
+func wantOnce(t *testing.T, p *process) {
+	t.Helper()
+	p.waitForLog(t, "Redis reachable again", attrs{"level": "INFO"})
+	for _, msg := range []string{"Redis unreachable, reconnecting", "Redis reachable again"} {
+		if lines := p.log(msg, nil); len(lines) != 1 {
+			t.Errorf("%s logged %q %d times, want once: %v", p, msg, len(lines), lines)
+		}
+	}
+}
+
+// dashboardPages are what asynqmon serves, its pages and what they ask for.
+var dashboardPages = []string{
+	"", "/", "/redis", "/schedulers", "/queues/user-sync", "/api/queues", "/api/queues/user-sync", "/api/queue_stats", "/api/servers",
+	"/api/scheduler_entries", "/api/redis_info", "/api/queues/user-sync/groups", "/api/queues/user-sync/pending_tasks",
+	"/api/queues/user-sync/active_tasks", "/api/queues/user-sync/scheduled_tasks", "/api/queues/user-sync/retry_tasks",
+	"/api/queues/user-sync/archived_tasks", "/api/queues/user-sync/completed_tasks",
+}
+
+// wantDashboard checks that every page of the dashboard is served.
+func (s *system) wantDashboard(t *testing.T) {
+	t.Helper()
+	for _, page := range dashboardPages {
+		if status, body := s.request(t, http.MethodGet, "/dashboard"+page, ""); status != http.StatusOK {
+			t.Errorf("/dashboard%s: %d %s", page, status, body)
+		}
+	}
+}
+
+// wantControls pauses a job type, triggers it, resumes it, and cleans up after it.
+func (s *system) wantControls(t *testing.T, job string) {
+	t.Helper()
+	type status struct {
+		Data struct {
+			Paused bool
+			Counts struct{ Active, Waiting, Completed, Failed int }
+		}
+	}
+	post := func(path, body string) {
+		t.Helper()
+		if code, answer := s.request(t, http.MethodPost, path, body); code != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, code, answer)
+		}
+	}
+	named := `{"job": "` + job + `"}`
+	post("/jobs/pause", named)
+	id := s.triggerJob(t, job, `{"syncType": "full"}`)
+	var paused status
+	if code := s.get(t, "/jobs/status?job="+job, &paused); code != http.StatusOK || !paused.Data.Paused || paused.Data.Counts.Waiting == 0 {
+		t.Errorf("the paused job type: %d %+v", code, paused)
+	}
+	post("/jobs/resume", named)
+	s.result(t, id)
+	eventually(t, job+" to be cleaned up", func() bool {
+		post("/jobs/cleanup", `{"job": "`+job+`", "gracePeriodHours": 0}`)
+		var cleaned status
+		return s.get(t, "/jobs/status?job="+job, &cleaned) == http.StatusOK && !cleaned.Data.Paused && cleaned.Data.Counts.Completed == 0
+	})
+}
+
+// wantHealthy checks what the programs say of the ones that run here.
+func (s *system) wantHealthy(t *testing.T) {
+	t.Helper()
+	for _, name := range deployables {
+		eventually(t, name+" is healthy", func() bool {
+			status, _, _ := run(t, command(t, name, s.env, "--healthy"))
+			return status == 0
+		})
+	}
+	eventually(t, "a health check without complaints", func() bool {
+		h, status := s.health(t)
+		return status == http.StatusOK && h.Status == "OK" && h.Jobs.Initialized
+	})
+}
+
+// patient is how the tests' own client waits for Redis.
+func patient(o jobs.RedisOptions) jobs.RedisOptions {
+	o.Password, o.Timeout = redisPassword, 3*time.Second
+	return o
+}

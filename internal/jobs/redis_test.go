@@ -1,0 +1,282 @@
+package jobs_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+)
+
+func newRedis(t *testing.T, o jobs.RedisOptions, log *slog.Logger) redis.UniversalClient {
+	t.Helper()
+	rdb := jobs.NewRedis(o, log)
+	t.Cleanup(func() { _ = rdb.Close() })
+	return rdb
+}
+
+func TestNewRedis(t *testing.T) {
+	t.Parallel()
+	all := jobs.RedisOptions{Addr: "h:1", Username: "u", Password: "p", Timeout: time.Second}
+	for name, test := range map[string]struct {
+		change func(*jobs.RedisOptions)
+		want   string // of the options
+	}{
+		"alone":                  {func(o *jobs.RedisOptions) { o.DB = 2 }, "client of h:1, database 2, 3 retries"},
+		"alone, prompt":          {func(o *jobs.RedisOptions) { o.MaxRetries = -1 }, "client of h:1, database 0, 0 retries"},
+		"sentinels":              {func(o *jobs.RedisOptions) { o.Sentinels, o.Master, o.DB = []string{"s:1"}, "m", 2 }, "client of FailoverClient, database 2, 3 retries"},
+		"cluster":                {func(o *jobs.RedisOptions) { o.Cluster = []string{"a:1", "b:2"} }, "cluster of a:1 b:2, 3 redirects"},
+		"cluster of one, prompt": {func(o *jobs.RedisOptions) { o.Cluster, o.MaxRetries = []string{"a:1"}, -1 }, "cluster of a:1, 2 redirects"},
+	} {
+		o := all
+		test.change(&o)
+		for _, rdb := range []any{newRedis(t, o, slog.Default()), jobs.ConnOpt{Options: o, Log: slog.Default()}.MakeRedisClient()} {
+			var got string
+			var timeouts []time.Duration
+			var username, password string
+			var contextTimeout bool
+			switch c := rdb.(type) {
+			case *redis.Client:
+				p := c.Options()
+				got = fmt.Sprintf("client of %s, database %d, %d retries", p.Addr, p.DB, p.MaxRetries)
+				timeouts = []time.Duration{p.DialTimeout, p.ReadTimeout, p.WriteTimeout, p.PoolTimeout}
+				username, password, contextTimeout = p.Username, p.Password, p.ContextTimeoutEnabled
+			case *redis.ClusterClient:
+				p := c.Options()
+				got = fmt.Sprintf("cluster of %s, %d redirects", strings.Join(p.Addrs, " "), p.MaxRedirects)
+				timeouts = []time.Duration{p.DialTimeout, p.ReadTimeout, p.WriteTimeout, p.PoolTimeout}
+				username, password, contextTimeout = p.Username, p.Password, p.ContextTimeoutEnabled
+				if p.ReadOnly || p.RouteByLatency || p.RouteRandomly {
+					t.Errorf("%s: it reads from replicas", name)
+				}
+			}
+			if got != test.want {
+				t.Errorf("%s: got a %s, want a %s", name, got, test.want)
+			}
+			if username != "u" || password != "p" || !contextTimeout || slices.ContainsFunc(timeouts, func(d time.Duration) bool { return d != time.Second }) {
+				t.Errorf("%s: %q %q %v %v", name, username, password, contextTimeout, timeouts)
+			}
+		}
+	}
+}
+
+func init() { redis.SetLogger(telemetry.NewRedisLogger(slog.New(slog.DiscardHandler))) }
+
+// hanging starts servers that let connections in and never answer.
+func hanging(t *testing.T, n int) (listeners []net.Listener, addrs []string) {
+	t.Helper()
+	for range n {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		listeners, addrs = append(listeners, l), append(addrs, l.Addr().String())
+	}
+	return listeners, addrs
+}
+
+// kinds are the ways to reach the servers at the addresses.
+func kinds(addrs []string) map[string]jobs.RedisOptions {
+	return map[string]jobs.RedisOptions{
+		"alone":     {Addr: addrs[0]},
+		"sentinels": {Sentinels: addrs, Master: "m"},
+		"cluster":   {Cluster: addrs},
+	}
+}
+
+// The loss of the connection is logged once, however often it is tried: once for each node of a cluster.
+func TestLossIsLoggedOnce(t *testing.T) {
+	t.Parallel()
+	listeners, addrs := hanging(t, 3)
+	for _, l := range listeners {
+		_ = l.Close()
+	}
+	for name, o := range kinds(addrs) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := new(strings.Builder)
+			o.Timeout, o.MaxRetries = time.Second, -1
+			rdb := newRedis(t, o, slog.New(slog.NewTextHandler(log, nil)))
+			for range 30 {
+				if err := rdb.Ping(t.Context()).Err(); err == nil {
+					t.Fatal("nobody answered")
+				}
+			}
+			if err := rdb.Close(); err != nil {
+				t.Error(err)
+			}
+			want := map[string]string{addrs[0]: "addr=" + addrs[0]}
+			switch name {
+			case "sentinels":
+				want = map[string]string{"m": `addr="m of the sentinels ` + strings.Join(addrs, ",") + `"`}
+			case "cluster":
+				for _, addr := range addrs {
+					want[addr] = "addr=" + addr
+				}
+			}
+			if got := strings.Count(log.String(), "Redis unreachable, reconnecting"); got != len(want) {
+				t.Errorf("it was logged %d times, want %d: %s", got, len(want), log)
+			}
+			for _, line := range want {
+				if !strings.Contains(log.String(), line) {
+					t.Errorf("%s is not in the log: %s", line, log)
+				}
+			}
+		})
+	}
+}
+
+// Callers that set no deadline, as asynq's are, are answered in time all the same.
+func TestCommandsEndInTime(t *testing.T) {
+	t.Parallel()
+	_, addrs := hanging(t, 3)
+	for name, o := range kinds(addrs) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o.Timeout, o.MaxRetries = 500*time.Millisecond, -1
+			rdb := newRedis(t, o, slog.New(slog.DiscardHandler))
+			inspector := asynq.NewInspectorFromRedisClient(rdb)
+			var all sync.WaitGroup
+			for range 10 {
+				all.Go(func() {
+					begun := time.Now()
+					_, err := inspector.Queues()
+					if took := time.Since(begun); err == nil || took > 1500*time.Millisecond {
+						t.Errorf("%v after %s", err, took)
+					}
+				})
+			}
+			all.Wait()
+		})
+	}
+}
+
+// go-redis never turns to another sentinel when the error of a connection attempt says that a context has ended.
+func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
+	t.Parallel()
+	_, addrs := hanging(t, 1)
+	for name, config := range map[string]*tls.Config{"plain": nil, "TLS": {MinVersion: tls.VersionTLS12}} {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		err := newRedis(t, jobs.RedisOptions{Addr: addrs[0], TLS: config, Timeout: time.Nanosecond}, slog.New(slog.DiscardHandler)).Ping(ctx).Err()
+		var timeout interface{ Timeout() bool }
+		if err == nil || errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// Connections that the server has closed are not used again, with TLS neither: none of these commands is tried twice.
+func TestClosedConnectionsAreNotUsed(t *testing.T) {
+	t.Parallel()
+	o := redistest.Options(t)
+	o.MaxRetries = -1
+	plain, encrypted := o, o
+	proxy := redistest.NewProxy(t, o.Addr)
+	plain.Addr = proxy.Addr
+	terminator := newTerminator(t, o.Addr)
+	encrypted.Addr = terminator.listener.Addr().String()
+	encrypted.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: terminator.authorities, ServerName: "example.com"}
+	for name, test := range map[string]struct {
+		options jobs.RedisOptions
+		cut     func()
+	}{
+		"plain": {plain, func() { proxy.Down(); proxy.Up() }},
+		"TLS":   {encrypted, terminator.cut},
+	} {
+		rdb := newRedis(t, test.options, slog.New(slog.DiscardHandler))
+		var all sync.WaitGroup
+		for range 5 { // at the same time, on a connection each
+			all.Go(func() {
+				if err := rdb.BLPop(t.Context(), 100*time.Millisecond, "none").Err(); !errors.Is(err, redis.Nil) {
+					t.Errorf("%s: %v", name, err)
+				}
+			})
+		}
+		all.Wait()
+		if idle := rdb.PoolStats().IdleConns; idle != 5 {
+			t.Errorf("%s: %d idle connections, want 5", name, idle)
+		}
+		test.cut()
+		if err := rdb.Ping(t.Context()).Err(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// terminator stands before a server without TLS.
+type terminator struct {
+	listener    net.Listener
+	authorities *x509.CertPool
+
+	mu      sync.Mutex
+	clients []net.Conn
+}
+
+func newTerminator(t *testing.T, target string) *terminator {
+	t.Helper()
+	server := httptest.NewTLSServer(nil) // for its certificate
+	defer server.Close()
+	listener, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS12, Certificates: server.TLS.Certificates})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &terminator{listener: listener, authorities: x509.NewCertPool()}
+	s.authorities.AddCert(server.Certificate())
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		s.cut()
+		all.Wait()
+	})
+	all.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			behind, err := net.Dial("tcp", target)
+			if err != nil {
+				_ = client.Close()
+				continue
+			}
+			s.mu.Lock()
+			s.clients = append(s.clients, client)
+			s.mu.Unlock()
+			for _, way := range [][2]net.Conn{{client, behind}, {behind, client}} {
+				all.Go(func() {
+					_, _ = io.Copy(way[0], way[1])
+					_, _ = client.Close(), behind.Close()
+				})
+			}
+		}
+	})
+	return s
+}
+
+// cut closes every connection.
+func (s *terminator) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, c := range s.clients {
+		_ = c.Close()
+	}
+	s.clients = nil
+}
