@@ -5,12 +5,12 @@
 package e2e_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -20,6 +20,7 @@ import (
 	"github.com/hibiken/asynq"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -238,13 +239,13 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 // After 10,000 jobs Redis holds the last ones of each kind, and a constant.
 func TestSlowRedisMemoryIsBounded(t *testing.T) {
 	t.Parallel()
-	const jobs = 10_000
+	const number = 10_000
 	s := setup(t)
 	registry := tasks.Default()
 	client := asynq.NewClientFromRedisClient(s.rdb)
 	var enqueueing errgroup.Group
 	enqueueing.SetLimit(8)
-	for i := range jobs {
+	for i := range number {
 		enqueueing.Go(func() error {
 			def, _ := registry.Lookup(registry.Names()[i%3])
 			payload, err := def.EncodePayload(&tasks.SyncPayload{SyncType: tasks.SyncFull})
@@ -299,7 +300,9 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.insert(t, messyUsers(20))
-	server := startRedis(t)
+	server := startRedis(t, "redis-server", func(port string) []string {
+		return []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
+	})
 	s.useRedis(t, server)
 	s.env = append(s.env, "JOB_KEEP_COMPLETED=1000", "JOB_KEEP_FAILED=1000") // they are looked at in the end
 	var mu sync.Mutex
@@ -331,7 +334,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 			order[i]()
 		}
 		t.Logf("round %d: %d jobs acknowledged", round, len(acknowledged))
-		server.start(t)
+		server.restart(t)
 	}
 	w := s.startReady(t, "worker")
 	within(t, 2*rangeRecoveryLimit+patience, "the end of all jobs", func() bool {
@@ -355,11 +358,21 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 	w.stop(t)
 }
 
-// portOf returns the port of host:port.
-func portOf(addr string) string {
-	_, port, _ := strings.Cut(addr, ":")
-	if _, err := strconv.Atoi(port); err != nil {
-		panic(err)
+// useRedis lets the system's processes, and the test, use that server.
+func (s *system) useRedis(t *testing.T, r *redisServer) {
+	t.Helper()
+	s.env = append(append(s.env, redisEnv(r.addr)...), "REDIS_DB=0", "REDIS_PASSWORD=")
+	s.redis = jobs.RedisOptions{Addr: r.addr, Timeout: 3 * time.Second}
+	s.rdb = redistest.Client(t, s.redis)
+	s.inspector = asynq.NewInspectorFromRedisClient(s.rdb)
+}
+
+// tryTrigger triggers a job and returns the ID of the run that serves it.
+func (s *system) tryTrigger(t *testing.T, job, body string) (string, error) {
+	status, data := s.request(t, http.MethodPost, "/jobs/trigger/"+job, body)
+	var answer struct{ Data struct{ JobID string } }
+	if err := json.Unmarshal(data, &answer); err != nil || status != http.StatusOK || answer.Data.JobID == "" {
+		return "", fmt.Errorf("triggering %s: %d %s", job, status, data)
 	}
-	return port
+	return answer.Data.JobID, nil
 }

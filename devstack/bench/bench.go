@@ -54,7 +54,7 @@ type bench struct {
 	cfg       config.Config
 	userSync  tasks.Definition
 	plan      plan
-	rdb       *redis.Client
+	rdb       redis.UniversalClient
 	jobs      *jobs.Jobs
 	inspector *asynq.Inspector
 	client    *mongo.Client

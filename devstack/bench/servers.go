@@ -75,7 +75,7 @@ func describeMongoDB(ctx context.Context, client *mongo.Client, kind string) (st
 }
 
 // describeRedis says which server answers, and what kind it is.
-func describeRedis(ctx context.Context, rdb *redis.Client, kind string) (string, error) {
+func describeRedis(ctx context.Context, rdb redis.UniversalClient, kind string) (string, error) {
 	if kind == embeddedRedis {
 		return "miniredis (embedded)", nil // which does not say more
 	}
@@ -99,7 +99,7 @@ const claimKey = "codex-jobs:bench"
 
 // claimRedis makes an empty Redis database the bench's own. What it returns empties it again, unless it is another's by
 // then.
-func claimRedis(ctx context.Context, rdb *redis.Client) (release func(context.Context) error, err error) {
+func claimRedis(ctx context.Context, rdb redis.UniversalClient) (release func(context.Context) error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	owner := rand.Text()
@@ -134,7 +134,7 @@ func claimRedis(ctx context.Context, rdb *redis.Client) (release func(context.Co
 }
 
 // refusal says why the database cannot be used, and what to do.
-func refusal(ctx context.Context, rdb *redis.Client, keys int64) error {
+func refusal(ctx context.Context, rdb redis.UniversalClient, keys int64) error {
 	o := rdb.Options()
 	advice := ""
 	if n, err := rdb.Exists(ctx, claimKey).Result(); err == nil && n > 0 {
