@@ -82,7 +82,7 @@ func measure(ctx context.Context, a arguments, p *progress) (_ *report, err erro
 		return b.report, err
 	}
 
-	release, err := claimRedis(ctx, b.rdb)
+	release, err := claimRedis(ctx, b.rdb, b.cfg.Redis.DB)
 	if err != nil {
 		return b.report, err
 	}

@@ -99,7 +99,7 @@ const claimKey = "codex-jobs:bench"
 
 // claimRedis makes an empty Redis database the bench's own. What it returns empties it again, unless it is another's by
 // then.
-func claimRedis(ctx context.Context, rdb redis.UniversalClient) (release func(context.Context) error, err error) {
+func claimRedis(ctx context.Context, rdb redis.UniversalClient, db int) (release func(context.Context) error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	owner := rand.Text()
@@ -108,7 +108,7 @@ func claimRedis(ctx context.Context, rdb redis.UniversalClient) (release func(co
 		return nil, fmt.Errorf("looking into Redis: %w", err)
 	}
 	if keys > 0 {
-		return nil, refusal(ctx, rdb, keys)
+		return nil, refusal(ctx, rdb, db, keys)
 	}
 	if err := rdb.SetNX(ctx, claimKey, owner, 0).Err(); err != nil {
 		return nil, fmt.Errorf("claiming Redis' database: %w", err)
@@ -128,18 +128,17 @@ func claimRedis(ctx context.Context, rdb redis.UniversalClient) (release func(co
 		return nil, fmt.Errorf("claiming Redis' database: %w", err)
 	}
 	if now != owner { // another bench was quicker
-		return nil, refusal(ctx, rdb, 1)
+		return nil, refusal(ctx, rdb, db, 1)
 	}
 	return release, nil
 }
 
 // refusal says why the database cannot be used, and what to do.
-func refusal(ctx context.Context, rdb redis.UniversalClient, keys int64) error {
-	o := rdb.Options()
+func refusal(ctx context.Context, rdb redis.UniversalClient, db int, keys int64) error {
 	advice := ""
 	if n, err := rdb.Exists(ctx, claimKey).Result(); err == nil && n > 0 {
-		advice = fmt.Sprintf("; a bench uses it just now, or was killed: if none does, empty it with redis-cli -n %d flushdb", o.DB)
+		advice = fmt.Sprintf("; a bench uses it just now, or was killed: if none does, empty it with redis-cli -n %d flushdb", db)
 	}
-	return fmt.Errorf("database %d of the Redis at %s is not empty (keys: %s), and the bench needs one that is: choose another, as in REDIS_DB=%d make bench%s",
-		o.DB, o.Addr, count(int(keys)), o.DB+1, advice)
+	return fmt.Errorf("database %d of Redis is not empty (keys: %s), and the bench needs one that is: choose another, as in REDIS_DB=%d make bench%s",
+		db, count(int(keys)), db+1, advice)
 }
