@@ -154,11 +154,11 @@ func TestClaimRedis(t *testing.T) {
 	mini := miniredis.RunT(t)
 	rdb := redis.NewClient(&redis.Options{Addr: mini.Addr()})
 	t.Cleanup(func() { _ = rdb.Close() })
-	release, err := claimRedis(t.Context(), rdb)
+	release, err := claimRedis(t.Context(), rdb, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := claimRedis(t.Context(), rdb); err == nil || !strings.Contains(err.Error(), "flushdb") || !strings.Contains(err.Error(), "REDIS_DB=1") {
+	if _, err := claimRedis(t.Context(), rdb, 0); err == nil || !strings.Contains(err.Error(), "flushdb") || !strings.Contains(err.Error(), "REDIS_DB=1") {
 		t.Errorf("a second bench: error %v, want one that says what to do", err)
 	}
 	if err := rdb.Set(t.Context(), "asynq:queues", "x", 0).Err(); err != nil {
@@ -174,7 +174,7 @@ func TestClaimRedis(t *testing.T) {
 	if err := rdb.Set(t.Context(), "precious", "x", 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := claimRedis(t.Context(), rdb); err == nil || strings.Contains(err.Error(), "flushdb") {
+	if _, err := claimRedis(t.Context(), rdb, 0); err == nil || strings.Contains(err.Error(), "flushdb") {
 		t.Errorf("a database in use: error %v, want one that does not say to empty it", err)
 	}
 	if err := release(t.Context()); err == nil || !mini.Exists("precious") {
