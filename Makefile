@@ -14,7 +14,10 @@ TEST_FLAGS ?=
 # The race detector needs cgo, and so a C compiler.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null && echo -race)
 
-.PHONY: help run test check lint build devstack clean
+# Given to chaos, such as --for 10m; see make chaos ARGS=--help.
+ARGS ?=
+
+.PHONY: help run test check chaos lint build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,13 +31,17 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 
-check: devstack ## run the slow tests: a worker that is killed, and the Compose file on a Docker engine
+check: build devstack ## run the slow tests: workers that are killed, chaos, and the Compose file on a Docker engine
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
+	bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7
 	@if [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1; then \
 		$(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; \
 	else \
 		echo 'compose: LEFT OUT, no Docker engine answers'; \
 	fi
+
+chaos: build devstack ## break the whole system at random, and see which promises it keeps (ARGS=--help says more)
+	@bin/devstack -- bin/chaos -bin bin $(ARGS)
 
 lint: $(GOLANGCI_LINT) ## look for mistakes and departures from style
 	$(GOLANGCI_LINT) run
@@ -44,9 +51,9 @@ build: ## build the deployables into bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-devstack: ## build the throwaway servers and the demo into bin/
+devstack: ## build the throwaway servers, the demo and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./chaos
 
 clean: ## remove what was built
 	rm -rf bin
