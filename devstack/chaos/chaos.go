@@ -24,8 +24,9 @@ const (
 	// afterglow is for how long the schedulers live on when nothing is broken any more: ticks that are overdue then must
 	// be caught up on.
 	afterglow = 12 * time.Second
-	// restTimeout is when all must have come to rest. What a dead worker had goes on after 75 s; one that took it over
-	// may have died as well, at the end.
+	// restLimit is when all must have come to rest: what a dead worker had goes on within 75 s, and is to be done then.
+	// restTimeout is when it is waited for no longer.
+	restLimit   = 105 * time.Second
 	restTimeout = 4 * time.Minute
 	restPoll    = 500 * time.Millisecond
 	// sayEvery is how often it is said that something is waited for.
@@ -318,20 +319,24 @@ func (c *chaos) settle(ctx context.Context) error {
 
 // rest waits until no task is left.
 func (c *chaos) rest(ctx context.Context, mended time.Time) error {
-	said := time.Now()
+	said, overdue := time.Now(), false
 	for {
 		busy, err := c.watcher.busy()
-		switch {
-		case err != nil:
+		if err != nil {
 			return err
+		}
+		if since := time.Since(mended); since > restLimit && len(busy) > 0 && !overdue {
+			overdue = true
+			c.record.breach(promiseQuiet, "after %s there are still: %s", restLimit, strings.Join(busy, ", "))
+		}
+		switch {
 		case len(busy) == 0:
 			return nil
 		case time.Since(mended) > restTimeout:
 			if _, err := c.documents.stamps(ctx, collections[0]); err != nil {
 				return fmt.Errorf("MongoDB itself does not answer, so that nothing can be judged: %w", err)
 			}
-			c.record.breach(promiseQuiet, "after %s there are still: %s", restTimeout, strings.Join(busy, ", "))
-			return nil
+			return nil // what is lost will show
 		case time.Since(said) > sayEvery:
 			said = time.Now()
 			c.say("waiting for %s", strings.Join(busy, ", "))

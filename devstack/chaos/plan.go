@@ -167,6 +167,11 @@ func (p *planner) between(least, most time.Duration) time.Duration {
 	return least + time.Duration(p.random.Int64N(int64((most-least)/time.Millisecond)))*time.Millisecond
 }
 
+// outage returns how long a server is away: mostly some seconds, at most maxOutage.
+func (p *planner) outage() time.Duration {
+	return p.between(2*time.Second, p.between(3*time.Second, maxOutage))
+}
+
 func (p *planner) draw(kind faultKind, at time.Duration) (fault, bool) {
 	f := fault{kind: kind, at: at}
 	r := p.roles[p.random.IntN(len(p.roles))]
@@ -190,12 +195,12 @@ func (p *planner) draw(kind faultKind, at time.Duration) (fault, bool) {
 		f.server, f.lasts = redisName, p.between(0, 10*time.Second)
 		f.processes = p.users(redisName, "")
 	case refuse, silence:
-		f.processes, f.lasts = p.users(f.server, ""), p.between(2*time.Second, maxOutage)
+		f.processes, f.lasts = p.users(f.server, ""), p.outage()
 	case slowDown:
 		f.processes, f.lasts = p.users(f.server, ""), p.between(5*time.Second, 20*time.Second)
 		f.delay = p.between(20*time.Millisecond, 250*time.Millisecond)
 	case cutOff:
-		f.processes, f.lasts = []string{process}, p.between(5*time.Second, maxOutage)
+		f.processes, f.lasts = []string{process}, p.outage()
 		f.silent = p.random.IntN(2) == 0
 	case cutConnections:
 		f.processes = []string{process}
