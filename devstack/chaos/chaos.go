@@ -138,29 +138,36 @@ func (c *chaos) run(ctx context.Context) (_ *report, err error) {
 		return nil, err
 	}
 	c.watcher = newWatcher(c.redis.client, c.record)
-	if err := c.watcher.listen(ctx); err != nil {
-		return nil, err
-	}
-	defer c.watcher.close()
-	watching, stopWatching := context.WithCancel(ctx)
-	var polling sync.WaitGroup
-	defer func() {
-		stopWatching()
-		polling.Wait()
-	}()
-	polling.Go(func() { c.watcher.poll(watching) })
-
-	defer c.killAll()
-	if err := c.startAll(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.breakThings(ctx); err != nil {
-		return nil, err
-	}
-	if err := c.settle(ctx); err != nil {
+	if err := c.watched(ctx, c.act); err != nil {
 		return nil, err
 	}
 	return c.judge(ctx)
+}
+
+// watched calls act while Redis is watched.
+func (c *chaos) watched(ctx context.Context, act func(context.Context) error) error {
+	if err := c.watcher.listen(ctx); err != nil {
+		return err
+	}
+	defer c.watcher.close()
+	polling, stop := context.WithCancel(ctx)
+	var poller sync.WaitGroup
+	poller.Go(func() { c.watcher.poll(polling) })
+	defer poller.Wait()
+	defer stop()
+	return act(ctx)
+}
+
+// act starts everything, breaks it, lets it come to rest and ends it.
+func (c *chaos) act(ctx context.Context) error {
+	defer c.killAll()
+	if err := c.startAll(ctx); err != nil {
+		return err
+	}
+	if err := c.breakThings(ctx); err != nil {
+		return err
+	}
+	return c.settle(ctx)
 }
 
 // startAll starts all processes, and returns when they are ready.
@@ -304,7 +311,7 @@ func (c *chaos) settle(ctx context.Context) error {
 		return err
 	}
 	c.ticking.to = time.Now()
-	c.stop(schedulerRole)
+	c.stop(ctx, schedulerRole)
 	if err := c.rest(ctx, mended); err != nil {
 		return err
 	}
@@ -312,8 +319,8 @@ func (c *chaos) settle(ctx context.Context) error {
 	if err := c.watcher.look(); err != nil {
 		return err
 	}
-	c.stop(apiRole)
-	c.stop(workerRole)
+	c.stop(ctx, apiRole)
+	c.stop(ctx, workerRole)
 	return nil
 }
 
@@ -348,11 +355,11 @@ func (c *chaos) rest(ctx context.Context, mended time.Time) error {
 }
 
 // stop ends all processes of a role at the same time.
-func (c *chaos) stop(role string) {
+func (c *chaos) stop(ctx context.Context, role string) {
 	var stopping sync.WaitGroup
 	for _, m := range c.crew {
 		if m.role.name == role {
-			stopping.Go(m.stop)
+			stopping.Go(func() { m.stop(ctx) })
 		}
 	}
 	stopping.Wait()

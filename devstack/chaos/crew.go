@@ -163,18 +163,28 @@ func (m *member) kill() {
 	}
 }
 
-// stop ends it as an operator does.
-func (m *member) stop() {
+// stop ends it as an operator does; after a Ctrl-C without a grace.
+func (m *member) stop(ctx context.Context) {
 	child := m.running(true)
 	if child == nil {
 		return
 	}
 	began := time.Now()
-	if child.Stop(stopGrace) {
+	_ = child.Signal(syscall.SIGTERM) // if that fails, it is killed
+	timer := time.NewTimer(stopGrace)
+	defer timer.Stop()
+	select {
+	case <-child.Done():
+		if child.ExitCode() != 0 {
+			m.record.breach(promiseProcesses, "%s ended with %s after SIGTERM at %s", m.name, child.Status(), clock(began))
+		}
+		return
+	case <-timer.C:
 		m.record.breach(promiseProcesses, "%s did not end within %s of SIGTERM at %s", m.name, stopGrace, clock(began))
-	} else if child.ExitCode() != 0 {
-		m.record.breach(promiseProcesses, "%s ended with %s after SIGTERM at %s", m.name, child.Status(), clock(began))
+	case <-ctx.Done():
 	}
+	child.Kill()
+	<-child.Done()
 }
 
 // freeze stops it from doing anything until thaw.

@@ -76,9 +76,9 @@ func (c *chaos) make(ctx, breaking context.Context, f fault) error {
 	c.made(f.kind)
 	switch f.kind {
 	case killProcess, killSchedulers, stopProcess:
-		return c.restart(breaking, f)
+		return c.restart(ctx, breaking, f)
 	case rollProcesses:
-		return c.roll(breaking, f)
+		return c.roll(ctx, breaking, f)
 	case freezeProcess:
 		m := c.crew[f.processes[0]]
 		if err := m.freeze(); err != nil {
@@ -103,10 +103,10 @@ func (c *chaos) claimed(name string) chan struct{} {
 }
 
 // restart ends processes, and starts them after a while.
-func (c *chaos) restart(breaking context.Context, f fault) error {
+func (c *chaos) restart(ctx, breaking context.Context, f fault) error {
 	for _, name := range f.processes {
 		if f.kind == stopProcess {
-			c.crew[name].stop()
+			c.crew[name].stop(ctx)
 		} else {
 			c.crew[name].kill()
 		}
@@ -123,7 +123,7 @@ func (c *chaos) restart(breaking context.Context, f fault) error {
 }
 
 // roll restarts one process after the other, as an upgrade does.
-func (c *chaos) roll(breaking context.Context, f fault) error {
+func (c *chaos) roll(ctx, breaking context.Context, f fault) error {
 	for _, name := range f.processes {
 		select {
 		case <-breaking.Done():
@@ -131,7 +131,7 @@ func (c *chaos) roll(breaking context.Context, f fault) error {
 		default:
 		}
 		m := c.crew[name]
-		m.stop()
+		m.stop(ctx)
 		if err := m.start(); err != nil {
 			return err
 		}

@@ -27,9 +27,8 @@ const (
 	otherKeys = 100
 )
 
-// judge makes the report. All processes have ended by now, so that nobody changes what it looks at.
+// judge makes the report. All processes have ended by now, and nobody writes to the record any more.
 func (c *chaos) judge(ctx context.Context) (*report, error) {
-	c.watching.Wait()
 	r := &report{seed: c.seed, length: c.length, settled: c.settled, faults: c.faults}
 	c.judgeTicks(r)
 	c.judgeRuns(r)
