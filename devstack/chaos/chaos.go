@@ -137,7 +137,7 @@ func (c *chaos) run(ctx context.Context) (_ *report, err error) {
 	if err := c.redis.start(ctx); err != nil {
 		return nil, err
 	}
-	c.watcher = newWatcher(c.redis.client, c.record)
+	c.watcher = newWatcher(c.redis.client, c.record, c.chronicle)
 	if err := c.watched(ctx, c.act); err != nil {
 		return nil, err
 	}
@@ -151,9 +151,10 @@ func (c *chaos) watched(ctx context.Context, act func(context.Context) error) er
 	}
 	defer c.watcher.close()
 	polling, stop := context.WithCancel(ctx)
-	var poller sync.WaitGroup
-	poller.Go(func() { c.watcher.poll(polling) })
-	defer poller.Wait()
+	var pollers sync.WaitGroup
+	pollers.Go(func() { c.watcher.poll(polling) })
+	pollers.Go(func() { c.watcher.feelPulse(polling) })
+	defer pollers.Wait()
 	defer stop()
 	return act(ctx)
 }

@@ -259,8 +259,11 @@ func (c *chaos) judgeAnswers(r *report) {
 	}
 }
 
-// excused reports whether an API could not serve a request, because it could not reach a server.
+// excused reports whether an API could not serve a request, because it could not reach a server, or not in time.
 func (c *chaos) excused(a answer) bool {
+	if touches(c.chronicle.of(slowName), a.asked, a.asked.Add(a.took)) {
+		return true
+	}
 	servers := []string{redisName}
 	if strings.HasSuffix(a.what, "/health") {
 		servers = append(servers, mongoName)

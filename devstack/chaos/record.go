@@ -119,7 +119,8 @@ func (r *record) wasEnqueued(queue, taskID string, at time.Time) {
 	}
 	id, err := tasks.ParseRunID(taskID)
 	if err != nil {
-		return // with which a queue is registered
+		r.breaches = append(r.breaches, breach{promiseRuns, fmt.Sprintf("what is no run was enqueued as %q at %s", taskID, clock(at))})
+		return
 	}
 	known := r.run(id)
 	known.enqueued = append(known.enqueued, at)
@@ -201,6 +202,9 @@ func (r *record) logged(process string, line logLine) {
 	case strings.HasPrefix(line.Msg, "Recovered "):
 		r.takenOver++
 	case strings.Contains(line.Msg, " failed, will be tried again"), strings.HasSuffix(line.Msg, " job failed"), line.Msg == "A range failed":
+		if _, err := tasks.ParseRunID(line.JobID); err != nil {
+			return // that it was enqueued is a breach
+		}
 		what := line.JobID
 		if line.Range != nil {
 			what += fmt.Sprintf("/%d", *line.Range)

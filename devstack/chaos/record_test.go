@@ -83,8 +83,8 @@ func TestWhatIsEnqueuedAnewIsNoticed(t *testing.T) {
 	}
 	r.wasEnqueued("user-sync:ranges", id+"/0", at(8))
 	r.wasEnqueued("user-sync", "no run's", at(8))
-	if len(r.runs) != 1 || r.ranges != 1 {
-		t.Errorf("%d runs and %d ranges", len(r.runs), r.ranges)
+	if len(r.runs) != 1 || r.ranges != 1 || len(r.breaches) != 1 {
+		t.Errorf("%d runs and %d ranges; breaches: %v", len(r.runs), r.ranges, r.breaches)
 	}
 }
 

@@ -88,6 +88,13 @@ func (c *chronicle) set(what string, is bool) {
 	}
 }
 
+// add says that something was the case.
+func (c *chronicle) add(what string, s span) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.past[what] = append(c.past[what], s)
+}
+
 // of returns when something was the case. What still is ends now.
 func (c *chronicle) of(what string) []span {
 	c.mu.Lock()

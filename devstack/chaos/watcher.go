@@ -20,6 +20,10 @@ import (
 const (
 	// pollInterval is how often ended runs are looked for. Many more are kept than can end meanwhile.
 	pollInterval = 250 * time.Millisecond
+	// pulseInterval is how often Redis is asked for its pulse, and slowPulse how long that takes when Redis, or all of the
+	// machine, has too much to do. The API waits half a second for Redis.
+	pulseInterval = 50 * time.Millisecond
+	slowPulse     = 200 * time.Millisecond
 	// listSize is more runs than a list has.
 	listSize = 1000
 	// Of the keys whose changes Redis tells, the tasks' and the latest ticks'.
@@ -35,14 +39,15 @@ type watcher struct {
 	inspector *asynq.Inspector
 	jobs      []string
 	record    *record
+	chronicle *chronicle
 
 	events    *redis.PubSub // of the Redis that runs
 	listening sync.WaitGroup
 }
 
-func newWatcher(rdb *redis.Client, r *record) *watcher {
+func newWatcher(rdb *redis.Client, r *record, c *chronicle) *watcher {
 	return &watcher{
-		rdb: rdb, inspector: asynq.NewInspectorFromRedisClient(rdb), jobs: tasks.Default().Names(), record: r,
+		rdb: rdb, inspector: asynq.NewInspectorFromRedisClient(rdb), jobs: tasks.Default().Names(), record: r, chronicle: c,
 	}
 }
 
@@ -141,6 +146,22 @@ func (w *watcher) poll(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		}
+	}
+}
+
+// slowName is what the chronicle calls times in which Redis answers late although nobody has broken it.
+const slowName = "Redis slow"
+
+// feelPulse finds out when Redis is slow, until ctx ends.
+func (w *watcher) feelPulse(ctx context.Context) {
+	due := time.Now()
+	for ctx.Err() == nil {
+		_ = w.rdb.Ping(ctx).Err() // fails while Redis is away, which is known
+		if late := time.Since(due); late > slowPulse {
+			w.chronicle.add(slowName, span{due, time.Now()})
+		}
+		due = time.Now().Add(pulseInterval)
+		_ = sleep(ctx, pulseInterval) // ctx is looked at above
 	}
 }
 
