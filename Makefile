@@ -14,10 +14,10 @@ TEST_FLAGS ?=
 # The race detector needs cgo, and so a C compiler.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null && echo -race)
 
-# Given to the benchmarks, such as --json; see make bench ARGS=--help.
+# Given to the benchmarks, and to chaos, such as --json or --for 10m; see make bench ARGS=--help and make chaos ARGS=--help.
 ARGS ?=
 
-.PHONY: help run test check bench lint build devstack clean
+.PHONY: help run test check bench chaos lint build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,8 +33,13 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 
-check: devstack ## run the slow tests: workers and Redis servers that are killed, and the Compose file on a Docker engine
+check: build devstack ## run the slow tests: processes and servers that are killed, chaos, and the Compose file on a Docker engine
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
+	@if command -v redis-server >/dev/null; then \
+		bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; \
+	else \
+		echo 'chaos: LEFT OUT, redis-server is not installed'; \
+	fi
 	@if [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1; then \
 		$(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; \
 	else \
@@ -44,6 +49,9 @@ check: devstack ## run the slow tests: workers and Redis servers that are killed
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
 	@bin/devstack -- bin/bench -bin bin $(ARGS)
 
+chaos: build devstack ## break the whole system at random, and see which promises it keeps (ARGS=--help says more)
+	@bin/devstack -- bin/chaos -bin bin $(ARGS)
+
 lint: $(GOLANGCI_LINT) ## look for mistakes and departures from style
 	$(GOLANGCI_LINT) run
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
@@ -52,9 +60,9 @@ build: ## build the deployables into bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
-devstack: ## build the throwaway servers, the demo and the benchmarks into bin/
+devstack: ## build the throwaway servers, the demo, the benchmarks and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
 
 clean: ## remove what was built
 	rm -rf bin

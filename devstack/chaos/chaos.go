@@ -1,0 +1,415 @@
+// A run of chaos from its beginning to its end: everything is started, broken, mended, left to come to rest and judged.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// afterglow is for how long the schedulers live on when nothing is broken any more: ticks that are overdue then must
+	// be caught up on.
+	afterglow = 12 * time.Second
+	// restLimit is when all must have come to rest: what a dead worker had goes on within 75 s, and is to be done then.
+	// restTimeout is when it is waited for no longer.
+	restLimit   = 105 * time.Second
+	restTimeout = 4 * time.Minute
+	restPoll    = 500 * time.Millisecond
+	// sayEvery is how often it is said that something is waited for.
+	sayEvery = 15 * time.Second
+)
+
+// intervals are the settings of the schedules.
+var intervals = map[string]time.Duration{
+	tasks.UserSync.Name: 5 * time.Second, tasks.ProjectSync.Name: 10 * time.Second,
+}
+
+// freshness is how old a stamp may be before an incremental run visits a record again.
+var freshness = map[string]time.Duration{
+	tasks.UserSync.Name: 5 * time.Second, tasks.ProjectSync.Name: 10 * time.Second, tasks.IssueSync.Name: 2 * time.Second,
+}
+
+// keptRuns is how many runs of each outcome are kept of each job type: few, so that runs are forgotten while there are
+// still processes that know of them.
+const keptRuns = 20
+
+// chaos is all that is running.
+type chaos struct {
+	arguments
+	dir       string // of logs and data
+	out       io.Writer
+	began     time.Time
+	chronicle *chronicle
+	record    *record
+	redis     *redisServer
+	watcher   *watcher
+	documents *documents
+	ways      map[string]*way
+	crew      map[string]*member
+	apis      map[string]string // base addresses
+	watching  sync.WaitGroup    // whoever waits for a member's end
+
+	// ticking is the time in which ticks are judged.
+	ticking span
+	// settled is how long it took to come to rest.
+	settled time.Duration
+
+	mu     sync.Mutex // of what follows
+	events *os.File
+	faults map[faultKind]int
+}
+
+// rage is a whole run. The report is nil when it did not get to its end.
+func rage(ctx context.Context, a arguments, out io.Writer) (_ *report, err error) {
+	if err := checkPrograms(a.bin); err != nil {
+		return nil, err
+	}
+	c := &chaos{
+		arguments: a, out: out, began: time.Now(), chronicle: newChronicle(), record: newRecord(),
+		ways: make(map[string]*way), crew: make(map[string]*member), apis: make(map[string]string),
+		faults: make(map[faultKind]int),
+	}
+	if c.dir, err = os.MkdirTemp("", "codex-chaos-*"); err != nil {
+		return nil, fmt.Errorf("making a directory for logs and data: %w", err)
+	}
+	r, err := c.run(ctx)
+	if ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	if err == nil && len(r.breaches) > 0 {
+		err = fmt.Errorf("broken promises: %d", len(r.breaches))
+	}
+	if err == nil || ctx.Err() != nil {
+		return r, errors.Join(err, os.RemoveAll(c.dir))
+	}
+	return r, fmt.Errorf("%w; logs and data are in %s", err, c.dir)
+}
+
+// checkPrograms looks whether all that is to be run is there.
+func checkPrograms(bin string) error {
+	for _, name := range []string{"MONGODB_URI", "MONGODB_DATABASE"} {
+		if os.Getenv(name) == "" {
+			return fmt.Errorf("%s is not set: run it with devstack, as make chaos does", name)
+		}
+	}
+	for _, r := range roles {
+		if _, err := exec.LookPath(filepath.Join(bin, r.name)); err != nil {
+			return fmt.Errorf("looking for the programs: %w", err)
+		}
+	}
+	return nil
+}
+
+func (c *chaos) run(ctx context.Context) (_ *report, err error) {
+	redis.SetLogger(silentLog{}) // it would tell of the Redis that we kill
+	if c.events, err = os.Create(filepath.Join(c.dir, "chaos.log")); err != nil {
+		return nil, fmt.Errorf("making a log: %w", err)
+	}
+	defer func() { err = errors.Join(err, c.events.Close()) }()
+	c.say("seed %d, things are broken for %s", c.seed, c.length)
+
+	c.documents, err = connectMongoDB(os.Getenv("MONGODB_URI"), os.Getenv("MONGODB_DATABASE"), c.seed)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.documents.close()) }()
+	if err := c.documents.load(ctx); err != nil {
+		return nil, err
+	}
+	if c.redis, err = newRedisServer(c.dir, c.dir); err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, c.redis.close()) }()
+	if err := c.redis.start(ctx); err != nil {
+		return nil, err
+	}
+	c.watcher = newWatcher(c.redis.client, c.record, c.chronicle)
+	if err := c.watched(ctx, c.act); err != nil {
+		return nil, err
+	}
+	return c.judge(ctx)
+}
+
+// watched calls act while Redis is watched.
+func (c *chaos) watched(ctx context.Context, act func(context.Context) error) error {
+	if err := c.watcher.listen(ctx); err != nil {
+		return err
+	}
+	defer c.watcher.close()
+	polling, stop := context.WithCancel(ctx)
+	var pollers sync.WaitGroup
+	pollers.Go(func() { c.watcher.poll(polling) })
+	pollers.Go(func() { c.watcher.feelPulse(polling) })
+	defer pollers.Wait()
+	defer stop()
+	return act(ctx)
+}
+
+// act starts everything, breaks it, lets it come to rest and ends it.
+func (c *chaos) act(ctx context.Context) error {
+	defer c.killAll()
+	if err := c.startAll(ctx); err != nil {
+		return err
+	}
+	if err := c.breakThings(ctx); err != nil {
+		return err
+	}
+	return c.settle(ctx)
+}
+
+// startAll starts all processes, and returns when they are ready.
+func (c *chaos) startAll(ctx context.Context) error {
+	for _, r := range roles {
+		for _, name := range r.names() {
+			m, err := c.hire(r, name)
+			if err != nil {
+				return err
+			}
+			c.crew[name] = m
+			if err := m.start(); err != nil {
+				return err
+			}
+		}
+	}
+	for _, m := range c.crew {
+		if err := m.await(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hire prepares a member of the crew: its settings, its log, and its ways to the servers.
+func (c *chaos) hire(r role, name string) (*member, error) {
+	m := &member{
+		role: r, name: name, bin: c.bin, claimed: make(chan struct{}, 1),
+		chronicle: c.chronicle, record: c.record, watching: &c.watching,
+	}
+	own, err := c.settings(r, name)
+	if err != nil {
+		return nil, err
+	}
+	m.environ = environment(own)
+	if m.file, err = os.Create(filepath.Join(c.dir, name+".log")); err != nil {
+		return nil, fmt.Errorf("making the log of %s: %w", name, err)
+	}
+	c.chronicle.set(downName(name), true)
+	return m, nil
+}
+
+// settings returns what a process is told of the world.
+func (c *chaos) settings(r role, name string) (map[string]string, error) {
+	own := map[string]string{
+		"MONGODB_URI": os.Getenv("MONGODB_URI"), "MONGODB_DATABASE": c.documents.db.Name(),
+		"REDIS_HOST": loopback, "REDIS_PASSWORD": "", "REDIS_DB": "0",
+		"LOG_LEVEL": c.level, "LOG_FORMAT": "json",
+		"JOB_BACKOFF": "1s", "JOB_BACKOFF_FACTOR": "1",
+		"JOB_KEEP_COMPLETED": fmt.Sprint(keptRuns), "JOB_KEEP_FAILED": "10000",
+		"SYNC_RANGE_SIZE": fmt.Sprint(rangeSize),
+	}
+	for job, every := range intervals {
+		own[settingName(job, "INTERVAL")] = every.String()
+	}
+	for job, age := range freshness {
+		own[settingName(job, "FRESHNESS")] = age.String()
+	}
+	for _, server := range r.servers {
+		upstream := c.redis.address()
+		if server == mongoName {
+			_, host, err := behind(own["MONGODB_URI"], "")
+			if err != nil {
+				return nil, err
+			}
+			upstream = host
+		}
+		w, err := newWay(name, server, upstream, c.chronicle)
+		if err != nil {
+			return nil, err
+		}
+		c.ways[w.name] = w
+		if server == mongoName {
+			if own["MONGODB_URI"], _, err = behind(own["MONGODB_URI"], w.address); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		_, own["REDIS_PORT"], _ = strings.Cut(w.address, ":")
+	}
+	if r.name == apiRole {
+		port, err := lastingPort()
+		if err != nil {
+			return nil, err
+		}
+		own["HOST"], own["PORT"] = loopback, port
+		c.apis[name] = "http://" + loopback + ":" + port
+	}
+	return own, nil
+}
+
+// settingName names a setting of a job type.
+func settingName(job, what string) string {
+	return strings.ToUpper(strings.ReplaceAll(job, "-", "_")) + "_" + what
+}
+
+// environment returns the product's settings that this process has, and over them the given ones.
+func environment(own map[string]string) []string {
+	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	for _, s := range config.Settings(tasks.Default()) {
+		value, set := own[s.Name]
+		if !set && !strings.HasSuffix(s.Name, "_FILE") {
+			value = os.Getenv(s.Name)
+		}
+		if value != "" {
+			environ = append(environ, s.Name+"="+value)
+		}
+	}
+	return environ
+}
+
+// breakThings lets clients ask while everything is broken, and returns when that is over.
+func (c *chaos) breakThings(ctx context.Context) error {
+	plan := newPlan(c.seed, c.length, roles)
+	c.ticking.from = time.Now()
+	rest, stop := context.WithCancel(ctx)
+	var asking sync.WaitGroup
+	defer func() {
+		stop()
+		asking.Wait()
+	}()
+	asking.Go(func() { newClients(c.apis, c.seed, c.record).ask(ctx, rest) })
+	return c.rampage(ctx, plan)
+}
+
+// settle waits until all has come to rest, and then ends the processes as an operator would.
+func (c *chaos) settle(ctx context.Context) error {
+	mended := time.Now()
+	c.say("nothing is broken any more")
+	for _, m := range c.crew {
+		if m.running(false) == nil { // it ended by itself, which is a breach
+			if err := m.start(); err != nil {
+				return err
+			}
+		}
+		if err := m.await(ctx); err != nil {
+			return err
+		}
+	}
+	if err := sleep(ctx, afterglow); err != nil {
+		return err
+	}
+	c.ticking.to = time.Now()
+	c.stop(ctx, schedulerRole)
+	if err := c.rest(ctx, mended); err != nil {
+		return err
+	}
+	c.settled = time.Since(mended)
+	if err := c.watcher.look(); err != nil {
+		return err
+	}
+	c.stop(ctx, apiRole)
+	c.stop(ctx, workerRole)
+	return nil
+}
+
+// rest waits until no task is left.
+func (c *chaos) rest(ctx context.Context, mended time.Time) error {
+	said, overdue := time.Now(), false
+	for {
+		busy, err := c.watcher.busy()
+		if err != nil {
+			return err
+		}
+		if since := time.Since(mended); since > restLimit && len(busy) > 0 && !overdue {
+			overdue = true
+			c.record.breach(promiseQuiet, "after %s there are still: %s", restLimit, strings.Join(busy, ", "))
+		}
+		switch {
+		case len(busy) == 0:
+			return nil
+		case time.Since(mended) > restTimeout:
+			if _, err := c.documents.stamps(ctx, collections[0]); err != nil {
+				return fmt.Errorf("MongoDB itself does not answer, so that nothing can be judged: %w", err)
+			}
+			return nil // what is lost will show
+		case time.Since(said) > sayEvery:
+			said = time.Now()
+			c.say("waiting for %s", strings.Join(busy, ", "))
+		}
+		if err := sleep(ctx, restPoll); err != nil {
+			return err
+		}
+	}
+}
+
+// stop ends all processes of a role at the same time.
+func (c *chaos) stop(ctx context.Context, role string) {
+	var stopping sync.WaitGroup
+	for _, m := range c.crew {
+		if m.role.name == role {
+			stopping.Go(func() { m.stop(ctx) })
+		}
+	}
+	stopping.Wait()
+}
+
+// killAll ends whatever still runs.
+func (c *chaos) killAll() {
+	for _, m := range c.crew {
+		m.kill()
+	}
+	c.watching.Wait()
+	for _, m := range c.crew {
+		_ = m.file.Close() // what was not written is not missed
+	}
+	for _, w := range c.ways {
+		w.close()
+	}
+}
+
+// say tells people what happens, with the time since the beginning; the log has the time of day.
+func (c *chaos) say(format string, args ...any) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	text := fmt.Sprintf(format, args...)
+	fmt.Fprintf(c.out, "chaos: %5.1fs %s\n", time.Since(c.began).Seconds(), text)
+	fmt.Fprintf(c.events, "%s %s\n", clock(time.Now()), text)
+}
+
+// made counts a fault.
+func (c *chaos) made(kind faultKind) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.faults[kind]++
+}
+
+// sleep waits for so long, or until ctx ends.
+func sleep(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// silentLog keeps go-redis quiet.
+type silentLog struct{}
+
+// Printf implements go-redis' logger.
+func (silentLog) Printf(context.Context, string, ...any) {}

@@ -1,0 +1,342 @@
+// What was recorded is held against what was promised.
+
+package main
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynq"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// answerLimit is how long an answer may take: 2 s, as promised, and what a busy machine adds.
+	answerLimit = 3 * time.Second
+	// reconnectTime is for how long after a server is back the API may still say that it is away.
+	reconnectTime = 3 * time.Second
+	// otherKeys is more than the keys that Redis has besides one for each run that is kept.
+	otherKeys = 100
+)
+
+// judge makes the report. All processes have ended by now, and nobody writes to the record any more.
+func (c *chaos) judge(ctx context.Context) (*report, error) {
+	r := &report{seed: c.seed, length: c.length, settled: c.settled, faults: c.faults}
+	c.judgeTicks(r)
+	c.judgeRuns(r)
+	c.judgeAnswers(r)
+	if err := c.judgeDocuments(ctx, r); err != nil {
+		return nil, err
+	}
+	if err := c.judgeKeys(ctx, r); err != nil {
+		return nil, err
+	}
+	r.ranges, r.takenOver, r.errorLines = c.record.ranges, c.record.takenOver, c.record.errors
+	r.breaches = c.record.breaches
+	return r, nil
+}
+
+// withoutScheduler returns the times in which no scheduler was there that could reach Redis.
+func (c *chaos) withoutScheduler() []span {
+	var none []span
+	for i, name := range roleNamed(schedulerRole).names() {
+		away := union(append(c.chronicle.of(downName(name)), c.chronicle.of(goneName(wayName(name, redisName)))...)...)
+		if i == 0 {
+			none = away
+		} else {
+			none = intersection(none, away)
+		}
+	}
+	return none
+}
+
+func roleNamed(name string) role {
+	i := slices.IndexFunc(roles, func(r role) bool { return r.name == name })
+	return roles[i]
+}
+
+func (c *chaos) judgeTicks(r *report) {
+	outages := c.withoutScheduler()
+	for _, job := range slices.Sorted(maps.Keys(intervals)) {
+		facts := tickFacts{
+			every: intervals[job], from: c.ticking.from, to: c.ticking.to, outages: outages,
+			dealt: make(map[int64]time.Time), enqueued: make(map[int64]int),
+		}
+		note := func(tick string, at time.Time) {
+			if id, err := tasks.ParseRunID(tick); err == nil && id.Job == job {
+				ms := id.Reference.UnixMilli()
+				if before, ok := facts.dealt[ms]; !ok || at.Before(before) {
+					facts.dealt[ms] = at
+				}
+			}
+		}
+		for tick, at := range c.record.dealt {
+			note(tick, at)
+		}
+		// The log line of a scheduler that was killed may be missing. Then the product's key says that the tick was dealt
+		// with, and there must have been a run to serve it.
+		for tick, at := range c.record.recorded {
+			if c.record.someRunWaited(job, at) {
+				note(tick, at)
+			}
+		}
+		for _, run := range c.record.runs {
+			if run.id.Job == job && run.id.Scheduled() {
+				facts.enqueued[run.id.Reference.UnixMilli()] = len(run.enqueued)
+			}
+		}
+		v := facts.judge()
+		r.ticks.due += v.due
+		r.ticks.overtaken += v.overtaken
+		r.ticks.overdue += v.overdue
+		r.ticks.slowest = max(r.ticks.slowest, v.slowest)
+		r.ticks.missed = append(r.ticks.missed, v.missed...)
+		r.ticks.late = append(r.ticks.late, v.late...)
+		r.ticks.doubled = append(r.ticks.doubled, v.doubled...)
+		for what, slots := range map[string][]time.Time{"was missed": v.missed, "came too late": v.late, "was enqueued twice": v.doubled} {
+			for _, slot := range slots {
+				c.record.breach(promiseTicks, "the tick of %s at %s %s%s", job, clock(slot), what, c.record.tickDetails(job, slot))
+			}
+		}
+	}
+}
+
+// someRunWaited reports whether a run of the kind of the ticks waited at that time: it had been enqueued, and began later.
+func (r *record) someRunWaited(job string, at time.Time) bool {
+	const blur = time.Second // the events arrive, and the lines are written, a little later than what they are about
+	for _, run := range r.runs {
+		if run.id.Job != job || run.kind == tasks.SyncFull || len(run.enqueued) == 0 || run.enqueued[0].After(at.Add(blur)) {
+			continue
+		}
+		if len(run.begun) == 0 || slices.MinFunc(run.begun, time.Time.Compare).After(at.Add(-blur)) {
+			return true
+		}
+	}
+	return false
+}
+
+func (r *record) tickDetails(job string, slot time.Time) string {
+	id := tasks.TickID(job, slot).String()
+	text := ""
+	if at, ok := r.dealt[id]; ok {
+		text += ", dealt with at " + clock(at)
+	}
+	if at, ok := r.recorded[id]; ok {
+		text += ", recorded by the product at " + clock(at)
+	}
+	if run := r.runs[id]; run != nil {
+		for _, at := range run.enqueued {
+			text += ", enqueued at " + clock(at)
+		}
+	}
+	return text
+}
+
+func (c *chaos) judgeRuns(r *report) {
+	for _, id := range slices.Sorted(maps.Keys(c.record.runs)) {
+		run := c.record.runs[id]
+		if len(run.enqueued) > 1 && !run.id.Scheduled() { // ticks are judged as such
+			r.runs.twice++
+			c.record.breach(promiseRuns, "%s was enqueued at %s and at %s", id, clock(run.enqueued[0]), clock(run.enqueued[1]))
+		}
+		if len(run.ends) == 0 {
+			r.runs.lost++
+			c.record.breach(promiseRuns, "%s was lost: %s", id, run.history())
+			continue
+		}
+		if len(run.ends) > 1 {
+			r.runs.twice++
+			c.record.breach(promiseRuns, "%s has ended more than once: %s", id, run.history())
+		}
+		end := run.ends[0]
+		if len(run.enqueued) > 0 {
+			r.runs.slowest = max(r.runs.slowest, end.seen.Sub(run.enqueued[0]))
+		}
+		if end.retried > 0 {
+			r.charged++
+			c.record.breach(promiseAttempts, "%s was charged attempts: %d", id, end.retried)
+		}
+		if end.state != asynq.TaskStateCompleted {
+			r.runs.failed++
+			c.record.breach(promiseRuns, "%s failed: %s", id, end.reason)
+			continue
+		}
+		r.runs.completed++
+		c.judgeResult(run)
+	}
+	for _, text := range c.record.charged {
+		r.charged++
+		c.record.breach(promiseAttempts, "%s", text)
+	}
+	for _, a := range c.record.acknowledged {
+		r.acknowledged++
+		if a.coalesced {
+			r.coalesced++
+		}
+		c.judgeAcknowledged(r, a)
+	}
+}
+
+// history says what was seen of the run.
+func (r *seenRun) history() string {
+	var seen []string
+	for _, at := range r.enqueued {
+		seen = append(seen, "enqueued at "+clock(at))
+	}
+	for _, at := range r.begun {
+		seen = append(seen, "begun at "+clock(at))
+	}
+	for _, end := range r.ends {
+		seen = append(seen, fmt.Sprintf("%s at %s (seen at %s)", end.state, clock(end.at), clock(end.seen)))
+	}
+	return strings.Join(seen, ", ")
+}
+
+// judgeResult looks whether a completed run has done what it says.
+func (c *chaos) judgeResult(run *seenRun) {
+	i := slices.IndexFunc(collections, func(k collection) bool { return k.job == run.id.Job })
+	all := int64(collections[i].count)
+	var result tasks.SyncResult
+	err := json.Unmarshal(run.ends[0].result, &result)
+	switch {
+	case err != nil:
+		c.record.breach(promiseRuns, "%s completed with the result %q", run.id, run.ends[0].result)
+	case !result.Success || result.Errors != 0 || result.UsersUpdated != result.UsersProcessed || result.UsersProcessed > all,
+		run.kind == tasks.SyncFull && result.UsersProcessed != all:
+		c.record.breach(promiseRecords, "%s (%s), of %d records, completed with %s: %s", run.id, run.kind, all, run.ends[0].result, run.history())
+	}
+}
+
+// judgeAcknowledged looks whether a trigger was served by the run that its answer named.
+func (c *chaos) judgeAcknowledged(r *report, a acknowledged) {
+	trigger := fmt.Sprintf("%s, which %s acknowledged at %s (coalesced: %t)", a.id, a.api, clock(a.answered), a.coalesced)
+	run := c.record.runs[a.id]
+	switch {
+	case run == nil:
+		r.runs.lost++
+		c.record.breach(promiseRuns, "%s, was never seen", trigger)
+	case run.kind != "" && run.kind != a.kind:
+		c.record.breach(promiseRuns, "%s, is %s, not %s", trigger, run.kind, a.kind)
+	case a.coalesced && len(run.begun) > 0 && slices.MinFunc(run.begun, time.Time.Compare).Before(a.asked):
+		c.record.breach(promiseRuns, "%s, had begun before it was asked for at %s: %s", trigger, clock(a.asked), run.history())
+	}
+}
+
+func (c *chaos) judgeAnswers(r *report) {
+	for _, a := range c.record.answers {
+		until := a.asked.Add(a.took)
+		if touches(c.chronicle.of(downName(a.api)), a.asked, until) {
+			continue // nobody was there
+		}
+		r.answers.all++
+		r.answers.slowest = max(r.answers.slowest, a.took)
+		what := fmt.Sprintf("%s, %s at %s", a.api, a.what, clock(a.asked))
+		if a.took > answerLimit {
+			r.answers.late++
+			c.record.breach(promiseAnswers, "%s: took %s", what, a.took.Round(time.Millisecond))
+		}
+		switch {
+		case a.err != nil:
+			r.answers.failed++
+			c.record.breach(promiseAnswers, "%s: %v", what, a.err)
+		case a.status == http.StatusServiceUnavailable:
+			r.answers.refused++
+			if !c.excused(a) {
+				c.record.breach(promiseAnswers, "%s: answered 503 although its servers were there", what)
+			}
+		case a.status != http.StatusOK:
+			r.answers.failed++
+			c.record.breach(promiseAnswers, "%s: answered %d", what, a.status)
+		}
+	}
+}
+
+// excused reports whether an API could not serve a request, because it could not reach a server, or not in time.
+func (c *chaos) excused(a answer) bool {
+	if touches(c.chronicle.of(slowName), a.asked, a.asked.Add(a.took)) {
+		return true
+	}
+	servers := []string{redisName}
+	if strings.HasSuffix(a.what, "/health") {
+		servers = append(servers, mongoName)
+	}
+	return slices.ContainsFunc(servers, func(server string) bool {
+		way := wayName(a.api, server)
+		bad := append(c.chronicle.of(goneName(way)), c.chronicle.of(troubledName(way))...)
+		return touches(prolonged(bad, reconnectTime), a.asked, a.asked.Add(a.took))
+	})
+}
+
+// judgeDocuments looks whether each record is as fresh as the completed runs should have made it.
+func (c *chaos) judgeDocuments(ctx context.Context, r *report) error {
+	for _, k := range collections {
+		stamps, err := c.documents.stamps(ctx, k)
+		if err != nil {
+			return err
+		}
+		if len(stamps) != k.count {
+			c.record.breach(promiseRecords, "of %d %s there are %d", k.count, k.name, len(stamps))
+		}
+		var least time.Time // a stamp must not be older
+		var since string
+		for id, run := range c.record.runs {
+			if run.id.Job != k.job || len(run.ends) == 0 || run.ends[0].state != asynq.TaskStateCompleted {
+				continue
+			}
+			reference := run.id.Reference
+			if run.kind != tasks.SyncFull { // which leaves out what is fresher than that
+				reference = reference.Add(-freshness[k.job] + time.Millisecond)
+			}
+			if reference.After(least) {
+				least, since = reference, id
+			}
+		}
+		for id, stamp := range stamps {
+			if stamp.Before(least) {
+				r.stale++
+				c.record.breach(promiseRecords, "%s of the %s was synchronised at %s, not since %s as %s should have seen to",
+					id, k.name, clock(stamp), clock(least), since)
+			} else {
+				r.fresh++
+			}
+		}
+	}
+	return nil
+}
+
+// judgeKeys looks for what runs that have ended left behind.
+func (c *chaos) judgeKeys(ctx context.Context, r *report) error {
+	keys, err := c.watcher.keys(ctx)
+	if err != nil {
+		return err
+	}
+	slices.Sort(keys)
+	r.keys = len(keys)
+	runs := 0
+	for _, key := range keys {
+		switch {
+		case strings.HasPrefix(key, "codex-jobs:") && (strings.Contains(key, "}:run:") || strings.Contains(key, "}:ranges:") || strings.Contains(key, "}:waiting")),
+			strings.Contains(key, ":ranges}:t:"):
+			c.record.breach(promiseKeys, "%s", key)
+		case strings.Contains(key, "}:t:"):
+			runs++
+		}
+	}
+	most := 2 * keptRuns * len(collections) // completed and, if there are, failed
+	if runs > most {
+		c.record.breach(promiseKeys, "runs are kept: %d, of which %d should be", runs, most)
+	}
+	if others := len(keys) - runs; others > otherKeys {
+		c.record.breach(promiseKeys, "there are %d keys besides those of runs, among them %s", others,
+			strings.Join(keys[:cmp.Or(min(len(keys), 20), 1)], ", "))
+	}
+	return nil
+}

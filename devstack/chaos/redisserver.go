@@ -1,0 +1,134 @@
+// The Redis is a server of our own, because it is killed. What it has acknowledged is on the disk: it syncs every write.
+
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/devstack/process"
+)
+
+const (
+	// redisStart is how long Redis may take until it answers, with the log of its writes read.
+	redisStart = 15 * time.Second
+	redisPoll  = 20 * time.Millisecond
+	redisStop  = 3 * time.Second
+	// questionTimeout bounds a question to a server that has little to do for it.
+	questionTimeout = 3 * time.Second
+)
+
+// redisServer is a redis-server that keeps its port and its data over all its lives.
+type redisServer struct {
+	path, dir, port string
+	log             *os.File
+	child           *process.Child
+	// client is a direct one, past all proxies.
+	client *redis.Client
+}
+
+// newRedisServer prepares a Redis that keeps its files in the directory, and logs to a file in logs.
+func newRedisServer(dir, logs string) (*redisServer, error) {
+	path, err := exec.LookPath("redis-server")
+	if err != nil {
+		return nil, fmt.Errorf("looking for a Redis to kill: %w; install redis-server", err)
+	}
+	port, err := lastingPort()
+	if err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(logs, "redis.log"))
+	if err != nil {
+		return nil, fmt.Errorf("making the log of Redis: %w", err)
+	}
+	s := &redisServer{path: path, dir: dir, port: port, log: log}
+	s.client = redis.NewClient(&redis.Options{
+		Addr: s.address(), DialTimeout: questionTimeout, ReadTimeout: questionTimeout, WriteTimeout: questionTimeout,
+		ContextTimeoutEnabled: true, MaxRetries: -1, DisableIdentity: true,
+	})
+	return s, nil
+}
+
+func (s *redisServer) address() string { return net.JoinHostPort(loopback, s.port) }
+
+// start returns when it answers.
+func (s *redisServer) start(ctx context.Context) error {
+	cmd := exec.Command(s.path,
+		"--bind", loopback, "--port", s.port, "--dir", s.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+		// It tells of keys that come to be, and of strings that are set: see watcher.
+		"--notify-keyspace-events", "Kn$")
+	cmd.Stdout, cmd.Stderr = s.log, s.log
+	child, err := process.Start(cmd, process.Options{OwnGroup: true, DeathSignal: syscall.SIGKILL})
+	if err != nil {
+		return fmt.Errorf("starting Redis: %w", err)
+	}
+	s.child = child
+	ctx, cancel := context.WithTimeout(ctx, redisStart)
+	defer cancel()
+	ticker := time.NewTicker(redisPoll)
+	defer ticker.Stop()
+	for {
+		info, err := s.client.Info(ctx, "server").Result()
+		if err == nil && !strings.Contains(info, "process_id:"+strconv.Itoa(child.PID())+"\r") {
+			return fmt.Errorf("another Redis answers on port %s", s.port)
+		}
+		if err == nil {
+			if err = s.client.Ping(ctx).Err(); err == nil { // INFO is answered while it still loads
+				return nil
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-child.Done():
+			return fmt.Errorf("starting Redis: it ended: %s", child.Status())
+		case <-ctx.Done():
+			return fmt.Errorf("starting Redis: %w (the last answer: %w)", context.Cause(ctx), err)
+		}
+	}
+}
+
+// kill ends it as a power cut does.
+func (s *redisServer) kill() {
+	s.child.Kill()
+	<-s.child.Done()
+}
+
+// close ends it for good.
+func (s *redisServer) close() error {
+	if s.child != nil {
+		s.child.Stop(redisStop)
+	}
+	return errors.Join(s.client.Close(), s.log.Close())
+}
+
+const (
+	loopback = "127.0.0.1"
+	// Ports below those that systems give to clients: one that is left for a while is still free afterwards.
+	firstPort, lastPort = 15_000, 30_000
+	portTries           = 100
+)
+
+// lastingPort returns a port that nothing listens on.
+func lastingPort() (string, error) {
+	var err error
+	for range portTries {
+		port := strconv.Itoa(firstPort + rand.IntN(lastPort-firstPort))
+		var l net.Listener
+		if l, err = net.Listen("tcp", net.JoinHostPort(loopback, port)); err == nil {
+			return port, l.Close()
+		}
+	}
+	return "", fmt.Errorf("finding a free port: %w", err)
+}
