@@ -1,0 +1,177 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"time"
+)
+
+// AllJobs is what Status may be asked for besides the name of a job type.
+const AllJobs = "all"
+
+// Health asks how the system is. That it is not well is no error: see Health.Healthy.
+func (c *Client) Health(ctx context.Context) (Health, error) {
+	var h Health
+	status, body, err := c.send(ctx, call{method: http.MethodGet, path: []string{"health"}})
+	if err != nil {
+		return h, fmt.Errorf("asking for the health: %w", err)
+	}
+	invalid := json.Unmarshal(body, &h)
+	switch {
+	case status != http.StatusOK && (invalid != nil || h.Status == ""): // not a health check's answer
+		var answer envelope
+		_ = json.Unmarshal(body, &answer) // without a message the status must do
+		return h, fmt.Errorf("asking for the health: %w", newError(status, answer.Message))
+	case invalid != nil:
+		return h, fmt.Errorf("asking for the health: %w: %w", ErrAnswer, invalid)
+	case h.Status == "":
+		return h, fmt.Errorf("asking for the health: %w: it has no status in it", ErrAnswer)
+	}
+	return h, nil
+}
+
+// Status asks what there is of a job type; of all for AllJobs, and of the user sync for "".
+func (c *Client) Status(ctx context.Context, job string) (Status, error) {
+	var s Status
+	query := url.Values{}
+	set(query, "job", job)
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"jobs", "status"}, query: query}, &s); err != nil {
+		return s, fmt.Errorf("asking for the status: %w", err)
+	}
+	return s, nil
+}
+
+// Trigger enqueues a job of the type with the payload, which becomes a JSON object; nil is an empty one. When one of
+// that kind waits already, that one serves the trigger.
+func (c *Client) Trigger(ctx context.Context, job string, payload any) (Triggered, error) {
+	var t Triggered
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "trigger", job}, body: payload}, &t)
+	if err != nil {
+		return t, fmt.Errorf("triggering %s: %w", job, err)
+	}
+	t.Message = message
+	return t, nil
+}
+
+// Pause keeps jobs of the type from starting; "" is the user sync. One that is active goes on. It returns the server's
+// message, for people.
+func (c *Client) Pause(ctx context.Context, job string) (message string, err error) {
+	return c.control(ctx, "pause", "pausing", job)
+}
+
+// Resume ends a pause; "" is that of the user sync. It returns the server's message, for people.
+func (c *Client) Resume(ctx context.Context, job string) (message string, err error) {
+	return c.control(ctx, "resume", "resuming", job)
+}
+
+func (c *Client) control(ctx context.Context, action, doing, job string) (message string, err error) {
+	body := map[string]any{}
+	if job != "" {
+		body["job"] = job
+	}
+	if message, err = c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", action}, body: body}, nil); err != nil {
+		return "", fmt.Errorf("%s jobs: %w", doing, err)
+	}
+	return message, nil
+}
+
+// Cleanup removes jobs of the type, of the user sync for "", that ended longer ago than the grace period, which may be
+// 0 to 8,760 hours.
+func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Duration) (CleanedUp, error) {
+	var removed CleanedUp
+	body := map[string]any{"gracePeriodHours": gracePeriod.Hours()}
+	if job != "" {
+		body["job"] = job
+	}
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "cleanup"}, body: body, extra: cleanupExtra}, &removed)
+	if err != nil {
+		return removed, fmt.Errorf("cleaning up jobs: %w", err)
+	}
+	removed.Message = message
+	return removed, nil
+}
+
+// Filter says which jobs are asked for. The zero value is the first page of all, 20 jobs of it.
+type Filter struct {
+	// Job is a job type; "" is all of them.
+	Job string
+	// State is one of States; "" is all of them.
+	State State
+	// Page is counted from 1; 0 is the first.
+	Page int
+	// PageSize may be 1 to 100; 0 is 20.
+	PageSize int
+}
+
+// Jobs lists jobs.
+func (c *Client) Jobs(ctx context.Context, f Filter) (JobList, error) {
+	var list JobList
+	query := url.Values{}
+	set(query, "job", f.Job)
+	set(query, "state", string(f.State))
+	if f.Page != 0 {
+		query.Set("page", strconv.Itoa(f.Page))
+	}
+	if f.PageSize != 0 {
+		query.Set("pageSize", strconv.Itoa(f.PageSize))
+	}
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"jobs"}, query: query}, &list); err != nil {
+		return list, fmt.Errorf("listing jobs: %w", err)
+	}
+	return list, nil
+}
+
+// Job asks for one job. For one that there is not, or not any more, the error is one that IsNotFound knows.
+func (c *Client) Job(ctx context.Context, id string) (Job, error) {
+	var j Job
+	_, err := c.do(ctx, call{method: http.MethodGet, path: []string{"jobs", id}}, &j)
+	if err == nil && j.ID != id { // such as "status", which is no job
+		err = newError(http.StatusNotFound, "there is no such job")
+	}
+	if err != nil {
+		return Job{}, fmt.Errorf("asking for job %s: %w", id, err)
+	}
+	return j, nil
+}
+
+// Cancel removes a job that has not begun, and tells one that is active to stop, which then fails with CancelledError.
+// For one that has ended the error is one that IsConflict knows.
+func (c *Client) Cancel(ctx context.Context, id string) (Changed, error) {
+	return c.change(ctx, "cancelling", call{method: http.MethodDelete, path: []string{"jobs", id}})
+}
+
+// Retry enqueues a failed job again. For one that has not failed the error is one that IsConflict knows.
+func (c *Client) Retry(ctx context.Context, id string) (Changed, error) {
+	return c.change(ctx, "retrying", call{method: http.MethodPost, path: []string{"jobs", id, "retry"}})
+}
+
+func (c *Client) change(ctx context.Context, doing string, r call) (Changed, error) {
+	var changed Changed
+	message, err := c.do(ctx, r, &changed)
+	if err != nil {
+		return changed, fmt.Errorf("%s job %s: %w", doing, r.path[1], err)
+	}
+	changed.Message = message
+	return changed, nil
+}
+
+// Schedules lists when jobs are enqueued by themselves.
+func (c *Client) Schedules(ctx context.Context) ([]Schedule, error) {
+	var data struct {
+		Schedules []Schedule `json:"schedules"`
+	}
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"schedules"}}, &data); err != nil {
+		return nil, fmt.Errorf("listing the schedules: %w", err)
+	}
+	return data.Schedules, nil
+}
+
+func set(query url.Values, name, value string) {
+	if value != "" {
+		query.Set(name, value)
+	}
+}

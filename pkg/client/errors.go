@@ -1,0 +1,62 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+)
+
+var (
+	// ErrUnreachable is in the errors of requests that got no whole answer: nobody listens, the connection broke, or the
+	// time was up. Whether the request has done what it asks for is not known then.
+	ErrUnreachable = errors.New("the server could not be reached")
+	// ErrAnswer is in the errors of requests whose answer was not one of this API's.
+	ErrAnswer = errors.New("the server's answer is not one of codex-jobs")
+)
+
+// Error is an answer that refuses a request.
+type Error struct {
+	// StatusCode is HTTP's.
+	StatusCode int
+	// Message says what was wrong and what is right.
+	Message string
+}
+
+// newError says what HTTP says of the status where the server, or a proxy before it, does not.
+func newError(status int, message string) *Error {
+	if message == "" {
+		message = http.StatusText(status)
+	}
+	return &Error{status, message}
+}
+
+func (e *Error) Error() string {
+	return fmt.Sprintf("the server answered %d: %s", e.StatusCode, e.Message)
+}
+
+// IsNotFound reports whether there is no such job, or no such job type.
+func IsNotFound(err error) bool { return hasStatus(err, http.StatusNotFound) }
+
+// IsConflict reports whether the job's state does not allow what was asked for.
+func IsConflict(err error) bool { return hasStatus(err, http.StatusConflict) }
+
+// IsUnauthorized reports whether the API asks for a key, or does not know the one that it got.
+func IsUnauthorized(err error) bool { return hasStatus(err, http.StatusUnauthorized) }
+
+// IsForbidden reports whether the key does not allow what was asked for.
+func IsForbidden(err error) bool { return hasStatus(err, http.StatusForbidden) }
+
+// Temporary reports whether the same request may succeed in a while, nothing else being changed: the server was not
+// reached, or it said that it could not serve just then.
+func Temporary(err error) bool {
+	var refused *Error
+	if errors.As(err, &refused) {
+		return refused.StatusCode == http.StatusTooManyRequests || refused.StatusCode >= 500 && refused.StatusCode != http.StatusNotImplemented
+	}
+	return errors.Is(err, ErrUnreachable)
+}
+
+func hasStatus(err error, status int) bool {
+	var refused *Error
+	return errors.As(err, &refused) && refused.StatusCode == status
+}

@@ -1,0 +1,244 @@
+package client
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// timestampLayout is the ISO 8601 form of every instant in the API.
+const timestampLayout = "2006-01-02T15:04:05.000Z07:00"
+
+// Time is an instant in the API: ISO 8601, UTC, with milliseconds.
+type Time struct{ time.Time }
+
+// MarshalJSON writes the instant just as the API does. It never fails.
+func (t Time) MarshalJSON() ([]byte, error) {
+	return []byte(t.UTC().Format(`"` + timestampLayout + `"`)), nil
+}
+
+// State is where a job is on its way.
+type State string
+
+// The states of a job that is listed.
+const (
+	// StateWaiting is that of a job that has its turn before it.
+	StateWaiting State = "waiting"
+	// StateActive is that of a job that a worker works on.
+	StateActive State = "active"
+	// StateDelayed is that of a job that waits for its next attempt.
+	StateDelayed State = "delayed"
+	// StateCompleted is that of a job that has ended well.
+	StateCompleted State = "completed"
+	// StateFailed is that of a job whose last attempt has failed, or that was cancelled.
+	StateFailed State = "failed"
+)
+
+// The states that Cancel leaves a job in.
+const (
+	// StateRemoved is that of a job that had not begun, and is gone.
+	StateRemoved State = "removed"
+	// StateCancelling is that of a job that was active, and has been told to stop.
+	StateCancelling State = "cancelling"
+)
+
+// States are the states that jobs are listed by, in the order of a job's life.
+func States() []State {
+	return []State{StateWaiting, StateActive, StateDelayed, StateCompleted, StateFailed}
+}
+
+// Ended reports whether nothing more becomes of the job by itself.
+func (s State) Ended() bool { return s == StateCompleted || s == StateFailed }
+
+// CancelledError is the Job.Error of a job that was cancelled while it was active.
+const CancelledError = "cancelled"
+
+// Job is one run of a job type.
+type Job struct {
+	ID string `json:"id"`
+	// Job is the job type, such as user-sync.
+	Job   string `json:"job"`
+	State State  `json:"state"`
+	// Data is the payload, a JSON object.
+	Data json.RawMessage `json:"data"`
+	// Progress is in percent.
+	Progress int `json:"progress"`
+	// Attempt is the current attempt or the last one, counted from 1; 0 when none has begun.
+	Attempt int `json:"attempt"`
+	// Attempts is how many there may be.
+	Attempts int `json:"attempts"`
+	// Error is why the last attempt failed; empty where none has.
+	Error string `json:"error,omitempty"`
+	// Result is what a completed job has come to; see SyncResult.
+	Result json.RawMessage `json:"result,omitempty"`
+	// Ranges is there while a large run is active, which several workers share.
+	Ranges    *Ranges `json:"ranges,omitempty"`
+	CreatedAt Time    `json:"createdAt,omitzero"`
+	StartedAt Time    `json:"startedAt,omitzero"`
+	EndedAt   Time    `json:"endedAt,omitzero"`
+	// NextAttemptAt is when a delayed job is tried again.
+	NextAttemptAt Time `json:"nextAttemptAt,omitzero"`
+}
+
+// Cancelled reports whether the job was cancelled while it was active.
+func (j Job) Cancelled() bool { return j.State == StateFailed && j.Error == CancelledError }
+
+// Ranges is how far the parts of a large run are.
+type Ranges struct {
+	Total int `json:"total"`
+	Ended int `json:"ended"`
+}
+
+// SyncPayload is the payload of user-sync, project-sync and issue-sync. The zero value is valid.
+type SyncPayload struct {
+	// SyncType is SyncFull or SyncIncremental, the default.
+	SyncType string `json:"syncType,omitempty"`
+	// BatchSize is how many records make one unit of work, 1 to 10,000; 0 leaves it to the workers' settings.
+	BatchSize int `json:"batchSize,omitempty"`
+}
+
+// The values of SyncPayload.SyncType.
+const (
+	// SyncFull visits every record.
+	SyncFull = "full"
+	// SyncIncremental visits those that were not synchronised lately.
+	SyncIncremental = "incremental"
+)
+
+// SyncResult is the result of user-sync, project-sync and issue-sync. Its fields have the users' name whatever the
+// records are.
+type SyncResult struct {
+	// Success is true when the run reached its end.
+	Success bool `json:"success"`
+	// UsersProcessed is the number of records that the run visited.
+	UsersProcessed int64 `json:"usersProcessed"`
+	// UsersUpdated is the number of records that were stamped.
+	UsersUpdated int64 `json:"usersUpdated"`
+	// Errors is the number of records whose update failed.
+	Errors int64 `json:"errors"`
+	// Duration is the working time over all attempts, in milliseconds.
+	Duration int64 `json:"duration"`
+	// Timestamp is when the run ended.
+	Timestamp Time `json:"timestamp"`
+}
+
+// JobList is one page of jobs.
+type JobList struct {
+	Jobs []Job `json:"jobs"`
+	// Total is how many there are on all pages.
+	Total int `json:"total"`
+	// Page is counted from 1.
+	Page     int `json:"page"`
+	PageSize int `json:"pageSize"`
+}
+
+// Triggered is what became of a trigger.
+type Triggered struct {
+	JobID string `json:"jobId"`
+	// Coalesced is true when a job of that kind waited already: it is the one that JobID names.
+	Coalesced bool `json:"coalesced"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
+// Changed is what became of a job that was cancelled or retried.
+type Changed struct {
+	ID string `json:"id"`
+	// State is StateRemoved, StateCancelling or StateWaiting.
+	State State `json:"state"`
+	// Message is the server's, for people; it may be empty.
+	Message string `json:"-"`
+}
+
+// CleanedUp is how many jobs were removed.
+type CleanedUp struct {
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
+// Status is what there is of one job type, or of all.
+type Status struct {
+	RepeatableJobs []RepeatableJob `json:"repeatableJobs"`
+	Counts         Counts          `json:"counts"`
+	// Paused is, of all job types, whether each of them is paused.
+	Paused     bool        `json:"paused"`
+	ActiveJobs []ActiveJob `json:"activeJobs"`
+}
+
+// RepeatableJob is a schedule in the form of the Bull system; see Schedule.
+type RepeatableJob struct {
+	Name string `json:"name"`
+	// Key begins with the job type.
+	Key string `json:"key"`
+	// Every is in milliseconds; nil for a cron expression whose ticks are not evenly spaced.
+	Every *int64 `json:"every"`
+	// Next is in milliseconds since the epoch.
+	Next int64 `json:"next"`
+}
+
+// Counts is how many jobs there are in each state.
+type Counts struct {
+	Active    int `json:"active"`
+	Waiting   int `json:"waiting"`
+	Completed int `json:"completed"`
+	Failed    int `json:"failed"`
+	Delayed   int `json:"delayed"`
+}
+
+// ActiveJob is a job that a worker works on, in short.
+type ActiveJob struct {
+	ID string `json:"id"`
+	// Data is the payload, a JSON object.
+	Data json.RawMessage `json:"data"`
+	// Progress is in percent.
+	Progress int `json:"progress"`
+}
+
+// Schedule is when jobs of a job type are enqueued by themselves.
+type Schedule struct {
+	Job string `json:"job"`
+	// Spec is the interval or the cron expression.
+	Spec string `json:"spec"`
+	// Every is in milliseconds; nil for a cron expression whose ticks are not evenly spaced.
+	Every *int64 `json:"every"`
+	// Next is the next tick.
+	Next Time `json:"next"`
+	// Previous is the latest tick that was dealt with; nil where there was none.
+	Previous *Time `json:"previous"`
+	// Paused is whether the jobs of the job type wait until it is resumed.
+	Paused bool `json:"paused"`
+}
+
+// Health is how the system is.
+type Health struct {
+	// Status is "OK", or "DEGRADED" when Redis or MongoDB is away.
+	Status    string `json:"status"`
+	Timestamp Time   `json:"timestamp"`
+	// Uptime is that of the API's process, in seconds.
+	Uptime   int64      `json:"uptime"`
+	Database Dependency `json:"database"`
+	Redis    Dependency `json:"redis"`
+	Jobs     JobsHealth `json:"jobs"`
+}
+
+// Dependency is how a server is that the system needs.
+type Dependency struct {
+	// Status is "connected" or "disconnected".
+	Status string `json:"status"`
+	// ResponseTime is in milliseconds.
+	ResponseTime int64 `json:"responseTime"`
+}
+
+// JobsHealth is whether jobs can be run.
+type JobsHealth struct {
+	// Initialized is true when a schedule and a worker are live.
+	Initialized bool `json:"initialized"`
+	Workers     int  `json:"workers"`
+	Schedulers  int  `json:"schedulers"`
+	// Missing says what there should be, where Initialized is false.
+	Missing []string `json:"missing,omitempty"`
+}
+
+// Healthy reports whether all is there: the servers, a worker and a schedule.
+func (h Health) Healthy() bool { return h.Status == "OK" && h.Jobs.Initialized }
