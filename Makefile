@@ -2,7 +2,8 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/config.version=$(VERSION)
+# codexctl has a version of its own, as it takes in nothing of internal/config.
+LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/config.version=$(VERSION) -X main.version=$(VERSION)
 
 # The linter is built from its module, pinned here, outside of the product's go.mod.
 GOLANGCI_LINT := bin/golangci-lint-v2.15.0
@@ -56,7 +57,7 @@ lint: $(GOLANGCI_LINT) ## look for mistakes and departures from style
 	$(GOLANGCI_LINT) run
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
 
-build: ## build the deployables into bin/
+build: ## build the deployables and codexctl into bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 

@@ -1,0 +1,180 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"runtime/debug"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
+)
+
+// The exit statuses, which scripts rely on.
+const (
+	exitOK = 0
+	// exitFailed is the status when what was asked about is not well: a job that failed, a system that is not healthy.
+	exitFailed      = 1
+	exitUsage       = 2
+	exitServer      = 3
+	exitInterrupted = 130
+)
+
+const exitHelp = `Exit status:
+  0    done
+  1    the job failed or was cancelled (with --wait), the system is not healthy (health), or the
+       output could not be written
+  2    wrong usage: the command line, the configuration file, or a file that it names
+  3    the server could not be reached, or answered with an error
+  130  interrupted (Ctrl-C, SIGTERM)`
+
+// Program is what codexctl needs from its process.
+type Program struct {
+	// Version is the release that was built; "" is what the Go toolchain knows of the source.
+	Version string
+	// Out takes what was asked for, Err everything else: errors and progress.
+	Out, Err io.Writer
+	// Now is the clock; nil is the system's.
+	Now func() time.Time
+	// Poll is the pause between two looks at a job that is waited for; 0 is half a second.
+	Poll time.Duration
+	// Patience is how long a wait outlasts an API that is away; 0 is a minute.
+	Patience time.Duration
+}
+
+// app is one call of codexctl.
+type app struct {
+	Program
+	root *cobra.Command
+	// output is the value of --output.
+	output string
+	// running is true once the command line has been found right.
+	running bool
+}
+
+// usageError is one of the command line, or of what it names.
+type usageError struct{ error }
+
+func (e usageError) Unwrap() error { return e.error }
+
+// failure is an answer as it should be about something that is not.
+type failure struct{ error }
+
+func (e failure) Unwrap() error { return e.error }
+
+// Run runs codexctl with the arguments until it is done or ctx ends, and returns the exit status.
+func Run(ctx context.Context, p Program, args []string) (status int) {
+	p.Poll, p.Patience = cmp.Or(p.Poll, 500*time.Millisecond), cmp.Or(p.Patience, time.Minute)
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	a := &app{Program: p}
+	a.root = a.command()
+	a.root.SetArgs(args)
+	a.root.SetOut(p.Out)
+	a.root.SetErr(p.Err)
+	called, err := a.root.ExecuteContextC(ctx)
+	if err == nil {
+		return exitOK
+	}
+	status = a.status(ctx, err)
+	switch {
+	case status == exitUsage:
+		message := strings.Join(strings.Fields(err.Error()), " ") // what cobra suggests is in lines of its own
+		fmt.Fprintf(p.Err, "codexctl: %s; see %s --help\n", line(message), called.CommandPath())
+	case status == exitInterrupted && errors.Is(err, context.Canceled):
+		fmt.Fprintln(p.Err, "codexctl: interrupted")
+	default:
+		fmt.Fprintf(p.Err, "codexctl: %s\n", line(err.Error()))
+	}
+	return status
+}
+
+func (a *app) status(ctx context.Context, err error) int {
+	var usage usageError
+	var failed failure
+	switch {
+	case !a.running || errors.As(err, &usage):
+		return exitUsage
+	case ctx.Err() != nil:
+		return exitInterrupted
+	case errors.As(err, &failed):
+		return exitFailed
+	default:
+		return exitServer
+	}
+}
+
+// command returns codexctl's command with all of its subcommands.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "codexctl",
+		Short: "Trigger, watch and control the jobs of codex-jobs",
+		Long: `codexctl triggers, watches and controls the jobs of codex-jobs over its HTTP API.
+
+Where the API is, and the key for it, come from the first of these that says so:
+  flags                --server URL, --key-file FILE
+  the environment      CODEX_SERVER, CODEX_API_KEY
+  a configuration file ~/.config/codexctl.yaml, or the one that --config names, with any of
+                         server: https://codex.example.com
+                         key-file: ~/.config/codex.key     (or key: with the key itself)
+                         ca-file: /etc/ssl/codex-ca.pem
+
+There is no flag for the key itself, because others on this machine could read it there.
+
+` + exitHelp,
+		Example: `  codexctl status                          what is running, and what is next
+  codexctl trigger user-sync --full --wait synchronise all users, and wait for the end
+  codexctl jobs --state failed             what has failed, and why
+  codexctl retry 1795495826751:user-sync   try one of them again`,
+		Version:       a.version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	// Until they are defined cobra takes what follows them for their value.
+	root.InitDefaultHelpFlag()
+	root.InitDefaultVersionFlag()
+	flags := root.PersistentFlags()
+	flags.String(keyServer, defaultServer, "the API's URL")
+	flags.String(keyKeyFile, "", "a `file` that holds the API key")
+	flags.String(keyCAFile, "", "a `file` with certificates of authorities to trust besides the system's")
+	flags.String(flagConfig, "", "the configuration `file` (default ~/.config/codexctl.yaml)")
+	flags.StringVarP(&a.output, "output", "o", outputTable, "how to print: table or json (the API's data)")
+	complete(root, "output", outputTable, outputJSON)
+	root.AddCommand(
+		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.healthCommand(),
+	)
+	return root
+}
+
+// do returns what a command runs: f with a client, once the flags that all commands share are found right.
+func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
+	return func(cmd *cobra.Command, args []string) error {
+		if a.output != outputTable && a.output != outputJSON {
+			return fmt.Errorf("--output was %q; it may be %q or %q", a.output, outputTable, outputJSON)
+		}
+		api, err := a.connect()
+		if err != nil {
+			return err
+		}
+		a.running = true
+		return f(cmd.Context(), api, args)
+	}
+}
+
+func (a *app) version() string {
+	if a.Version != "" {
+		return a.Version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "(unknown)"
+}

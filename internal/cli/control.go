@@ -1,0 +1,85 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
+)
+
+// maxGrace is the longest grace period that the API takes.
+const maxGrace = 8760 * time.Hour
+
+func (a *app) pauseCommand() *cobra.Command {
+	return a.controlCommand("pause", "Keep jobs from starting",
+		"Keep jobs of the type from starting. One that is active goes on to its end; triggers and the schedule\nstill enqueue. Without JOB it is the user sync.",
+		(*client.Client).Pause)
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	return a.controlCommand("resume", "Let jobs start again",
+		"End a pause: what waits starts. Without JOB it is the user sync's.",
+		(*client.Client).Resume)
+}
+
+// message is what the API answers when there is nothing else to say.
+type message struct {
+	Message string `json:"message"`
+}
+
+func (a *app) controlCommand(name, short, long string, do func(*client.Client, context.Context, string) (string, error)) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               name + " [JOB]",
+		Short:             short,
+		Long:              long,
+		Example:           fmt.Sprintf("  codexctl %[1]s\n  codexctl %[1]s project-sync", name),
+		Args:              cobra.MaximumNArgs(1),
+		ValidArgsFunction: completeJobType,
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
+		var job string
+		if len(args) > 0 {
+			job = args[0]
+		}
+		done, err := do(api, ctx, job)
+		if err != nil {
+			return err
+		}
+		return a.print(message{done}, func(p *page) { p.line("%s", line(done)) })
+	})
+	return cmd
+}
+
+func (a *app) cleanupCommand() *cobra.Command {
+	var job string
+	var grace time.Duration
+	cmd := &cobra.Command{
+		Use:   "cleanup",
+		Short: "Remove jobs that ended some time ago",
+		Long: `Remove completed and failed jobs that ended longer ago than the grace period, of one job type. What is
+removed is gone for good.`,
+		Example: `  codexctl cleanup
+  codexctl cleanup --grace 48h --job project-sync
+  codexctl cleanup --grace 0s                      all that have ended`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, _ []string) error {
+		if grace < 0 || grace > maxGrace {
+			return usageError{fmt.Errorf("--grace was %s; it may be from 0s to %dh", grace, int(maxGrace.Hours()))}
+		}
+		removed, err := api.Cleanup(ctx, job, grace)
+		if err != nil {
+			return err
+		}
+		return a.print(removed, func(p *page) {
+			p.line("%s: %d completed, %d failed", line(removed.Message), removed.Completed, removed.Failed)
+		})
+	})
+	cmd.Flags().DurationVar(&grace, "grace", 24*time.Hour, "how long ago a job must have ended, such as 48h and 30m")
+	cmd.Flags().StringVar(&job, "job", "", "a job `type` (default the user sync)")
+	complete(cmd, "job", JobTypes...)
+	return cmd
+}

@@ -1,0 +1,100 @@
+package cli_test
+
+import (
+	"strings"
+	"testing"
+)
+
+// What the API answers, of a system in which there is one of everything.
+const (
+	waitingJob = `{"id":"1795495829000:user-sync:aaaaaaaa","job":"user-sync","state":"waiting","data":{"syncType":"incremental"},
+		"progress":0,"attempt":0,"attempts":3,"createdAt":"2026-11-24T04:50:29.000Z"}`
+	activeJob = `{"id":"1795495826751:user-sync:mq4z2etl","job":"user-sync","state":"active","data":{"syncType":"full","batchSize":50},
+		"progress":55,"attempt":1,"attempts":3,"ranges":{"total":5,"ended":2},
+		"createdAt":"2026-11-24T04:50:26.751Z","startedAt":"2026-11-24T04:50:27.100Z"}`
+	delayedJob = `{"id":"1795495800000:project-sync","job":"project-sync","state":"delayed","data":{"syncType":"incremental"},
+		"progress":40,"attempt":2,"attempts":3,"error":"counting the projects to sync, tried for 60s: server selection error: \u001b[31mcontext deadline exceeded",
+		"createdAt":"2026-11-24T04:50:00.000Z","startedAt":"2026-11-24T04:50:00.250Z","nextAttemptAt":"2026-11-24T04:50:41.500Z"}`
+	completedJob = `{"id":"1795494000000:user-sync","job":"user-sync","state":"completed","data":{"syncType":"incremental"},
+		"progress":100,"attempt":1,"attempts":3,
+		"result":{"success":true,"usersProcessed":2000,"usersUpdated":1999,"errors":1,"duration":4250,"timestamp":"2026-11-24T04:20:04.260Z"},
+		"createdAt":"2026-11-24T04:20:00.000Z","startedAt":"2026-11-24T04:20:00.010Z","endedAt":"2026-11-24T04:20:04.260Z"}`
+	failedJob = `{"id":"1795408800000:issue-sync:zzzzzzzz","job":"issue-sync","state":"failed","data":{"syncType":"full"},
+		"progress":10,"attempt":3,"attempts":3,"error":"all 100 issues of a batch failed: not authorized",
+		"createdAt":"2026-11-23T04:40:00.000Z","startedAt":"2026-11-23T04:40:00.500Z","endedAt":"2026-11-23T04:41:10.500Z"}`
+	cancelledJob = `{"id":"1795408800000:issue-sync:zzzzzzzz","job":"issue-sync","state":"failed","data":{"syncType":"full"},
+		"progress":10,"attempt":1,"attempts":3,"error":"cancelled",
+		"createdAt":"2026-11-23T04:40:00.000Z","startedAt":"2026-11-23T04:40:00.500Z","endedAt":"2026-11-23T04:41:10.500Z"}`
+
+	userStatus = `{"repeatableJobs":[{"name":"__default__","key":"user-sync:@every 20m","every":1200000,"next":1795496400000}],
+		"counts":{"active":1,"waiting":1,"completed":10,"failed":0,"delayed":0},"paused":false,
+		"activeJobs":[{"id":"1795495826751:user-sync:mq4z2etl","data":{"syncType":"full","batchSize":50},"progress":55}]}`
+	projectStatus = `{"repeatableJobs":[],"counts":{"active":0,"waiting":0,"completed":0,"failed":0,"delayed":1},"paused":true,"activeJobs":[]}`
+	issueStatus   = `{"repeatableJobs":[{"name":"__default__","key":"issue-sync:0 9 * * 1-5","every":null,"next":1795510800000}],
+		"counts":{"active":0,"waiting":0,"completed":3,"failed":1,"delayed":0},"paused":false,"activeJobs":[]}`
+	allStatus = `{"repeatableJobs":[{"name":"__default__","key":"user-sync:@every 20m","every":1200000,"next":1795496400000},
+			{"name":"__default__","key":"issue-sync:0 9 * * 1-5","every":null,"next":1795510800000}],
+		"counts":{"active":1,"waiting":1,"completed":13,"failed":1,"delayed":1},"paused":false,
+		"activeJobs":[{"id":"1795495826751:user-sync:mq4z2etl","data":{"syncType":"full","batchSize":50},"progress":55}]}`
+
+	schedules = `{"schedules":[
+		{"job":"user-sync","spec":"@every 20m","every":1200000,"next":"2026-11-24T05:00:00.000Z","previous":"2026-11-24T04:40:00.000Z","paused":false},
+		{"job":"issue-sync","spec":"0 9 * * 1-5","every":null,"next":"2026-11-24T09:00:00.000Z","previous":null,"paused":true}]}`
+
+	healthy = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":4000,
+		"database":{"status":"connected","responseTime":3},"redis":{"status":"connected","responseTime":0},
+		"jobs":{"initialized":true,"workers":2,"schedulers":1}}`
+	incomplete = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":4,
+		"database":{"status":"connected","responseTime":3},"redis":{"status":"connected","responseTime":0},
+		"jobs":{"initialized":false,"workers":0,"schedulers":1,"missing":["a live worker"]}}`
+	degraded = `{"status":"DEGRADED","timestamp":"2026-11-24T04:50:26.740Z","uptime":100000,
+		"database":{"status":"disconnected","responseTime":1500},"redis":{"status":"disconnected","responseTime":500},
+		"jobs":{"initialized":false,"workers":0,"schedulers":0,"missing":["Redis"]}}`
+)
+
+// data is an answer with data, as the API gives it.
+func data(data string) string { return `{"success":true,"data":` + data + `}` }
+
+func list(total, page, pageSize string, jobs ...string) string {
+	return data(`{"jobs":[` + strings.Join(jobs, ",") + `],"total":` + total + `,"page":` + page + `,"pageSize":` + pageSize + `}`)
+}
+
+// newSystem is a fake of a system in which there is one of everything.
+func newSystem(t *testing.T) *fake {
+	t.Helper()
+	f := newFake(t)
+	f.on("GET /jobs/status?job=all", 200, data(allStatus))
+	f.on("GET /jobs/status?job=user-sync", 200, data(userStatus))
+	f.on("GET /jobs/status?job=project-sync", 200, data(projectStatus))
+	f.on("GET /jobs/status?job=issue-sync", 200, data(issueStatus))
+	f.on("GET /jobs?page=1&pageSize=20", 200, list("5", "1", "20", waitingJob, activeJob, delayedJob, completedJob, failedJob))
+	f.on("GET /jobs?page=1&pageSize=2", 200, list("5", "1", "2", waitingJob, activeJob))
+	f.on("GET /jobs?page=3&pageSize=2", 200, list("5", "3", "2", failedJob))
+	f.on("GET /jobs?page=4&pageSize=2", 200, list("5", "4", "2"))
+	f.on("GET /jobs?job=issue-sync&page=1&pageSize=20&state=failed", 200, list("1", "1", "20", failedJob))
+	f.on("GET /jobs?job=welcome-mail&page=1&pageSize=20", 200, list("0", "1", "20"))
+	f.on("GET /jobs/1795495829000:user-sync:aaaaaaaa", 200, data(waitingJob))
+	f.on("GET /jobs/1795495826751:user-sync:mq4z2etl", 200, data(activeJob))
+	f.on("GET /jobs/1795495800000:project-sync", 200, data(delayedJob))
+	f.on("GET /jobs/1795494000000:user-sync", 200, data(completedJob))
+	f.on("GET /jobs/1795408800000:issue-sync:zzzzzzzz", 200, data(failedJob))
+	f.on("GET /jobs/1:user-sync", 404, `{"success":false,"message":"there is no job \"1:user-sync\""}`)
+	f.on("DELETE /jobs/1795495829000:user-sync:aaaaaaaa", 200,
+		`{"success":true,"message":"Job 1795495829000:user-sync:aaaaaaaa removed","data":{"id":"1795495829000:user-sync:aaaaaaaa","state":"removed"}}`)
+	f.on("DELETE /jobs/1795495826751:user-sync:mq4z2etl", 202,
+		`{"success":true,"message":"Job 1795495826751:user-sync:mq4z2etl is being cancelled","data":{"id":"1795495826751:user-sync:mq4z2etl","state":"cancelling"}}`)
+	f.on("DELETE /jobs/1795494000000:user-sync", 409, `{"success":false,"message":"the job is completed; one that waits or is active can be cancelled"}`)
+	f.on("POST /jobs/1795408800000:issue-sync:zzzzzzzz/retry", 200, data(`{"id":"1795408800000:issue-sync:zzzzzzzz","state":"waiting"}`))
+	f.on("POST /jobs/1795494000000:user-sync/retry", 409, `{"success":false,"message":"the job is completed; one that has failed can be retried"}`)
+	f.on("GET /schedules", 200, data(schedules))
+	f.on("GET /health", 200, healthy)
+	f.on("POST /jobs/trigger/user-sync", 200, `{"success":true,"message":"User sync (full) triggered successfully",
+		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495826751:user-sync:mq4z2etl","coalesced":false}}`)
+	f.on("POST /jobs/trigger/project-sync", 200, `{"success":true,"message":"Project sync (incremental) triggered successfully",
+		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495800000:project-sync","coalesced":true}}`)
+	f.on("POST /jobs/trigger/users", 404, `{"success":false,"message":"the job was \"users\"; it may be \"user-sync\""}`)
+	f.on("POST /jobs/pause", 200, `{"success":true,"message":"User sync jobs paused"}`)
+	f.on("POST /jobs/resume", 200, `{"success":true,"message":"User sync jobs resumed"}`)
+	f.on("POST /jobs/cleanup", 200, `{"success":true,"message":"Old jobs cleaned up (grace period: 48h)","data":{"completed":3,"failed":1}}`)
+	return f
+}

@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
+)
+
+func (a *app) healthCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "health",
+		Short: "Show whether the system is well; exits with 1 if it is not",
+		Long: `Show whether the API reaches Redis and MongoDB, and whether a worker and a schedule are live. When any
+of them is missing the exit status is 1.`,
+		Example: `  codexctl health
+  codexctl health >/dev/null || echo 'look at it'`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, _ []string) error {
+		h, err := api.Health(ctx)
+		if err != nil {
+			return err
+		}
+		if err := a.print(h, func(p *page) { showHealth(p, h) }); err != nil {
+			return err
+		}
+		if !h.Healthy() {
+			return failure{errors.New("not healthy: " + strings.Join(wrong(h), ", "))}
+		}
+		return nil
+	})
+	return cmd
+}
+
+func showHealth(p *page, h client.Health) {
+	dependency := func(d client.Dependency) string { return fmt.Sprintf("%s, %d ms", d.Status, d.ResponseTime) }
+	p.fields(
+		"Status", h.Status,
+		"Uptime", short(time.Duration(h.Uptime)*time.Second),
+		"MongoDB", dependency(h.Database),
+		"Redis", dependency(h.Redis),
+		"Workers", strconv.Itoa(h.Jobs.Workers),
+		"Schedulers", strconv.Itoa(h.Jobs.Schedulers),
+		"Missing", strings.Join(h.Jobs.Missing, ", "),
+	)
+}
+
+// wrong lists what is not as it should be.
+func wrong(h client.Health) []string {
+	list := []string{"the status is " + line(h.Status)}
+	if h.Status == "OK" {
+		list = nil
+	}
+	for _, what := range h.Jobs.Missing {
+		list = append(list, line(what)+" is missing")
+	}
+	if len(list) == 0 {
+		list = []string{"the jobs are not initialized"}
+	}
+	return list
+}

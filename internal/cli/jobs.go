@@ -1,0 +1,213 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
+)
+
+const (
+	defaultPageSize = 20
+	maxPageSize     = 100
+	// errorWidth is how much of an error a row shows.
+	errorWidth = 60
+)
+
+func (a *app) jobsCommand() *cobra.Command {
+	var filter client.Filter
+	var state string
+	cmd := &cobra.Command{
+		Use:   "jobs",
+		Short: "List jobs, with their state and why they failed",
+		Long:  "List jobs of all job types and in all states, or of those that the flags say.",
+		Example: `  codexctl jobs
+  codexctl jobs --job user-sync --state failed
+  codexctl jobs --page 2 --page-size 50
+  codexctl jobs --state failed --output json | jq -r '.jobs[].id'`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, _ []string) error {
+		filter.State = client.State(state)
+		if state != "" && !slices.Contains(client.States(), filter.State) {
+			return usageError{fmt.Errorf("--state was %q; it may be %s", state, strings.Join(stateNames(), ", "))}
+		}
+		if filter.Page < 1 {
+			return usageError{fmt.Errorf("--page was %d; it may be 1 or more", filter.Page)}
+		}
+		if filter.PageSize < 1 || filter.PageSize > maxPageSize {
+			return usageError{fmt.Errorf("--page-size was %d; it may be from 1 to %d", filter.PageSize, maxPageSize)}
+		}
+		list, err := api.Jobs(ctx, filter)
+		if err != nil {
+			return err
+		}
+		return a.print(list, func(p *page) { listJobs(p, list) })
+	})
+	flags := cmd.Flags()
+	flags.StringVar(&filter.Job, "job", "", "a job `type`, such as user-sync")
+	flags.StringVar(&state, "state", "", "a `state`: "+strings.Join(stateNames(), ", "))
+	flags.IntVar(&filter.Page, "page", 1, "which page, counted from 1")
+	flags.IntVar(&filter.PageSize, "page-size", defaultPageSize, "jobs on a page, at most 100")
+	complete(cmd, "job", JobTypes...)
+	complete(cmd, "state", stateNames()...)
+	return cmd
+}
+
+func stateNames() []string {
+	var names []string
+	for _, s := range client.States() {
+		names = append(names, string(s))
+	}
+	return names
+}
+
+func listJobs(p *page, list client.JobList) {
+	var rows [][]string
+	for _, j := range list.Jobs {
+		rows = append(rows, []string{
+			j.ID, string(j.State), percent(j.Progress), fmt.Sprintf("%d/%d", j.Attempt, j.Attempts), orNone(date(j.CreatedAt.Time)),
+			orNone(took(j, p.now)), orNone(brief(j.Data)), orNone(abbreviate(j.Error, errorWidth)),
+		})
+	}
+	if len(rows) > 0 {
+		p.table([]string{"ID", "STATE", "PROGRESS", "ATTEMPT", "CREATED", "TOOK", "DATA", "ERROR"}, rows)
+		p.line("")
+	}
+	first := (list.Page-1)*list.PageSize + 1
+	last := first + len(list.Jobs) - 1
+	switch {
+	case list.Total == 0:
+		p.line("No jobs.")
+	case len(list.Jobs) == 0:
+		p.line("No jobs on page %d; there are %d in all.", list.Page, list.Total)
+	case first == last && last == list.Total:
+		p.line("%d of %d.", last, list.Total)
+	case last < list.Total:
+		p.line("%d to %d of %d; --page %d shows the next ones.", first, last, list.Total, list.Page+1)
+	default:
+		p.line("%d to %d of %d.", first, last, list.Total)
+	}
+}
+
+func (a *app) jobCommand() *cobra.Command {
+	var wait bool
+	cmd := &cobra.Command{
+		Use:   "job ID",
+		Short: "Show one job: its state, progress, error and result",
+		Long: `Show one job: its state, progress, error and result.
+
+With --wait it waits for the job's end first, as trigger --wait does, and exits with 1 if the job failed.`,
+		Example: `  codexctl job 1795495826751:user-sync:mq4z2etl
+  codexctl job 1795495826751:user-sync:mq4z2etl --wait
+  codexctl job 1795495826751:user-sync:mq4z2etl --output json | jq .result`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeID(client.States()...),
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
+		if wait {
+			return a.wait(ctx, api, args[0])
+		}
+		j, err := api.Job(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.printJob(j)
+	})
+	cmd.Flags().BoolVarP(&wait, "wait", "w", false, "wait for the job's end")
+	return cmd
+}
+
+func (a *app) printJob(j client.Job) error {
+	return a.print(j, func(p *page) {
+		var ranges string
+		if j.Ranges != nil {
+			ranges = fmt.Sprintf("%d of %d done", j.Ranges.Ended, j.Ranges.Total)
+		}
+		p.fields(
+			"ID", j.ID,
+			"Job", j.Job,
+			"State", string(j.State),
+			"Data", brief(j.Data),
+			"Progress", percent(j.Progress),
+			"Ranges", ranges,
+			"Attempt", fmt.Sprintf("%d of %d", j.Attempt, j.Attempts),
+			"Created", p.moment(j.CreatedAt.Time),
+			"Started", p.moment(j.StartedAt.Time),
+			"Ended", p.moment(j.EndedAt.Time),
+			"Next attempt", p.moment(j.NextAttemptAt.Time),
+			"Took", took(j, p.now),
+			"Error", j.Error,
+			"Result", resultOf(j),
+		)
+	})
+}
+
+// syncResult returns the result of a synchronisation, and whether it is one.
+func syncResult(j client.Job) (client.SyncResult, bool) {
+	var fields map[string]json.RawMessage
+	var sync client.SyncResult
+	ok := json.Unmarshal(j.Result, &fields) == nil && fields["usersProcessed"] != nil && json.Unmarshal(j.Result, &sync) == nil
+	return sync, ok
+}
+
+// resultOf returns a job's result in words; "" where there is none.
+func resultOf(j client.Job) string {
+	if len(j.Result) == 0 {
+		return ""
+	}
+	sync, ok := syncResult(j)
+	if !ok {
+		return brief(j.Result)
+	}
+	records := map[string]string{"project-sync": "projects", "issue-sync": "issues"}
+	return fmt.Sprintf("%d %s processed, %d updated, %d failed, in %s", sync.UsersProcessed, cmp.Or(records[j.Job], "users"),
+		sync.UsersUpdated, sync.Errors, short(time.Duration(sync.Duration)*time.Millisecond))
+}
+
+func (a *app) cancelCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "cancel ID",
+		Short: "Remove a job that waits, or stop one that is active",
+		Long: `Remove a job that waits or is delayed, or tell one that is active to stop: soon after that it is
+listed as failed, with the error "cancelled". A job that has ended cannot be cancelled.`,
+		Example:           `  codexctl cancel 1795495826751:user-sync:mq4z2etl`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeID(client.StateWaiting, client.StateActive, client.StateDelayed),
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
+		changed, err := api.Cancel(ctx, args[0])
+		return a.printChanged(changed, err)
+	})
+	return cmd
+}
+
+func (a *app) retryCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "retry ID",
+		Short:             "Enqueue a failed job again",
+		Example:           `  codexctl retry 1795495826751:user-sync:mq4z2etl`,
+		Args:              cobra.ExactArgs(1),
+		ValidArgsFunction: a.completeID(client.StateFailed),
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
+		changed, err := api.Retry(ctx, args[0])
+		return a.printChanged(changed, err)
+	})
+	return cmd
+}
+
+func (a *app) printChanged(changed client.Changed, err error) error {
+	if err != nil {
+		return err
+	}
+	text := cmp.Or(changed.Message, fmt.Sprintf("Job %s: %s", changed.ID, changed.State))
+	return a.print(changed, func(p *page) { p.line("%s", line(text)) })
+}

@@ -1,0 +1,48 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
+)
+
+func (a *app) schedulesCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "schedules",
+		Short: "Show when jobs are enqueued by themselves",
+		Long: `Show the schedule of each job type that has one: its next tick, and the latest tick that was dealt
+with. Cron expressions are in UTC.`,
+		Example: `  codexctl schedules
+  codexctl schedules --output json | jq -r '.schedules[].next'`,
+		Args: cobra.NoArgs,
+	}
+	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, _ []string) error {
+		list, err := api.Schedules(ctx)
+		if err != nil {
+			return err
+		}
+		data := struct {
+			Schedules []client.Schedule `json:"schedules"`
+		}{list}
+		return a.print(data, func(p *page) { listSchedules(p, list) })
+	})
+	return cmd
+}
+
+func listSchedules(p *page, list []client.Schedule) {
+	if len(list) == 0 {
+		p.line("No live schedules: no scheduler runs, or none is set.")
+		return
+	}
+	var rows [][]string
+	for _, s := range list {
+		previous := none
+		if s.Previous != nil {
+			previous = orNone(p.moment(s.Previous.Time))
+		}
+		rows = append(rows, []string{s.Job, s.Spec, orNone(p.moment(s.Next.Time)), previous, yesNo(s.Paused)})
+	}
+	p.table([]string{"JOB", "SCHEDULE", "NEXT", "PREVIOUS", "PAUSED"}, rows)
+}
