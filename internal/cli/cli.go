@@ -15,6 +15,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// What all commands have in common: their root, their errors and the exit status.
+
 // The exit statuses, which scripts rely on.
 const (
 	exitOK = 0

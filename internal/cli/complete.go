@@ -10,6 +10,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// What the shells complete besides commands and flags.
+
 // completionTimeout is how long somebody who has pressed Tab is kept waiting for job IDs.
 const completionTimeout = time.Second
 

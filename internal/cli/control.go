@@ -10,6 +10,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// The commands about all jobs of a type: pause, resume and cleanup.
+
 // maxGrace is the longest grace period that the API takes.
 const maxGrace = 8760 * time.Hour
 

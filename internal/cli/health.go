@@ -13,6 +13,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// The health, for people and for scripts that watch the system.
+
 func (a *app) healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",

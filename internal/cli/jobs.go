@@ -14,6 +14,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// The commands about single jobs.
+
 const (
 	defaultPageSize = 20
 	maxPageSize     = 100

@@ -15,6 +15,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// How anything is printed: JSON for programs, and columns for people.
+
 // The values of --output.
 const (
 	outputTable = "table"

@@ -12,6 +12,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// How the progress of a job that is waited for is shown.
+
 // progress shows how far a job is.
 type progress interface {
 	// job shows the job as it is now.

@@ -8,6 +8,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// The schedules.
+
 func (a *app) schedulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schedules",

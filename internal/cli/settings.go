@@ -15,6 +15,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// Where the API is and the key for it: flags, environment and configuration file.
+
 const defaultServer = "http://127.0.0.1:4000"
 
 // The settings: flags, and keys of the configuration file. There is no flag for the key.

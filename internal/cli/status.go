@@ -14,6 +14,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// The status, once or again and again.
+
 // minInterval is the least pause between two looks of --watch.
 const minInterval = 100 * time.Millisecond
 

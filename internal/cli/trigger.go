@@ -12,6 +12,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// The trigger, and what its flags make of a payload.
+
 // request is what the flags of trigger say.
 type request struct {
 	full      bool

@@ -9,6 +9,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
+// Waiting for a job, which outlasts an API that is away for a while.
+
 // maxPause is the longest pause between two attempts to reach an API that is away.
 const maxPause = 8 * time.Second
 

@@ -14,6 +14,8 @@ import (
 	"time"
 )
 
+// How any request is sent, and any answer read.
+
 const (
 	// DefaultTimeout is how long one request may take, up to the end of its answer.
 	DefaultTimeout = 10 * time.Second

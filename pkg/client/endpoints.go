@@ -10,6 +10,8 @@ import (
 	"time"
 )
 
+// One method for each endpoint.
+
 // AllJobs is what Status may be asked for besides the name of a job type.
 const AllJobs = "all"
 

@@ -6,6 +6,8 @@ import (
 	"net/http"
 )
 
+// What can go wrong, and how a program tells one from the other.
+
 var (
 	// ErrUnreachable is in the errors of requests that got no whole answer: nobody listens, the connection broke, or the
 	// time was up. Whether the request has done what it asks for is not known then.

@@ -5,6 +5,8 @@ import (
 	"time"
 )
 
+// What the API says and is told, as JSON.
+
 // timestampLayout is the ISO 8601 form of every instant in the API.
 const timestampLayout = "2006-01-02T15:04:05.000Z07:00"
 
