@@ -12,10 +12,6 @@ import (
 	"strings"
 )
 
-// KeyForm says in words what a list of keys is.
-const KeyForm = "name:read:key or name:write:key, several with commas or line breaks between them; a name has lower-case " +
-	"letters, digits and hyphens, a key at least 16 printable ASCII characters without comma, colon or blank"
-
 // minKey is the least length of a key.
 const minKey = 16
 
