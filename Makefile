@@ -27,7 +27,7 @@ run: build devstack ## start the whole system with throwaway servers and demo us
 	@exec env -u REDIS_HOST -u REDIS_PORT -u REDIS_USERNAME -u REDIS_PASSWORD -u REDIS_PASSWORD_FILE -u REDIS_DB \
 		-u REDIS_SENTINEL_ADDRS -u REDIS_SENTINEL_MASTER -u REDIS_SENTINEL_PASSWORD -u REDIS_SENTINEL_PASSWORD_FILE \
 		-u REDIS_CLUSTER_ADDRS -u REDIS_TLS -u REDIS_TLS_CA_FILE -u REDIS_TLS_CERT_FILE -u REDIS_TLS_KEY_FILE -u REDIS_TLS_SERVER_NAME \
-		-u MONGODB_URI -u MONGODB_URI_FILE -u MONGODB_DATABASE bin/devstack -- bin/demo -bin bin
+		-u MONGODB_URI -u MONGODB_URI_FILE -u MONGODB_DATABASE -u TLS_CERT_FILE -u TLS_KEY_FILE bin/devstack -- bin/demo -bin bin
 
 test: devstack ## run the quick tests, against throwaway servers or those that the environment names
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...

@@ -37,6 +37,7 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 	server := api.New(api.Options{
 		Jobs: jobs.New(rdb, cfg.Registry, log), Database: database,
 		Dashboard: jobs.ConnOpt{Options: redisOptions, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly, Log: log,
+		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
 	addr := net.JoinHostPort(cfg.HTTP.Host, strconv.Itoa(cfg.HTTP.Port))
@@ -54,5 +55,5 @@ func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
 }
 
 func healthy(ctx context.Context, cfg config.Config, _ *slog.Logger) error {
-	return api.Healthy(ctx, cfg.HTTP.Host, cfg.HTTP.Port)
+	return api.Healthy(ctx, cfg.HTTP.Host, cfg.HTTP.Port, cfg.HTTP.Certificate)
 }

@@ -4,6 +4,7 @@ package compose_test
 
 import (
 	"maps"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -326,6 +327,14 @@ func restore(t *testing.T, s *system) {
 	}
 	if s.docker(t, "compose", "exec", "-T", "redis", "redis-cli", "ping") == "PONG" {
 		t.Error("Redis asks for no password")
+	}
+	response, err := http.Get("http://127.0.0.1:" + s.port + "/jobs/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = response.Body.Close() }()
+	if response.StatusCode != http.StatusUnauthorized {
+		t.Errorf("the API asks for no key: %s", response.Status)
 	}
 }
 

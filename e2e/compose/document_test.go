@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.yaml.in/yaml/v3"
 )
 
 // block is a fenced block of docs/deploying.md: its language and name stand behind the fence.
@@ -14,7 +16,8 @@ type block struct{ language, text string }
 // The blocks of docs/deploying.md that the test on an engine runs, and the file that it uses; users.acl is used by the
 // tests of the processes, with servers of their own.
 var documented = []string{
-	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.override.yml", "down", "look",
+	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.override.yml", "docker-compose.tls.yml", "down",
+	"look",
 	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "up",
 	"upgrade", "users.acl",
 }
@@ -59,6 +62,24 @@ func TestReadmeShowsTestedCommands(t *testing.T) {
 	for _, m := range shown {
 		if tested[m[2]] != (block{m[1], m[3]}) {
 			t.Errorf("the block %q is not that of docs/deploying.md:\n%s", m[2], m[3])
+		}
+	}
+}
+
+// The file for TLS, which no engine runs, sets what there is.
+func TestDocumentedTLS(t *testing.T) {
+	t.Parallel()
+	var file struct{ Services map[string]service }
+	if err := yaml.Unmarshal([]byte(blocks(t)["docker-compose.tls.yml"].text), &file); err != nil {
+		t.Fatal(err)
+	}
+	api := file.Services["api"]
+	if len(file.Services) != 1 || len(api.Environment) != 2 || !slices.Equal(api.Volumes, []string{"./tls:/tls:ro"}) {
+		t.Errorf("got %+v", file)
+	}
+	for _, name := range []string{"TLS_CERT_FILE", "TLS_KEY_FILE"} {
+		if !strings.HasPrefix(api.Environment[name], "/tls/") {
+			t.Errorf("%s is %s", name, api.Environment[name])
 		}
 	}
 }

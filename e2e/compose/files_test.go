@@ -124,17 +124,18 @@ func TestImagesArePinned(t *testing.T) {
 }
 
 // What is set in the environment or in .env reaches every deployable. Where the servers are is the file's to say, and
-// paths of secrets are an override file's.
+// paths of secrets are an override file's; what only the API needs the others are not told.
 func TestEverySettingIsPassedOn(t *testing.T) {
 	t.Parallel()
 	const servers = "REDIS_HOST REDIS_PORT HOST PORT "
+	const apis = "HOST PORT API_KEYS AUTH_DISABLED "
 	for _, name := range deployables {
 		environment := services(t)[name].Environment
 		for _, s := range config.Settings(tasks.Default()) {
 			value, ok := environment[s.Name]
 			delete(environment, s.Name)
 			switch {
-			case strings.HasSuffix(s.Name, "_FILE") || name != "api" && (s.Name == "HOST" || s.Name == "PORT"):
+			case strings.HasSuffix(s.Name, "_FILE") || name != "api" && strings.Contains(apis, s.Name+" "):
 				if ok {
 					t.Errorf("%s is given %s", name, s.Name)
 				}
@@ -149,6 +150,15 @@ func TestEverySettingIsPassedOn(t *testing.T) {
 		for other := range environment {
 			t.Errorf("%s is given %s, which is no setting", name, other)
 		}
+	}
+}
+
+// The API is open without keys because nobody but this machine reaches it, and is no longer when there are some.
+func TestAPINeedsNoKeysOnThisMachineOnly(t *testing.T) {
+	t.Parallel()
+	api := services(t)["api"]
+	if len(api.Ports) != 1 || !strings.HasPrefix(api.Ports[0], "127.0.0.1:") || api.Environment["AUTH_DISABLED"] != "${AUTH_DISABLED:-unless-keys}" {
+		t.Errorf("the API publishes %q with AUTH_DISABLED=%s", api.Ports, api.Environment["AUTH_DISABLED"])
 	}
 }
 

@@ -92,6 +92,10 @@ func (s *system) request(ctx context.Context, method, path, body string, v any) 
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	if keys, err := os.ReadFile(filepath.Join(s.dir, "secrets", "api_keys")); err == nil { // none at first
+		_, key, _ := strings.Cut(strings.TrimSpace(string(keys)), ":write:")
+		request.Header.Set("Authorization", "Bearer "+key)
+	}
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		return 0, err

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"mime"
@@ -15,13 +14,8 @@ import (
 // decodeBody reads a request's JSON body into v, strictly (see tasks.Decode). When it cannot it answers with what was
 // wrong and returns false.
 func decodeBody(c *gin.Context, v any) bool {
-	data, err := io.ReadAll(http.MaxBytesReader(c.Writer, c.Request.Body, maxBody))
-	var tooLarge *http.MaxBytesError
-	switch {
-	case errors.As(err, &tooLarge):
-		fail(c, http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was larger than %d bytes; it may be at most that", tooLarge.Limit))
-		return false
-	case err != nil:
+	data, err := io.ReadAll(c.Request.Body)
+	if err != nil {
 		fail(c, http.StatusBadRequest, "the body could not be read")
 		return false
 	}

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 )
 
@@ -60,7 +62,7 @@ func (s *Server) health(c *gin.Context) {
 	checks.Go(func() { h.Database = check(ctx, s.Database) })
 	checks.Go(func() {
 		if h.Redis = check(ctx, s.Jobs); h.Redis.connected() {
-			h.Jobs = s.jobsHealth(ctx)
+			h.Jobs = s.jobsHealth(ctx, s.log(c))
 		} else {
 			h.Jobs.Missing = []string{"Redis"}
 		}
@@ -73,7 +75,7 @@ func (s *Server) health(c *gin.Context) {
 	c.JSON(status, h)
 }
 
-func (s *Server) jobsHealth(ctx context.Context) jobsHealth {
+func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) jobsHealth {
 	var h jobsHealth
 	var err error
 	if h.Workers, err = s.Jobs.Live(ctx, jobs.RoleWorker); err == nil {
@@ -84,7 +86,7 @@ func (s *Server) jobsHealth(ctx context.Context) jobsHealth {
 		schedules, err = s.Jobs.Schedules(time.Now())
 	}
 	if err != nil {
-		s.Log.Warn("Redis did not serve the health check", "error", err)
+		log.Warn("Redis did not serve the health check", "error", err)
 		h.Missing = []string{"Redis"}
 		return h
 	}
@@ -109,17 +111,22 @@ func (s *Server) ready(c *gin.Context) {
 	c.String(http.StatusOK, "ok\n")
 }
 
-// Healthy asks the API that listens on the address whether it lives. It returns an error when it does not.
-func Healthy(ctx context.Context, host string, port int) error {
+// Healthy asks the API that listens on the address, with this certificate or, if that is nil, without TLS, whether it
+// lives. It returns an error when it does not.
+func Healthy(ctx context.Context, host string, port int, certificate *access.Certificate) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"
 	}
-	url := "http://" + net.JoinHostPort(host, strconv.Itoa(port)) + "/livez"
+	scheme := "http://"
+	if certificate != nil {
+		scheme = "https://"
+	}
+	url := scheme + net.JoinHostPort(host, strconv.Itoa(port)) + "/livez"
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return fmt.Errorf("asking %s: %w", url, err)
 	}
-	response, err := http.DefaultClient.Do(request)
+	response, err := pinned(certificate).Do(request)
 	if err != nil {
 		return fmt.Errorf("asking %s: %w", url, err)
 	}

@@ -156,7 +156,7 @@ func (s *Server) cancelJob(c *gin.Context) {
 		if removed {
 			status, message, state = http.StatusOK, "removed", "removed"
 		}
-		s.Log.Info("Job "+message, "job", id.Job, "jobId", id.String())
+		s.log(c).Info("Job "+message, "job", id.Job, "jobId", id.String())
 		c.JSON(status, answer{Success: true, Message: "Job " + id.String() + " " + message, Data: changed{id.String(), state}})
 		return nil
 	})
@@ -170,7 +170,7 @@ func (s *Server) retryJob(c *gin.Context) {
 		if err := s.Jobs.Retry(ctx, id); err != nil {
 			return err
 		}
-		s.Log.Info("Job will be tried again", "job", id.Job, "jobId", id.String())
+		s.log(c).Info("Job will be tried again", "job", id.Job, "jobId", id.String())
 		c.JSON(http.StatusOK, answer{
 			Success: true, Message: "Job " + id.String() + " will be tried again", Data: changed{id.String(), string(jobs.StateWaiting)},
 		})

@@ -108,7 +108,7 @@ func (s *Server) trigger(c *gin.Context) {
 	if kind := payload.Kind(); kind != "" {
 		what += " (" + kind + ")"
 	}
-	s.Log.Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
+	s.log(c).Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
 	c.JSON(http.StatusOK, answer{
 		Success: true, Message: what + " triggered successfully", Timestamp: timestamp(),
 		Data: triggered{accepted.ID.String(), accepted.Coalesced},
@@ -138,7 +138,7 @@ func (s *Server) control(c *gin.Context, done string, do func(context.Context, t
 		s.unavailable(c, err)
 		return
 	}
-	s.Log.Info(def.Title+" jobs "+done, "job", def.Name)
+	s.log(c).Info(def.Title+" jobs "+done, "job", def.Name)
 	c.JSON(http.StatusOK, answer{Success: true, Message: def.Title + " jobs " + done})
 }
 
@@ -183,7 +183,7 @@ func (s *Server) cleanup(c *gin.Context) {
 		return
 	}
 	grace := strconv.FormatFloat(math.Abs(hours), 'f', -1, 64) + "h" // JSON has a negative zero
-	s.Log.Info("Old jobs cleaned up", "job", def.Name, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
+	s.log(c).Info("Old jobs cleaned up", "job", def.Name, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
 	c.JSON(http.StatusOK, answer{
 		Success: true, Message: "Old jobs cleaned up (grace period: " + grace + ")",
 		Data: cleanedUp{removed.Completed, removed.Failed},

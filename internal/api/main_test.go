@@ -42,6 +42,7 @@ type testBundle struct {
 	// url is the API's, without a slash at the end.
 	url    string
 	client *http.Client
+	server *api.Server
 	// proxy stands between the API and Redis; everything else here goes to Redis directly.
 	proxy     *redistest.Proxy
 	redis     jobs.RedisOptions
@@ -96,6 +97,7 @@ func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.O
 	}
 	b.url = "http://" + listener.Addr().String()
 	server := api.New(options)
+	b.server = server
 	ctx, stop := context.WithCancel(context.Background())
 	served := make(chan error, 1)
 	go func() { served <- server.Serve(ctx, listener) }()

@@ -16,6 +16,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynqmon"
 
+	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -28,6 +29,8 @@ const (
 	cleanupTimeout = 25 * time.Second
 	// maxBody is the largest request body, in bytes.
 	maxBody = 64 << 10
+	// maxHeader is about the largest request header, in bytes.
+	maxHeader = 16 << 10
 
 	readHeaderTimeout = 5 * time.Second
 	readTimeout       = 10 * time.Second
@@ -53,15 +56,23 @@ type Options struct {
 	Dashboard asynq.RedisConnOpt
 	// DashboardReadOnly keeps the dashboard from changing anything.
 	DashboardReadOnly bool
-	Log               *slog.Logger
+	// Keys are the clients that may use it; with none everybody may who reaches it.
+	Keys access.Keys
+	// AuthDisabled lets requests without keys come under whatever name leads here.
+	AuthDisabled bool
+	// Certificate makes it speak TLS; nil for none.
+	Certificate *access.Certificate
+	Log         *slog.Logger
 }
 
 // Server is the API. Make one with New.
 type Server struct {
 	Options
-	started   time.Time
-	router    *gin.Engine
-	dashboard *asynqmon.HTTPHandler
+	started         time.Time
+	router          *gin.Engine
+	dashboard       *asynqmon.HTTPHandler
+	dashboardPolicy string
+	crossOrigin     http.CrossOriginProtection
 }
 
 // New returns an API that serves nothing yet. Close must be called.
@@ -71,6 +82,7 @@ func New(o Options) *Server {
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
 	})
+	s.dashboardPolicy = dashboardPolicy(s.dashboard)
 	r := s.router
 	r.RedirectTrailingSlash = false
 	r.Use(s.logRequest, s.recoverPanic)
@@ -148,9 +160,6 @@ func fits(route, path string) bool {
 	return true
 }
 
-// ServeHTTP implements http.Handler.
-func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.router.ServeHTTP(w, r) }
-
 // Close frees what the dashboard holds.
 func (s *Server) Close() error { return s.dashboard.Close() }
 
@@ -158,11 +167,17 @@ func (s *Server) Close() error { return s.dashboard.Close() }
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler: s, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
-		IdleTimeout: idleTimeout, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader, ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
+		DisableGeneralOptionsHandler: true, // which would answer without asking for a key
+	}
+	serve := func() error { return server.Serve(listener) }
+	if s.Certificate != nil {
+		server.TLSConfig = s.serverTLS()
+		serve = func() error { return server.ServeTLS(listener, "", "") }
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
-	s.Log.Info("API ready", "addr", listener.Addr().String(), "dashboard", DashboardPath)
+	go func() { served <- serve() }()
+	s.Log.Info("API ready", "addr", listener.Addr().String(), "dashboard", DashboardPath, "tls", s.Certificate != nil)
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err)
@@ -180,10 +195,15 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
+// logRequest logs what has changed something, or may have before it failed, and when debugging every request.
 func (s *Server) logRequest(c *gin.Context) {
 	start := time.Now()
 	c.Next()
-	s.Log.Debug("Request", "method", c.Request.Method, "path", c.Request.URL.Path, "status", c.Writer.Status(),
+	level := slog.LevelDebug
+	if status := c.Writer.Status(); !reads(c.Request) && (status < 400 || status >= 500) {
+		level = slog.LevelInfo
+	}
+	s.log(c).Log(c.Request.Context(), level, "Request", "method", c.Request.Method, "path", c.Request.URL.Path, "status", c.Writer.Status(),
 		"duration", time.Since(start).Milliseconds())
 }
 
@@ -195,7 +215,7 @@ func (s *Server) recoverPanic(c *gin.Context) {
 		case http.ErrAbortHandler: // net/http deals with it
 			panic(x)
 		default:
-			s.Log.Error("A request handler panicked", "path", c.Request.URL.Path, "panic", x, "stack", string(debug.Stack()))
+			s.log(c).Error("A request handler panicked", "path", c.Request.URL.Path, "panic", x, "stack", string(debug.Stack()))
 			fail(c, http.StatusInternalServerError, "internal error; the log says more")
 		}
 	}()
@@ -217,7 +237,7 @@ func fail(c *gin.Context, status int, message string) {
 
 // unavailable answers a request that failed in package jobs, which fails only when Redis does.
 func (s *Server) unavailable(c *gin.Context, err error) {
-	s.Log.Warn("Redis did not serve a request", "path", c.Request.URL.Path, "error", err)
+	s.log(c).Warn("Redis did not serve a request", "path", c.Request.URL.Path, "error", err)
 	fail(c, http.StatusServiceUnavailable, "Redis is not available; try again later")
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/viper"
 
+	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -41,6 +42,12 @@ type HTTP struct {
 	Port int
 	// DashboardReadOnly keeps the dashboard from changing anything.
 	DashboardReadOnly bool
+	// Keys are the clients that may use the API; with none everybody may who reaches it.
+	Keys access.Keys
+	// AuthDisabled says that this is so on purpose, whatever the address and whatever name leads there.
+	AuthDisabled bool
+	// Certificate is what the API speaks TLS with; nil when it does not.
+	Certificate *access.Certificate
 }
 
 // Log is what is logged, and how.
@@ -140,6 +147,9 @@ func (c Config) LogValue() slog.Value {
 		slog.Int("writers", c.Sync.Writers),
 		slog.Int("rangeSize", c.Sync.RangeSize),
 		slog.Group("schedules", jobs...),
+		slog.Any("apiKeys", c.HTTP.Keys.Names()),
+		slog.Bool("authDisabled", c.HTTP.AuthDisabled),
+		slog.Bool("tls", c.HTTP.Certificate != nil),
 	)
 }
 

@@ -234,7 +234,7 @@ func TestRefusedValues(t *testing.T) {
 func TestAllowedValues(t *testing.T) {
 	for name, values := range map[string][]string{
 		"REDIS_HOST":          {"redis", "redis.default.svc.cluster.local", "::1", "10.0.0.1", "my_redis"},
-		"HOST":                {"0.0.0.0", "::", "localhost"},
+		"HOST":                {"127.0.0.1", "::1", "localhost", "127.0.0.2"},
 		"REDIS_PORT":          {"1", "65535", " 6379 "},
 		"REDIS_PASSWORD":      {"p@ss/w:rd?#", "x y"},
 		"REDIS_CLUSTER_ADDRS": {"a:1", "a:1,b:65535", " a:1 , [::1]:2 ", "10.0.0.1:6379,redis.default.svc.cluster.local:6379"},
@@ -263,7 +263,7 @@ func TestAllowedValues(t *testing.T) {
 func TestSettingsReachTheDefinitions(t *testing.T) {
 	setup(t, "", "JOB_ATTEMPTS=5", "JOB_BACKOFF=2s", "JOB_BACKOFF_FACTOR=1.5", "JOB_KEEP_COMPLETED=0", "JOB_KEEP_FAILED=7", "JOB_MAX_DURATION=1h",
 		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_RANGE_SIZE=500", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
-		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x")
+		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "AUTH_DISABLED=true", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x")
 	c := load(t)
 	for _, def := range c.Registry.All() {
 		if def.Attempts != 5 || def.Backoff != 2*time.Second || def.BackoffFactor != 1.5 || def.KeepCompleted != 0 || def.KeepFailed != 7 || def.MaxDuration != time.Hour {
@@ -275,7 +275,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 	want := config.Config{
 		Redis:   config.Redis{Host: "127.0.0.1", Port: 6379},
 		MongoDB: config.MongoDB{URI: "mongodb://h:1/x", Database: "other"},
-		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000},
+		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000, AuthDisabled: true},
 		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
 		Worker:  config.Worker{Concurrency: 2},
 		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, Patience: 5 * time.Second},

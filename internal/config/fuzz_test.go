@@ -1,6 +1,7 @@
 package config_test
 
 import (
+	"net"
 	"strings"
 	"testing"
 
@@ -18,12 +19,13 @@ func FuzzSettings(f *testing.F) {
 	}
 	for _, dotenv := range []string{
 		"PORT=4001\n", "PORT = 'x'\n", "export PORT=1\n", "PORT\n", "# nothing\n", "A=\"", "REDIS_PASSWORD=" + secret + "\n", "PORT=4000\nPORT=5000",
-		"USER_SYNC_INTERVAL=25m\n", "USER_SYNC_CRON=*/5 * * * *\n", "\x00", "=", "LOG_LEVEL=\xff",
+		"API_KEYS=ops:write:" + secretKey + "\n", "HOST=0.0.0.0\nAUTH_DISABLED=unless-keys\n", "USER_SYNC_INTERVAL=25m\n", "USER_SYNC_CRON=*/5 * * * *\n", "\x00", "=", "LOG_LEVEL=\xff",
 	} {
 		f.Add(dotenv, uint8(0), "")
 	}
 	for _, value := range []string{
 		"mongodb://u:" + secret + "@h/", "mongodb+srv://u:" + secret + "@h", "20m", "off", "1e9", "9223372036854775808", "NaN", "Infinity", "0x10", "@every 1s",
+		"ops:write:" + secretKey, secretKey, "ops:" + secretKey, secretKey + ":read:ops", "ops:write:" + secretKey + "\nx:read:" + secretKey, "unless-keys",
 	} {
 		for i := range names {
 			f.Add("", uint8(i), value)
@@ -37,14 +39,21 @@ func FuzzSettings(f *testing.F) {
 		isSecret := s.Name == "REDIS_PASSWORD" || s.Name == "MONGODB_URI" && strings.Contains(value, secret+"@")
 		setup(t, dotenv, s.Name+"="+value)
 		c, err := config.Load(tasks.Default())
+		isKey := s.Name == "API_KEYS" && strings.Contains(value, secretKey)
+		if err != nil && isKey && strings.Contains(err.Error(), secretKey) {
+			t.Errorf("%s=%q: %v", s.Name, value, err)
+		}
 		if err != nil {
 			if err.Error() == "" || isSecret && strings.Contains(err.Error(), secret) {
 				t.Errorf("%s=%q: %v", s.Name, value, err)
 			}
 			return
 		}
-		if shown := c.LogValue().String(); isSecret && strings.Contains(shown, secret) {
+		if shown := c.LogValue().String(); isSecret && strings.Contains(shown, secret) || isKey && strings.Contains(shown, secretKey) {
 			t.Errorf("%s=%q is logged as %s", s.Name, value, shown)
+		}
+		if ip := net.ParseIP(c.HTTP.Host); dotenv == "" && (ip == nil || !ip.IsLoopback()) && !strings.EqualFold(c.HTTP.Host, "localhost") {
+			t.Errorf("%s=%q opens the API to everybody: %+v", s.Name, value, c.HTTP)
 		}
 		if c.HTTP.Port < 1 || c.HTTP.Port > 65535 || c.Worker.Concurrency < 1 || c.Sync.BatchSize < 1 || c.Sync.Writers < 1 || c.Sync.RangeSize < 1 || c.Sync.BulkSize < 1 {
 			t.Errorf("%s=%q was taken for %+v", s.Name, value, c)

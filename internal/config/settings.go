@@ -46,6 +46,7 @@ type loader struct {
 	config   Config
 	settings []Setting
 	redisTLS redisTLS
+	access   accessSettings
 	// changes of a Definition, by job type; "" is every job type
 	changes map[string][]func(*tasks.Definition)
 }
@@ -78,6 +79,7 @@ func newLoader(registry *tasks.Registry) *loader {
 		"the database of the records", databaseName(&c.MongoDB.Database))
 	l.add("HOST", "127.0.0.1", "a host name or address", "the address that the API listens on", host(&c.HTTP.Host))
 	l.add("PORT", "4000", portRange, "the port that the API listens on", number(&c.HTTP.Port, 1, 65535))
+	l.addAccess()
 	l.add("DASHBOARD_READ_ONLY", "true", "true or false", "keeps the dashboard from changing anything",
 		boolean(&c.HTTP.DashboardReadOnly))
 	l.add("LOG_LEVEL", "info", "debug, info, warn or error", "the least level that is logged: debug, info, warn or error", level(&c.Log.Level))
@@ -197,7 +199,7 @@ func (l *loader) addJob(def tasks.Definition) {
 // applied to them.
 func (l *loader) finish(now time.Time) []error {
 	c := &l.config
-	wrong := l.finishRedis()
+	wrong := append(l.finishRedis(), l.finishAccess()...)
 	c.Registry = c.Registry.Resolve(func(d *tasks.Definition) {
 		for _, apply := range append(l.changes[""], l.changes[d.Name]...) {
 			apply(d)

@@ -1,0 +1,90 @@
+// The gate before all routes: who does not get past it has asked in vain, and has changed nothing. It stands before the
+// router so that no route can be forgotten.
+
+package api
+
+import (
+	"encoding/json"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// openPaths need no key: they tell load balancers, container engines and monitoring how the system is.
+var openPaths = []string{"/livez", "/readyz", "/health"}
+
+// challenges ask for a key: a browser for a user and a password, of which the password is the key. They are lines of their
+// own, because Chromium understands none of them where they share one.
+var challenges = []string{`Basic realm="codex-jobs"`, "Bearer"}
+
+// refusal is the answer to a request that does not get past the gate.
+type refusal struct {
+	status  int
+	message string
+}
+
+// guard decides whether a request goes on, and who has sent it. Without keys the client has no name.
+func (s *Server) guard(r *http.Request) (client access.Key, refused *refusal) {
+	if err := s.crossOrigin.Check(r); err != nil {
+		return client, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
+	}
+	if slices.Contains(openPaths, r.URL.Path) {
+		return client, nil
+	}
+	if len(s.Keys) == 0 {
+		if !s.AuthDisabled && !safeHost(r.Host) {
+			return client, &refusal{http.StatusForbidden, "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it may be an address, " +
+				"localhost or a name without a dot, unless AUTH_DISABLED=true"}
+		}
+		return client, nil
+	}
+	shown, ok := shownKey(r)
+	if !ok {
+		return client, &refusal{http.StatusUnauthorized, "a key is needed: as Authorization: Bearer, or as the password of Basic"}
+	}
+	if client, ok = s.Keys.Find(shown); !ok {
+		return client, &refusal{http.StatusUnauthorized, "the key is not known"}
+	}
+	if !client.Write && !reads(r) {
+		return client, &refusal{http.StatusForbidden, "the key may only read; " + r.Method + " needs a write key"}
+	}
+	return client, nil
+}
+
+// reads says whether a request only looks.
+func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
+
+// shownKey returns the key that a request shows.
+func shownKey(r *http.Request) (string, bool) {
+	if _, password, ok := r.BasicAuth(); ok {
+		return password, true
+	}
+	scheme, key, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	return strings.TrimSpace(key), strings.EqualFold(scheme, "Bearer")
+}
+
+// safeHost says whether a Host is one that nobody elsewhere can make point here. A page whose name does (DNS rebinding)
+// is of the same origin to the browser.
+func safeHost(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	host = strings.ToLower(strings.Trim(host, "[]"))
+	return net.ParseIP(host) != nil || !strings.Contains(host, ".") ||
+		strings.HasSuffix(host, ".localhost") || strings.HasSuffix(host, ".internal")
+}
+
+// refuse answers with an error, in the form of every error of this API.
+func refuse(w http.ResponseWriter, no refusal) {
+	if no.status == http.StatusUnauthorized {
+		w.Header()["Www-Authenticate"] = challenges
+	}
+	w.Header().Set("Content-Type", "application/json; charset=utf-8")
+	w.WriteHeader(no.status)
+	body, _ := json.Marshal(answer{Message: no.message}) // nothing in it can fail
+	_, _ = w.Write(body)                                 // the client may have left
+}

@@ -1,0 +1,99 @@
+// What every request gets, whatever becomes of it: an ID by which it is found in the log, a logger that knows it, a limit
+// to its body, and an answer that browsers do nothing foolish with.
+
+package api
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"regexp"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+)
+
+// requestIDHeader carries a request's ID in both directions.
+const requestIDHeader = "X-Request-Id"
+
+// saneID is an ID that may be logged and sent back as it is.
+var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
+
+// requestLog is the key of a request's logger in its context.
+type requestLog struct{}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	id := r.Header.Get(requestIDHeader)
+	if !saneID.MatchString(id) {
+		id = rand.Text()
+	}
+	w.Header().Set(requestIDHeader, id)
+	s.secure(w.Header(), r)
+	log := s.Log.With("requestId", id)
+	client, refused := s.guard(r)
+	if client.Name != "" {
+		log = log.With("key", client.Name)
+	}
+	if refused == nil {
+		refused = takeBody(w, r)
+	}
+	if refused != nil {
+		level := slog.LevelDebug // every browser begins without a key
+		if refused.status == http.StatusForbidden || r.Header.Get("Authorization") != "" {
+			level = slog.LevelInfo
+		}
+		log.Log(r.Context(), level, "Request refused", "method", r.Method, "path", r.URL.Path, "status", refused.status, "from", r.RemoteAddr)
+		refuse(w, *refused)
+		return
+	}
+	r = r.WithContext(context.WithValue(r.Context(), requestLog{}, log))
+	s.router.ServeHTTP(w, r)
+}
+
+// takeBody limits what a request may send. A body that may be meant for something is read here, so that no route can do
+// without the limit, whether it looks at the body or not.
+func takeBody(w http.ResponseWriter, r *http.Request) *refusal {
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	if reads(r) {
+		return nil
+	}
+	body, err := io.ReadAll(r.Body)
+	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
+		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was larger than %d bytes; it may be at most that", tooLarge.Limit)}
+	}
+	if err != nil {
+		return &refusal{http.StatusBadRequest, "the body could not be read"}
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	return nil
+}
+
+// log returns the logger of a request, whose lines carry its ID and who has sent it.
+func (s *Server) log(c *gin.Context) *slog.Logger {
+	if log, ok := c.Request.Context().Value(requestLog{}).(*slog.Logger); ok {
+		return log
+	}
+	return s.Log
+}
+
+// secure sets the headers that keep browsers from more than was meant.
+func (s *Server) secure(h http.Header, r *http.Request) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("X-Frame-Options", "DENY")
+	h.Set("Referrer-Policy", "same-origin")
+	if r.TLS != nil {
+		h.Set("Strict-Transport-Security", "max-age=31536000")
+	}
+	if page, ok := strings.CutPrefix(r.URL.Path+"/", DashboardPath+"/"); ok && !strings.HasPrefix(page, "api/") {
+		h.Set("Content-Security-Policy", s.dashboardPolicy)
+	} else {
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")
+		h.Set("Cache-Control", "no-store")
+	}
+}
