@@ -62,6 +62,8 @@ type Server struct {
 	started   time.Time
 	router    *gin.Engine
 	dashboard *asynqmon.HTTPHandler
+	openAPI   []byte
+	docs      *docs
 }
 
 // New returns an API that serves nothing yet. Close must be called.
@@ -71,6 +73,11 @@ func New(o Options) *Server {
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
 	})
+	s.openAPI = openAPI(o.Jobs.Registry())
+	var err error
+	if s.docs, err = newDocs(s.openAPI); err != nil {
+		panic(err) // a programming error that every test would show
+	}
 	r := s.router
 	r.RedirectTrailingSlash = false
 	r.Use(s.logRequest, s.recoverPanic)
@@ -91,6 +98,9 @@ func New(o Options) *Server {
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)
 	r.POST("/jobs/cleanup", s.cleanup)
+	r.Match(reading, "/", s.index)
+	r.Match(reading, openAPIPath, s.serveOpenAPI)
+	r.Match(reading, docsPath, s.serveDocs)
 	r.Any(DashboardPath, gin.WrapH(s.dashboard))
 	r.Any(DashboardPath+"/*page", gin.WrapH(s.dashboard))
 	return s
