@@ -31,12 +31,17 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 
-check: devstack ## run the slow tests: a worker that is killed, and the Compose file on a Docker engine
+check: build devstack ## run the slow tests: a worker that is killed, the Compose file on a Docker engine, the pages in a browser
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
 	@if [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1; then \
 		$(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; \
 	else \
 		echo 'compose: LEFT OUT, no Docker engine answers'; \
+	fi
+	@if [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/null; then \
+		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test $(RACE) -tags browser -count 1 $(TEST_FLAGS) ./browser; \
+	else \
+		echo 'browser: LEFT OUT, there is no chromium'; \
 	fi
 
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)

@@ -278,9 +278,9 @@ var inexpressible = regexp.MustCompile(`[0-9][.eE]`)
 // refused must not, as far as that can be said of it.
 func (d *description) body(operation string, e exchange) error {
 	described, _ := d.at(operation + "/requestBody")
-	text := strings.TrimSpace(e.body)
-	if described == nil || text == "" {
-		if text != "" && e.status < 300 {
+	empty := strings.TrimSpace(e.body) == ""
+	if described == nil || empty {
+		if !empty && e.status < 300 {
 			return errors.New("no body is described")
 		}
 		if described != nil && e.status == http.StatusBadRequest {
@@ -289,14 +289,14 @@ func (d *description) body(operation string, e exchange) error {
 		return nil
 	}
 	var value any
-	err := json.Unmarshal([]byte(text), &value)
+	err := json.Unmarshal([]byte(e.body), &value)
 	if err == nil {
 		err = d.check(operation+"/requestBody"+pointer("content", "application/json", "schema"), value)
 	}
 	switch {
 	case e.status < 300 && err != nil:
 		return fmt.Errorf("the body was taken: %w", err)
-	case e.status == http.StatusBadRequest && err == nil && !inexpressible.MatchString(text):
+	case e.status == http.StatusBadRequest && err == nil && !inexpressible.MatchString(e.body):
 		return errors.New("a body that is as described was refused")
 	}
 	return nil

@@ -5,6 +5,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"html/template"
@@ -85,9 +86,11 @@ func (d *docs) row(name string, required bool, s *schema) row {
 		r.Words = ""
 	}
 	if s.Ref != "" {
-		if named := d.Components.Schemas.get(refName(s.Ref)); len(named.Enum) > 0 || named.Minimum != nil {
+		named := d.Components.Schemas.get(refName(s.Ref))
+		if len(named.Enum) > 0 || named.Minimum != nil {
 			r.Words = named.words()
 		}
+		r.Description = cmp.Or(r.Description, named.Description)
 	}
 	if s.Items != nil && len(r.Refs) == 0 {
 		r.Words = s.Items.words()
