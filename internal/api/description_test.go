@@ -168,7 +168,7 @@ type exchange struct {
 // verify returns an error when an exchange is not as the description says.
 func (d *description) verify(e exchange) error {
 	if err := d.mismatch(e); err != nil {
-		return fmt.Errorf("%s %.200s %.200s, answered with %d %.1000s: not as described: %w", e.method, e.target, e.body, e.status, e.text, err)
+		return fmt.Errorf("not as described: %w; the body %.200q was answered with %d %.1000s", err, e.body, e.status, e.text)
 	}
 	return nil
 }
