@@ -18,6 +18,10 @@ RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env C
 # Given to the benchmarks, and to chaos, such as --json or --for 10m; see make bench ARGS=--help and make chaos ARGS=--help.
 ARGS ?=
 
+# Whether a check can be made, or has to be. What is left out make check says in its last lines.
+HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
+HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/null
+
 .PHONY: help run test check bench chaos lint build devstack clean
 
 help: ## list the targets
@@ -34,18 +38,15 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 
-check: build devstack ## run the slow tests: processes and servers that are killed, chaos, and the Compose file on a Docker engine
+check: build devstack ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
-	@if command -v redis-server >/dev/null; then \
-		bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; \
-	else \
-		echo 'chaos: LEFT OUT, redis-server is not installed'; \
-	fi
-	@if [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1; then \
-		$(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; \
-	else \
-		echo 'compose: LEFT OUT, no Docker engine answers'; \
-	fi
+	@if command -v redis-server >/dev/null; then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
+	@if $(HAVE_ENGINE); then $(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
+	@if $(HAVE_CHROMIUM); then \
+		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test $(RACE) -tags browser -count 1 $(TEST_FLAGS) ./browser; fi
+	@command -v redis-server >/dev/null || echo 'chaos: LEFT OUT, redis-server is not installed'
+	@$(HAVE_ENGINE) || echo 'compose: LEFT OUT, no Docker engine answers'
+	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium'
 
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
 	@bin/devstack -- bin/bench -bin bin $(ARGS)

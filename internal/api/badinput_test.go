@@ -110,14 +110,14 @@ func TestBadInput(t *testing.T) {
 			http.StatusBadRequest, []string{`job was "` + query + `"; it may be ` + names + ` or "all"`},
 		})
 	}
-	for _, path := range []string{"/", "/jobs/", "/jobs/stop", "/jobs/1000:user-sync/stop", "/schedules/user-sync", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
+	for _, path := range []string{"/jobs/", "/jobs/stop", "/jobs/1000:user-sync/stop", "/schedules/user-sync", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is nothing at "` + path + `"`},
 			})
 		}
 	}
-	for _, path := range []string{"/health", "/jobs", "/jobs/status", "/livez", "/readyz", "/schedules"} {
+	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/openapi.json", "/readyz", "/schedules"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it may be GET"},
@@ -226,7 +226,7 @@ func TestBadInputNamesTheField(t *testing.T) {
 func TestHead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	for _, path := range []string{"/health", "/jobs", "/jobs/status", "/livez", "/readyz", "/schedules"} {
+	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/openapi.json", "/readyz", "/schedules"} {
 		if a := b.request(t, http.MethodHead, path, ""); a.status != http.StatusOK || a.text != "" {
 			t.Errorf("HEAD %s: %d %q", path, a.status, a.text)
 		}

@@ -388,6 +388,12 @@ func TestSyncOverTheAPI(t *testing.T) {
 	if !result.Success || result.UsersProcessed != users || result.UsersUpdated != users || result.Errors != 0 {
 		t.Errorf("the result is %s", info.Result)
 	}
+	if err := describedAPI().json("/components/schemas/SyncResult", string(info.Result)); err != nil {
+		t.Errorf("the result is not as described: %v", err)
+	}
+	if b.job(t, id).State != "completed" {
+		t.Errorf("the job is %+v", b.job(t, id))
+	}
 	run, err := tasks.ParseRunID(id)
 	if err != nil {
 		t.Fatal(err)

@@ -15,7 +15,7 @@ func FuzzRequestBodies(f *testing.F) {
 	paths := []string{"/jobs/trigger/user-sync", "/jobs/trigger/issue-sync", "/jobs/pause", "/jobs/resume", "/jobs/cleanup"}
 	for i := range paths {
 		for _, seed := range []string{
-			``, `{}`, `null`, `[]`, `"full"`, `{"syncType":"full"}`, `{"syncType":"full","batchSize":10}`, `{"syncType":null}`, `{"batchSize":1e9}`,
+			``, `{}`, `null`, `[]`, `"full"`, `{"syncType":"full"}`, `{"syncType":"full","batchSize":10}`, `{"syncType":null}`, `{"syncType":""}`, `{"batchSize":1e9}`,
 			`{"job":"user-sync"}`, `{"job":"all"}`, `{"job":7}`, `{"gracePeriodHours":48}`, `{"gracePeriodHours":-1}`, `{"gracePeriodHours":0.5}`,
 			`{"version":1}`, `{"syncType":"full"} {}`, `{"a":`, "\x00\xff", strings.Repeat("[", 10_000), strings.Repeat(" ", 70_000),
 		} {

@@ -153,7 +153,8 @@ func (b *testBundle) request(t *testing.T, method, path, body string, headers ..
 	return a
 }
 
-// try is request for goroutines of a test, which must not end it.
+// try is request for goroutines of a test, which must not end it. What the description of the API does not know is an
+// error.
 func (b *testBundle) try(ctx context.Context, method, path, body string, headers ...string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -178,7 +179,11 @@ func (b *testBundle) try(ctx context.Context, method, path, body string, headers
 	}
 	defer func() { _ = response.Body.Close() }() // it was read
 	text, err := io.ReadAll(response.Body)
-	return answer{response.StatusCode, response.Header, string(text), time.Since(start)}, err
+	a := answer{response.StatusCode, response.Header, string(text), time.Since(start)}
+	if err != nil {
+		return a, err
+	}
+	return a, describedAPI().verify(exchange{method, path, body, a})
 }
 
 func (b *testBundle) get(t *testing.T, path string) answer {

@@ -73,6 +73,8 @@ type Server struct {
 	dashboard       *asynqmon.HTTPHandler
 	dashboardPolicy string
 	crossOrigin     http.CrossOriginProtection
+	openAPI         []byte
+	docs            *docs
 }
 
 // New returns an API that serves nothing yet. Close must be called.
@@ -83,6 +85,11 @@ func New(o Options) *Server {
 		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
 	})
 	s.dashboardPolicy = dashboardPolicy(s.dashboard)
+	s.openAPI = openAPI(o.Jobs.Registry())
+	var err error
+	if s.docs, err = newDocs(s.openAPI); err != nil {
+		panic(err) // a programming error that every test would show
+	}
 	r := s.router
 	r.RedirectTrailingSlash = false
 	r.Use(s.logRequest, s.recoverPanic)
@@ -103,6 +110,9 @@ func New(o Options) *Server {
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)
 	r.POST("/jobs/cleanup", s.cleanup)
+	r.Match(reading, "/", s.index)
+	r.Match(reading, openAPIPath, s.serveOpenAPI)
+	r.Match(reading, docsPath, s.serveDocs)
 	r.Any(DashboardPath, gin.WrapH(s.dashboard))
 	r.Any(DashboardPath+"/*page", gin.WrapH(s.dashboard))
 	return s

@@ -1,0 +1,134 @@
+//go:build browser
+
+package browser_test
+
+import (
+	"fmt"
+	"net/http"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/input"
+	"github.com/chromedp/chromedp"
+)
+
+// The pages, one after another, as somebody goes through them.
+func TestBrowser(t *testing.T) {
+	s := start(t)
+	b := open(t)
+	t.Run("the API's own pages", func(t *testing.T) { ownPages(t, s, b) })
+	t.Run("a completed run", func(t *testing.T) { completedRun(t, s, b) })
+	t.Run("an active run", func(t *testing.T) { activeRun(t, s, b) })
+	t.Run("the next tick", func(t *testing.T) { nextTick(t, s, b) })
+	t.Run("pause and resume", func(t *testing.T) { pauseAndResume(t, s, b) })
+	if problems := b.complaints(); len(problems) > 0 {
+		t.Errorf("on the dashboard the browser complained: %q", problems)
+	}
+}
+
+func ownPages(t *testing.T, s *system, b *browser) {
+	b.do(t, chromedp.Navigate(s.url+"/"))
+	b.says(t, "codex-jobs", "Dashboard", "Health")
+	b.fits(t)
+	b.do(t, chromedp.Click(`a[href="/docs"]`))
+	b.says(t, "codex-jobs API", "curl -X POST '"+s.url+"/jobs/trigger/user-sync'", "the server has keys")
+	b.fits(t)
+	b.picture(t, "docs.png")
+	b.do(t, chromedp.Click(`nav a[href="#cancelJob"]`))
+	if problems := b.complaints(); len(problems) > 0 {
+		t.Errorf("the browser complained: %q", problems)
+	}
+}
+
+func completedRun(t *testing.T, s *system, b *browser) {
+	id := s.trigger(t)
+	s.reaches(t, id, "completed")
+	b.do(t, chromedp.Navigate(s.url+"/dashboard/queues/user-sync?status=completed"))
+	processed := fmt.Sprintf(`"usersProcessed": %d`, userCount)
+	b.says(t, shown(id), processed)
+	b.do(t, chromedp.Navigate(s.url+"/dashboard/queues/user-sync/tasks/"+id))
+	b.says(t, id, "completed", `"syncType": "full"`, processed, `"errors": 0`)
+}
+
+func activeRun(t *testing.T, s *system, b *browser) {
+	s.mongodb.Delay(slowness)
+	defer s.mongodb.Delay(0)
+	id := s.trigger(t)
+	s.reaches(t, id, "active")
+	b.do(t, chromedp.Navigate(s.url+"/dashboard"))
+	b.says(t, "Queue Size")
+	b.do(t, chromedp.Click(queues+` a[href$="/queues/user-sync"]`))
+	b.says(t, "Active 1", shown(id), "Running")
+	time.Sleep(time.Second) // for how it moves into place
+	b.picture(t, "dashboard.png")
+	b.do(t, chromedp.Click(fmt.Sprintf(`//tbody//*[self::td or self::th][contains(., %q)]`, shown(id))))
+	b.says(t, id, "active", `"syncType": "full"`)
+}
+
+// inTime is how the dashboard shows how long something takes until it comes.
+var inTime = regexp.MustCompile(`\bin ((?:\d+h)?(?:\d+m)?\d+s)\b`)
+
+func nextTick(t *testing.T, s *system, b *browser) {
+	b.do(t, chromedp.Navigate(s.url+"/dashboard/schedulers"))
+	b.says(t, "*/20 * * * *", "user-sync", `"syncType": "incremental"`)
+	s.eventually(t, "the page and the API to name the same tick", func() bool {
+		found := inTime.FindStringSubmatch(b.text())
+		if found == nil { // "now"
+			return false
+		}
+		until, err := time.ParseDuration(found[1])
+		var status struct {
+			Data struct{ RepeatableJobs []struct{ Next int64 } }
+		}
+		if err != nil || s.ask(http.MethodGet, "/jobs/status", "", &status) != nil || len(status.Data.RepeatableJobs) != 1 {
+			return false
+		}
+		apart := time.Until(time.UnixMilli(status.Data.RepeatableJobs[0].Next)) - until
+		return apart.Abs() < 10*time.Second // the page asks some seconds apart
+	})
+}
+
+const (
+	// queues is the dashboard's table of the queues, and actions the place in it where buttons appear under the mouse.
+	queues  = `table[aria-label="queues overview table"]`
+	actions = queues + ` tbody tr td:last-child`
+)
+
+func pauseAndResume(t *testing.T, s *system, b *browser) {
+	b.do(t, chromedp.Navigate(s.url+"/dashboard"))
+	b.says(t, "user-sync", "run")
+	for _, step := range []struct {
+		paused bool
+		state  string
+	}{{true, "paused"}, {false, "run"}} {
+		b.hover(t, actions)
+		b.do(t, chromedp.Click(actions+" button")) // the first is that one
+		s.eventually(t, "the API to agree with the dashboard", func() bool { return s.paused(t) == step.paused })
+		b.says(t, "user-sync\t"+step.state)
+	}
+}
+
+// hover moves the mouse over the first element of a selector.
+func (b *browser) hover(t *testing.T, selector string) {
+	t.Helper()
+	b.do(t, chromedp.WaitVisible(selector))
+	box, err := chromedp.Run(b.ctx, chromedp.Dimensions(selector))
+	if err != nil {
+		t.Fatalf("looking where %s is: %v", selector, err)
+	}
+	x, y := (box.Content[0]+box.Content[4])/2, (box.Content[1]+box.Content[5])/2
+	b.do(t, chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, 1, 1), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
+}
+
+// fits checks that a page needs no scrolling to the side, however narrow the window is.
+func (b *browser) fits(t *testing.T) {
+	t.Helper()
+	for _, width := range []int64{390, 768, 1280} {
+		b.do(t, chromedp.EmulateViewport(width, 680))
+		needed, err := chromedp.Run(b.ctx, chromedp.Evaluate[int64]("document.documentElement.scrollWidth"))
+		if err != nil || needed > width {
+			t.Errorf("in a window of %d pixels the page takes %d, %v", width, needed, err)
+		}
+	}
+}

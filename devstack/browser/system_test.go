@@ -1,0 +1,236 @@
+//go:build browser
+
+package browser_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/mongo/options"
+
+	"github.com/codex-api/codex-jobs/devstack/demo/users"
+	"github.com/codex-api/codex-jobs/devstack/process"
+	"github.com/codex-api/codex-jobs/internal/redistest"
+)
+
+const (
+	userCount = 300
+	// patience is how long anything may take on a busy machine.
+	patience = 40 * time.Second
+	// slowness is what each command to MongoDB takes longer while a run is to be looked at, which then lasts a minute.
+	slowness = 100 * time.Millisecond
+)
+
+// system is the programs with servers of their own.
+type system struct {
+	url string
+	// mongodb stands before MongoDB, and makes runs slow.
+	mongodb *redistest.Proxy
+	env     []string
+}
+
+// start starts an API whose dashboard may change things, a scheduler and a worker, with users to be synchronised.
+func start(t *testing.T) *system {
+	t.Helper()
+	uri := os.Getenv("MONGODB_URI")
+	if uri == "" {
+		t.Fatal("MONGODB_URI is not set: run the test with `make check`")
+	}
+	server, err := url.Parse(uri)
+	if err != nil {
+		t.Fatal("MONGODB_URI cannot be put behind a proxy")
+	}
+	s := &system{mongodb: redistest.NewProxy(t, server.Host)}
+	server.Host = s.mongodb.Addr
+	query := server.Query()
+	query.Set("directConnection", "true") // servers tell their own addresses
+	server.RawQuery = query.Encode()
+	if server.Path == "" {
+		server.Path = "/"
+	}
+
+	redis := redistest.Options(t)
+	host, port, err := net.SplitHostPort(redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	listening := freePort(t)
+	s.url = "http://127.0.0.1:" + listening
+	s.env = append(os.Environ(),
+		"REDIS_HOST="+host, "REDIS_PORT="+port, "REDIS_PASSWORD="+redis.Password, "REDIS_DB="+strconv.Itoa(redis.DB),
+		"MONGODB_URI="+server.String(), "MONGODB_DATABASE="+loadUsers(t, uri),
+		"HOST=127.0.0.1", "PORT="+listening, "DASHBOARD_READ_ONLY=false", "LOG_FORMAT=text",
+		// A batch each, so that there is time to look.
+		"SYNC_BATCH_SIZE=1", "SYNC_WRITERS=1",
+	)
+	for _, program := range []string{"api", "scheduler", "worker"} {
+		s.run(t, program)
+	}
+	s.eventually(t, "the system to be ready", func() bool {
+		var health struct{ Jobs struct{ Initialized bool } }
+		return s.ask(http.MethodGet, "/health", "", &health) == nil && health.Jobs.Initialized
+	})
+	return s
+}
+
+// loadUsers fills a database, which is dropped with the test, and returns its name.
+func loadUsers(t *testing.T, uri string) string {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	db := client.Database("browser_" + bson.NewObjectID().Hex())
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := db.Drop(ctx); err != nil {
+			t.Errorf("dropping the test's database: %v", err)
+		}
+		_ = client.Disconnect(ctx) // closes sockets, waits for nobody
+	})
+	documents := users.Generate(userCount, 1)
+	for i := 0; i < len(documents); i += 50 { // the embedded server wants small commands
+		if _, err := db.Collection("users").InsertMany(t.Context(), documents[i:min(i+50, len(documents))]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return db.Name()
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
+}
+
+// run runs one of the programs until the test ends.
+func (s *system) run(t *testing.T, name string) {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("the programs are not built, run `make build`: %v", err)
+	}
+	var log output
+	cmd := exec.Command(path)
+	cmd.Dir = t.TempDir() // where no .env is
+	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, &log, &log
+	child, err := process.Start(cmd, process.Options{DeathSignal: syscall.SIGKILL})
+	if err != nil {
+		t.Fatalf("starting %s: %v", name, err)
+	}
+	t.Cleanup(func() {
+		if killed := child.Stop(12 * time.Second); killed || child.ExitCode() != 0 {
+			t.Errorf("%s ended with %s", name, child.Status())
+		}
+		if t.Failed() {
+			t.Logf("the log of %s:\n%s", name, log.text())
+		}
+	})
+}
+
+// output collects what a program prints.
+type output struct {
+	mu     sync.Mutex
+	buffer bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.Write(p)
+}
+
+func (o *output) text() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.buffer.String()
+}
+
+// ask sends a request and decodes the answer.
+func (s *system) ask(method, path, body string, answer any) error {
+	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	if body != "" {
+		request.Header.Set("Content-Type", "application/json")
+	}
+	client := http.Client{Timeout: patience}
+	defer client.CloseIdleConnections()
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		return err
+	}
+	if response.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, text)
+	}
+	return json.Unmarshal(text, answer)
+}
+
+// trigger starts a full synchronisation of the users, and returns its ID.
+func (s *system) trigger(t *testing.T) string {
+	t.Helper()
+	var answer struct{ Data struct{ JobID string } }
+	if err := s.ask(http.MethodPost, "/jobs/trigger/user-sync", `{"syncType": "full"}`, &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer.Data.JobID
+}
+
+// reaches waits for a job to be in a state.
+func (s *system) reaches(t *testing.T, id, state string) {
+	t.Helper()
+	s.eventually(t, id+" to be "+state, func() bool {
+		var answer struct{ Data struct{ State string } }
+		return s.ask(http.MethodGet, "/jobs/"+id, "", &answer) == nil && answer.Data.State == state
+	})
+}
+
+// paused asks the API whether the user sync is.
+func (s *system) paused(t *testing.T) bool {
+	t.Helper()
+	var answer struct{ Data struct{ Paused bool } }
+	if err := s.ask(http.MethodGet, "/jobs/status", "", &answer); err != nil {
+		t.Fatal(err)
+	}
+	return answer.Data.Paused
+}
+
+func (s *system) eventually(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+	}
+}

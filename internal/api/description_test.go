@@ -1,0 +1,316 @@
+// Keeps the description of the API true: whatever a test of this package sends and gets must be as it says.
+
+package api_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"mime"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+
+	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// object is a JSON object of the description.
+type object = map[string]any
+
+// description is the API's OpenAPI document with its schemas compiled.
+type description struct {
+	root     object
+	mu       sync.Mutex
+	compiler *jsonschema.Compiler
+	schemas  map[string]*jsonschema.Schema // by their pointers
+}
+
+// describedAPI is the description of an API over all job types that are shipped.
+var describedAPI = sync.OnceValue(func() *description {
+	d, err := newDescription(api.OpenAPI(tasks.Default()))
+	if err != nil {
+		panic(err)
+	}
+	return d
+})
+
+const documentURL = "http://description/openapi.json"
+
+func newDescription(text []byte) (*description, error) {
+	d := &description{compiler: jsonschema.NewCompiler(), schemas: make(map[string]*jsonschema.Schema)}
+	root, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		return nil, fmt.Errorf("reading the description: %w", err)
+	}
+	d.root, _ = root.(object)
+	d.compiler.AssertFormat()
+	if err := d.compiler.AddResource(documentURL, root); err != nil {
+		return nil, fmt.Errorf("reading the description: %w", err)
+	}
+	return d, nil
+}
+
+// at returns what a pointer such as "/paths/~1jobs/get" leads to, nil when that is nothing, and the pointer that it has
+// without references on the way.
+func (d *description) at(pointer string) (any, string) {
+	value, path := any(d.root), ""
+	for _, part := range strings.Split(pointer, "/")[1:] {
+		path += "/" + part
+		switch inside := value.(type) {
+		case object:
+			value = inside[strings.NewReplacer("~1", "/", "~0", "~").Replace(part)]
+		case []any:
+			i, err := strconv.Atoi(part)
+			if err != nil || i >= len(inside) {
+				return nil, path
+			}
+			value = inside[i]
+		default:
+			return nil, path
+		}
+		if o, ok := value.(object); ok {
+			if ref, ok := o["$ref"].(string); ok {
+				value, path = d.at(strings.TrimPrefix(ref, "#"))
+			}
+		}
+	}
+	return value, path
+}
+
+// pointer joins names to a pointer.
+func pointer(names ...string) string {
+	var b strings.Builder
+	for _, name := range names {
+		b.WriteString("/" + strings.NewReplacer("~", "~0", "/", "~1").Replace(name))
+	}
+	return b.String()
+}
+
+// check compares a value with the schema that the pointer leads to.
+func (d *description) check(at string, value any) error {
+	_, at = d.at(at)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	schema, ok := d.schemas[at]
+	if !ok {
+		var err error
+		if schema, err = d.compiler.Compile(documentURL + "#" + (&url.URL{Fragment: at}).EscapedFragment()); err != nil {
+			return fmt.Errorf("compiling the schema at %s: %w", at, err)
+		}
+		d.schemas[at] = schema
+	}
+	return schema.Validate(value)
+}
+
+// operation finds what is said of a request: its pointer in the description, or "" where the path or its method is not
+// described.
+func (d *description) operation(method, path string) string {
+	if method == http.MethodHead { // which comes with GET
+		method = http.MethodGet
+	}
+	paths, _ := d.root["paths"].(object)
+	for _, exact := range []bool{true, false} {
+		for template, methods := range paths {
+			at := pointer("paths", template, strings.ToLower(method))
+			if _, described := methods.(object)[strings.ToLower(method)]; described && (template == path || !exact && d.fits(at, template, path)) {
+				return at
+			}
+		}
+	}
+	return ""
+}
+
+var templateParameter = regexp.MustCompile(`\\\{(\w+)\\\}`)
+
+// fits reports whether a path is one of the template, with parameters as their schemas want them.
+func (d *description) fits(operation, template, path string) bool {
+	pattern := regexp.MustCompile("^" + templateParameter.ReplaceAllString(regexp.QuoteMeta(template), "(?P<$1>[^/]+)") + "$")
+	values := pattern.FindStringSubmatch(path)
+	if values == nil {
+		return false
+	}
+	for name, at := range d.parameters(operation, "path") {
+		if d.check(at+"/schema", values[pattern.SubexpIndex(name)]) != nil {
+			return false
+		}
+	}
+	return true
+}
+
+// parameters returns the pointers of an operation's parameters by their names.
+func (d *description) parameters(operation, in string) map[string]string {
+	found := make(map[string]string)
+	for i := 0; ; i++ {
+		parameter, at := d.at(operation + pointer("parameters", strconv.Itoa(i)))
+		if parameter == nil {
+			return found
+		}
+		if p := parameter.(object); p["in"] == in {
+			found[p["name"].(string)] = at
+		}
+	}
+}
+
+// exchange is a request and its answer.
+type exchange struct {
+	method, target, body string
+	answer
+}
+
+// verify returns an error when an exchange is not as the description says.
+func (d *description) verify(e exchange) error {
+	if err := d.mismatch(e); err != nil {
+		return fmt.Errorf("not as described: %w; the body %.200q was answered with %d %.1000s", err, e.body, e.status, e.text)
+	}
+	return nil
+}
+
+func (d *description) mismatch(e exchange) error {
+	u, err := url.ParseRequestURI(e.target)
+	if err != nil {
+		return err
+	}
+	if u.Path == api.DashboardPath || strings.HasPrefix(u.Path, api.DashboardPath+"/") {
+		return nil
+	}
+	operation := d.operation(e.method, u.Path)
+	if operation == "" {
+		return d.undescribed(e)
+	}
+	response, at := d.at(operation + pointer("responses", strconv.Itoa(e.status)))
+	if response == nil {
+		return errors.New("the status is not described")
+	}
+	if e.method != http.MethodHead {
+		if err := d.content(at, e); err != nil {
+			return err
+		}
+	}
+	return errors.Join(d.query(operation, u.Query(), e.status), d.body(operation, e))
+}
+
+// undescribed is for what is not in the description: it must not be there.
+func (d *description) undescribed(e exchange) error {
+	switch e.status {
+	case http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusMethodNotAllowed:
+		if e.header.Get("Allow") == "" {
+			return errors.New("the answer does not say which methods are allowed")
+		}
+	default:
+		return errors.New("the path or its method is not described")
+	}
+	if e.method == http.MethodHead {
+		return nil
+	}
+	return d.json("/components/schemas/Error", e.text)
+}
+
+// content compares an answer's body with what is said of it.
+func (d *description) content(response string, e exchange) error {
+	mediaType, _, err := mime.ParseMediaType(e.header.Get("Content-Type"))
+	if err != nil {
+		return fmt.Errorf("reading the Content-Type: %w", err)
+	}
+	at := response + pointer("content", mediaType)
+	if described, _ := d.at(at); described == nil {
+		return fmt.Errorf("the Content-Type %s is not described", mediaType)
+	}
+	if mediaType == "application/json" {
+		return d.json(at+"/schema", e.text)
+	}
+	return d.check(at+"/schema", e.text)
+}
+
+func (d *description) json(schema, text string) error {
+	value, err := jsonschema.UnmarshalJSON(strings.NewReader(text))
+	if err != nil {
+		return fmt.Errorf("reading JSON: %w", err)
+	}
+	return d.check(schema, value)
+}
+
+// query compares a query with what is said of it: one that was taken must be as described, and one that was refused must
+// not.
+func (d *description) query(operation string, query url.Values, status int) error {
+	described := d.parameters(operation, "query")
+	var problems []error
+	for name, values := range query {
+		at, known := described[name]
+		if !known {
+			problems = append(problems, fmt.Errorf("the parameter %s is not described", name))
+			continue
+		}
+		for _, text := range values {
+			value := any(text)
+			if schema, _ := d.at(at + "/schema"); schema.(object)["type"] == "integer" {
+				if number, err := strconv.Atoi(text); err == nil {
+					value = number
+				}
+			}
+			if err := d.check(at+"/schema", value); err != nil {
+				problems = append(problems, err)
+			}
+		}
+	}
+	body, _ := d.at(operation + "/requestBody")
+	switch {
+	case status < 300:
+		return errors.Join(problems...)
+	case status == http.StatusBadRequest && body == nil && len(problems) == 0:
+		return errors.New("a query that is as described was refused")
+	}
+	return nil
+}
+
+// inexpressible finds numbers that Go does not take for whole ones, though JSON Schema does: 1.0 and 1e2.
+var inexpressible = regexp.MustCompile(`[0-9][.eE]`)
+
+// body compares a request's body with what is said of it: one that was taken must be as described, and one that was
+// refused must not, as far as that can be said of it.
+func (d *description) body(operation string, e exchange) error {
+	described, _ := d.at(operation + "/requestBody")
+	empty := strings.TrimSpace(e.body) == ""
+	if described == nil || empty {
+		if !empty && e.status < 300 {
+			return errors.New("no body is described")
+		}
+		if described != nil && e.status == http.StatusBadRequest {
+			return errors.New("a request without a body was refused for its body")
+		}
+		return nil
+	}
+	var value any
+	err := json.Unmarshal([]byte(e.body), &value)
+	if err == nil {
+		err = d.check(operation+"/requestBody"+pointer("content", "application/json", "schema"), value)
+	}
+	switch {
+	case e.status < 300 && err != nil:
+		return fmt.Errorf("the body was taken: %w", err)
+	case e.status == http.StatusBadRequest && err == nil && !inexpressible.MatchString(e.body):
+		return errors.New("a body that is as described was refused")
+	}
+	return nil
+}
+
+// operations lists what is described, such as "get /jobs/{id}".
+func (d *description) operations() []string {
+	var list []string
+	paths, _ := d.root["paths"].(object)
+	for path, methods := range paths {
+		for method := range methods.(object) {
+			list = append(list, method+" "+path)
+		}
+	}
+	slices.Sort(list)
+	return list
+}

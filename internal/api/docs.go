@@ -1,0 +1,215 @@
+// The description of the API, for people: a page that the server makes of the document, so that there is nothing to be
+// loaded from elsewhere, no script, and nothing that could tell something else.
+
+package api
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"html/template"
+	"net/http"
+	"net/url"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+)
+
+// docs is the page but for what depends on who asks.
+type docs struct {
+	*document
+	Groups []group
+}
+
+// group is the operations under one tag.
+type group struct {
+	Name, Description string
+	Entries           []*entry
+}
+
+// entry is one operation with what is shown of it.
+type entry struct {
+	operation
+	Method, Path string
+	Rows         []row // of the parameters
+}
+
+// row is a line of a table: a parameter or a field.
+type row struct {
+	Name, In    string
+	Required    bool
+	Words       string
+	Refs        []string
+	List        bool
+	Default     string
+	Description string
+}
+
+func newDocs(openAPI []byte) (*docs, error) {
+	parsed, err := parseDocument(openAPI)
+	if err != nil {
+		return nil, err
+	}
+	d := &docs{document: parsed}
+	for _, tag := range d.Tags {
+		g := group{Name: tag.Name, Description: tag.Description}
+		for _, path := range d.Paths {
+			for _, method := range path.Value {
+				if !slices.Contains(method.Value.Tags, tag.Name) {
+					continue
+				}
+				e := &entry{operation: method.Value, Method: strings.ToUpper(method.Name), Path: path.Name}
+				for _, p := range e.Parameters {
+					r := d.row(p.Name, p.Required, p.Schema)
+					r.In, r.Description = p.In, p.Description
+					e.Rows = append(e.Rows, r)
+				}
+				g.Entries = append(g.Entries, e)
+			}
+		}
+		d.Groups = append(d.Groups, g)
+	}
+	return d, nil
+}
+
+// row describes a value.
+func (d *docs) row(name string, required bool, s *schema) row {
+	r := row{Name: name, Required: required, Words: s.words(), Description: s.Description}
+	if s.Default != nil {
+		r.Default = literal(s.Default)
+	}
+	r.Refs, r.List = s.refs()
+	if s.Items != nil || len(s.AnyOf) > 0 { // the names of the others say it
+		r.Words = ""
+	}
+	if s.Ref != "" {
+		named := d.Components.Schemas.get(refName(s.Ref))
+		if len(named.Enum) > 0 || named.Minimum != nil {
+			r.Words = named.words()
+		}
+		r.Description = cmp.Or(r.Description, named.Description)
+	}
+	if s.Items != nil && len(r.Refs) == 0 {
+		r.Words = s.Items.words()
+	}
+	return r
+}
+
+// Row describes a schema by itself.
+func (d *docs) Row(s *schema) row { return d.row("", false, s) }
+
+// Fields are the fields of an object, those of objects in it with both names.
+func (d *docs) Fields(s *schema) []row {
+	var rows []row
+	for _, p := range s.Properties {
+		rows = append(rows, d.row(p.Name, slices.Contains(s.Required, p.Name), p.Value))
+		if p.Value.Ref != "" {
+			continue
+		}
+		for _, inner := range d.Fields(p.Value) {
+			inner.Name = p.Name + "." + inner.Name
+			rows = append(rows, inner)
+		}
+	}
+	return rows
+}
+
+// Body returns the schema of a request's body; nil when there is none.
+func (d *docs) Body(e *entry) *schema {
+	if e.RequestBody == nil {
+		return nil
+	}
+	s := e.RequestBody.Content[0].Value.Schema
+	if s.Ref != "" {
+		return d.Components.Schemas.get(refName(s.Ref))
+	}
+	return s
+}
+
+// asked is the page for one who asks for it.
+type asked struct {
+	*docs
+	// Base is the server's address as the asker knows it.
+	Base string
+	// Keys is true where the asker showed a key, so that the server seems to want one.
+	Keys bool
+}
+
+// Curl returns a command that sends such a request, with the values of the examples.
+func (a asked) Curl(e *entry) string {
+	path, query := e.Path, url.Values{}
+	for _, p := range e.Parameters {
+		if p.In == "path" {
+			path = strings.ReplaceAll(path, "{"+p.Name+"}", url.PathEscape(fmt.Sprint(p.Example)))
+		} else {
+			query.Set(p.Name, fmt.Sprint(p.Example))
+		}
+	}
+	if len(query) > 0 {
+		path += "?" + query.Encode()
+	}
+	command := "curl"
+	if e.Method != http.MethodGet {
+		command += " -X " + e.Method
+	}
+	command += " '" + a.Base + path + "'"
+	if a.Keys && e.Security == nil {
+		command += " \\\n  -H \"Authorization: Bearer $API_KEY\""
+	}
+	if e.RequestBody != nil {
+		if examples := e.RequestBody.Content[0].Value.Examples; len(examples) > 0 {
+			var body bytes.Buffer
+			_ = json.Compact(&body, examples[0].Value.Value) // it came from JSON
+			command += " \\\n  -H 'Content-Type: application/json' -d '" + body.String() + "'"
+		}
+	}
+	return command
+}
+
+// plainHost is a Host that means nothing but itself to a shell.
+var plainHost = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]+$`)
+
+// base returns the server's address as a client knows it.
+func base(r *http.Request) string {
+	scheme, host := "http", r.Host
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
+	}
+	if !plainHost.MatchString(host) {
+		host = "localhost"
+	}
+	return scheme + "://" + host
+}
+
+func (s *Server) serveDocs(c *gin.Context) {
+	s.servePage(c, "docs.html", asked{docs: s.docs, Base: base(c.Request), Keys: c.GetHeader("Authorization") != ""})
+}
+
+// prose is text of the document as HTML: with code between backticks.
+func prose(text string) template.HTML {
+	var b strings.Builder
+	for i, part := range strings.Split(text, "`") {
+		part = template.HTMLEscapeString(part)
+		if i%2 == 1 {
+			part = "<code>" + part + "</code>"
+		}
+		b.WriteString(part)
+	}
+	return template.HTML(b.String())
+}
+
+// pretty is JSON as people like to read it, or the text that it is.
+func pretty(raw json.RawMessage) string {
+	var text string
+	if json.Unmarshal(raw, &text) == nil {
+		return text
+	}
+	var b bytes.Buffer
+	if json.Indent(&b, raw, "", "  ") != nil {
+		return string(raw)
+	}
+	return b.String()
+}

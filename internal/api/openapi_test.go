@@ -1,0 +1,199 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+func TestOpenAPIIsServed(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	a := b.get(t, "/openapi.json")
+	if a.text != string(api.OpenAPI(tasks.Default())) || strings.Contains(a.text, "_JOB_TYPE") {
+		t.Errorf("got %d %.300s", a.status, a.text)
+	}
+	if servers := a.json(t)["servers"]; fmt.Sprint(servers) != "[map[url:/]]" {
+		t.Errorf("the servers are %v, not the one that it comes from", servers)
+	}
+}
+
+// What is described is what there is.
+func TestOpenAPIHasEveryRoute(t *testing.T) {
+	t.Parallel()
+	var options api.Options
+	setup(t, func(o *api.Options) { options = *o })
+	server := api.New(options)
+	routes := server.DescribableRoutes()
+	if err := server.Close(); err != nil {
+		t.Fatal(err)
+	}
+	slices.Sort(routes)
+	if described := describedAPI().operations(); !slices.Equal(routes, described) {
+		t.Errorf("the router has\n%s\nand described are\n%s", strings.Join(routes, "\n"), strings.Join(described, "\n"))
+	}
+}
+
+// A job type that is added is described, without anybody writing so.
+func TestOpenAPIFollowsTheRegistry(t *testing.T) {
+	t.Parallel()
+	mail := tasks.Definition{Name: "welcome-mail", Title: "Welcome mail", NewPayload: func() tasks.Payload { return new(tasks.SyncPayload) }}
+	registry, err := tasks.NewRegistry(mail, tasks.UserSync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := newDescription(api.OpenAPI(registry))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"/components/schemas/JobType/enum":                      "[welcome-mail user-sync]",
+		"/components/schemas/ControlBody/properties/job":        "map[description:The name of a job type. enum:[welcome-mail user-sync] type:string]",
+		"/paths/~1jobs~1status/get/parameters/0/schema/enum":    "[welcome-mail user-sync all]",
+		"/paths/~1jobs~1status/get/parameters/0/schema/default": "welcome-mail",
+	} {
+		if got, _ := d.at(path); fmt.Sprint(got) != want {
+			t.Errorf("%s is %v, want %s", path, got, want)
+		}
+	}
+}
+
+// The body of a trigger is described for every job type that is shipped.
+func TestOpenAPIHasEveryPayload(t *testing.T) {
+	t.Parallel()
+	for _, def := range tasks.Default().All() {
+		text, err := json.Marshal(def.NewPayload())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var zero object
+		if err := json.Unmarshal(text, &zero); err != nil {
+			t.Fatal(err)
+		}
+		for field := range zero {
+			if described, _ := describedAPI().at(pointer("components", "schemas", "SyncBody", "properties", field)); described == nil {
+				t.Errorf("the field %q of %s is not described: its body needs a schema in openapi.json", field, def.Name)
+			}
+		}
+	}
+}
+
+// What programs that read the document rely on: every reference leads somewhere, names are unique, objects say which
+// fields they have, and whatever is said in examples is true.
+func TestOpenAPIIsSound(t *testing.T) {
+	t.Parallel()
+	d := describedAPI()
+	ids := make(map[string]bool)
+	for _, route := range d.operations() {
+		method, path, _ := strings.Cut(route, " ")
+		at := pointer("paths", path, method)
+		value, _ := d.at(at)
+		operation := value.(object)
+		id, _ := operation["operationId"].(string)
+		if summary, _ := operation["summary"].(string); id == "" || ids[id] || summary == "" || len(operation["tags"].([]any)) != 1 {
+			t.Errorf("%s: the operationId %q, the summary %q or its tags %v", route, id, summary, operation["tags"])
+		}
+		ids[id] = true
+		if parameters := d.parameters(at, "path"); len(parameters) != strings.Count(path, "{") {
+			t.Errorf("%s: the parameters of the path are %v", route, parameters)
+		}
+		for _, status := range []string{"401", "403"} {
+			_, open := operation["security"]
+			if described, _ := d.at(at + "/responses/" + status); (described == nil) != open {
+				t.Errorf("%s: %s is %v, while it needs no key: %v", route, status, described, open)
+			}
+		}
+	}
+	d.walk(t, "", d.root)
+}
+
+// walk looks at everything in the document.
+func (d *description) walk(t *testing.T, at string, value any) {
+	t.Helper()
+	switch value := value.(type) {
+	case object:
+		d.look(t, at, value)
+		for name, inside := range value {
+			if name != "example" && name != "examples" { // which are no part of the description
+				d.walk(t, at+pointer(name), inside)
+			}
+		}
+	case []any:
+		for i, inside := range value {
+			d.walk(t, fmt.Sprintf("%s/%d", at, i), inside)
+		}
+	}
+}
+
+func (d *description) look(t *testing.T, at string, o object) {
+	t.Helper()
+	if ref, ok := o["$ref"].(string); ok {
+		if there, _ := d.at(strings.TrimPrefix(ref, "#")); there == nil {
+			t.Errorf("%s refers to %s, where nothing is", at, ref)
+		}
+	}
+	if _, closed := o["additionalProperties"]; o["type"] == "object" && o["properties"] != nil && !closed && !strings.HasSuffix(at, "/Description") {
+		t.Errorf("%s does not say that it has no other fields", at)
+	}
+	if o["schema"] == nil {
+		return
+	}
+	examples := make(map[string]any)
+	if example, ok := o["example"]; ok {
+		examples["example"] = example
+	}
+	more, _ := o["examples"].(object)
+	for name, example := range more {
+		examples[name] = example.(object)["value"]
+	}
+	for name, example := range examples {
+		if err := d.check(at+"/schema", example); err != nil {
+			t.Errorf("%s: the example %s: %v", at, name, err)
+		}
+	}
+}
+
+// The comparison itself: it sees what it is there to see.
+func TestDescriptionSeesDepartures(t *testing.T) {
+	t.Parallel()
+	const waiting = `{"success":true,"data":{"id":"1000:user-sync","job":"user-sync","state":"waiting","data":{"syncType":"full"},"progress":0,` +
+		`"attempt":0,"attempts":3,"createdAt":"1970-01-01T00:00:01.000Z"}}`
+	refusal := func(status int) answer { return answer{status: status, text: `{"success":false,"message":"no"}`} }
+	for name, test := range map[string]struct {
+		exchange
+		right bool
+	}{
+		"a job":                       {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: waiting}}, true},
+		"an unknown field":            {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: strings.Replace(waiting, `"job"`, `"more":1,"job"`, 1)}}, false},
+		"an unknown field of a field": {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: strings.Replace(waiting, `"syncType"`, `"more":1,"syncType"`, 1)}}, false},
+		"a field that is missing":     {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: strings.Replace(waiting, `"attempts":3,`, ``, 1)}}, false},
+		"a value of another type":     {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: strings.Replace(waiting, `"attempts":3`, `"attempts":"3"`, 1)}}, false},
+		"a time of another form":      {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: strings.Replace(waiting, `01.000Z`, `01Z`, 1)}}, false},
+		"no JSON":                     {exchange{"GET", "/jobs/1000:user-sync", "", answer{status: 200, text: "ok"}}, false},
+		"a status":                    {exchange{"GET", "/jobs/1000:user-sync", "", refusal(418)}, false},
+		"a refusal":                   {exchange{"GET", "/jobs/1000:user-sync", "", refusal(404)}, true},
+		"a path":                      {exchange{"GET", "/jobs/1000:user-sync/more", "", answer{status: 200, text: waiting}}, false},
+		"a path that is not there":    {exchange{"GET", "/jobs/1000:user-sync/more", "", refusal(404)}, true},
+		"an ID":                       {exchange{"GET", "/jobs/1000", "", answer{status: 200, text: waiting}}, false},
+		"a method":                    {exchange{"PUT", "/jobs/1000:user-sync", "", answer{status: 200, text: waiting}}, false},
+		"a method without Allow":      {exchange{"PUT", "/jobs/1000:user-sync", "", refusal(405)}, false},
+		"a parameter":                 {exchange{"GET", "/jobs/1000:user-sync?more=1", "", answer{status: 200, text: waiting}}, false},
+		"a parameter's value":         {exchange{"GET", "/jobs?page=0", "", answer{status: 200, text: `{"success":true,"data":{"jobs":[],"total":0,"page":1,"pageSize":20}}`}}, false},
+		"a right query refused":       {exchange{"GET", "/jobs?page=1", "", refusal(400)}, false},
+		"a wrong query refused":       {exchange{"GET", "/jobs?page=x", "", refusal(400)}, true},
+		"a wrong body taken":          {exchange{"POST", "/jobs/pause", `{"job":"x"}`, answer{status: 200, text: `{"success":true,"message":"x"}`}}, false},
+		"a right body refused":        {exchange{"POST", "/jobs/pause", `{"job":"user-sync"}`, refusal(400)}, false},
+		"a wrong body refused":        {exchange{"POST", "/jobs/pause", `{"job":"x"}`, refusal(400)}, true},
+	} {
+		test.header = http.Header{"Content-Type": {"application/json; charset=utf-8"}}
+		if err := describedAPI().verify(test.exchange); (err == nil) != test.right {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -1,0 +1,68 @@
+// The pages that are the API's own, for browsers: they share a style sheet, have no scripts, and load nothing.
+
+package api
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"embed"
+	"encoding/base64"
+	"html/template"
+	"net/http"
+	"strings"
+
+	"github.com/gin-gonic/gin"
+)
+
+//go:embed pages/*.html
+var pageFiles embed.FS
+
+//go:embed pages/style.css
+var styleSheet string
+
+var pages = template.Must(template.New("").Funcs(template.FuncMap{
+	"prose":      prose,
+	"pretty":     pretty,
+	"paragraphs": func(text string) []string { return strings.Split(text, "\n\n") },
+	"lower":      strings.ToLower,
+	"refName":    refName,
+	"style":      func() template.CSS { return template.CSS(styleSheet) },
+}).ParseFS(pageFiles, "pages/*.html"))
+
+// pagePolicy lets a page use the style sheet that is in it, and nothing else.
+var pagePolicy = func() string {
+	hash := sha256.Sum256([]byte(styleSheet))
+	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
+		"'; img-src data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+}()
+
+func (s *Server) servePage(c *gin.Context, name string, data any) {
+	var page bytes.Buffer
+	if err := pages.ExecuteTemplate(&page, name, data); err != nil {
+		s.Log.Error("A page could not be made", "page", name, "error", err)
+		fail(c, http.StatusInternalServerError, "internal error; the log says more")
+		return
+	}
+	c.Header("Content-Security-Policy", pagePolicy)
+	c.Data(http.StatusOK, "text/html; charset=utf-8", page.Bytes())
+}
+
+// links are where there is something to look at.
+type links struct {
+	Dashboard string `json:"dashboard"`
+	Docs      string `json:"docs"`
+	OpenAPI   string `json:"openapi"`
+	Health    string `json:"health"`
+	Status    string `json:"status"`
+}
+
+// index tells who comes to the server's root where to go on: browsers with a page, others with JSON.
+func (s *Server) index(c *gin.Context) {
+	there := links{Dashboard: DashboardPath, Docs: docsPath, OpenAPI: openAPIPath, Health: "/health", Status: "/jobs/status"}
+	c.Header("Vary", "Accept")
+	if strings.Contains(c.GetHeader("Accept"), "text/html") {
+		s.servePage(c, "index.html", there)
+		return
+	}
+	c.JSON(http.StatusOK, answer{Success: true, Data: there})
+}
