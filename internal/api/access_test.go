@@ -63,6 +63,9 @@ var routes = []route{
 		fields: map[string]string{},
 	},
 	{method: http.MethodGet, path: "/schedules"},
+	{method: http.MethodGet, path: "/"},
+	{method: http.MethodGet, path: "/docs"},
+	{method: http.MethodGet, path: "/openapi.json"},
 	// New routes come here.
 
 	// The dashboard's are one route each to the router, whatever the method; asynqmon has the rest.

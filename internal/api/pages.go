@@ -39,7 +39,7 @@ var pagePolicy = func() string {
 func (s *Server) servePage(c *gin.Context, name string, data any) {
 	var page bytes.Buffer
 	if err := pages.ExecuteTemplate(&page, name, data); err != nil {
-		s.Log.Error("A page could not be made", "page", name, "error", err)
+		s.log(c).Error("A page could not be made", "page", name, "error", err)
 		fail(c, http.StatusInternalServerError, "internal error; the log says more")
 		return
 	}

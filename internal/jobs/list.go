@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -62,11 +64,13 @@ func (j *Jobs) Find(ctx context.Context, id tasks.RunID) (Job, error) {
 	if err != nil {
 		return Job{}, err
 	}
-	return j.describe(ctx, def, id, info)
+	found := []Job{newJob(def, id, info)}
+	err = j.addStates(ctx, found)
+	return found[0], err
 }
 
-// describe adds to what asynq knows of a run what its state knows.
-func (j *Jobs) describe(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (Job, error) {
+// newJob is what asynq knows of a run.
+func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 	job := Job{
 		ID: id, State: stateOf[info.State], Data: def.PayloadFields(info.Payload), Attempts: def.Attempts, Error: info.LastErr,
 		Created: id.Reference,
@@ -77,34 +81,58 @@ func (j *Jobs) describe(ctx context.Context, def tasks.Definition, id tasks.RunI
 		if json.Valid(info.Result) {
 			job.Result = info.Result
 		}
-		return job, nil
 	case StateFailed:
 		job.Attempt, job.Ended = info.Retried+1, info.LastFailedAt
-		return job, nil
 	case StateDelayed:
 		job.NextAttempt = info.NextProcessAt
 	}
-	fields, err := j.rdb.HMGet(ctx, runKey(def.Name, id.String()), "progress", "started", "failures").Result()
-	if err != nil {
-		return Job{}, fmt.Errorf("reading the state of %s: %w", id, err)
+	return job
+}
+
+// addStates adds what the states of those runs know that have not ended, at the cost of one question.
+func (j *Jobs) addStates(ctx context.Context, list []Job) error {
+	type answer struct {
+		job        *Job
+		run, parts *redis.SliceCmd
 	}
-	number := func(i int) int64 { // numbers that we wrote
-		text, _ := fields[i].(string)
-		n, _ := strconv.ParseInt(text, 10, 64)
-		return n
-	}
-	job.Progress = int(number(0))
-	if started := number(1); started > 0 {
-		job.Started = time.UnixMilli(started)
-		job.Attempt = int(number(2))
-		if job.State != StateDelayed {
-			job.Attempt++
+	var answers []answer
+	pipeline := j.rdb.Pipeline()
+	for i := range list {
+		job := &list[i]
+		if job.State == StateCompleted || job.State == StateFailed {
+			continue
 		}
+		id := job.ID.String()
+		answers = append(answers, answer{
+			job, pipeline.HMGet(ctx, runKey(job.ID.Job, id), "progress", "started", "failures"),
+			pipeline.HMGet(ctx, rangesKey(job.ID.Job, id), "n", "ended"),
+		})
 	}
-	state := RunState{rdb: j.rdb, id: id}
-	cut, err := state.Cut(ctx)
-	job.Ranges, job.RangesEnded = cut.Ranges, cut.Ended
-	return job, err
+	if len(answers) == 0 {
+		return nil
+	}
+	if _, err := pipeline.Exec(ctx); err != nil {
+		return fmt.Errorf("reading the states of runs: %w", err)
+	}
+	for _, a := range answers {
+		a.job.Progress = number(a.run, 0)
+		if started := number(a.run, 1); started > 0 {
+			a.job.Started = time.UnixMilli(int64(started))
+			a.job.Attempt = number(a.run, 2)
+			if a.job.State != StateDelayed {
+				a.job.Attempt++
+			}
+		}
+		a.job.Ranges, a.job.RangesEnded = number(a.parts, 0), number(a.parts, 1)
+	}
+	return nil
+}
+
+// number is one field of an answer, which we wrote as a number; 0 when it is not there.
+func number(c *redis.SliceCmd, field int) int {
+	text, _ := c.Val()[field].(string)
+	n, _ := strconv.Atoi(text)
+	return n
 }
 
 // Filter says which runs are listed. Page counts from 1; PageSize is how many a page has.
@@ -123,58 +151,82 @@ type section struct {
 
 // List returns one page of the runs that the filter names, and how many there are in all: in the order of the states,
 // within that of the job types, and within that in asynq's, the oldest first. What changes state meanwhile may be listed
-// twice, or not at all.
+// twice, or not at all. It asks for what it can at the same time, as somebody waits for the answer.
 func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err error) {
 	sections, err := j.sections(f)
 	if err != nil {
 		return nil, 0, err
 	}
-	skip := (f.Page - 1) * f.PageSize
-	for _, s := range sections {
+	first := (f.Page - 1) * f.PageSize // of this page, in all sections together
+	parts := make([][]Job, len(sections))
+	var asking errgroup.Group
+	for i, s := range sections {
+		from, to := max(0, first-total), min(s.size, first+f.PageSize-total)
 		total += s.size
-		if skip >= s.size {
-			skip -= s.size
-			continue
+		if from < to {
+			asking.Go(func() (err error) {
+				parts[i], err = s.part(from, to, f.PageSize)
+				return err
+			})
 		}
-		// asynq's pages are of the same size, but need not begin where ours does.
-		for number := skip/f.PageSize + 1; len(page) < f.PageSize && (number-1)*f.PageSize < s.size; number++ {
-			infos, err := s.list(s.def.Name, asynq.PageSize(f.PageSize), asynq.Page(number))
-			if err != nil {
-				return nil, 0, fmt.Errorf("listing runs of %s: %w", s.def.Name, err)
-			}
-			for i, info := range infos {
-				id, err := tasks.ParseRunID(info.ID)
-				if (number-1)*f.PageSize+i < skip || len(page) == f.PageSize || err != nil { // or nobody's run
-					continue
-				}
-				job, err := j.describe(ctx, s.def, id, info)
-				if err != nil {
-					return nil, 0, err
-				}
-				page = append(page, job)
-			}
-		}
-		skip = 0
 	}
-	return page, total, nil
+	if err := asking.Wait(); err != nil {
+		return nil, 0, err
+	}
+	page = slices.Concat(parts...)
+	return page, total, j.addStates(ctx, page)
 }
 
+// part returns the runs of a section from one to before another; there are at most size between them.
+func (s section) part(from, to, size int) ([]Job, error) {
+	var part []Job
+	// asynq's pages are of that size, too, but need not begin where the part does.
+	for page := from / size; page*size < to; page++ {
+		infos, err := s.list(s.def.Name, asynq.PageSize(size), asynq.Page(page+1))
+		if err != nil {
+			return nil, fmt.Errorf("listing runs of %s: %w", s.def.Name, err)
+		}
+		for i, info := range infos {
+			if at := page*size + i; at < from || at >= to {
+				continue
+			}
+			if id, err := tasks.ParseRunID(info.ID); err == nil { // else it is nobody's run
+				part = append(part, newJob(s.def, id, info))
+			}
+		}
+	}
+	return part, nil
+}
+
+// sections returns those that the filter names, in the order in which they are listed.
 func (j *Jobs) sections(f Filter) ([]section, error) {
 	queues, err := j.inspector.Queues()
 	if err != nil {
 		return nil, fmt.Errorf("listing queues: %w", err)
 	}
-	of := make(map[State][]section)
-	for _, def := range f.Jobs {
+	infos := make([]*asynq.QueueInfo, len(f.Jobs))
+	var asking errgroup.Group
+	for i, def := range f.Jobs {
 		if !slices.Contains(queues, def.Name) {
 			continue
 		}
-		info, err := j.inspector.GetQueueInfo(def.Name)
-		if err != nil {
-			return nil, fmt.Errorf("reading the queue of %s: %w", def.Name, err)
+		asking.Go(func() (err error) {
+			if infos[i], err = j.inspector.GetQueueInfo(def.Name); err != nil {
+				return fmt.Errorf("reading the queue of %s: %w", def.Name, err)
+			}
+			return nil
+		})
+	}
+	if err := asking.Wait(); err != nil {
+		return nil, err
+	}
+	of := make(map[State][]section)
+	for i, info := range infos {
+		if info == nil {
+			continue
 		}
 		add := func(state State, size int, list func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error)) {
-			of[state] = append(of[state], section{def, size, list})
+			of[state] = append(of[state], section{f.Jobs[i], size, list})
 		}
 		add(StateActive, info.Active, j.inspector.ListActiveTasks)
 		add(StateWaiting, info.Pending, j.inspector.ListPendingTasks)
