@@ -366,9 +366,9 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
-// A hundred clients use everything at once: triggers are served by one run of a kind, and no run is removed twice.
+// A hundred clients use everything at once: triggers are served by one run of a kind, and no run is removed twice. Not in
+// parallel with other tests: a machine with few processors has enough to do with these to keep the API's time limits.
 func TestConcurrentUse(t *testing.T) {
-	t.Parallel()
 	const clients = 100
 	b := setupLocked(t)
 	var mu sync.Mutex
@@ -380,6 +380,9 @@ func TestConcurrentUse(t *testing.T) {
 				r := routes[(i+j)%len(routes)]
 				if r.writes() && (r.dashboard() || strings.Contains(r.url, "{")) {
 					continue // they are about a single run
+				}
+				if r.dashboard() && i%10 != 0 {
+					continue // each is a dozen questions to Redis, and not our business
 				}
 				a, err := b.as(writeKey).try(t.Context(), r.method, b.url(r), r.body)
 				if err != nil || a.status != http.StatusOK {

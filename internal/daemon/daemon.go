@@ -105,6 +105,10 @@ const (
 	PromptTimeout = 500 * time.Millisecond
 )
 
+// promptPoolSize is how many connections there may be for those that owe somebody an answer: one for each of a hundred
+// clients, as one that had to wait for another's would wait too long.
+const promptPoolSize = 100
+
 // RedisOptions says how to reach the Redis of the settings. With the PromptTimeout nothing is sent twice.
 func RedisOptions(c config.Redis, timeout time.Duration) jobs.RedisOptions {
 	o := jobs.RedisOptions{
@@ -115,6 +119,7 @@ func RedisOptions(c config.Redis, timeout time.Duration) jobs.RedisOptions {
 	}
 	if timeout == PromptTimeout {
 		o.MaxRetries = -1
+		o.PoolSize = promptPoolSize
 	}
 	return o
 }

@@ -31,6 +31,8 @@ type RedisOptions struct {
 	Timeout time.Duration
 	// MaxRetries is how often a command that failed on the network is sent again; -1 is never.
 	MaxRetries int
+	// PoolSize is how many connections there may be; 0 is go-redis' default, ten for each processor.
+	PoolSize int
 }
 
 // limit is how long a command may take with all its tries.
@@ -58,6 +60,7 @@ func NewRedis(o RedisOptions, log *slog.Logger) redis.UniversalClient {
 		Dialer:      dialer(o.TLS, o.Timeout),
 		DialTimeout: o.Timeout, ReadTimeout: o.Timeout, WriteTimeout: o.Timeout, PoolTimeout: o.Timeout,
 		MaxRetries:            o.MaxRetries,
+		PoolSize:              o.PoolSize,
 		ContextTimeoutEnabled: true,
 	}
 	switch {
