@@ -161,8 +161,7 @@ func (c *chaos) judgeRuns(r *report) {
 			r.runs.slowest = max(r.runs.slowest, end.seen.Sub(run.enqueued[0]))
 		}
 		if end.retried > 0 {
-			r.charged++
-			c.record.breach(promiseAttempts, "%s was charged attempts: %d", id, end.retried)
+			c.record.charged[fmt.Sprintf("%s: attempt %d", id, end.retried+1)] = true
 		}
 		if end.state != asynq.TaskStateCompleted {
 			r.runs.failed++
@@ -172,9 +171,11 @@ func (c *chaos) judgeRuns(r *report) {
 		r.runs.completed++
 		c.judgeResult(run)
 	}
-	for _, text := range c.record.charged {
-		r.charged++
-		c.record.breach(promiseAttempts, "%s", text)
+	r.charged, r.announced = len(c.record.charged), len(c.record.announced)
+	for _, attempt := range slices.Sorted(maps.Keys(c.record.charged)) {
+		subject, _, _ := strings.Cut(attempt, ": ")
+		why := slices.DeleteFunc(slices.Clone(c.record.announced), func(text string) bool { return !strings.HasPrefix(text, subject+": ") })
+		c.record.breach(promiseAttempts, "%s; the logs say: %s", attempt, strings.Join(why, "; "))
 	}
 	for _, a := range c.record.acknowledged {
 		r.acknowledged++

@@ -27,7 +27,7 @@ type report struct {
 		completed, failed, lost, twice int
 		slowest                        time.Duration
 	}
-	charged, ranges, takenOver int
+	charged, announced, ranges, takenOver int
 	answers                    struct {
 		all, refused, failed, late int
 		slowest                    time.Duration
@@ -68,6 +68,7 @@ func (r *report) String() string {
 	row("lost", r.runs.lost)
 	row("enqueued or ended twice", r.runs.twice)
 	row("attempts charged", r.charged)
+	row("attempts that failed when another worker had taken over", max(0, r.announced-r.charged))
 	row("ranges enqueued", r.ranges)
 	row("runs and ranges taken over from dead workers", r.takenOver)
 	fmt.Fprintln(w, "\nRECORDS\t")
