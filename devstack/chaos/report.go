@@ -28,7 +28,7 @@ type report struct {
 		slowest                        time.Duration
 	}
 	charged, announced, ranges, takenOver int
-	answers                    struct {
+	answers                               struct {
 		all, refused, failed, late int
 		slowest                    time.Duration
 	}
