@@ -238,7 +238,9 @@ func (c *chaos) judgeAnswers(r *report) {
 			continue // nobody was there
 		}
 		r.answers.all++
-		r.answers.slowest = max(r.answers.slowest, a.took)
+		if a.took > r.answers.slowest {
+			r.answers.slowest, r.answers.slowestTo = a.took, a.what
+		}
 		what := fmt.Sprintf("%s, %s at %s", a.api, a.what, clock(a.asked))
 		if a.took > answerLimit {
 			r.answers.late++

@@ -31,6 +31,7 @@ type report struct {
 	answers                               struct {
 		all, refused, failed, late int
 		slowest                    time.Duration
+		slowestTo                  string
 	}
 	fresh, stale int
 	keys         int
@@ -75,7 +76,7 @@ func (r *report) String() string {
 	row("synchronised", r.fresh)
 	row("stale", r.stale)
 	fmt.Fprintln(w, "\nAPI\t")
-	row("answers", fmt.Sprintf("%d (the slowest in %s)", r.answers.all, r.answers.slowest.Round(time.Millisecond)))
+	row("answers", fmt.Sprintf("%d (the slowest in %s, to %s)", r.answers.all, r.answers.slowest.Round(time.Millisecond), r.answers.slowestTo))
 	row("503, as a server was away", r.answers.refused)
 	row("too late", r.answers.late)
 	row("failed", r.answers.failed)
