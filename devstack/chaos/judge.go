@@ -326,7 +326,19 @@ func (c *chaos) judgeKeys(ctx context.Context, r *report) error {
 	runs := 0
 	for _, key := range keys {
 		switch {
-		case strings.HasPrefix(key, "codex-jobs:") && (strings.Contains(key, "}:run:") || strings.Contains(key, "}:ranges:") || strings.Contains(key, "}:waiting")),
+		case strings.HasPrefix(key, "codex-jobs:") && strings.Contains(key, "}:waiting"):
+			id, err := c.watcher.claimed(ctx, key)
+			if err != nil {
+				return err
+			}
+			// Whoever wanted to enqueue it was killed, or lost Redis, and nobody was told that it would run. The next run of
+			// its kind takes its place.
+			if c.record.runs[id] == nil && !c.record.isAcknowledged(id) {
+				r.abandoned++
+				continue
+			}
+			c.record.breach(promiseKeys, "%s of %s", key, id)
+		case strings.HasPrefix(key, "codex-jobs:") && (strings.Contains(key, "}:run:") || strings.Contains(key, "}:ranges:")),
 			strings.Contains(key, ":ranges}:t:"):
 			c.record.breach(promiseKeys, "%s", key)
 		case strings.Contains(key, "}:t:"):

@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -229,6 +230,13 @@ func (r *record) wasAcknowledged(a acknowledged) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.acknowledged = append(r.acknowledged, a)
+}
+
+// isAcknowledged reports whether somebody was told that the run would come to be.
+func (r *record) isAcknowledged(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.acknowledged, func(a acknowledged) bool { return a.id == id })
 }
 
 func (r *record) answered(a answer) {

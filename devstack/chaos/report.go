@@ -35,6 +35,7 @@ type report struct {
 	}
 	fresh, stale int
 	keys         int
+	abandoned    int // claims of runs that were never enqueued
 	errorLines   map[string]int
 	breaches     []breach
 }
@@ -82,6 +83,7 @@ func (r *report) String() string {
 	row("failed", r.answers.failed)
 	fmt.Fprintln(w, "\nREDIS\t")
 	row("keys left", r.keys)
+	row("of these, of runs that nobody got to enqueue", r.abandoned)
 	if len(r.errorLines) > 0 {
 		fmt.Fprintln(w, "\nLOGGED AS ERRORS\t")
 		for _, message := range slices.Sorted(maps.Keys(r.errorLines)) {
