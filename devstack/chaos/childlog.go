@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"strconv"
 	"time"
 )
 
@@ -28,6 +29,14 @@ type logLine struct {
 	Range   *int      `json:"range"`
 	Attempt int       `json:"attempt"`
 	Error   string    `json:"error"`
+}
+
+// subject is the run or the range that the line is about.
+func (l logLine) subject() string {
+	if l.Range == nil {
+		return l.JobID
+	}
+	return l.JobID + "/" + strconv.Itoa(*l.Range)
 }
 
 // childLog copies what a process writes into a file and passes each line on. A killed process may end in the middle of

@@ -161,8 +161,7 @@ func (c *chaos) judgeRuns(r *report) {
 			r.runs.slowest = max(r.runs.slowest, end.seen.Sub(run.enqueued[0]))
 		}
 		if end.retried > 0 {
-			r.charged++
-			c.record.breach(promiseAttempts, "%s was charged attempts: %d", id, end.retried)
+			c.record.charged[fmt.Sprintf("%s: attempt %d", id, end.retried+1)] = true
 		}
 		if end.state != asynq.TaskStateCompleted {
 			r.runs.failed++
@@ -172,9 +171,11 @@ func (c *chaos) judgeRuns(r *report) {
 		r.runs.completed++
 		c.judgeResult(run)
 	}
-	for _, text := range c.record.charged {
-		r.charged++
-		c.record.breach(promiseAttempts, "%s", text)
+	r.charged, r.announced = len(c.record.charged), len(c.record.announced)
+	for _, attempt := range slices.Sorted(maps.Keys(c.record.charged)) {
+		subject, _, _ := strings.Cut(attempt, ": ")
+		why := slices.DeleteFunc(slices.Clone(c.record.announced), func(text string) bool { return !strings.HasPrefix(text, subject+": ") })
+		c.record.breach(promiseAttempts, "%s; the logs say: %s", attempt, strings.Join(why, "; "))
 	}
 	for _, a := range c.record.acknowledged {
 		r.acknowledged++
@@ -237,7 +238,9 @@ func (c *chaos) judgeAnswers(r *report) {
 			continue // nobody was there
 		}
 		r.answers.all++
-		r.answers.slowest = max(r.answers.slowest, a.took)
+		if a.took > r.answers.slowest {
+			r.answers.slowest, r.answers.slowestTo = a.took, a.what
+		}
 		what := fmt.Sprintf("%s, %s at %s", a.api, a.what, clock(a.asked))
 		if a.took > answerLimit {
 			r.answers.late++
@@ -323,7 +326,19 @@ func (c *chaos) judgeKeys(ctx context.Context, r *report) error {
 	runs := 0
 	for _, key := range keys {
 		switch {
-		case strings.HasPrefix(key, "codex-jobs:") && (strings.Contains(key, "}:run:") || strings.Contains(key, "}:ranges:") || strings.Contains(key, "}:waiting")),
+		case strings.HasPrefix(key, "codex-jobs:") && strings.Contains(key, "}:waiting"):
+			id, err := c.watcher.claimed(ctx, key)
+			if err != nil {
+				return err
+			}
+			// Whoever wanted to enqueue it was killed, or lost Redis, and nobody was told that it would run. The next run of
+			// its kind takes its place.
+			if c.record.runs[id] == nil && !c.record.isAcknowledged(id) {
+				r.abandoned++
+				continue
+			}
+			c.record.breach(promiseKeys, "%s of %s", key, id)
+		case strings.HasPrefix(key, "codex-jobs:") && (strings.Contains(key, "}:run:") || strings.Contains(key, "}:ranges:")),
 			strings.Contains(key, ":ranges}:t:"):
 			c.record.breach(promiseKeys, "%s", key)
 		case strings.Contains(key, "}:t:"):

@@ -37,6 +37,9 @@ var deck = []struct {
 	{killRedis, 2}, {refuse, 2}, {silence, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2},
 }
 
+// fewCards is when another deck is put below the cards: with the last ones alone there is often nothing that fits.
+const fewCards = 8
+
 const (
 	// firstFault is when the first fault is made, and then come pauses of minPause to maxPause.
 	firstFault = 2 * time.Second
@@ -137,8 +140,8 @@ func newPlan(seed uint64, length time.Duration, roles []role) []fault {
 	p := planner{random: rand.New(rand.NewPCG(seed, 1)), roles: roles, length: length}
 	var cards []faultKind
 	for at := firstFault; at < length; at += p.between(minPause, maxPause) {
-		if len(cards) == 0 {
-			cards = p.shuffled()
+		if len(cards) < fewCards {
+			cards = append(cards, p.shuffled()...)
 		}
 		for i, kind := range cards { // what does not fit now may fit later
 			if f, ok := p.draw(kind, at); ok {

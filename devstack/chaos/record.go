@@ -5,6 +5,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -78,7 +79,8 @@ type record struct {
 	runs         map[string]*seenRun
 	acknowledged []acknowledged
 	answers      []answer
-	charged      []string             // attempts, as the logs say
+	charged      map[string]bool      // attempts at runs and ranges other than the first
+	announced    []string             // failed attempts, as the logs say: of what another worker has taken over they cost none
 	ranges       int                  // how many were enqueued
 	takenOver    int                  // runs and ranges of dead workers
 	errors       map[string]int       // lines of the logs with the level ERROR, by message
@@ -88,7 +90,7 @@ type record struct {
 
 func newRecord() *record {
 	return &record{
-		runs: make(map[string]*seenRun), errors: make(map[string]int),
+		runs: make(map[string]*seenRun), errors: make(map[string]int), charged: make(map[string]bool),
 		dealt: make(map[string]time.Time), recorded: make(map[string]time.Time),
 	}
 }
@@ -199,21 +201,27 @@ func (r *record) logged(process string, line logLine) {
 			known := r.run(id)
 			known.begun = append(known.begun, line.Time)
 		}
+		r.attempted(line)
+	case line.Msg == "Starting range":
+		r.attempted(line)
 	case strings.HasPrefix(line.Msg, "Recovered "):
 		r.takenOver++
 	case strings.Contains(line.Msg, " failed, will be tried again"), strings.HasSuffix(line.Msg, " job failed"), line.Msg == "A range failed":
 		if _, err := tasks.ParseRunID(line.JobID); err != nil {
 			return // that it was enqueued is a breach
 		}
-		what := line.JobID
-		if line.Range != nil {
-			what += fmt.Sprintf("/%d", *line.Range)
-		}
-		r.charged = append(r.charged, fmt.Sprintf("%s: %s at %s: %s: %s", what, process, clock(line.Time), line.Msg, line.Error))
+		r.announced = append(r.announced, fmt.Sprintf("%s: %s at %s: %s: %s", line.subject(), process, clock(line.Time), line.Msg, line.Error))
 	case strings.HasSuffix(line.Msg, "ick enqueued"), strings.HasSuffix(line.Msg, "ick served by a run that still waits"):
 		if slot, err := time.Parse(tasks.TimestampLayout, line.Tick); err == nil {
 			r.dealtWith(tasks.TickID(line.Job, slot).String(), line.Time)
 		}
+	}
+}
+
+// attempted records an attempt; the record must be locked.
+func (r *record) attempted(line logLine) {
+	if line.Attempt > 1 {
+		r.charged[fmt.Sprintf("%s: attempt %d", line.subject(), line.Attempt)] = true
 	}
 }
 
@@ -222,6 +230,13 @@ func (r *record) wasAcknowledged(a acknowledged) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.acknowledged = append(r.acknowledged, a)
+}
+
+// isAcknowledged reports whether somebody was told that the run would come to be.
+func (r *record) isAcknowledged(id string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.ContainsFunc(r.acknowledged, func(a acknowledged) bool { return a.id == id })
 }
 
 func (r *record) answered(a answer) {

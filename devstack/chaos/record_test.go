@@ -98,6 +98,9 @@ func TestWhatTheLogsSay(t *testing.T) {
 		{Msg: "Tick was enqueued by another scheduler", Job: "user-sync", Tick: "2026-11-24T04:00:15.000Z"},
 		{Msg: "A range failed, will be tried again", Level: "WARN", JobID: "1:user-sync", Range: &index, Error: "oh"},
 		{Msg: "User sync job failed", Level: "ERROR", JobID: "1:user-sync"},
+		{Msg: "Starting range", JobID: "1:user-sync", Range: &index, Attempt: 1},
+		{Msg: "Starting range", JobID: "1:user-sync", Range: &index, Attempt: 2},
+		{Msg: "Starting range", JobID: "1:user-sync", Range: &index, Attempt: 2}, // on another worker, after a crash
 		{Msg: "Recovered range from a dead worker", Level: "WARN"},
 	} {
 		r.logged("worker-1", line)
@@ -105,7 +108,10 @@ func TestWhatTheLogsSay(t *testing.T) {
 	if len(r.dealt) != 2 || !r.dealt[tasks.TickID("user-sync", at(5)).String()].Equal(at(9)) {
 		t.Errorf("ticks: %v", r.dealt)
 	}
-	if len(r.charged) != 2 || r.takenOver != 1 || r.errors["User sync job failed"] != 1 {
-		t.Errorf("charged: %q, taken over: %d, errors: %v", r.charged, r.takenOver, r.errors)
+	if len(r.charged) != 1 || !r.charged["1:user-sync/2: attempt 2"] || len(r.announced) != 2 {
+		t.Errorf("charged: %v, announced: %q", r.charged, r.announced)
+	}
+	if r.takenOver != 1 || r.errors["User sync job failed"] != 1 {
+		t.Errorf("taken over: %d, errors: %v", r.takenOver, r.errors)
 	}
 }

@@ -27,13 +27,15 @@ type report struct {
 		completed, failed, lost, twice int
 		slowest                        time.Duration
 	}
-	charged, ranges, takenOver int
-	answers                    struct {
+	charged, announced, ranges, takenOver int
+	answers                               struct {
 		all, refused, failed, late int
 		slowest                    time.Duration
+		slowestTo                  string
 	}
 	fresh, stale int
 	keys         int
+	abandoned    int // claims of runs that were never enqueued
 	errorLines   map[string]int
 	breaches     []breach
 }
@@ -68,18 +70,20 @@ func (r *report) String() string {
 	row("lost", r.runs.lost)
 	row("enqueued or ended twice", r.runs.twice)
 	row("attempts charged", r.charged)
+	row("attempts that failed when another worker had taken over", max(0, r.announced-r.charged))
 	row("ranges enqueued", r.ranges)
 	row("runs and ranges taken over from dead workers", r.takenOver)
 	fmt.Fprintln(w, "\nRECORDS\t")
 	row("synchronised", r.fresh)
 	row("stale", r.stale)
 	fmt.Fprintln(w, "\nAPI\t")
-	row("answers", fmt.Sprintf("%d (the slowest in %s)", r.answers.all, r.answers.slowest.Round(time.Millisecond)))
+	row("answers", fmt.Sprintf("%d (the slowest in %s, to %s)", r.answers.all, r.answers.slowest.Round(time.Millisecond), r.answers.slowestTo))
 	row("503, as a server was away", r.answers.refused)
 	row("too late", r.answers.late)
 	row("failed", r.answers.failed)
 	fmt.Fprintln(w, "\nREDIS\t")
 	row("keys left", r.keys)
+	row("of these, of runs that nobody got to enqueue", r.abandoned)
 	if len(r.errorLines) > 0 {
 		fmt.Fprintln(w, "\nLOGGED AS ERRORS\t")
 		for _, message := range slices.Sorted(maps.Keys(r.errorLines)) {

@@ -228,3 +228,14 @@ func (w *watcher) keys(ctx context.Context) ([]string, error) {
 	}
 	return keys, nil
 }
+
+// claimed returns the ID of the run that a key says is the next of its kind.
+func (w *watcher) claimed(ctx context.Context, key string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
+	defer cancel()
+	id, err := w.rdb.HGet(ctx, key, "id").Result()
+	if err != nil {
+		return "", fmt.Errorf("reading %s: %w", key, err)
+	}
+	return id, nil
+}

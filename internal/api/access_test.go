@@ -371,6 +371,7 @@ func TestAllowed(t *testing.T) {
 func TestConcurrentUse(t *testing.T) {
 	const clients = 100
 	b := setupLocked(t)
+	b.undescribed = true
 	var mu sync.Mutex
 	fresh, removed := 0, 0
 	var running sync.WaitGroup

@@ -50,6 +50,8 @@ type testBundle struct {
 	jobs      *jobs.Jobs
 	inspector *asynq.Inspector
 	log       *logBuffer
+	// undescribed leaves out the comparison with the description of the API, for tests that send a lot at once.
+	undescribed bool
 }
 
 // database is a MongoDB that answers as it is told to.
@@ -182,6 +184,9 @@ func (b *testBundle) try(ctx context.Context, method, path, body string, headers
 	a := answer{response.StatusCode, response.Header, string(text), time.Since(start)}
 	if err != nil {
 		return a, err
+	}
+	if b.undescribed {
+		return a, nil
 	}
 	return a, describedAPI().verify(exchange{method, path, body, a})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -14,6 +15,9 @@ import (
 // Ending or retrying one run by hand. asynq's own cancelling counts a failed attempt, and its deleting knows nothing of the
 // place of a waiting run, of the run's state and of its ranges: so here they come first.
 
+// cancelPause is between two looks at a run that is between two states.
+const cancelPause = 20 * time.Millisecond
+
 var (
 	// ErrNoJob is returned for an ID that is no run's.
 	ErrNoJob = errors.New("there is no such job")
@@ -23,20 +27,18 @@ var (
 	ErrNotFailed = errors.New("the job has not failed")
 )
 
-// KEYS: run. ARGV: TTL in seconds.
+// KEYS: run. Returns 0 when the run has not begun yet, or has just ended.
 var cancelScript = redis.NewScript(`
-redis.call("HSET", KEYS[1], "cancelled", 1)
-redis.call("EXPIRE", KEYS[1], ARGV[1])
-return 1
+if redis.call("EXISTS", KEYS[1]) == 0 then
+	return 0
+end
+return redis.call("HSET", KEYS[1], "cancelled", 1) + 1
 `)
 
-// KEYS: waiting, run, ranges. ARGV: id. Forgets a run that nobody works on.
-var forgetScript = redis.NewScript(`
+// KEYS: waiting. ARGV: id.
+var leavePlaceScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
 	redis.call("DEL", KEYS[1])
-end
-if (redis.call("HGET", KEYS[2], "owner") or "") == "" then
-	redis.call("DEL", KEYS[2], KEYS[3])
 end
 return 1
 `)
@@ -53,44 +55,54 @@ func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err er
 		case asynq.TaskStateCompleted, asynq.TaskStateArchived:
 			return false, ErrEnded
 		case asynq.TaskStateActive:
-			return false, j.cancelActive(ctx, id)
+			if cancelled, err := j.cancelActive(ctx, id); cancelled || err != nil {
+				return false, err
+			}
+		default:
+			if removed, err := j.removeWaiting(ctx, def, id, info); removed || err != nil {
+				return removed, err
+			}
 		}
-		kind := ""
-		if payload, err := def.DecodePayload(info.Payload); err == nil {
-			kind = payload.Kind()
+		// It is between two states. Look again.
+		select {
+		case <-time.After(cancelPause):
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
 		}
-		if err := j.forget(ctx, id, kind); err != nil {
-			return false, err
-		}
-		gone, err := j.delete(def, id.String())
-		if gone {
-			return true, nil
-		}
-		if err != nil && ctx.Err() != nil {
-			return false, err
-		}
-		// Somebody was faster: it has just begun, or is gone.
-		if def, info, err = j.lookUp(id); err != nil {
-			return false, err
-		}
+		def, info, err = j.lookUp(id)
 	}
 	return false, fmt.Errorf("cancelling %s: it does not stay in one state", id)
 }
 
-func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) error {
-	if err := cancelScript.Run(ctx, j.rdb, []string{runKey(id.Job, id.String())}, int(runTTL.Seconds())).Err(); err != nil {
-		return fmt.Errorf("cancelling %s: %w", id, err)
+func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
+	n, err := cancelScript.Run(ctx, j.rdb, []string{runKey(id.Job, id.String())}).Int()
+	if err != nil {
+		return false, fmt.Errorf("cancelling %s: %w", id, err)
 	}
-	// It may have ended meanwhile, and its state with it.
-	if _, info, err := j.lookUp(id); err != nil || info.State == asynq.TaskStateCompleted || info.State == asynq.TaskStateArchived {
-		return errors.Join(err, j.forget(ctx, id, ""))
-	}
-	return nil
+	return n > 0, nil
 }
 
-func (j *Jobs) forget(ctx context.Context, id tasks.RunID, kind string) error {
-	keys := []string{waitingKey(id.Job, kind), runKey(id.Job, id.String()), rangesKey(id.Job, id.String())}
-	if err := forgetScript.Run(ctx, j.rdb, keys, id.String()).Err(); err != nil {
+// removeWaiting removes a run that waits, and reports whether it did. Its place comes first: a claim of it would bring it back.
+func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (bool, error) {
+	if payload, err := def.DecodePayload(info.Payload); err == nil {
+		if err := leavePlaceScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, payload.Kind())}, id.String()).Err(); err != nil {
+			return false, fmt.Errorf("removing %s: %w", id, err)
+		}
+	}
+	gone, err := j.delete(def, id.String())
+	if err != nil && ctx.Err() == nil {
+		return false, nil //nolint:nilerr // it has just begun, or Redis is away, which the next look shows
+	}
+	if err != nil || !gone {
+		return false, err
+	}
+	// Nobody can have it any more. Whoever had it, and was frozen or died, finds that it is over.
+	return true, j.forget(ctx, id)
+}
+
+// forget removes what is remembered of a run, and with that ends its ranges.
+func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
+	if err := j.rdb.Del(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
 		return fmt.Errorf("forgetting %s: %w", id, err)
 	}
 	return nil
@@ -114,17 +126,20 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	if info.State != asynq.TaskStateArchived {
 		return ErrNotFailed
 	}
-	if err := j.forget(ctx, id, ""); err != nil { // nothing of its former life counts
+	if err := j.forget(ctx, id); err != nil { // nothing of its former life counts
 		return err
 	}
 	err = j.inspector.RunTask(def.Name, id.String())
 	switch {
 	case notFound(err):
 		return ErrNoJob
-	case err != nil:
-		return fmt.Errorf("retrying %s: %w", id, err)
+	case err == nil:
+		return nil
 	}
-	return nil
+	if _, now, failed := j.lookUp(id); failed == nil && now.State != asynq.TaskStateArchived {
+		return ErrNotFailed // somebody else was faster
+	}
+	return fmt.Errorf("retrying %s: %w", id, err)
 }
 
 // lookUp returns the run's Definition and what asynq knows of its task.

@@ -1,8 +1,10 @@
 package jobs_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"testing"
 	"time"
 
@@ -35,6 +37,106 @@ func TestCancelWaiting(t *testing.T) {
 			t.Errorf("%s: %v", unknown, err)
 		}
 	}
+}
+
+// A run whose worker died waits for its turn again, with the state that the dead one had. When it is cancelled nothing of it
+// goes on, and nothing is left.
+func TestCancelRecovered(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	dead, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.AddRange(ctx, 0, []byte("{}"), true); err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := b.Cancel(ctx, id); err != nil || !removed {
+		t.Errorf("%v, %v", removed, err)
+	}
+	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
+		t.Errorf("a range of a removed run can be opened: %v", err)
+	}
+	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*").Result(); err != nil || len(keys) > 0 {
+		t.Errorf("left: %v, %v", keys, err)
+	}
+}
+
+// A run that is cancelled while its worker is dead: its ranges do not wait for another to notice.
+func TestCancelWithADeadCoordinator(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	took, release := b.hold(t)
+	<-took // asynq counts the task as active
+	dead, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.AddRange(ctx, 0, []byte("{}"), true); err != nil {
+		t.Fatal(err)
+	}
+	active, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if removed, err := b.Cancel(ctx, id); err != nil || removed {
+		t.Errorf("%v, %v", removed, err)
+	}
+	if err := active.Save(ctx, []byte("x"), 1); !errors.Is(err, jobs.ErrNoRange) {
+		t.Errorf("a range of a cancelled run goes on: %v", err)
+	}
+	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
+		t.Errorf("a range of a cancelled run begins: %v", err)
+	}
+	release()
+}
+
+// A run that has just ended, which asynq has yet to record, cannot be cancelled, and nothing is left of the try.
+func TestCancelAtTheEnd(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	took, release := b.hold(t)
+	<-took
+	run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Close(ctx); err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(50*time.Millisecond, release)
+	if removed, err := b.Cancel(ctx, id); !errors.Is(err, jobs.ErrEnded) || removed {
+		t.Errorf("%v, %v", removed, err)
+	}
+	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*:run:*").Result(); err != nil || len(keys) > 0 {
+		t.Errorf("left: %v, %v", keys, err)
+	}
+}
+
+// hold takes the next task as asynq does, and completes it when it is released.
+func (b *testBundle) hold(t *testing.T) (took <-chan struct{}, release func()) {
+	t.Helper()
+	taken, released := make(chan struct{}), make(chan struct{})
+	server := asynq.NewServerFromRedisClient(b.rdb, asynq.Config{
+		Queues: map[string]int{b.def.Name: 1}, Concurrency: 1, TaskCheckInterval: 10 * time.Millisecond, LogLevel: asynq.FatalLevel,
+	})
+	err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error {
+		close(taken)
+		<-released
+		return nil
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	release = sync.OnceFunc(func() { close(released) })
+	t.Cleanup(func() {
+		release()
+		server.Shutdown()
+	})
+	return taken, release
 }
 
 func TestListAndFind(t *testing.T) {

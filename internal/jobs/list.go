@@ -75,18 +75,27 @@ func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 		ID: id, State: stateOf[info.State], Data: def.PayloadFields(info.Payload), Attempts: def.Attempts, Error: info.LastErr,
 		Created: id.Reference,
 	}
+	if info.Retried == 0 && job.State != StateFailed {
+		job.Error = "" // asynq's own word for what was no failure: a lease that expired, a run put back
+	}
 	switch job.State {
 	case StateCompleted:
-		job.Progress, job.Attempt, job.Ended = 100, info.Retried+1, info.CompletedAt
+		job.Progress, job.Attempt, job.Ended = 100, attemptsOf(def, info), info.CompletedAt
 		if json.Valid(info.Result) {
 			job.Result = info.Result
 		}
 	case StateFailed:
-		job.Attempt, job.Ended = info.Retried+1, info.LastFailedAt
+		job.Attempt, job.Ended = attemptsOf(def, info), info.LastFailedAt
 	case StateDelayed:
 		job.NextAttempt = info.NextProcessAt
 	}
 	return job
+}
+
+// attemptsOf is how many attempts a run that has ended took, as far as asynq knows: of one that was retried by hand it counts
+// those before as well.
+func attemptsOf(def tasks.Definition, info *asynq.TaskInfo) int {
+	return min(info.Retried+1, def.Attempts)
 }
 
 // addStates adds what the states of those runs know that have not ended, at the cost of one question.

@@ -25,6 +25,7 @@ import (
 //	spec        what the range is, in the words of whoever cut the run
 //	owner       the attempt that works on it, "" for none; only that one can change it
 //	recoveries  how often its worker has died
+//	failures    how many attempts have failed
 //	checkpoint  where it got to; when it has ended, what has been done
 //	progress    in percent
 //	end         "done" or "failed", once it has ended
@@ -54,6 +55,15 @@ redis.call("EXPIRE", KEYS[2], ARGV[2])
 return 1
 `)
 
+// KEYS: run, ranges. ARGV: the run's owner. Returns 0 when it is another one.
+var discardScript = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+	return 0
+end
+redis.call("DEL", KEYS[2])
+return 1
+`)
+
 // KEYS: ranges. Returns {n, complete, ended, progress, spec of the last one}.
 var cutScript = redis.NewScript(`
 local r = redis.call("HMGET", KEYS[1], "n", "complete", "ended", "progress")
@@ -63,11 +73,11 @@ return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
 // KEYS: run, ranges. ARGV: index, owner, TTL in seconds. Returns {} when there is nothing to do, otherwise {spec, former
-// owner, recoveries, checkpoint, the run's start}.
+// owner, recoveries, checkpoint, the run's start, failures}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
-if not spec or redis.call("HEXISTS", KEYS[2], i .. ":end") == 1 then
+if not spec or redis.call("HEXISTS", KEYS[2], i .. ":end") == 1 or redis.call("HEXISTS", KEYS[1], "cancelled") == 1 then
 	return {}
 end
 local owner = redis.call("HGET", KEYS[2], i .. ":owner") or ""
@@ -78,23 +88,36 @@ elseif owner ~= "" then
 end
 redis.call("HSET", KEYS[2], i .. ":owner", ARGV[2])
 redis.call("EXPIRE", KEYS[2], ARGV[3])
-local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint")
-return {spec, owner, r[1] or "0", r[2] or "", redis.call("HGET", KEYS[1], "started") or "0"}
+local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint", i .. ":failures")
+return {spec, owner, r[1] or "0", r[2] or "", redis.call("HGET", KEYS[1], "started") or "0", r[3] or "0"}
 `)
 
-// Of this script and the next two: KEYS: ranges. ARGV: index, owner, ... Returns 0 when the owner is another one, -1 when
-// the range is gone together with its run.
+// Of this script and the next three: KEYS: ranges, run. ARGV: index, owner, ... Returns 0 when the owner is another one, -1
+// when there is nothing left to do in the range.
 //
-// ARGV: ... TTL in seconds, progress, checkpoint.
+// ARGV: ... TTL in seconds, progress, checkpoint. What comes late, when the range has ended, changes nothing.
 var saveRangeScript = redis.NewScript(`
 local i = ARGV[1]
 if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
 	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
 end
+if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 or redis.call("HEXISTS", KEYS[2], "cancelled") == 1 then
+	return -1
+end
 local before = tonumber(redis.call("HGET", KEYS[1], i .. ":progress") or "0")
 redis.call("HINCRBY", KEYS[1], "progress", tonumber(ARGV[4]) - before)
 redis.call("HSET", KEYS[1], i .. ":progress", ARGV[4], i .. ":checkpoint", ARGV[5])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
+return 1
+`)
+
+var failRangeScript = redis.NewScript(`
+local i = ARGV[1]
+if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
+	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
+end
+redis.call("HINCRBY", KEYS[1], i .. ":failures", 1)
+redis.call("HSET", KEYS[1], i .. ":owner", "")
 return 1
 `)
 
@@ -176,13 +199,7 @@ func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bo
 
 // DiscardRanges forgets all ranges of the run.
 func (s *RunState) DiscardRanges(ctx context.Context) error {
-	if err := s.Verify(ctx); err != nil {
-		return err
-	}
-	if err := s.rdb.Del(ctx, s.rangesKey()).Err(); err != nil {
-		return fmt.Errorf("discarding the ranges of run %s: %w", s.id, err)
-	}
-	return nil
+	return s.compareAndDo(ctx, discardScript, []string{s.key(), s.rangesKey()}, s.owner)
 }
 
 // RangeEnd is what is known of one range.
@@ -235,6 +252,8 @@ type RangeState struct {
 	Recovered bool
 	// Recoveries counts how often that has happened to this range.
 	Recoveries int
+	// Failures counts the attempts that have failed.
+	Failures int
 	// RunStarted is when the first attempt at its run began.
 	RunStarted time.Time
 	// Checkpoint is what was saved last; nil at the beginning.
@@ -249,8 +268,7 @@ type RangeState struct {
 // ErrNoRange when the range has ended, or its run has.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
 	s := &RangeState{rdb: j.rdb, id: id, owner: owner}
-	keys := []string{runKey(id.Run.Job, id.Run.String()), s.key()}
-	reply, err := openRangeScript.Run(ctx, j.rdb, keys, id.Index, owner, int(runTTL.Seconds())).StringSlice()
+	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.runKey(), s.key()}, id.Index, owner, int(runTTL.Seconds())).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening range %s: %w", id, err)
 	}
@@ -265,6 +283,7 @@ func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*
 	}
 	started, _ := strconv.ParseInt(reply[4], 10, 64)
 	s.RunStarted = time.UnixMilli(started)
+	s.Failures, _ = strconv.Atoi(reply[5])
 	return s, nil
 }
 
@@ -278,6 +297,11 @@ func (s *RangeState) GiveBack(ctx context.Context) error {
 	return s.compareAndDo(ctx, giveRangeBackScript)
 }
 
+// FailAttempt counts a failed attempt, keeps the state for the next one and gives up owning it.
+func (s *RangeState) FailAttempt(ctx context.Context) error {
+	return s.compareAndDo(ctx, failRangeScript)
+}
+
 // Complete ends the range with the checkpoint of its end.
 func (s *RangeState) Complete(ctx context.Context, checkpoint []byte) error {
 	return s.compareAndDo(ctx, endRangeScript, int(runTTL.Seconds()), rangeDone, checkpoint, "")
@@ -289,7 +313,7 @@ func (s *RangeState) Fail(ctx context.Context, reason error) error {
 }
 
 func (s *RangeState) compareAndDo(ctx context.Context, script *redis.Script, args ...any) error {
-	n, err := script.Run(ctx, s.rdb, []string{s.key()}, append([]any{s.id.Index, s.owner}, args...)...).Int()
+	n, err := script.Run(ctx, s.rdb, []string{s.key(), s.runKey()}, append([]any{s.id.Index, s.owner}, args...)...).Int()
 	if err != nil {
 		return fmt.Errorf("updating range %s: %w", s.id, err)
 	}
@@ -301,5 +325,7 @@ func (s *RangeState) compareAndDo(ctx context.Context, script *redis.Script, arg
 	}
 	return nil
 }
+
+func (s *RangeState) runKey() string { return runKey(s.id.Run.Job, s.id.Run.String()) }
 
 func (s *RangeState) key() string { return rangesKey(s.id.Run.Job, s.id.Run.String()) }

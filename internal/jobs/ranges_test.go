@@ -77,10 +77,17 @@ func TestRanges(t *testing.T) {
 	for range 2 {
 		must(successor.Complete(ctx, []byte("all")))
 	}
+	if err := successor.Save(ctx, []byte("late"), 50); !errors.Is(err, jobs.ErrNoRange) { // sent before that, and arrived after it
+		t.Errorf("saving a range that has ended: %v", err)
+	}
 	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("opening a range that has ended: %v", err)
 	}
 	second := open(1)
+	must(second.FailAttempt(ctx))
+	if second = open(1); second.Failures != 1 || second.Recovered {
+		t.Errorf("after a failed attempt: %+v", second)
+	}
 	must(second.Save(ctx, []byte("half"), 50))
 	must(second.Fail(ctx, errors.New("a reason")))
 	if cut, err := run.Cut(ctx); err != nil || cut.Ended != 2 || cut.Progress != 200/3 {

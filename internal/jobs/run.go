@@ -32,8 +32,8 @@ end
 redis.call("HSETNX", KEYS[1], "started", ARGV[2])
 redis.call("HSET", KEYS[1], "owner", ARGV[1])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
-local r = redis.call("HMGET", KEYS[1], "recoveries", "started", "checkpoint", "failures", "cancelled")
-return {owner, r[1] or "0", r[2], r[3] or "", r[4] or "0", r[5] or ""}
+local r = redis.call("HMGET", KEYS[1], "recoveries", "started", "checkpoint", "failures", "cancelled", "postponed")
+return {owner, r[1] or "0", r[2], r[3] or "", r[4] or "0", r[5] or "", r[6] or ""}
 `)
 
 // KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
@@ -43,6 +43,15 @@ if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 end
 redis.call("HINCRBY", KEYS[1], "failures", 1)
 redis.call("HSET", KEYS[1], "owner", "")
+return 1
+`)
+
+// KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
+var understoodScript = redis.NewScript(`
+if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
+	return 0
+end
+redis.call("HDEL", KEYS[1], "postponed")
 return 1
 `)
 
@@ -87,6 +96,8 @@ type RunState struct {
 	Started time.Time
 	// Cancelled is true when somebody wants the run to end.
 	Cancelled bool
+	// Postponed is true when the run was put back by a worker that did not understand it, see Postpone.
+	Postponed bool
 	// Failures counts the attempts that have failed. A run that has ended and is enqueued again has none.
 	Failures int
 	// Checkpoint is what was saved last; nil at the beginning.
@@ -114,6 +125,7 @@ func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunS
 	s.Started = time.UnixMilli(started)
 	s.Failures, _ = strconv.Atoi(reply[4])
 	s.Cancelled = reply[5] != ""
+	s.Postponed = reply[6] != ""
 	if reply[3] != "" {
 		s.Checkpoint = []byte(reply[3])
 	}
@@ -143,6 +155,11 @@ func (s *RunState) Postpone(ctx context.Context) (since time.Time, err error) {
 		return time.Time{}, ErrSuperseded
 	}
 	return time.UnixMilli(ms), nil
+}
+
+// Understand forgets that the run was ever postponed.
+func (s *RunState) Understand(ctx context.Context) error {
+	return s.compareAndDo(ctx, understoodScript, []string{s.key()}, s.owner)
 }
 
 // Verify returns ErrSuperseded when the state has another owner.

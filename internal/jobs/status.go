@@ -62,11 +62,18 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 	if err != nil {
 		return Status{}, err
 	}
+	// asynq's Inspector knows no context: each of its questions ends in time, but not all of them together.
+	if ctx.Err() != nil {
+		return Status{}, context.Cause(ctx)
+	}
 	queues, err := j.inspector.Queues()
 	if err != nil {
 		return Status{}, fmt.Errorf("listing queues: %w", err)
 	}
 	for _, def := range jobs {
+		if ctx.Err() != nil {
+			return Status{}, context.Cause(ctx)
+		}
 		for _, entry := range entries {
 			if entry.Job == def.Name {
 				s.Repeatable = append(s.Repeatable, entry)
@@ -87,6 +94,9 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 		s.Paused = s.Paused && info.Paused
 		if info.Active == 0 {
 			continue
+		}
+		if ctx.Err() != nil {
+			return Status{}, context.Cause(ctx)
 		}
 		active, err := j.active(ctx, def)
 		if err != nil {

@@ -129,7 +129,9 @@ func (s *Scheduler) register(scheduler *asynq.Scheduler, def tasks.Definition) e
 // register registers the entry with asynq.
 func (e *entry) register(scheduler *asynq.Scheduler) (err error) {
 	e.registered = time.Now()
-	e.options = e.def.TaskOptions("set at each tick")
+	if e.options == nil { // one slice for good: what was registered before may be enqueueing just now
+		e.options = e.def.TaskOptions("set at each tick")
+	}
 	task := asynq.NewTask(e.def.Name, e.payload, e.options...)
 	// The queue is given a second time for the dashboard, which shows the options of the registration only.
 	e.id, err = scheduler.Register(e.def.Schedule.Spec(), task, asynq.Queue(e.def.Name))

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -115,14 +116,15 @@ func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
 		defer close(e.batches)
 		reading, end := untilStopped(ctx, stop)
 		defer end()
-		if err := e.read(reading, stop); err != nil && !errors.Is(err, ErrStopped) {
+		err := e.safely(func() error { return e.read(reading, stop) })
+		if err != nil && !errors.Is(err, ErrStopped) {
 			cancel(err)
 		}
 	})
 	for range e.Writers {
 		writers.Go(func() {
 			for b := range e.batches {
-				if err := e.write(ctx, stop, b); err != nil {
+				if err := e.safely(func() error { return e.write(ctx, stop, b) }); err != nil {
 					cancel(err)
 					return
 				}
@@ -151,6 +153,17 @@ func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
 		return ErrStopped
 	}
 	return nil
+}
+
+// safely makes a panic of what runs in a goroutine of the pass, such as its Work, an error of the attempt.
+func (e *execution) safely(f func() error) (err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			err = fmt.Errorf("panic: %v", x)
+			e.Log.Error("The work on a batch panicked", "error", err, "stack", string(debug.Stack()))
+		}
+	}()
+	return f()
 }
 
 // keep moves the checkpoint over what has been written, and saves it whenever it has moved, until the writers have ended.

@@ -79,6 +79,9 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	if state.Cancelled {
 		return c.fail(ctx, s, log, state, permanentError{errCancelled})
 	}
+	if state.Postponed && s.insist(ctx, log, state.Understand) != nil {
+		return errGivenBack
+	}
 	working, release := s.cancellable(ctx, taskID)
 	defer release()
 	overdue := fmt.Errorf("exceeded its maximum duration of %s", def.MaxDuration)
@@ -133,6 +136,9 @@ func (c *consumer) postpone(taskCtx context.Context, s *session, log *slog.Logge
 	})
 	if err != nil {
 		return errGivenBack
+	}
+	if state.Cancelled {
+		return c.fail(ctx, s, log, state, permanentError{errCancelled})
 	}
 	if time.Since(since) > maxPostponed {
 		return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("no worker understood it for %s: %w", maxPostponed, reason)})

@@ -173,9 +173,8 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	case err != nil:
 		return errGivenBack
 	}
-	retried, _ := asynq.GetRetryCount(taskCtx)
 	run := &Run{
-		ID: id.Run, Definition: def, Attempt: retried + 1, Checkpoint: state.Checkpoint, Range: state.Spec,
+		ID: id.Run, Definition: def, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint, Range: state.Spec,
 		Stop: s.stopping, Log: log, save: state.Save,
 	}
 	if state.Recovered {
@@ -207,7 +206,10 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	}
 	log.Warn("A range failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
 		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
-	if given := s.insist(ctx, log, state.GiveBack); given != nil && ctx.Err() != nil {
+	switch recorded := s.insist(ctx, log, state.FailAttempt); {
+	case errors.Is(recorded, jobs.ErrNoRange):
+		return nil
+	case recorded != nil:
 		return errGivenBack
 	}
 	return failedAttempt{err, run.Attempt}

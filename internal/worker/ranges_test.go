@@ -286,6 +286,56 @@ func TestRangeFailsItsRun(t *testing.T) {
 	}
 }
 
+// A panic of the work on a batch, which has a goroutine of its own, is a failed attempt as well.
+func TestWorkPanics(t *testing.T) {
+	t.Parallel()
+	for name, n := range map[string]int{"in one piece": 50, "shared": 300} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, quickRetries)
+			processor, _ := syncOf(n, workFunc(func(context.Context, []syncrun.Record) error { panic("told to") }))
+			b.start(t, worker.Options{}, processor)
+			info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateArchived)
+			if !strings.Contains(info.LastErr, "panic: told to") || !b.log.contains("ranges_test.go") {
+				t.Errorf("reason %q, or no stack in the log", info.LastErr)
+			}
+		})
+	}
+}
+
+// A run that is retried by hand has all attempts of its ranges again, too.
+func TestRetryOfASharedRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quickRetries)
+	var attempts atomic.Int32
+	processor, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
+		if batch[0].ID.(number) == 101 && attempts.Add(1) <= 4 {
+			return errors.New("told to")
+		}
+		return nil
+	}))
+	b.start(t, worker.Options{}, processor)
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	poll(t, "two failed attempts at a range", func() bool { return attempts.Load() == 2 })
+	b.cancel(t, id)
+	b.await(t, id, asynq.TaskStateArchived)
+	run, err := tasks.ParseRunID(id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Retry(t.Context(), run); err != nil {
+		t.Fatal(err)
+	}
+	info := b.await(t, id, asynq.TaskStateCompleted)
+	if r := syncResult(t, info); r.UsersUpdated != 300 || attempts.Load() != 5 {
+		t.Errorf("result %+v after %d attempts at the range", r, attempts.Load())
+	}
+	if n := len(store.stamped); n != 300 {
+		t.Errorf("%d records were stamped", n)
+	}
+	b.wantNothingLeft(t)
+}
+
 // Workers are replaced over and over in the middle of a run, which costs no attempt and does no batch again.
 func TestRollingRestartsOfASharedRun(t *testing.T) {
 	t.Parallel()

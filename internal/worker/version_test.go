@@ -83,3 +83,24 @@ func TestPayloadThatNobodyUnderstands(t *testing.T) {
 		t.Errorf("left of the run: %v, %v", keys, err)
 	}
 }
+
+// The hour begins anew when somebody has understood the run meanwhile.
+func TestPayloadThatWasUnderstood(t *testing.T) {
+	t.Parallel()
+	previous, next := setupReleases(t)
+	id := next.trigger(t, "user-sync", tasks.SyncFull)
+	key := "codex-jobs:{user-sync}:run:" + id
+	if err := next.rdb.HSet(t.Context(), key, "postponed", time.Now().Add(-61*time.Minute).UnixMilli()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	started := make(chan *worker.Run, 1)
+	stop := next.start(t, worker.Options{}, stoppable(started))
+	receive(t, "the run", started)
+	stop()
+	processor, _ := syncOf(100, syncrun.Stamping{})
+	previous.start(t, worker.Options{}, processor)
+	poll(t, "the run to be put back", func() bool { return previous.log.contains("Run put back for workers of a newer release") })
+	if info := next.await(t, id, asynq.TaskStateRetry); info.Retried != 0 {
+		t.Errorf("%+v", info)
+	}
+}
