@@ -91,7 +91,7 @@ func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks
 	}
 	gone, err := j.delete(def, id.String())
 	if err != nil && ctx.Err() == nil {
-		return false, nil //nolint:nilerr // it has just begun, or Redis is away, which the next look shows
+		return false, nil // it has just begun, or Redis is away, which the next look shows
 	}
 	if err != nil || !gone {
 		return false, err
