@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -367,13 +368,18 @@ func TestAllowed(t *testing.T) {
 }
 
 // A hundred clients use everything at once: triggers are served by one run of a kind, and no run is removed twice. Not in
-// parallel with other tests: a machine with few processors has enough to do with these to keep the API's time limits.
+// parallel with other tests: a machine with few processors has enough to do with these. When it has too much to do, so that
+// Redis does not answer in time, the clients try again, as the answer says.
 func TestConcurrentUse(t *testing.T) {
-	const clients = 100
+	const (
+		clients  = 100
+		patience = 30 * time.Second
+	)
 	b := setupLocked(t)
 	b.undescribed = true
 	var mu sync.Mutex
 	fresh, removed := 0, 0
+	var unsure atomic.Int32 // changes that may have been made, although the answer was that Redis is not available
 	var running sync.WaitGroup
 	for i := range clients {
 		running.Go(func() {
@@ -385,7 +391,17 @@ func TestConcurrentUse(t *testing.T) {
 				if r.dashboard() && i%10 != 0 {
 					continue // each is a dozen questions to Redis, and not our business
 				}
-				a, err := b.as(writeKey).try(t.Context(), r.method, b.url(r), r.body)
+				var a answer
+				var err error
+				for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
+					a, err = b.as(writeKey).try(t.Context(), r.method, b.url(r), r.body)
+					if busy := a.status == http.StatusServiceUnavailable || r.dashboard() && a.status == http.StatusInternalServerError; !busy {
+						break
+					}
+					if r.writes() {
+						unsure.Add(1)
+					}
+				}
 				if err != nil || a.status != http.StatusOK {
 					t.Errorf("%s: %d %s, %v", r, a.status, a.text, err)
 					continue
@@ -412,7 +428,7 @@ func TestConcurrentUse(t *testing.T) {
 		})
 	}
 	running.Wait()
-	if fresh != 1 || removed != b.ended {
+	if n := int(unsure.Load()); fresh > 1 || removed > b.ended || n == 0 && (fresh != 1 || removed != b.ended) {
 		t.Errorf("%d runs are new, want 1; %d were removed, want %d", fresh, removed, b.ended)
 	}
 	ops := b.as(writeKey)

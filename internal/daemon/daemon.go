@@ -102,7 +102,7 @@ const (
 	// PatientTimeout is for those that would only try again.
 	PatientTimeout = 3 * time.Second
 	// PromptTimeout is for those that owe somebody an answer: a few of them must fit into 2 s.
-	PromptTimeout = 500 * time.Millisecond
+	PromptTimeout = 700 * time.Millisecond
 )
 
 // promptPoolSize is how many connections there may be for those that owe somebody an answer: one for each of a hundred
