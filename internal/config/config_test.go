@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -75,7 +76,7 @@ func TestDefaults(t *testing.T) {
 		HTTP:    config.HTTP{Host: "127.0.0.1", Port: 4000, DashboardReadOnly: true},
 		Log:     config.Log{Level: slog.LevelInfo, Format: "json"},
 		Worker:  config.Worker{Concurrency: 3},
-		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: 20_000, BulkSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{
+		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: syncrun.DefaultRangeSize, BulkSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{
 			"user-sync": 20 * time.Minute, "project-sync": 20 * time.Minute, "issue-sync": 20 * time.Minute,
 		}},
 	}
