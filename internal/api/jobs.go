@@ -104,6 +104,7 @@ func (s *Server) trigger(c *gin.Context) {
 		s.unavailable(c, err)
 		return
 	}
+	s.metrics.trigger(def.Name, accepted.Coalesced).Inc()
 	what := def.Title
 	if kind := payload.Kind(); kind != "" {
 		what += " (" + kind + ")"

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
@@ -88,7 +89,7 @@ func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.O
 	rdb := jobs.NewRedis(through, log)
 	options := api.Options{
 		Jobs: jobs.New(rdb, registry, log), Database: database{},
-		Dashboard: jobs.ConnOpt{Options: through, Log: log}, DashboardReadOnly: true, Log: log,
+		Dashboard: jobs.ConnOpt{Options: through, Log: log}, DashboardReadOnly: true, Metrics: prometheus.NewRegistry(), Log: log,
 	}
 	for _, f := range adjust {
 		f(&options)
@@ -316,7 +317,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, log)
+	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, nil, log)
 	background(t, func(ctx context.Context) {
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)

@@ -10,9 +10,12 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/config"
@@ -36,10 +39,22 @@ type Program struct {
 	Name string
 	// Summary says in half a sentence what it does.
 	Summary string
+	// AdminPort is where its metrics and probes are, where ADMIN_PORT does not say.
+	AdminPort int
 	// Run does it until the context ends.
-	Run func(context.Context, config.Config, *slog.Logger) error
+	Run func(context.Context, *Process) error
 	// Healthy returns an error when the one that runs on this host is not well.
 	Healthy func(context.Context, config.Config, *slog.Logger) error
+}
+
+// Process is a program that runs, as its Run sees it.
+type Process struct {
+	Config config.Config
+	Log    *slog.Logger
+	// Metrics is what Prometheus is told; Run adds its own.
+	Metrics *prometheus.Registry
+
+	ready atomic.Pointer[func(context.Context) error]
 }
 
 // Main runs a program until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil
@@ -64,7 +79,14 @@ func Main(p Program) {
 	})
 	redis.SetLogger(telemetry.NewRedisLogger(log))
 	log.Info("Starting", "version", config.Version(), "settings", cfg)
-	switch err := p.Run(ctx, cfg, log); {
+	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, config.Version())}
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
+	var watching sync.WaitGroup
+	watching.Go(func() { process.serveAdmin(watched, cfg.Admin, p.AdminPort, ctx.Done()) })
+	err := p.Run(ctx, process)
+	unwatch()
+	watching.Wait()
+	switch {
 	case err != nil && ctx.Err() == nil:
 		log.Error("Failed", "error", err)
 		stop()

@@ -142,6 +142,15 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	return fmt.Errorf("retrying %s: %w", id, err)
 }
 
+// HasFailed reports whether an attempt at the run has failed, in this life of it or before it was retried by hand.
+func (j *Jobs) HasFailed(id tasks.RunID) (bool, error) {
+	_, info, err := j.lookUp(id)
+	if err != nil {
+		return false, err
+	}
+	return info.LastErr != "", nil
+}
+
 // lookUp returns the run's Definition and what asynq knows of its task.
 func (j *Jobs) lookUp(id tasks.RunID) (tasks.Definition, *asynq.TaskInfo, error) {
 	def, known := j.registry.Lookup(id.Job)

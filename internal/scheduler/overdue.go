@@ -72,10 +72,11 @@ func (s *Scheduler) catchUp(ctx context.Context, e *entry, first, slot time.Time
 		return err
 	}
 	log := s.log.With("job", e.def.Name, "tick", slot.Format(tasks.TimestampLayout), "late", time.Since(slot).Round(time.Millisecond).String())
-	what := "Tick"
-	if time.Since(slot) > notableLateness {
+	what, overdue := "Tick", time.Since(slot) > notableLateness
+	if overdue {
 		what = "Overdue tick"
 	}
+	s.metrics.tick(e.def, tick, overdue)
 	switch {
 	case tick.ServedBy != "":
 		log.Info(what+" served by a run that still waits", "jobId", tick.ServedBy)

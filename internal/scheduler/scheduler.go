@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -31,6 +32,7 @@ type Scheduler struct {
 	id      string
 	jobs    *jobs.Jobs
 	connect asynq.RedisConnOpt
+	metrics *metrics
 	log     *slog.Logger
 
 	// asynq enqueues a task between its two hooks, which lock and unlock mu: so each tick has the entry, whose task ID
@@ -62,10 +64,11 @@ type tick struct {
 }
 
 // New returns a scheduler for the job types of the jobs' registry. Connect is for a client of asynq's Scheduler, which
-// wants one of its own.
-func New(j *jobs.Jobs, connect asynq.RedisConnOpt, log *slog.Logger) *Scheduler {
+// wants one of its own. Its metrics are registered unless the registerer is nil.
+func New(j *jobs.Jobs, connect asynq.RedisConnOpt, registerer prometheus.Registerer, log *slog.Logger) *Scheduler {
 	return &Scheduler{
-		id: jobs.NewProcessID(), jobs: j, connect: connect, log: log, entries: make(map[string]*entry),
+		id: jobs.NewProcessID(), jobs: j, connect: connect, metrics: newMetrics(registerer, j.Registry()), log: log,
+		entries: make(map[string]*entry),
 	}
 }
 
@@ -168,6 +171,7 @@ func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
 		log.Warn("Tick not enqueued yet, will be caught up", "error", t.err)
 		return
 	case t.state.ServedBy != "":
+		s.metrics.tick(t.entry.def, t.state, false)
 		log.Info("Tick served by a run that still waits", "jobId", t.state.ServedBy)
 		return
 	case !t.state.Due:
@@ -179,6 +183,7 @@ func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
 		log.Warn("Tick not enqueued yet, will be caught up", "error", err)
 		return
 	default:
+		s.metrics.tick(t.entry.def, t.state, false)
 		log.Info("Tick enqueued", "jobId", t.id.String())
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tickTimeout)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
@@ -33,6 +34,7 @@ type testBundle struct {
 	options   jobs.RedisOptions
 	rdb       *redis.Client
 	inspector *asynq.Inspector
+	metrics   prometheus.Registerer // of the one scheduler that has metrics; nil for none
 	log       *logBuffer
 	user      tasks.Definition
 }
@@ -75,7 +77,7 @@ func (b *testBundle) start(t *testing.T, addr string) (stop func()) {
 	o.Addr = addr
 	rdb := jobs.NewRedis(o, b.logger())
 	t.Cleanup(func() { _ = rdb.Close() })
-	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, b.logger())
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, b.metrics, b.logger())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

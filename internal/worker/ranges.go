@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
@@ -153,7 +154,9 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	if err == nil && id.Run.Job != def.Name {
 		err = fmt.Errorf("range id %q is not one of %s", taskID, def.Name)
 	}
+	metrics := c.w.metrics[def.Name]
 	if err != nil {
+		metrics.ranges[outcomeFailed].Inc()
 		return refuse(c.log, def, err)
 	}
 	log := c.log.With("job", def.Name, "jobId", id.Run.String(), "range", id.Index)
@@ -175,9 +178,10 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	}
 	run := &Run{
 		ID: id.Run, Definition: def, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint, Range: state.Spec,
-		Stop: s.stopping, Log: log, save: state.Save,
+		Stop: s.stopping, Log: log, save: state.Save, observe: metrics.observeBatch,
 	}
 	if state.Recovered {
+		metrics.recoveries[unitRange].Inc()
 		log.Warn("Recovered range from a dead worker", "recoveries", state.Recoveries)
 	}
 	overdue := fmt.Errorf("its run exceeded its maximum duration of %s", def.MaxDuration)
@@ -187,7 +191,8 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 
 	switch {
 	case err == nil:
-		return c.conclude(ctx, s, log, func(ctx context.Context) error { return state.Complete(ctx, result) })
+		return c.conclude(ctx, s, log, metrics.ranges[outcomeCompleted],
+			func(ctx context.Context) error { return state.Complete(ctx, result) })
 	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
 		err = Permanent(overdue)
 	case ctx.Err() != nil || errors.Is(err, ErrStopped) || errors.Is(err, ErrSuperseded):
@@ -202,7 +207,8 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	if run.Attempt >= def.Attempts || isPermanent(err) {
 		log.Error("A range failed", "attempts", run.Attempt, "error", err)
 		reason := fmt.Errorf("after %d attempts: %w", run.Attempt, err)
-		return c.conclude(ctx, s, log, func(ctx context.Context) error { return state.Fail(ctx, reason) })
+		return c.conclude(ctx, s, log, metrics.ranges[outcomeFailed],
+			func(ctx context.Context) error { return state.Fail(ctx, reason) })
 	}
 	log.Warn("A range failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
 		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
@@ -212,6 +218,7 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	case recorded != nil:
 		return errGivenBack
 	}
+	metrics.retries[unitRange].Inc()
 	return failedAttempt{err, run.Attempt}
 }
 
@@ -237,13 +244,15 @@ func (c *rangeConsumer) work(ctx context.Context, run *Run, state *jobs.RangeSta
 	return result, nil
 }
 
-// conclude records the end of a range.
-func (c *rangeConsumer) conclude(ctx context.Context, s *session, log *slog.Logger, record func(context.Context) error) error {
-	err := s.insist(ctx, log, record)
-	if err == nil || errors.Is(err, jobs.ErrNoRange) {
-		return nil
+// conclude records the end of a range, and counts it.
+func (c *rangeConsumer) conclude(ctx context.Context, s *session, log *slog.Logger, count prometheus.Counter, record func(context.Context) error) error {
+	switch err := s.insist(ctx, log, record); {
+	case err == nil:
+		count.Inc()
+	case !errors.Is(err, jobs.ErrNoRange):
+		return errGivenBack
 	}
-	return errGivenBack
+	return nil
 }
 
 // giveBack lets go of a range: for the next attempt, or for good when its run has ended meanwhile.

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/codex-api/codex-jobs/internal/jobs"
 )
 
@@ -17,6 +19,8 @@ type Options struct {
 	// DrainTimeout is how long a run has to stop by itself when the worker shuts down; 0 is the default of 7 s, which
 	// with the time to give it back stays below the 10 s after which container engines kill.
 	DrainTimeout time.Duration
+	// Metrics is where the worker's metrics are registered; nil for nowhere.
+	Metrics prometheus.Registerer
 }
 
 const defaultDrainTimeout = 7 * time.Second
@@ -28,7 +32,8 @@ type Worker struct {
 	processors map[string]Processor
 	options    Options
 	slots      *slots
-	keepers    sync.WaitGroup // of the consumers' sessions
+	metrics    map[string]*jobMetrics // by job type
+	keepers    sync.WaitGroup         // of the consumers' sessions
 	log        *slog.Logger
 }
 
@@ -43,7 +48,8 @@ func New(j *jobs.Jobs, processors map[string]Processor, options Options, log *sl
 		options.DrainTimeout = defaultDrainTimeout
 	}
 	return &Worker{
-		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency), log: log,
+		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency),
+		metrics: newMetrics(options.Metrics, j.Registry()), log: log,
 	}, nil
 }
 
