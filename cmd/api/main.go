@@ -35,7 +35,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	j := jobs.New(rdb, cfg.Registry, log)
 	process.ReadyWhen(j.Ping)
 	server := api.New(api.Options{
-		Jobs: j, Database: database, Metrics: process.Metrics,
+		Jobs: j, Database: database, Metrics: process.Metrics, Tracing: process.Tracing,
 		Dashboard: jobs.ConnOpt{Options: redisOptions, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly, Log: log,
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate,
 	})

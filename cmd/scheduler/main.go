@@ -28,5 +28,6 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	if err := jobs.Await(ctx, rdb, log); err != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
-	return scheduler.New(j, jobs.ConnOpt{Options: redisOptions, Log: log}, process.Metrics, log).Run(ctx)
+	watched := scheduler.Options{Metrics: process.Metrics, Tracing: process.Tracing}
+	return scheduler.New(j, jobs.ConnOpt{Options: redisOptions, Log: log}, watched, log).Run(ctx)
 }

@@ -105,6 +105,7 @@ func (s *Server) trigger(c *gin.Context) {
 		return
 	}
 	s.metrics.trigger(def.Name, accepted.Coalesced).Inc()
+	traceJob(c, def.Name, accepted.ID.String())
 	what := def.Title
 	if kind := payload.Kind(); kind != "" {
 		what += " (" + kind + ")"

@@ -317,7 +317,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, nil, log)
+	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, scheduler.Options{}, log)
 	background(t, func(ctx context.Context) {
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)

@@ -17,6 +17,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynqmon"
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -67,6 +68,8 @@ type Options struct {
 	Certificate *access.Certificate
 	// Metrics is what is served at /metrics, where the API adds its own and those of the queues.
 	Metrics *prometheus.Registry
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
 	Log     *slog.Logger
 }
 
@@ -100,7 +103,9 @@ func New(o Options) *Server {
 	o.Metrics.MustRegister(o.Jobs.Collector())
 	r := s.router
 	r.RedirectTrailingSlash = false
-	r.Use(s.measure, s.logRequest, s.recoverPanic)
+	r.Use(s.measure)
+	s.trace(r)
+	r.Use(s.logRequest, s.recoverPanic)
 	// For gin, a method that a path does not have is a path that is not there: its own look for others panics where some
 	// routes have a parameter in the place of a word of others (gin 1.12).
 	r.NoRoute(s.nothingThere)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -29,6 +30,9 @@ const exitFailure = 1
 // stopTimeout is how long a process may take to stop. It takes longer only when a server hangs, for which the
 // libraries' own ends have no limit; container engines kill after 10 s.
 const stopTimeout = 9 * time.Second
+
+// traceTimeout bounds the sending of the last traces.
+const traceTimeout = time.Second
 
 // healthTimeout bounds a health check.
 const healthTimeout = 3 * time.Second
@@ -53,6 +57,8 @@ type Process struct {
 	Log    *slog.Logger
 	// Metrics is what Prometheus is told; Run adds its own.
 	Metrics *prometheus.Registry
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
 
 	ready atomic.Pointer[func(context.Context) error]
 }
@@ -80,12 +86,26 @@ func Main(p Program) {
 	redis.SetLogger(telemetry.NewRedisLogger(log))
 	log.Info("Starting", "version", config.Version(), "settings", cfg)
 	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, config.Version())}
+	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
+		Service: p.Name, Version: config.Version(),
+		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, Ratio: cfg.Tracing.Ratio,
+	}, log)
+	if err != nil {
+		log.Error("Failed", "error", err)
+		os.Exit(exitFailure)
+	}
+	process.Tracing = tracing
 	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
 	var watching sync.WaitGroup
 	watching.Go(func() { process.serveAdmin(watched, cfg.Admin, p.AdminPort, ctx.Done()) })
-	err := p.Run(ctx, process)
+	err = p.Run(ctx, process)
 	unwatch()
 	watching.Wait()
+	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
+	if late := endTracing(sending); late != nil {
+		log.Debug("The last traces were not sent", "error", late)
+	}
+	cancel()
 	switch {
 	case err != nil && ctx.Err() == nil:
 		log.Error("Failed", "error", err)

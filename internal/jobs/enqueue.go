@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -234,9 +235,9 @@ func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, paylo
 	return true, err
 }
 
-// enqueue puts a run into the queue; false and no error is that it was there already.
+// enqueue puts a run into the queue, with the trace of ctx; false and no error is that it was there already.
 func (j *Jobs) enqueue(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte) (bool, error) {
-	_, err := j.client.EnqueueContext(ctx, def.NewTask(id, payload))
+	_, err := j.client.EnqueueContext(ctx, def.NewTask(id, payload, telemetry.TraceHeaders(ctx)))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return false, nil
 	}

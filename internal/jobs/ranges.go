@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -236,7 +237,7 @@ const (
 // EnqueueRange enqueues a range that is recorded, with its run's payload; one that is in the queue, or being worked on,
 // stays as it is.
 func (j *Jobs) EnqueueRange(ctx context.Context, def tasks.Definition, id tasks.RangeID, payload []byte) error {
-	_, err := j.client.EnqueueContext(ctx, def.NewRangeTask(id, payload))
+	_, err := j.client.EnqueueContext(ctx, def.NewRangeTask(id, payload, telemetry.TraceHeaders(ctx)))
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueueing range %s: %w", id, err)
 	}

@@ -12,7 +12,7 @@ import (
 // checkoutBuckets are in seconds: a free connection takes microseconds, a new one or one that must be waited for longer.
 var checkoutBuckets = []float64{0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5}
 
-// PoolMetrics, given to Connect, registers the metrics of the connection pool.
+// PoolMetrics is for Connect: it registers the metrics of the connection pool.
 func PoolMetrics(registerer prometheus.Registerer) func(*options.ClientOptions) {
 	factory := promauto.With(registerer)
 	gauge := func(name, help string) prometheus.Gauge {

@@ -77,7 +77,7 @@ func (b *testBundle) start(t *testing.T, addr string) (stop func()) {
 	o.Addr = addr
 	rdb := jobs.NewRedis(o, b.logger())
 	t.Cleanup(func() { _ = rdb.Close() })
-	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, b.metrics, b.logger())
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, scheduler.Options{Metrics: b.metrics}, b.logger())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

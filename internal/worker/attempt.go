@@ -12,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -29,10 +30,13 @@ var errPostponed = errors.New("put back for a worker of a newer release")
 
 // attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
 // on elsewhere, and otherwise what asynq shall record.
-func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) error {
+func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) (err error) {
 	taskID, _ := asynq.GetTaskID(taskCtx)
-	log := c.log.With("jobId", taskID)
 	def := c.def
+	taskCtx, span := c.w.startSpan(taskCtx, "run "+def.Name, task,
+		telemetry.AttributeJobType.String(def.Name), telemetry.AttributeJobID.String(taskID))
+	defer func() { endSpan(span, err) }()
+	log := telemetry.LogTrace(taskCtx, c.log.With("jobId", taskID))
 	id, err := tasks.ParseRunID(taskID)
 	if err == nil && id.Job != def.Name {
 		err = fmt.Errorf("job id %q is not one of %s", taskID, def.Name)
@@ -78,7 +82,7 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	run := &Run{
 		ID: id, Definition: def, Payload: payload, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint,
 		Stop: s.stopping, Log: log,
-		save: state.Save, observe: c.metrics.observeBatch, ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
+		save: state.Save, observe: c.w.observer(def), ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
 	}
 	if state.Cancelled {
 		return c.fail(ctx, s, log, state, permanentError{errCancelled})

@@ -1,7 +1,6 @@
 package worker
 
 import (
-	"context"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -98,19 +97,5 @@ func (m *jobMetrics) runEnded(outcome string, started time.Time) {
 	m.runs[outcome].Inc()
 	if !started.IsZero() {
 		m.runDuration.Observe(time.Since(started).Seconds())
-	}
-}
-
-// observeBatch implements syncrun.Observe.
-func (m *jobMetrics) observeBatch(ctx context.Context, records int) (context.Context, func(updated, failed int64, err error)) {
-	started := time.Now()
-	return ctx, func(updated, failed int64, err error) {
-		if err != nil {
-			return // nothing is known of its records, and it is done again
-		}
-		m.batch.Observe(time.Since(started).Seconds())
-		m.processed.Add(float64(records))
-		m.updated.Add(float64(updated))
-		m.failed.Add(float64(failed))
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -146,7 +147,7 @@ func (c *rangeConsumer) retryDelay(_ int, err error, task *asynq.Task) time.Dura
 // attempt is one attempt at a range. It returns nil when there is nothing left to do: a range's failure is kept with its
 // run, and asynq forgets the task. It returns errGivenBack when the range shall go on elsewhere, and otherwise what asynq
 // shall record before the next attempt.
-func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) error {
+func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) (err error) {
 	taskID, _ := asynq.GetTaskID(taskCtx)
 	queue, _ := asynq.GetQueueName(taskCtx)
 	def := c.definitions[queue]
@@ -159,7 +160,10 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 		metrics.ranges[outcomeFailed].Inc()
 		return refuse(c.log, def, err)
 	}
-	log := c.log.With("job", def.Name, "jobId", id.Run.String(), "range", id.Index)
+	taskCtx, span := c.w.startSpan(taskCtx, "range of "+def.Name, task, telemetry.AttributeJobType.String(def.Name),
+		telemetry.AttributeJobID.String(id.Run.String()), telemetry.AttributeRange.Int(id.Index))
+	defer func() { endSpan(span, err) }()
+	log := telemetry.LogTrace(taskCtx, c.log.With("job", def.Name, "jobId", id.Run.String(), "range", id.Index))
 	ctx, end := s.context(taskCtx)
 	defer end()
 
@@ -178,7 +182,7 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	}
 	run := &Run{
 		ID: id.Run, Definition: def, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint, Range: state.Spec,
-		Stop: s.stopping, Log: log, save: state.Save, observe: metrics.observeBatch,
+		Stop: s.stopping, Log: log, save: state.Save, observe: c.w.observer(def),
 	}
 	if state.Recovered {
 		metrics.recoveries[unitRange].Inc()

@@ -16,7 +16,7 @@ func Serve(ctx context.Context, process *daemon.Process, work syncrun.Work) (err
 	cfg, log := process.Config, process.Log
 	rdb := jobs.NewRedis(daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout), log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
-	client, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics))
+	client, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics), mongodb.TraceCommands(process.Tracing))
 	if err != nil {
 		return err
 	}
@@ -24,7 +24,7 @@ func Serve(ctx context.Context, process *daemon.Process, work syncrun.Work) (err
 
 	j := jobs.New(rdb, cfg.Registry, log)
 	w, err := New(j, Processors(client.Database(cfg.MongoDB.Database), cfg.Sync, work),
-		Options{Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics}, log)
+		Options{Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing}, log)
 	if err != nil {
 		return err
 	}

@@ -8,8 +8,10 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
 // Options are a worker's settings.
@@ -21,6 +23,8 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Metrics is where the worker's metrics are registered; nil for nowhere.
 	Metrics prometheus.Registerer
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
 }
 
 const defaultDrainTimeout = 7 * time.Second
@@ -33,7 +37,8 @@ type Worker struct {
 	options    Options
 	slots      *slots
 	metrics    map[string]*jobMetrics // by job type
-	keepers    sync.WaitGroup         // of the consumers' sessions
+	tracer     trace.Tracer
+	keepers    sync.WaitGroup // of the consumers' sessions
 	log        *slog.Logger
 }
 
@@ -49,7 +54,7 @@ func New(j *jobs.Jobs, processors map[string]Processor, options Options, log *sl
 	}
 	return &Worker{
 		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency),
-		metrics: newMetrics(options.Metrics, j.Registry()), log: log,
+		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), log: log,
 	}, nil
 }
 
