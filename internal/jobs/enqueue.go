@@ -44,15 +44,16 @@ redis.call("HSET", KEYS[1], "id", ARGV[1], "payload", ARGV[2], "time", ARGV[3])
 return {"claimed"}
 `)
 
-// KEYS: waiting, tick. ARGV: id, slot of a tick or "".
+// KEYS: waiting, tick. ARGV: id, slot of a tick or "". Returns 1 when the tick was not dealt with before.
 var beginScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
 	redis.call("DEL", KEYS[1])
 end
 if ARGV[2] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") < tonumber(ARGV[2]) then
 	redis.call("SET", KEYS[2], ARGV[2])
+	return 1
 end
-return 1
+return 0
 `)
 
 // Accepted is the answer to a trigger.
@@ -116,7 +117,12 @@ func (j *Jobs) BeginTick(ctx context.Context, def tasks.Definition, slot time.Ti
 	case claimed.waiting == "":
 		return Tick{Due: true}, nil
 	}
-	return Tick{ServedBy: claimed.waiting}, j.EndTick(ctx, def, slot)
+	// Of several schedulers that have found the waiting run the first one to say so has dealt with the tick.
+	first, err := j.endTick(ctx, def, slot)
+	if err != nil || !first {
+		return Tick{}, err
+	}
+	return Tick{ServedBy: claimed.waiting}, nil
 }
 
 // EnqueueTick does all that is to be done at a tick. Due in what it returns says that it was this call that enqueued
@@ -150,11 +156,17 @@ func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, slot time.Ti
 
 // EndTick remembers that the tick at slot was dealt with, which must outlive its task.
 func (j *Jobs) EndTick(ctx context.Context, def tasks.Definition, slot time.Time) error {
-	err := beginScript.Run(ctx, j.rdb, []string{waitingKey(def.Name, ""), tickKey(def.Name)}, "", millis(slot)).Err()
+	_, err := j.endTick(ctx, def, slot)
+	return err
+}
+
+// endTick is EndTick, and reports whether nobody had dealt with the tick before.
+func (j *Jobs) endTick(ctx context.Context, def tasks.Definition, slot time.Time) (first bool, err error) {
+	n, err := beginScript.Run(ctx, j.rdb, []string{waitingKey(def.Name, ""), tickKey(def.Name)}, "", millis(slot)).Int()
 	if err != nil {
-		return fmt.Errorf("recording the tick of %s at %s: %w", def.Name, slot.Format(time.RFC3339), err)
+		return false, fmt.Errorf("recording the tick of %s at %s: %w", def.Name, slot.Format(time.RFC3339), err)
 	}
-	return nil
+	return n == 1, nil
 }
 
 // LastTick returns the slot of the latest tick that was dealt with; the zero time when there was none ever.
