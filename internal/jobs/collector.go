@@ -2,8 +2,11 @@ package jobs
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -91,7 +94,11 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 			} {
 				all = append(all, gauge(tasksDesc, float64(n), def.Name, unit, state))
 			}
-			all = append(all, gauge(oldestDesc, info.Latency.Seconds(), def.Name, unit))
+			oldest, err := c.oldestWaiting(info)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, gauge(oldestDesc, oldest.Seconds(), def.Name, unit))
 			if unit == "run" {
 				paused := 0.0
 				if info.Paused {
@@ -107,6 +114,27 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 		all = append(all, schedule...)
 	}
 	return all, nil
+}
+
+// oldestWaiting returns for how long the oldest that waits has waited. When it was given back, or is retried by hand, asynq
+// does not know: then it is since its run's tick or trigger.
+func (c collector) oldestWaiting(info *asynq.QueueInfo) (time.Duration, error) {
+	if info.Pending == 0 || info.Latency > 0 {
+		return info.Latency, nil
+	}
+	oldest, err := c.jobs.inspector.ListPendingTasks(info.Queue, asynq.PageSize(1))
+	if err != nil {
+		return 0, fmt.Errorf("looking for the oldest task of %s: %w", info.Queue, err)
+	}
+	if len(oldest) == 0 { // somebody has taken it just now
+		return 0, nil
+	}
+	run, _, _ := strings.Cut(oldest[0].ID, "/") // the ID of a range begins with its run's
+	id, err := tasks.ParseRunID(run)
+	if err != nil {
+		return 0, nil //nolint:nilerr // it is none of ours, which the worker will say
+	}
+	return max(0, time.Since(id.Reference)), nil
 }
 
 // schedule returns what there is to say of the job type's schedule, if it has one.
