@@ -52,7 +52,7 @@ func (p *Process) adminHandler(stopping <-chan struct{}) http.Handler {
 		}
 		if err := (*check)(ctx); err != nil {
 			p.Log.Debug("Not ready", "error", err)
-			plain(w, http.StatusServiceUnavailable, "a server that it needs is not available; the log says more")
+			plain(w, http.StatusServiceUnavailable, "Redis, or MongoDB for a worker, does not answer")
 			return
 		}
 		plain(w, http.StatusOK, "ok")

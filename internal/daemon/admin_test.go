@@ -136,7 +136,7 @@ func TestProbes(t *testing.T) {
 			}
 		}
 	}
-	const unavailable = "a server that it needs is not available; the log says more"
+	const unavailable = "Redis, or MongoDB for a worker, does not answer"
 	want("/livez", http.StatusOK, "ok")
 	want("/readyz", http.StatusServiceUnavailable, "starting")
 	b.ReadyWhen(func(context.Context) error { return errors.New("redis://user:s3cret@host") })
