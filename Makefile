@@ -37,6 +37,7 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
+	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
 check: build devstack ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
