@@ -5,7 +5,11 @@
 ARG GO_IMAGE=golang:1.26-bookworm
 ARG BASE_IMAGE=gcr.io/distroless/static-debian12:nonroot
 
-FROM ${GO_IMAGE} AS build
+# Go compiles for any platform on the builder's own, where nothing is emulated. BuildKit tells which that is; to the
+# classic builder "linux" means the same.
+ARG BUILDER_PLATFORM=${BUILDPLATFORM:-linux}
+
+FROM --platform=${BUILDER_PLATFORM} ${GO_IMAGE} AS build
 WORKDIR /src
 # BuildKit sets these for the platform that was asked for; without it the builder's own platform is built.
 ARG TARGETOS

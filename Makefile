@@ -5,8 +5,9 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # codexctl has a version of its own, as it takes in nothing of internal/config.
 LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/config.version=$(VERSION) -X main.version=$(VERSION)
 
-# The linter is built from its module, pinned here, outside of the product's go.mod.
+# The linters are built from their modules, pinned here, outside of the product's go.mod.
 GOLANGCI_LINT := bin/golangci-lint-v2.15.0
+ACTIONLINT := bin/actionlint-v1.7.12
 
 # Given to devstack before the tests, such as --require-redis-server.
 DEVSTACK_FLAGS ?=
@@ -37,6 +38,7 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
+	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
 check: build devstack ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
@@ -54,9 +56,10 @@ bench: build devstack ## measure the whole system (ARGS=--help lists what can be
 chaos: build devstack ## break the whole system at random, and see which promises it keeps (ARGS=--help says more)
 	@bin/devstack -- bin/chaos -bin bin $(ARGS)
 
-lint: $(GOLANGCI_LINT) ## look for mistakes and departures from style
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## look for mistakes and departures from style
 	$(GOLANGCI_LINT) run
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
+	$(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml
 
 build: ## build the deployables and codexctl into bin/
 	@mkdir -p bin
@@ -69,7 +72,9 @@ devstack: ## build the throwaway servers, the demo, the benchmarks and chaos int
 clean: ## remove what was built
 	rm -rf bin
 
-$(GOLANGCI_LINT):
+$(GOLANGCI_LINT): package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+$(ACTIONLINT): package := github.com/rhysd/actionlint/cmd/actionlint
+$(GOLANGCI_LINT) $(ACTIONLINT):
 	@mkdir -p bin
-	GOBIN=$(CURDIR)/bin/.lint $(GO) install github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
-	mv bin/.lint/golangci-lint $@ && rmdir bin/.lint
+	GOBIN=$(CURDIR)/$@.new $(GO) install $(package)@$(lastword $(subst -v, v,$@))
+	mv $@.new/$(notdir $(package)) $@ && rmdir $@.new

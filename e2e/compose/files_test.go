@@ -96,7 +96,7 @@ func TestEveryServiceIsContained(t *testing.T) {
 	}
 }
 
-// Images are pinned, to the same versions in both files.
+// Images are pinned, to the same versions in all files.
 func TestImagesArePinned(t *testing.T) {
 	t.Parallel()
 	images := make(map[string]string) // defaults
@@ -114,6 +114,17 @@ func TestImagesArePinned(t *testing.T) {
 	for _, name := range []string{"GO_IMAGE", "BASE_IMAGE", "REDIS_IMAGE", "MONGO_IMAGE"} {
 		if image := images[name]; !regexp.MustCompile(`^[a-z0-9./-]+:[a-z0-9.-]+$`).MatchString(image) || strings.HasSuffix(image, ":latest") {
 			t.Errorf("%s is %q, which is not pinned", name, image)
+		}
+	}
+	var workflow struct {
+		Jobs map[string]struct{ Services map[string]service }
+	}
+	if err := yaml.Unmarshal([]byte(read(t, ".github/workflows/ci.yml")), &workflow); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"redis", "mongo"} {
+		if got, want := workflow.Jobs["test-services"].Services[name].Image, images[strings.ToUpper(name)+"_IMAGE"]; got != want {
+			t.Errorf("the workflow tests with %q, want %s", got, want)
 		}
 	}
 	for _, name := range deployables {
