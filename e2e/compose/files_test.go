@@ -139,19 +139,19 @@ func TestImagesArePinned(t *testing.T) {
 // Prometheus looks for them.
 func TestEverySettingIsPassedOn(t *testing.T) {
 	t.Parallel()
-	const servers = "REDIS_HOST REDIS_PORT HOST PORT ADMIN_HOST "
-	const apis = "HOST PORT API_KEYS AUTH_DISABLED "
+	servers := []string{"REDIS_HOST", "REDIS_PORT", "HOST", "PORT", "ADMIN_HOST"}
+	apis := []string{"HOST", "PORT", "API_KEYS", "AUTH_DISABLED"}
 	for _, name := range deployables {
 		environment := services(t)[name].Environment
 		for _, s := range config.Settings(tasks.Default()) {
 			value, ok := environment[s.Name]
 			delete(environment, s.Name)
 			switch {
-			case strings.HasSuffix(s.Name, "_FILE") || s.Name == "ADMIN_PORT" || name != "api" && strings.Contains(" "+apis, " "+s.Name+" "):
+			case strings.HasSuffix(s.Name, "_FILE") || s.Name == "ADMIN_PORT" || name != "api" && slices.Contains(apis, s.Name):
 				if ok {
 					t.Errorf("%s is given %s", name, s.Name)
 				}
-			case strings.Contains(" "+servers, " "+s.Name+" "):
+			case slices.Contains(servers, s.Name):
 				if value == "" || strings.Contains(value, "$") {
 					t.Errorf("%s has %s=%s", name, s.Name, value)
 				}
