@@ -27,6 +27,34 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
+// container is what a Deployment says of its only one.
+type container struct {
+	Env   []struct{ Name, Value string }
+	Ports []struct {
+		Name          string
+		ContainerPort int `yaml:"containerPort"`
+	}
+}
+
+// containerIn returns the container of the Deployment that a file begins with.
+func containerIn(t *testing.T, file string) container {
+	t.Helper()
+	var deployment struct {
+		Spec struct {
+			Template struct {
+				Spec struct{ Containers []container }
+			}
+		}
+	}
+	if err := yaml.Unmarshal([]byte(read(t, file)), &deployment); err != nil {
+		t.Fatalf("%s: %v", file, err)
+	}
+	if len(deployment.Spec.Template.Spec.Containers) != 1 {
+		t.Fatalf("%s has the containers %+v", file, deployment.Spec.Template.Spec.Containers)
+	}
+	return deployment.Spec.Template.Spec.Containers[0]
+}
+
 // settings returns what a program's pod sets: what settings.env, pod.yaml and its own file say.
 func settings(t *testing.T, program string) map[string]string {
 	t.Helper()
@@ -37,24 +65,8 @@ func settings(t *testing.T, program string) map[string]string {
 		}
 	}
 	for _, file := range []string{"base/pod.yaml", "base/" + program + ".yaml"} {
-		var deployment struct {
-			Spec struct {
-				Template struct {
-					Spec struct {
-						Containers []struct {
-							Env []struct{ Name, Value string }
-						}
-					}
-				}
-			}
-		}
-		if err := yaml.Unmarshal([]byte(read(t, file)), &deployment); err != nil { // the first document of the file
-			t.Fatalf("%s: %v", file, err)
-		}
-		for _, container := range deployment.Spec.Template.Spec.Containers {
-			for _, env := range container.Env {
-				set[env.Name] = env.Value
-			}
+		for _, env := range containerIn(t, file).Env {
+			set[env.Name] = env.Value
 		}
 	}
 	return set
@@ -120,11 +132,33 @@ func TestProgramsStart(t *testing.T) {
 	}
 }
 
-// The workers are scaled on what the API exports.
-func TestMetricExists(t *testing.T) {
+// The ports are those that the programs listen on, as nothing else is set.
+func TestPorts(t *testing.T) {
 	t.Parallel()
-	metrics := regexp.MustCompile(`codex_jobs_[a-z_]+`).FindAllString(read(t, "base/worker.yaml"), -1)
-	if !slices.Equal(metrics, []string{"codex_jobs_queue_tasks"}) {
-		t.Errorf("Prometheus is asked for %q", metrics)
+	for program, want := range map[string]map[string]int{
+		"api":       {"http": 4000, "admin": config.AdminPortAPI},
+		"scheduler": {"admin": config.AdminPortScheduler},
+		"worker":    {"admin": config.AdminPortWorker},
+	} {
+		got := make(map[string]int)
+		for _, port := range containerIn(t, "base/"+program+".yaml").Ports {
+			got[port.Name] = port.ContainerPort
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s has the ports %v, want %v", program, got, want)
+		}
+	}
+}
+
+// The workers are scaled on what the API exports, which docs/metrics.md lists; a test compares that with the real API.
+func TestQueryAsksForAMetric(t *testing.T) {
+	t.Parallel()
+	asked := regexp.MustCompile(`\b(codex_jobs_[a-z_]+)\{unit="range", state=~"waiting\|active"\}`).FindAllStringSubmatch(read(t, "base/worker.yaml"), -1)
+	if len(asked) != 1 {
+		t.Fatalf("Prometheus is asked for %q", asked)
+	}
+	listed := regexp.MustCompile("(?m)^\\| `" + asked[0][1] + "` \\| gauge \\| `job_type`; `unit`: run, range; `state`: waiting, active, ")
+	if !listed.MatchString(read(t, "../../docs/metrics.md")) {
+		t.Errorf("docs/metrics.md has no %s with these labels", asked[0][1])
 	}
 }
