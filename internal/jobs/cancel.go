@@ -102,7 +102,7 @@ func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks
 
 // forget removes what is remembered of a run, and with that ends its ranges.
 func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
-	if err := j.rdb.Del(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
+	if err := j.rdb.Unlink(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
 		return fmt.Errorf("forgetting %s: %w", id, err)
 	}
 	return nil

@@ -326,51 +326,48 @@ func (r *runRanges) enqueue(ctx context.Context, index int) error {
 	})
 }
 
-func (r *runRanges) load(ctx context.Context) (ranges []jobs.RangeEnd, err error) {
-	err = r.insist(ctx, func(ctx context.Context) (err error) {
-		ranges, err = r.state.Ranges(ctx)
-		return err
-	})
-	return ranges, err
+// each calls f with what is known of each range, in their order.
+func (r *runRanges) each(ctx context.Context, f func(index int, known jobs.RangeEnd) error) error {
+	for from := 0; ; {
+		var page []jobs.RangeEnd
+		err := r.insist(ctx, func(ctx context.Context) (err error) {
+			page, err = r.state.Ranges(ctx, from)
+			return err
+		})
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for i, known := range page {
+			if err := f(from+i, known); err != nil {
+				return err
+			}
+		}
+		from += len(page)
+	}
 }
 
 // Requeue implements syncrun.Ranges.
 func (r *runRanges) Requeue(ctx context.Context) error {
-	ranges, err := r.load(ctx)
-	if err != nil {
-		return err
-	}
-	for i, known := range ranges {
+	return r.each(ctx, func(index int, known jobs.RangeEnd) error {
 		if known.Ended {
-			continue
+			return nil
 		}
-		if err := r.enqueue(ctx, i); err != nil {
-			return err
-		}
-	}
-	return nil
+		return r.enqueue(ctx, index)
+	})
 }
 
 // Ended implements syncrun.Ranges.
-func (r *runRanges) Ended(ctx context.Context) ([]syncrun.Ended, error) {
-	ranges, err := r.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ended := make([]syncrun.Ended, len(ranges))
-	for i, known := range ranges {
-		ended[i].Failure = known.Failure
-		if ended[i].Range, err = decodeRange(known.Spec); err != nil {
-			return nil, err
+func (r *runRanges) Ended(ctx context.Context, f func(index int, ended syncrun.Ended)) error {
+	return r.each(ctx, func(index int, known jobs.RangeEnd) error {
+		ended := syncrun.Ended{Failure: known.Failure}
+		if len(known.Checkpoint) > 0 {
+			if err := json.Unmarshal(known.Checkpoint, &ended.Checkpoint); err != nil {
+				return fmt.Errorf("reading what range %d of run %s has done: %w", index, r.id, err)
+			}
 		}
-		if len(known.Checkpoint) == 0 {
-			continue
-		}
-		if err := json.Unmarshal(known.Checkpoint, &ended[i].Checkpoint); err != nil {
-			return nil, fmt.Errorf("reading what range %d of run %s has done: %w", i, r.id, err)
-		}
-	}
-	return ended, nil
+		f(index, ended)
+		return nil
+	})
 }
 
 // Discard implements syncrun.Ranges.
