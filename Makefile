@@ -24,6 +24,7 @@ ARGS ?=
 # Whether a check can be made, or has to be. What is left out make check says in its last lines.
 HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
 HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/null
+HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 
 .PHONY: help run test check bench chaos lint build devstack clean
 
@@ -42,9 +43,11 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, the manifests for Kubernetes
+check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, the manifests for Kubernetes, the rules and queries for Prometheus
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
+	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \
+		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags observability -run Observability -count 1 $(TEST_FLAGS) ./e2e; fi
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
 	@if command -v redis-server >/dev/null; then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
 	@if $(HAVE_ENGINE); then $(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
@@ -53,6 +56,7 @@ check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: process
 	@command -v redis-server >/dev/null || echo 'chaos: LEFT OUT, redis-server is not installed'
 	@$(HAVE_ENGINE) || echo 'compose: LEFT OUT, no Docker engine answers'
 	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium'
+	@$(HAVE_PROMETHEUS) || echo 'observability: LEFT OUT, there is no prometheus, or no promtool'
 
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
 	@bin/devstack -- bin/bench -bin bin $(ARGS)

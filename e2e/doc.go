@@ -4,5 +4,6 @@
 //
 // What can be shown without processes is tested in the package that does it. What becomes of a run whose worker is
 // killed takes asynq up to 150 s to notice, and sentinels, clusters and TLS need servers of their own, so their tests are
-// built with the tag slow only: `make check`.
+// built with the tag slow only: `make check`. The one that has Prometheus ask the system what deploy/prometheus and deploy/grafana
+// ask has the tag observability.
 package e2e
