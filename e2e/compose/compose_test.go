@@ -37,6 +37,7 @@ func TestCompose(t *testing.T) {
 		}},
 		{"up", up},
 		{"runs on every worker", runs},
+		{"watch", watch},
 		{"scale up and down", scale},
 		{"kill -9 of a worker and a scheduler", kill},
 		{"restart of Redis", restartRedis},
@@ -356,9 +357,10 @@ func rollBack(t *testing.T, s *system) {
 func remove(t *testing.T, s *system) {
 	s.run(t, "down")
 	volumes := strings.Fields(s.docker(t, "volume", "ls", "-q", "--filter", "label=com.docker.compose.project="+s.name))
-	want := map[string]bool{s.name + "_redis": true, s.name + "_mongo": true, s.name + "_mongo-config": true}
-	if got := slices.Sorted(slices.Values(volumes)); !slices.Equal(got, slices.Sorted(maps.Keys(want))) {
-		t.Errorf("the volumes %q are left, want %q", got, slices.Sorted(maps.Keys(want)))
+	for _, name := range []string{"redis", "mongo", "mongo-config"} {
+		if !slices.Contains(volumes, s.name+"_"+name) {
+			t.Errorf("the volumes %q are left, and %s is not one of them", volumes, name)
+		}
 	}
 	s.run(t, "remove")
 	s.wantNothingLeft(t)

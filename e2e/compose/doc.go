@@ -5,6 +5,7 @@
 //
 //	go test -tags compose -count 1 -v -timeout 25m ./e2e/compose
 //
-// GO_IMAGE, BASE_IMAGE, REDIS_IMAGE and MONGO_IMAGE name other images than the usual ones. Where no engine answers the
-// test is skipped, or fails if COMPOSE_TEST_REQUIRED is set.
+// GO_IMAGE, BASE_IMAGE, REDIS_IMAGE, MONGO_IMAGE, PROMETHEUS_IMAGE and GRAFANA_IMAGE name other images than the usual ones.
+// Where no engine answers the test is skipped, or fails if COMPOSE_TEST_REQUIRED is set; where Grafana's image cannot be
+// had it says that Grafana was not run.
 package compose

@@ -17,9 +17,9 @@ type block struct{ language, text string }
 // tests of the processes, with servers of their own.
 var documented = []string{
 	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.override.yml", "docker-compose.tls.yml", "down",
-	"look",
-	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "up",
-	"upgrade", "users.acl",
+	"look", "own-grafana", "reload",
+	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "unwatch", "up",
+	"upgrade", "users.acl", "watch",
 }
 
 var fences = regexp.MustCompile("(?ms)^```([a-z]*) ?([^\n]*)\n(.*?)^```$")

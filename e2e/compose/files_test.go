@@ -37,6 +37,7 @@ type service struct {
 	StopGracePeriod string            `yaml:"stop_grace_period"`
 	MemLimit        string            `yaml:"mem_limit"`
 	CPUs            string            `yaml:"cpus"`
+	Profiles        []string          `yaml:"profiles"`
 	Healthcheck     map[string]any    `yaml:"healthcheck"`
 	Build           map[string]any    `yaml:"build"`
 	Logging         map[string]any    `yaml:"logging"`
@@ -47,14 +48,18 @@ type waited struct{ Condition string }
 
 var deployables = []string{"api", "scheduler", "worker"}
 
+// watchers are of the profile observability.
+var watchers = []string{"grafana", "prometheus"}
+
 func services(t *testing.T) map[string]service {
 	t.Helper()
 	var file struct{ Services map[string]service }
 	if err := yaml.Unmarshal([]byte(read(t, "docker-compose.yml")), &file); err != nil {
 		t.Fatal(err)
 	}
-	if got := slices.Sorted(maps.Keys(file.Services)); !slices.Equal(got, []string{"api", "mongo", "redis", "scheduler", "worker"}) {
-		t.Fatalf("services %q", got)
+	want := slices.Sorted(slices.Values(slices.Concat(deployables, watchers, []string{"mongo", "redis"})))
+	if got := slices.Sorted(maps.Keys(file.Services)); !slices.Equal(got, want) {
+		t.Fatalf("services %q, want %q", got, want)
 	}
 	return file.Services
 }
@@ -68,15 +73,21 @@ func TestEveryServiceIsContained(t *testing.T) {
 		if s.MemLimit == "" || s.CPUs == "" || s.StopGracePeriod == "" || s.Restart != "unless-stopped" || s.Logging == nil {
 			t.Errorf("%s misses a limit, a grace period, a restart policy or the log's rotation: %+v", name, s)
 		}
-		if name != "api" && len(s.Ports) > 0 {
+		if published := name == "api" || slices.Contains(watchers, name); published != (len(s.Ports) == 1) ||
+			published && !strings.HasPrefix(s.Ports[0], "127.0.0.1:") {
 			t.Errorf("%s publishes %q", name, s.Ports)
+		}
+		if optional := slices.Contains(watchers, name); optional != slices.Equal(s.Profiles, []string{"observability"}) {
+			t.Errorf("%s is of the profiles %q", name, s.Profiles)
+		}
+	}
+	for _, name := range slices.Concat(deployables, watchers) {
+		if !slices.Equal(services(t)[name].CapDrop, []string{"ALL"}) {
+			t.Errorf("%s has capabilities", name)
 		}
 	}
 	for _, name := range deployables {
 		s := services(t)[name]
-		if !slices.Equal(s.CapDrop, []string{"ALL"}) {
-			t.Errorf("%s has capabilities", name)
-		}
 		for _, server := range []string{"redis", "mongo"} {
 			if s.DependsOn[server].Condition != "service_healthy" {
 				t.Errorf("%s does not wait for %s", name, server)
@@ -85,9 +96,6 @@ func TestEveryServiceIsContained(t *testing.T) {
 		if s.Build["target"] != name || s.Volumes != nil {
 			t.Errorf("%s: %+v", name, s)
 		}
-	}
-	if ports := services(t)["api"].Ports; len(ports) != 1 || !strings.HasPrefix(ports[0], "127.0.0.1:") {
-		t.Errorf("the API publishes %q", ports)
 	}
 	for name, server := range services(t) {
 		if !slices.Contains(deployables, name) && (server.Healthcheck == nil || len(server.Volumes) == 0 || server.Build != nil) {
@@ -111,7 +119,7 @@ func TestImagesArePinned(t *testing.T) {
 			images[m[1]] = m[2]
 		}
 	}
-	for _, name := range []string{"GO_IMAGE", "BASE_IMAGE", "REDIS_IMAGE", "MONGO_IMAGE"} {
+	for _, name := range []string{"GO_IMAGE", "BASE_IMAGE", "REDIS_IMAGE", "MONGO_IMAGE", "PROMETHEUS_IMAGE", "GRAFANA_IMAGE"} {
 		if image := images[name]; !regexp.MustCompile(`^[a-z0-9./-]+:[a-z0-9.-]+$`).MatchString(image) || strings.HasSuffix(image, ":latest") {
 			t.Errorf("%s is %q, which is not pinned", name, image)
 		}
@@ -125,6 +133,11 @@ func TestImagesArePinned(t *testing.T) {
 	for _, name := range []string{"redis", "mongo"} {
 		if got, want := workflow.Jobs["test-services"].Services[name].Image, images[strings.ToUpper(name)+"_IMAGE"]; got != want {
 			t.Errorf("the workflow tests with %q, want %s", got, want)
+		}
+	}
+	for _, name := range []string{"GO_IMAGE", "BASE_IMAGE", "REDIS_IMAGE", "MONGO_IMAGE", "PROMETHEUS_IMAGE"} {
+		if !strings.Contains(read(t, ".ci/run"), images[name]) {
+			t.Errorf(".ci/run does not prepare %s, %s", name, images[name])
 		}
 	}
 	for _, name := range deployables {
