@@ -17,16 +17,22 @@ ARG TARGETARCH
 ENV CGO_ENABLED=0 GOOS=${TARGETOS} GOARCH=${TARGETARCH} GOFLAGS="-trimpath -tags=nomsgpack"
 COPY go.mod go.sum ./
 # The API's image would be twice as large with what is of no use in it: the dashboard's source maps, which only its own
-# developers' browsers ask for, MessagePack, and functions inlined for speed that an API does not need (-l).
+# developers' browsers ask for, gin's HTTP/3 server, its second YAML package, MessagePack, and functions inlined for speed
+# that an API does not need (-l).
 RUN go mod download \
  && cp -r "$(go list -m -f '{{.Dir}}' github.com/hibiken/asynqmon)" /asynqmon \
- && chmod -R u+w /asynqmon && find /asynqmon -name '*.map' -delete \
- && go mod edit -replace github.com/hibiken/asynqmon=/asynqmon
+ && cp -r "$(go list -m -f '{{.Dir}}' github.com/gin-gonic/gin)" /gin \
+ && chmod -R u+w /asynqmon /gin && find /asynqmon -name '*.map' -delete \
+ && sed -i '/^func (engine \*Engine) RunQUIC/,/^}/d; /quic-go/d' /gin/gin.go \
+ && sed -i 's#github.com/goccy/go-yaml#go.yaml.in/yaml/v3#' /gin/binding/yaml.go /gin/render/yaml.go \
+ && go mod edit -replace github.com/hibiken/asynqmon=/asynqmon -replace github.com/gin-gonic/gin=/gin
 # Which packages are compiled here only matters for the time that it saves below.
-RUN go build -mod=mod github.com/spf13/viper github.com/hibiken/asynq github.com/bsm/redislock \
-    go.mongodb.org/mongo-driver/v2/mongo \
- && go build -mod=mod -gcflags all=-l github.com/spf13/viper github.com/hibiken/asynq github.com/bsm/redislock \
-    go.mongodb.org/mongo-driver/v2/mongo github.com/hibiken/asynqmon github.com/gin-gonic/gin
+RUN set -e; \
+    shared="github.com/spf13/viper github.com/hibiken/asynq github.com/bsm/redislock go.mongodb.org/mongo-driver/v2/mongo \
+      github.com/prometheus/client_golang/prometheus/promhttp go.opentelemetry.io/otel/exporters/otlp/otlptrace"; \
+    go build -mod=mod $shared; \
+    go build -mod=mod -gcflags all=-l $shared github.com/hibiken/asynqmon github.com/gin-gonic/gin \
+      go.opentelemetry.io/contrib/instrumentation/github.com/gin-gonic/gin/otelgin
 COPY cmd cmd
 COPY internal internal
 COPY pkg pkg

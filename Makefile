@@ -5,9 +5,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 # codexctl has a version of its own, as it takes in nothing of internal/config.
 LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/config.version=$(VERSION) -X main.version=$(VERSION)
 
-# The linters are built from their modules, pinned here, outside of the product's go.mod.
+# The linters, and what checks deploy/kubernetes, are built from their modules, pinned here, outside of the product's go.mod.
 GOLANGCI_LINT := bin/golangci-lint-v2.15.0
 ACTIONLINT := bin/actionlint-v1.7.12
+KUSTOMIZE := bin/kustomize-v5.8.2
+KUBECONFORM := bin/kubeconform-v0.8.0
 
 # Given to devstack before the tests, such as --require-redis-server.
 DEVSTACK_FLAGS ?=
@@ -40,7 +42,9 @@ test: devstack ## run the quick tests, against throwaway servers or those that t
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser
+check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, the manifests for Kubernetes
+	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
+		$(GO) -C devstack test -tags kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
 	@if command -v redis-server >/dev/null; then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
 	@if $(HAVE_ENGINE); then $(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
@@ -74,7 +78,9 @@ clean: ## remove what was built
 
 $(GOLANGCI_LINT): package := github.com/golangci/golangci-lint/v2/cmd/golangci-lint
 $(ACTIONLINT): package := github.com/rhysd/actionlint/cmd/actionlint
-$(GOLANGCI_LINT) $(ACTIONLINT):
+$(KUSTOMIZE): package := sigs.k8s.io/kustomize/kustomize/v5
+$(KUBECONFORM): package := github.com/yannh/kubeconform/cmd/kubeconform
+$(GOLANGCI_LINT) $(ACTIONLINT) $(KUSTOMIZE) $(KUBECONFORM):
 	@mkdir -p bin
 	GOBIN=$(CURDIR)/$@.new $(GO) install $(package)@$(lastword $(subst -v, v,$@))
-	mv $@.new/$(notdir $(package)) $@ && rmdir $@.new
+	mv $@.new/* $@ && rmdir $@.new

@@ -53,7 +53,7 @@ func command(t *testing.T, name string, env []string, args ...string) *exec.Cmd 
 	cmd := exec.Command(filepath.Join(binDir, name), args...)
 	cmd.Dir = t.TempDir()
 	// The race detector waits a second before each exit otherwise.
-	cmd.Env = append([]string{"GORACE=atexit_sleep_ms=1", "HOME=" + cmd.Dir}, env...)
+	cmd.Env = append([]string{"GORACE=atexit_sleep_ms=1", "HOME=" + cmd.Dir, "ADMIN_PORT=off"}, env...)
 	return cmd
 }
 

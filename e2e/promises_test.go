@@ -253,7 +253,7 @@ func TestSlowRedisMemoryIsBounded(t *testing.T) {
 				payload = []byte("poison") // so that some fail
 			}
 			if err == nil {
-				_, err = client.Enqueue(def.NewTask(tasks.TriggerID(def.Name, time.Now()), payload))
+				_, err = client.Enqueue(def.NewTask(tasks.TriggerID(def.Name, time.Now()), payload, nil))
 			}
 			return err
 		})

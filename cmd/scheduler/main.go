@@ -4,7 +4,6 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
@@ -15,16 +14,20 @@ import (
 func main() {
 	daemon.Main(daemon.Program{
 		Name: "scheduler", Summary: "enqueues the scheduled runs; several may run, each tick enqueues once",
-		Run: run, Healthy: daemon.LiveHere(jobs.RoleScheduler),
+		Run: run, Healthy: daemon.LiveHere(jobs.RoleScheduler), AdminPort: config.AdminPortScheduler,
 	})
 }
 
-func run(ctx context.Context, cfg config.Config, log *slog.Logger) (err error) {
+func run(ctx context.Context, process *daemon.Process) (err error) {
+	cfg, log := process.Config, process.Log
 	redisOptions := daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout)
 	rdb := jobs.NewRedis(redisOptions, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
+	j := jobs.New(rdb, cfg.Registry, log)
+	process.ReadyWhen(j.Ping)
 	if err := jobs.Await(ctx, rdb, log); err != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
-	return scheduler.New(jobs.New(rdb, cfg.Registry, log), jobs.ConnOpt{Options: redisOptions, Log: log}, log).Run(ctx)
+	watched := scheduler.Options{Metrics: process.Metrics, Tracing: process.Tracing}
+	return scheduler.New(j, jobs.ConnOpt{Options: redisOptions, Log: log}, watched, log).Run(ctx)
 }

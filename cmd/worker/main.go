@@ -3,7 +3,6 @@ package main
 
 import (
 	"context"
-	"log/slog"
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
@@ -15,9 +14,9 @@ import (
 func main() {
 	daemon.Main(daemon.Program{
 		Name: "worker", Summary: "works on the runs that are enqueued; any number of workers share them",
-		Run: func(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-			return worker.Serve(ctx, cfg, log, syncrun.Stamping{})
+		Run: func(ctx context.Context, process *daemon.Process) error {
+			return worker.Serve(ctx, process, syncrun.Stamping{})
 		},
-		Healthy: daemon.LiveHere(jobs.RoleWorker),
+		Healthy: daemon.LiveHere(jobs.RoleWorker), AdminPort: config.AdminPortWorker,
 	})
 }

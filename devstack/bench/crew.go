@@ -163,6 +163,7 @@ func (b *bench) environment(own settings) []string {
 		"REDIS_DB":       strconv.Itoa(b.cfg.Redis.DB),
 		"MONGODB_URI":    b.cfg.MongoDB.URI, "MONGODB_DATABASE": b.cfg.MongoDB.Database,
 		"LOG_LEVEL": "info", "LOG_FORMAT": "json",
+		"ADMIN_PORT":         "off",
 		"JOB_KEEP_COMPLETED": "10", // results must not be gone before they are read
 	})
 	maps.Copy(all, own)

@@ -156,7 +156,7 @@ func (b *bench) enqueue(ctx context.Context, def tasks.Definition, n int) error 
 		}
 		enqueueing.Go(func() error {
 			id := tasks.TriggerID(def.Name, time.Now())
-			if _, err := client.EnqueueContext(ctx, def.NewTask(id, payload)); err != nil {
+			if _, err := client.EnqueueContext(ctx, def.NewTask(id, payload, nil)); err != nil {
 				return fmt.Errorf("enqueueing %s: %w", id, err)
 			}
 			bar.add(1)

@@ -216,7 +216,7 @@ func (c *chaos) settings(r role, name string) (map[string]string, error) {
 	own := map[string]string{
 		"MONGODB_URI": os.Getenv("MONGODB_URI"), "MONGODB_DATABASE": c.documents.db.Name(),
 		"REDIS_HOST": loopback, "REDIS_PASSWORD": "", "REDIS_DB": "0",
-		"LOG_LEVEL": c.level, "LOG_FORMAT": "json",
+		"LOG_LEVEL": c.level, "LOG_FORMAT": "json", "ADMIN_PORT": "off",
 		"JOB_BACKOFF": "1s", "JOB_BACKOFF_FACTOR": "1",
 		"JOB_KEEP_COMPLETED": fmt.Sprint(keptRuns), "JOB_KEEP_FAILED": "10000",
 		"SYNC_RANGE_SIZE": fmt.Sprint(rangeSize),

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -39,15 +40,15 @@ func newGroup(c *console, environ []string, size int) *group {
 	return &group{console: c, environ: environ, ended: make(chan member, size)}
 }
 
-// start starts the program at path under a name.
-func (g *group) start(name, path string) error {
+// start starts the program at path under a name, with settings of its own besides those of all.
+func (g *group) start(name, path string, own ...string) error {
 	m := member{name: name, stream: g.console.stream(name, len(g.members))}
 	path, err := filepath.Abs(path)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
 	cmd := exec.Command(path)
-	cmd.Env = g.environ
+	cmd.Env = slices.Concat(g.environ, own)
 	cmd.Dir = filepath.Dir(path)                // where no .env is: the demo is not for settings that are meant for something else
 	cmd.Stdout, cmd.Stderr = m.stream, m.stream // one pipe for both, which keeps their order
 	cmd.WaitDelay = outputGrace

@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 )
@@ -95,8 +96,8 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 
 	g := newGroup(out, withDefaults(os.Environ(), os.Getenv, defaults), len(processes))
 	defer g.stop()
-	for _, p := range processes {
-		if err := g.start(p.name, filepath.Join(bin, p.program)); err != nil {
+	for i, p := range processes {
+		if err := g.start(p.name, filepath.Join(bin, p.program), "ADMIN_PORT="+adminPort(port, i)); err != nil {
 			return err
 		}
 	}
@@ -124,7 +125,7 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 			if err != nil {
 				return err
 			}
-			out.printf(welcome, base)
+			out.printf(welcome, base, metricsOfTheOthers(port))
 		}
 	}
 }
@@ -135,6 +136,7 @@ const welcome = `
     API        %[1]s/health
     Jobs       %[1]s/jobs/status
     Dashboard  %[1]s/dashboard
+    Metrics    %[1]s/metrics, those of the scheduler and the workers at %[2]s
 
   Try:
 
@@ -146,6 +148,24 @@ const welcome = `
   Ctrl-C ends all of it.
 
 `
+
+// metricsOfTheOthers says where the processes other than the API have their metrics.
+func metricsOfTheOthers(port string) string {
+	first, last := adminPort(port, 1), adminPort(port, len(processes)-1)
+	if first == last { // off
+		return "no port"
+	}
+	return "the ports " + first + " to " + last
+}
+
+// adminPort is that of a process: those behind the API's port, as each needs one of its own.
+func adminPort(port string, process int) string {
+	n, err := strconv.Atoi(port)
+	if err != nil || n+len(processes) > 65535 { // the API says what is wrong with it, if anything is
+		return "off"
+	}
+	return strconv.Itoa(n + 1 + process)
+}
 
 // setting returns the value of a variable that has a default.
 func setting(name string) string { return cmp.Or(os.Getenv(name), defaults[name]) }

@@ -67,6 +67,7 @@ var routes = []route{
 	{method: http.MethodGet, path: "/"},
 	{method: http.MethodGet, path: "/docs"},
 	{method: http.MethodGet, path: "/openapi.json"},
+	{method: http.MethodGet, path: "/metrics"},
 	// New routes come here.
 
 	// The dashboard's are one route each to the router, whatever the method; asynqmon has the rest.

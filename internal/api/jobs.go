@@ -104,6 +104,8 @@ func (s *Server) trigger(c *gin.Context) {
 		s.unavailable(c, err)
 		return
 	}
+	s.metrics.trigger(def.Name, accepted.Coalesced).Inc()
+	traceJob(c, def.Name, accepted.ID.String())
 	what := def.Title
 	if kind := payload.Kind(); kind != "" {
 		what += " (" + kind + ")"

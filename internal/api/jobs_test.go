@@ -366,7 +366,7 @@ func (b *testBundle) ended(t *testing.T, name string, ago ...time.Duration) {
 	for _, d := range ago {
 		at := time.Now().Add(-d)
 		failed := tasks.TriggerID(name, at) // archived before it ever ran: its end is its reference
-		if _, err := client.EnqueueContext(t.Context(), def.NewTask(failed, []byte("{}"))); err != nil {
+		if _, err := client.EnqueueContext(t.Context(), def.NewTask(failed, []byte("{}"), nil)); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.inspector.ArchiveTask(name, failed.String()); err != nil {
@@ -493,7 +493,7 @@ func TestCleanupOfManyRuns(t *testing.T) {
 	const many = 500
 	at := time.Now().Add(-time.Hour)
 	for range many {
-		if _, err := client.EnqueueContext(t.Context(), def.NewTask(tasks.TriggerID(def.Name, at), []byte("{}"))); err != nil {
+		if _, err := client.EnqueueContext(t.Context(), def.NewTask(tasks.TriggerID(def.Name, at), []byte("{}"), nil)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
@@ -89,7 +90,7 @@ func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.O
 	rdb := jobs.NewRedis(through, log)
 	options := api.Options{
 		Jobs: jobs.New(rdb, registry, log), Database: database{},
-		Dashboard: jobs.ConnOpt{Options: through, Log: log}, DashboardReadOnly: true, Log: log,
+		Dashboard: jobs.ConnOpt{Options: through, Log: log}, DashboardReadOnly: true, Metrics: prometheus.NewRegistry(), Log: log,
 	}
 	for _, f := range adjust {
 		f(&options)
@@ -317,7 +318,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, log)
+	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, scheduler.Options{}, log)
 	background(t, func(ctx context.Context) {
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -29,6 +31,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	t.Parallel()
 	var options api.Options
 	setup(t, func(o *api.Options) { options = *o })
+	options.Metrics = prometheus.NewRegistry() // each server has one of its own
 	server := api.New(options)
 	routes := server.DescribableRoutes()
 	if err := server.Close(); err != nil {

@@ -63,6 +63,10 @@ func TestRedisAway(t *testing.T) {
 				if a := b.get(t, "/livez"); a.status != http.StatusOK || a.took > time.Second {
 					t.Errorf("/livez: %d after %s", a.status, a.took)
 				}
+				metrics, took := b.scrape(t)
+				if up, said := metrics["codex_jobs_redis_up"]; !said || up != 0 || took > answerLimit {
+					t.Errorf("/metrics: Redis is up: %v (%v), after %s", up, said, took)
+				}
 				if a := b.get(t, "/dashboard/"); a.status != http.StatusOK || a.took > time.Second { // the page says itself what is wrong
 					t.Errorf("/dashboard/: %d after %s", a.status, a.took)
 				}
@@ -82,6 +86,9 @@ func TestRedisAway(t *testing.T) {
 					}
 				})
 				b.dependencies(t, http.StatusOK, "OK", "connected", "connected")
+				if metrics, _ := b.scrape(t); metrics["codex_jobs_redis_up"] != 1 {
+					t.Errorf("/metrics, after the outage: Redis is up: %v", metrics["codex_jobs_redis_up"])
+				}
 				b.queues(t)
 				if s := b.status(t, ""); s.Counts.Waiting != 1 {
 					t.Errorf("%d user syncs wait after all the triggers, want 1", s.Counts.Waiting)

@@ -14,6 +14,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 
 	"github.com/gin-gonic/gin"
 )
@@ -29,6 +30,7 @@ type requestLog struct{}
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	started := time.Now()
 	id := r.Header.Get(requestIDHeader)
 	if !saneID.MatchString(id) {
 		id = rand.Text()
@@ -50,6 +52,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		log.Log(r.Context(), level, "Request refused", "method", r.Method, "path", r.URL.Path, "status", refused.status, "from", r.RemoteAddr)
 		refuse(w, *refused)
+		s.metrics.request(r.Method, routeRefused, refused.status, time.Since(started))
 		return
 	}
 	r = r.WithContext(context.WithValue(r.Context(), requestLog{}, log))

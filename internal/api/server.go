@@ -9,15 +9,19 @@ import (
 	"net/http"
 	"runtime/debug"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/gin-gonic/gin"
 	"github.com/hibiken/asynq"
 	"github.com/hibiken/asynqmon"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -62,7 +66,11 @@ type Options struct {
 	AuthDisabled bool
 	// Certificate makes it speak TLS; nil for none.
 	Certificate *access.Certificate
-	Log         *slog.Logger
+	// Metrics is what is served at /metrics, where the API adds its own and those of the queues.
+	Metrics *prometheus.Registry
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
+	Log     *slog.Logger
 }
 
 // Server is the API. Make one with New.
@@ -75,6 +83,7 @@ type Server struct {
 	crossOrigin     http.CrossOriginProtection
 	openAPI         []byte
 	docs            *docs
+	metrics         *metrics
 }
 
 // New returns an API that serves nothing yet. Close must be called.
@@ -90,8 +99,12 @@ func New(o Options) *Server {
 	if s.docs, err = newDocs(s.openAPI); err != nil {
 		panic(err) // a programming error that every test would show
 	}
+	s.metrics = newMetrics(o.Metrics, o.Jobs.Registry())
+	o.Metrics.MustRegister(o.Jobs.Collector())
 	r := s.router
 	r.RedirectTrailingSlash = false
+	r.Use(s.measure)
+	s.trace(r)
 	r.Use(s.logRequest, s.recoverPanic)
 	// For gin, a method that a path does not have is a path that is not there: its own look for others panics where some
 	// routes have a parameter in the place of a word of others (gin 1.12).
@@ -100,6 +113,7 @@ func New(o Options) *Server {
 	r.Match(reading, "/livez", func(c *gin.Context) { c.String(http.StatusOK, "ok\n") })
 	r.Match(reading, "/readyz", s.ready)
 	r.Match(reading, "/health", s.health)
+	r.Match(reading, metricsPath, gin.WrapH(telemetry.MetricsHandler(o.Metrics, o.Log)))
 	r.Match(reading, "/jobs/status", s.status)
 	r.Match(reading, "/jobs", s.listJobs)
 	r.Match(reading, "/jobs/:id", s.showJob)
@@ -172,6 +186,16 @@ func fits(route, path string) bool {
 
 // Close frees what the dashboard holds.
 func (s *Server) Close() error { return s.dashboard.Close() }
+
+// ListenAndServe answers requests to the address until ctx ends and the requests under way are answered.
+func (s *Server) ListenAndServe(ctx context.Context, host string, port int) error {
+	addr := net.JoinHostPort(host, strconv.Itoa(port))
+	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w", addr, err)
+	}
+	return s.Serve(ctx, listener)
+}
 
 // Serve answers requests on the listener until ctx ends and the requests under way are answered.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {

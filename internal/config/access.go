@@ -26,7 +26,7 @@ const (
 
 func (l *loader) addAccess() {
 	a := &l.access
-	l.addSecret("API_KEYS", "keys of the API's clients: name:read:key or name:write:key, with commas between them", text(&a.keys))
+	l.addSecret("API_KEYS", anyText, "keys of the API's clients: name:read:key or name:write:key, with commas between them", text(&a.keys))
 	l.settings[len(l.settings)-1].set = text(&a.keysFile)
 	l.add("AUTH_DISABLED", "false", "true, false or unless-keys",
 		"true lets everybody who reaches the API use it, unless-keys only while there are no keys", oneOf(&a.disabled, authDisabled, "false", authUnlessKeys))

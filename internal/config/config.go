@@ -21,6 +21,8 @@ type Config struct {
 	Redis   Redis
 	MongoDB MongoDB
 	HTTP    HTTP
+	Admin   Admin
+	Tracing Tracing
 	Log     Log
 	Worker  Worker
 	Sync    Sync
@@ -150,6 +152,7 @@ func (c Config) LogValue() slog.Value {
 		slog.Any("apiKeys", c.HTTP.Keys.Names()),
 		slog.Bool("authDisabled", c.HTTP.AuthDisabled),
 		slog.Bool("tls", c.HTTP.Certificate != nil),
+		slog.String("traces", redactURI(c.Tracing.Endpoint)),
 	)
 }
 

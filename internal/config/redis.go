@@ -72,13 +72,13 @@ func (l *loader) addRedis() {
 	const alone = "; not used with REDIS_SENTINEL_ADDRS or REDIS_CLUSTER_ADDRS"
 	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host"+alone, host(&r.Host))
 	l.add("REDIS_PORT", "6379", portRange, "Redis' port"+alone, number(&r.Port, 1, 65535))
-	l.add("REDIS_USERNAME", "", "any text", "Redis' user, where it is not the default one", text(&r.Username))
-	l.addSecret("REDIS_PASSWORD", "Redis' password", text(&r.Password))
+	l.add("REDIS_USERNAME", "", anyText, "Redis' user, where it is not the default one", text(&r.Username))
+	l.addSecret("REDIS_PASSWORD", anyText, "Redis' password", text(&r.Password))
 	l.add("REDIS_DB", "0", "a whole number, 0 or more", "Redis' database; a cluster has only 0", number(&r.DB, 0, 1<<30))
 	l.add("REDIS_SENTINEL_ADDRS", "", fmt.Sprintf(addressList, "sentinel", 26379),
 		"the sentinels, as host:port with commas between them", addresses(&r.Sentinel.Addrs))
-	l.add("REDIS_SENTINEL_MASTER", "", "any text", "the name by which the sentinels know the master", text(&r.Sentinel.Master))
-	l.addSecret("REDIS_SENTINEL_PASSWORD", "the sentinels' password", text(&r.Sentinel.Password))
+	l.add("REDIS_SENTINEL_MASTER", "", anyText, "the name by which the sentinels know the master", text(&r.Sentinel.Master))
+	l.addSecret("REDIS_SENTINEL_PASSWORD", anyText, "the sentinels' password", text(&r.Sentinel.Password))
 	l.add("REDIS_CLUSTER_ADDRS", "", fmt.Sprintf(addressList, "node", 6379),
 		"some nodes of a Redis Cluster, as host:port with commas between them", addresses(&r.ClusterAddrs))
 	l.add("REDIS_TLS", "false", "true or false", "speaks TLS 1.2 or newer with Redis, and with its sentinels", boolean(&t.enabled))

@@ -80,6 +80,7 @@ func newLoader(registry *tasks.Registry) *loader {
 	l.add("HOST", "127.0.0.1", "a host name or address", "the address that the API listens on", host(&c.HTTP.Host))
 	l.add("PORT", "4000", portRange, "the port that the API listens on", number(&c.HTTP.Port, 1, 65535))
 	l.addAccess()
+	l.addWatching()
 	l.add("DASHBOARD_READ_ONLY", "true", "true or false", "keeps the dashboard from changing anything",
 		boolean(&c.HTTP.DashboardReadOnly))
 	l.add("LOG_LEVEL", "info", "debug, info, warn or error", "the least level that is logged: debug, info, warn or error", level(&c.Log.Level))
@@ -106,6 +107,7 @@ func newLoader(registry *tasks.Registry) *loader {
 const (
 	portRange    = "a whole number from 1 to 65535"
 	secondOrMore = "a duration of at least 1s"
+	anyText      = "any text"
 )
 
 func (l *loader) add(name, value, allowed, purpose string, set func(string) bool) {
@@ -113,8 +115,8 @@ func (l *loader) add(name, value, allowed, purpose string, set func(string) bool
 }
 
 // addSecret adds a setting whose value is not shown, and the one that names a file with it.
-func (l *loader) addSecret(name, purpose string, set func(string) bool) {
-	l.add(name, "", "any text", purpose, set)
+func (l *loader) addSecret(name, allowed, purpose string, set func(string) bool) {
+	l.add(name, "", allowed, purpose, set)
 	l.settings[len(l.settings)-1].secret = true
 	l.addFile(name)
 }

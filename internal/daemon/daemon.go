@@ -10,10 +10,14 @@ import (
 	"os"
 	"os/signal"
 	"strconv"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -27,6 +31,9 @@ const exitFailure = 1
 // libraries' own ends have no limit; container engines kill after 10 s.
 const stopTimeout = 9 * time.Second
 
+// traceTimeout bounds the sending of the last traces.
+const traceTimeout = time.Second
+
 // healthTimeout bounds a health check.
 const healthTimeout = 3 * time.Second
 
@@ -36,10 +43,24 @@ type Program struct {
 	Name string
 	// Summary says in half a sentence what it does.
 	Summary string
+	// AdminPort is where its metrics and probes are, where ADMIN_PORT does not say.
+	AdminPort int
 	// Run does it until the context ends.
-	Run func(context.Context, config.Config, *slog.Logger) error
+	Run func(context.Context, *Process) error
 	// Healthy returns an error when the one that runs on this host is not well.
 	Healthy func(context.Context, config.Config, *slog.Logger) error
+}
+
+// Process is a program that runs, as its Run sees it.
+type Process struct {
+	Config config.Config
+	Log    *slog.Logger
+	// Metrics is what Prometheus is told; Run adds its own.
+	Metrics *prometheus.Registry
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
+
+	ready atomic.Pointer[func(context.Context) error]
 }
 
 // Main runs a program until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil
@@ -64,7 +85,28 @@ func Main(p Program) {
 	})
 	redis.SetLogger(telemetry.NewRedisLogger(log))
 	log.Info("Starting", "version", config.Version(), "settings", cfg)
-	switch err := p.Run(ctx, cfg, log); {
+	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, config.Version())}
+	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
+		Service: p.Name, Version: config.Version(),
+		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, Ratio: cfg.Tracing.Ratio,
+	}, log)
+	if err != nil {
+		log.Error("Failed", "error", err)
+		os.Exit(exitFailure)
+	}
+	process.Tracing = tracing
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
+	var watching sync.WaitGroup
+	watching.Go(func() { process.serveAdmin(watched, cfg.Admin, p.AdminPort, ctx.Done()) })
+	err = p.Run(ctx, process)
+	unwatch()
+	watching.Wait()
+	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
+	if late := endTracing(sending); late != nil {
+		log.Debug("The last traces were not sent", "error", late)
+	}
+	cancel()
+	switch {
 	case err != nil && ctx.Err() == nil:
 		log.Error("Failed", "error", err)
 		stop()

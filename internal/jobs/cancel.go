@@ -102,7 +102,7 @@ func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks
 
 // forget removes what is remembered of a run, and with that ends its ranges.
 func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
-	if err := j.rdb.Del(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
+	if err := j.rdb.Unlink(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
 		return fmt.Errorf("forgetting %s: %w", id, err)
 	}
 	return nil
@@ -140,6 +140,15 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 		return ErrNotFailed // somebody else was faster
 	}
 	return fmt.Errorf("retrying %s: %w", id, err)
+}
+
+// HasFailed reports whether an attempt at the run has failed, in this life of it or before it was retried by hand.
+func (j *Jobs) HasFailed(id tasks.RunID) (bool, error) {
+	_, info, err := j.lookUp(id)
+	if err != nil {
+		return false, err
+	}
+	return info.LastErr != "", nil
 }
 
 // lookUp returns the run's Definition and what asynq knows of its task.

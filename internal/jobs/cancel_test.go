@@ -155,7 +155,7 @@ func TestListAndFind(t *testing.T) {
 			t.Fatal(err)
 		}
 		id := tasks.TriggerID(def.Name, time.Now())
-		if _, err := client.EnqueueContext(ctx, def.NewTask(id, payload)); err != nil {
+		if _, err := client.EnqueueContext(ctx, def.NewTask(id, payload, nil)); err != nil {
 			t.Fatal(err)
 		}
 		want[id.String()] = true

@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -43,15 +44,16 @@ redis.call("HSET", KEYS[1], "id", ARGV[1], "payload", ARGV[2], "time", ARGV[3])
 return {"claimed"}
 `)
 
-// KEYS: waiting, tick. ARGV: id, slot of a tick or "".
+// KEYS: waiting, tick. ARGV: id, slot of a tick or "". Returns 1 when the tick was not dealt with before.
 var beginScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
 	redis.call("DEL", KEYS[1])
 end
 if ARGV[2] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") < tonumber(ARGV[2]) then
 	redis.call("SET", KEYS[2], ARGV[2])
+	return 1
 end
-return 1
+return 0
 `)
 
 // Accepted is the answer to a trigger.
@@ -115,7 +117,12 @@ func (j *Jobs) BeginTick(ctx context.Context, def tasks.Definition, slot time.Ti
 	case claimed.waiting == "":
 		return Tick{Due: true}, nil
 	}
-	return Tick{ServedBy: claimed.waiting}, j.EndTick(ctx, def, slot)
+	// Of several schedulers that have found the waiting run the first one to say so has dealt with the tick.
+	first, err := j.endTick(ctx, def, slot)
+	if err != nil || !first {
+		return Tick{}, err
+	}
+	return Tick{ServedBy: claimed.waiting}, nil
 }
 
 // EnqueueTick does all that is to be done at a tick. Due in what it returns says that it was this call that enqueued
@@ -149,11 +156,17 @@ func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, slot time.Ti
 
 // EndTick remembers that the tick at slot was dealt with, which must outlive its task.
 func (j *Jobs) EndTick(ctx context.Context, def tasks.Definition, slot time.Time) error {
-	err := beginScript.Run(ctx, j.rdb, []string{waitingKey(def.Name, ""), tickKey(def.Name)}, "", millis(slot)).Err()
+	_, err := j.endTick(ctx, def, slot)
+	return err
+}
+
+// endTick is EndTick, and reports whether nobody had dealt with the tick before.
+func (j *Jobs) endTick(ctx context.Context, def tasks.Definition, slot time.Time) (first bool, err error) {
+	n, err := beginScript.Run(ctx, j.rdb, []string{waitingKey(def.Name, ""), tickKey(def.Name)}, "", millis(slot)).Int()
 	if err != nil {
-		return fmt.Errorf("recording the tick of %s at %s: %w", def.Name, slot.Format(time.RFC3339), err)
+		return false, fmt.Errorf("recording the tick of %s at %s: %w", def.Name, slot.Format(time.RFC3339), err)
 	}
-	return nil
+	return n == 1, nil
 }
 
 // LastTick returns the slot of the latest tick that was dealt with; the zero time when there was none ever.
@@ -234,9 +247,9 @@ func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, paylo
 	return true, err
 }
 
-// enqueue puts a run into the queue; false and no error is that it was there already.
+// enqueue puts a run into the queue, with the trace of ctx; false and no error is that it was there already.
 func (j *Jobs) enqueue(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte) (bool, error) {
-	_, err := j.client.EnqueueContext(ctx, def.NewTask(id, payload))
+	_, err := j.client.EnqueueContext(ctx, def.NewTask(id, payload, telemetry.TraceHeaders(ctx)))
 	if errors.Is(err, asynq.ErrTaskIDConflict) {
 		return false, nil
 	}

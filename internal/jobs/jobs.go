@@ -52,9 +52,9 @@ func (j *Jobs) Ping(ctx context.Context) error {
 
 // Register makes asynq know the queue of every job type, so that it is shown, and can be paused, before its first run.
 func (j *Jobs) Register(ctx context.Context) error {
-	queues, err := j.inspector.Queues()
+	queues, err := j.queues()
 	if err != nil {
-		return fmt.Errorf("listing queues: %w", err)
+		return err
 	}
 	// A client of its own, as each remembers what it has registered, even when Redis has lost it since.
 	client := asynq.NewClientFromRedisClient(j.rdb)

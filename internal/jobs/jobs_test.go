@@ -175,7 +175,7 @@ func TestTickIsEnqueuedOnce(t *testing.T) {
 		if err != nil || !state.Due {
 			return false, err
 		}
-		_, err = client.EnqueueContext(ctx, b.def.NewTask(id, data))
+		_, err = client.EnqueueContext(ctx, b.def.NewTask(id, data, nil))
 		if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 			return false, err
 		}
@@ -400,7 +400,7 @@ func (b *testBundle) end(ctx context.Context, t *testing.T, n int) []string {
 	now := time.Now()
 	for i := range n {
 		id := tasks.TickID(b.def.Name, now.Add(time.Duration(i)*time.Millisecond))
-		if _, err := client.EnqueueContext(ctx, b.def.NewTask(id, []byte("{}"))); err != nil {
+		if _, err := client.EnqueueContext(ctx, b.def.NewTask(id, []byte("{}"), nil)); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.inspector.ArchiveTask(b.def.Name, id.String()); err != nil {

@@ -209,9 +209,9 @@ func (s section) part(from, to, size int) ([]Job, error) {
 
 // sections returns those that the filter names, in the order in which they are listed.
 func (j *Jobs) sections(f Filter) ([]section, error) {
-	queues, err := j.inspector.Queues()
+	queues, err := j.queues()
 	if err != nil {
-		return nil, fmt.Errorf("listing queues: %w", err)
+		return nil, err
 	}
 	infos := make([]*asynq.QueueInfo, len(f.Jobs))
 	var asking errgroup.Group

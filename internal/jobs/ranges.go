@@ -10,6 +10,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -60,7 +61,7 @@ var discardScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 	return 0
 end
-redis.call("DEL", KEYS[2])
+redis.call("UNLINK", KEYS[2])
 return 1
 `)
 
@@ -204,25 +205,40 @@ func (s *RunState) DiscardRanges(ctx context.Context) error {
 
 // RangeEnd is what is known of one range.
 type RangeEnd struct {
-	Spec, Checkpoint []byte
-	Ended            bool
+	// Checkpoint is where it got to; when it has ended, what has been done.
+	Checkpoint []byte
+	Ended      bool
 	// Failure is the reason for which the range failed; "" when it did not.
 	Failure string
 }
 
-// Ranges returns what is known of each range of the run.
-func (s *RunState) Ranges(ctx context.Context) ([]RangeEnd, error) {
-	fields, err := s.rdb.HGetAll(ctx, s.rangesKey()).Result()
-	if err != nil {
-		return nil, fmt.Errorf("reading the ranges of run %s: %w", s.id, err)
+// rangesPage is how many ranges are read in one command. Redis answers nobody else meanwhile, and a run may have any number.
+const rangesPage = 1000
+
+// Ranges returns what is known of the ranges of the run from an index on, as many as are read at a time; none when there
+// are no more.
+func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeEnd, error) {
+	fields := []string{"n"}
+	for i := from; i < from+rangesPage; i++ {
+		for _, name := range []string{"end", "checkpoint", "reason"} {
+			fields = append(fields, strconv.Itoa(i)+":"+name)
+		}
 	}
-	n, _ := strconv.Atoi(fields["n"])
-	ranges := make([]RangeEnd, n)
+	values, err := s.rdb.HMGet(ctx, s.rangesKey(), fields...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the ranges of run %s from %d on: %w", s.id, from, err)
+	}
+	text := func(i int) string {
+		value, _ := values[i].(string) // nil for a field that is not there
+		return value
+	}
+	n, _ := strconv.Atoi(text(0)) // a number that we wrote
+	ranges := make([]RangeEnd, max(0, min(n-from, rangesPage)))
 	for i := range ranges {
-		field := func(name string) string { return fields[strconv.Itoa(i)+":"+name] }
-		ranges[i] = RangeEnd{Spec: []byte(field("spec")), Checkpoint: []byte(field("checkpoint")), Ended: field("end") != ""}
-		if field("end") == rangeFailed {
-			ranges[i].Failure = field("reason")
+		end, checkpoint, reason := text(3*i+1), text(3*i+2), text(3*i+3)
+		ranges[i] = RangeEnd{Checkpoint: []byte(checkpoint), Ended: end != ""}
+		if end == rangeFailed {
+			ranges[i].Failure = reason
 		}
 	}
 	return ranges, nil
@@ -236,7 +252,7 @@ const (
 // EnqueueRange enqueues a range that is recorded, with its run's payload; one that is in the queue, or being worked on,
 // stays as it is.
 func (j *Jobs) EnqueueRange(ctx context.Context, def tasks.Definition, id tasks.RangeID, payload []byte) error {
-	_, err := j.client.EnqueueContext(ctx, def.NewRangeTask(id, payload))
+	_, err := j.client.EnqueueContext(ctx, def.NewRangeTask(id, payload, telemetry.TraceHeaders(ctx)))
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueueing range %s: %w", id, err)
 	}

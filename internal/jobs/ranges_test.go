@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"errors"
+	"slices"
 	"strconv"
 	"testing"
 	"time"
@@ -93,7 +94,7 @@ func TestRanges(t *testing.T) {
 	if cut, err := run.Cut(ctx); err != nil || cut.Ended != 2 || cut.Progress != 200/3 {
 		t.Errorf("with two ended: %+v, %v", cut, err)
 	}
-	ranges, err := run.Ranges(ctx)
+	ranges, err := run.Ranges(ctx, 0)
 	if err != nil || len(ranges) != 3 {
 		t.Fatalf("%+v, %v", ranges, err)
 	}
@@ -103,7 +104,7 @@ func TestRanges(t *testing.T) {
 	if r := ranges[1]; string(r.Checkpoint) != "half" || !r.Ended || r.Failure != "a reason" {
 		t.Errorf("the second: %+v", r)
 	}
-	if r := ranges[2]; string(r.Spec) != "2" || r.Ended || len(r.Checkpoint) > 0 {
+	if r := ranges[2]; r.Ended || len(r.Checkpoint) > 0 {
 		t.Errorf("the third: %+v", r)
 	}
 
@@ -114,6 +115,40 @@ func TestRanges(t *testing.T) {
 	}
 	if n, err := b.rdb.DBSize(ctx).Result(); err != nil || n != 0 {
 		t.Errorf("%d keys are left, %v", n, err)
+	}
+}
+
+// A run may have any number of ranges: they are read a part at a time.
+func TestManyRanges(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	run, err := b.OpenRun(ctx, tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner())
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n = 2345
+	for i := range n {
+		if err := run.AddRange(ctx, i, []byte("spec"), i == n-1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var parts []int
+	for from := 0; ; {
+		part, err := run.Ranges(ctx, from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(part) == 0 {
+			break
+		}
+		parts = append(parts, len(part))
+		from += len(part)
+	}
+	if want := []int{1000, 1000, 345}; !slices.Equal(parts, want) {
+		t.Errorf("read in parts of %v, want %v", parts, want)
+	}
+	if beyond, err := run.Ranges(ctx, n+1); err != nil || len(beyond) > 0 {
+		t.Errorf("beyond the last: %v, %v", beyond, err)
 	}
 }
 

@@ -29,6 +29,14 @@ type Counts struct {
 	Delayed int
 }
 
+// countsOf are those of a queue.
+func countsOf(info *asynq.QueueInfo) Counts {
+	return Counts{
+		Active: info.Active, Waiting: info.Pending, Completed: info.Completed,
+		Failed: info.Archived, Delayed: info.Retry + info.Scheduled,
+	}
+}
+
 func (c *Counts) add(o Counts) {
 	c.Active += o.Active
 	c.Waiting += o.Waiting
@@ -66,9 +74,9 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 	if ctx.Err() != nil {
 		return Status{}, context.Cause(ctx)
 	}
-	queues, err := j.inspector.Queues()
+	queues, err := j.queues()
 	if err != nil {
-		return Status{}, fmt.Errorf("listing queues: %w", err)
+		return Status{}, err
 	}
 	for _, def := range jobs {
 		if ctx.Err() != nil {
@@ -79,18 +87,11 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 				s.Repeatable = append(s.Repeatable, entry)
 			}
 		}
-		if !slices.Contains(queues, def.Name) {
-			s.Paused = false // a queue is registered before it is paused
-			continue
-		}
-		info, err := j.inspector.GetQueueInfo(def.Name)
+		info, err := j.queue(queues, def.Name)
 		if err != nil {
-			return Status{}, fmt.Errorf("reading the queue of %s: %w", def.Name, err)
+			return Status{}, err
 		}
-		s.Counts.add(Counts{
-			Active: info.Active, Waiting: info.Pending, Completed: info.Completed,
-			Failed: info.Archived, Delayed: info.Retry + info.Scheduled,
-		})
+		s.Counts.add(countsOf(info))
 		s.Paused = s.Paused && info.Paused
 		if info.Active == 0 {
 			continue
@@ -105,6 +106,28 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 		s.Active = append(s.Active, active...)
 	}
 	return s, nil
+}
+
+// queues returns the names of the queues that there are: a queue comes to be with its first task.
+func (j *Jobs) queues() ([]string, error) {
+	queues, err := j.inspector.Queues()
+	if err != nil {
+		return nil, fmt.Errorf("listing queues: %w", err)
+	}
+	return queues, nil
+}
+
+// queue returns what asynq knows of a queue: nothing of one that is not among those that there are, and cannot be paused
+// either, as a queue is registered before that.
+func (j *Jobs) queue(queues []string, name string) (*asynq.QueueInfo, error) {
+	if !slices.Contains(queues, name) {
+		return new(asynq.QueueInfo), nil
+	}
+	info, err := j.inspector.GetQueueInfo(name)
+	if err != nil {
+		return nil, fmt.Errorf("reading the queue %s: %w", name, err)
+	}
+	return info, nil
 }
 
 func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, error) {

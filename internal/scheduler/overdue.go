@@ -6,6 +6,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -67,15 +68,18 @@ func (s *Scheduler) catchUp(ctx context.Context, e *entry, first, slot time.Time
 	if err != nil || !last.Before(slot) {
 		return err
 	}
+	ctx, span := s.startSpan(ctx, tasks.TickID(e.def.Name, slot))
 	tick, err := s.jobs.EnqueueTick(ctx, e.def, slot)
+	telemetry.EndSpan(span, err)
 	if err != nil {
 		return err
 	}
-	log := s.log.With("job", e.def.Name, "tick", slot.Format(tasks.TimestampLayout), "late", time.Since(slot).Round(time.Millisecond).String())
-	what := "Tick"
-	if time.Since(slot) > notableLateness {
+	log := telemetry.LogTrace(ctx, s.log).With("job", e.def.Name, "tick", slot.Format(tasks.TimestampLayout), "late", time.Since(slot).Round(time.Millisecond).String())
+	what, overdue := "Tick", time.Since(slot) > notableLateness
+	if overdue {
 		what = "Overdue tick"
 	}
+	s.metrics.tick(e.def, tick, overdue)
 	switch {
 	case tick.ServedBy != "":
 		log.Info(what+" served by a run that still waits", "jobId", tick.ServedBy)

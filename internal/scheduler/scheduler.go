@@ -5,11 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -26,11 +29,21 @@ const (
 	maxEarly = 500 * time.Millisecond
 )
 
+// Options are how a scheduler is watched.
+type Options struct {
+	// Metrics is where its metrics are registered; nil for nowhere.
+	Metrics prometheus.Registerer
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
+}
+
 // Scheduler enqueues runs on schedule. Make one with New.
 type Scheduler struct {
 	id      string
 	jobs    *jobs.Jobs
 	connect asynq.RedisConnOpt
+	metrics *metrics
+	tracer  trace.Tracer
 	log     *slog.Logger
 
 	// asynq enqueues a task between its two hooks, which lock and unlock mu: so each tick has the entry, whose task ID
@@ -42,7 +55,7 @@ type Scheduler struct {
 }
 
 // entry is a job type's registered task. asynq keeps the very slice of its options, so that setting its last element,
-// the task ID, changes what the next tick enqueues.
+// the task ID, changes what the next tick enqueues, and so does what is in the task's headers then.
 type entry struct {
 	def     tasks.Definition
 	payload []byte
@@ -59,13 +72,15 @@ type tick struct {
 	id    tasks.RunID
 	state jobs.Tick
 	err   error
+	span  trace.Span // of its enqueueing
 }
 
 // New returns a scheduler for the job types of the jobs' registry. Connect is for a client of asynq's Scheduler, which
 // wants one of its own.
-func New(j *jobs.Jobs, connect asynq.RedisConnOpt, log *slog.Logger) *Scheduler {
+func New(j *jobs.Jobs, connect asynq.RedisConnOpt, o Options, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		id: jobs.NewProcessID(), jobs: j, connect: connect, log: log, entries: make(map[string]*entry),
+		metrics: newMetrics(o.Metrics, j.Registry()), tracer: telemetry.Tracer(o.Tracing),
 	}
 }
 
@@ -132,7 +147,7 @@ func (e *entry) register(scheduler *asynq.Scheduler) (err error) {
 	if e.options == nil { // one slice for good: what was registered before may be enqueueing just now
 		e.options = e.def.TaskOptions("set at each tick")
 	}
-	task := asynq.NewTask(e.def.Name, e.payload, e.options...)
+	task := asynq.NewTaskWithHeaders(e.def.Name, e.payload, map[string]string{}, e.options...)
 	// The queue is given a second time for the dashboard, which shows the options of the registration only.
 	e.id, err = scheduler.Register(e.def.Schedule.Spec(), task, asynq.Queue(e.def.Name))
 	if err != nil {
@@ -155,7 +170,18 @@ func (s *Scheduler) beforeEnqueue(task *asynq.Task, _ []asynq.Option) {
 		id = "" // asynq refuses a task without an ID: nothing is enqueued
 	}
 	e.options[len(e.options)-1] = asynq.TaskID(id)
+	clear(task.Headers())
+	if id != "" {
+		ctx, t.span = s.startSpan(ctx, t.id)
+		maps.Copy(task.Headers(), telemetry.TraceHeaders(ctx))
+	}
 	s.tick = t
+}
+
+// startSpan begins the span of a tick, and with it the trace of the tick's run.
+func (s *Scheduler) startSpan(ctx context.Context, id tasks.RunID) (context.Context, trace.Span) {
+	return s.tracer.Start(ctx, "tick "+id.Job, trace.WithSpanKind(trace.SpanKindProducer),
+		trace.WithAttributes(telemetry.AttributeJobType.String(id.Job), telemetry.AttributeJobID.String(id.String())))
 }
 
 // afterEnqueue records and logs what the tick came to.
@@ -163,11 +189,20 @@ func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
 	t := s.tick
 	s.mu.Unlock()
 	log := s.log.With("job", t.entry.def.Name, "tick", t.slot.Format(tasks.TimestampLayout))
+	if t.span != nil {
+		if errors.Is(err, asynq.ErrTaskIDConflict) {
+			telemetry.EndSpan(t.span, nil) // as it should be, by another scheduler
+		} else {
+			telemetry.EndSpan(t.span, err)
+		}
+		log = telemetry.LogTrace(trace.ContextWithSpan(s.ctx, t.span), log)
+	}
 	switch {
 	case t.err != nil:
 		log.Warn("Tick not enqueued yet, will be caught up", "error", t.err)
 		return
 	case t.state.ServedBy != "":
+		s.metrics.tick(t.entry.def, t.state, false)
 		log.Info("Tick served by a run that still waits", "jobId", t.state.ServedBy)
 		return
 	case !t.state.Due:
@@ -179,6 +214,7 @@ func (s *Scheduler) afterEnqueue(_ *asynq.TaskInfo, err error) {
 		log.Warn("Tick not enqueued yet, will be caught up", "error", err)
 		return
 	default:
+		s.metrics.tick(t.entry.def, t.state, false)
 		log.Info("Tick enqueued", "jobId", t.id.String())
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), tickTimeout)

@@ -13,12 +13,14 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
+	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -33,6 +35,7 @@ type testBundle struct {
 	options   jobs.RedisOptions
 	rdb       *redis.Client
 	inspector *asynq.Inspector
+	metrics   []*prometheus.Registry // of the schedulers
 	log       *logBuffer
 	user      tasks.Definition
 }
@@ -75,7 +78,9 @@ func (b *testBundle) start(t *testing.T, addr string) (stop func()) {
 	o.Addr = addr
 	rdb := jobs.NewRedis(o, b.logger())
 	t.Cleanup(func() { _ = rdb.Close() })
-	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, b.logger())
+	registry := prometheus.NewRegistry()
+	b.metrics = append(b.metrics, registry)
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, scheduler.Options{Metrics: registry}, b.logger())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
@@ -215,6 +220,10 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 	if b.log.count("Tick was enqueued by another scheduler") < ticks {
 		t.Error("the schedulers did not contend: the test has shown nothing")
 	}
+	counted := telemetrytest.Counted(t, "user-sync", b.metrics...)
+	if enqueued, late := counted[`ticks_total{outcome="enqueued"}`], counted[`ticks_total{outcome="caught_up"}`]; int(enqueued+late) != len(seen) {
+		t.Errorf("counted %v, want %d ticks", counted, len(seen))
+	}
 }
 
 func TestTickServedByWaitingRun(t *testing.T) {
@@ -250,6 +259,57 @@ func TestTickServedByWaitingRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "a tick is enqueued", func() bool { return b.log.count("level=INFO", "Tick enqueued") == 1 })
+}
+
+// Several schedulers find out at the same time that a run which waits serves the tick: that is one tick all the same.
+func TestServedTicksCountOnce(t *testing.T) {
+	t.Parallel()
+	b := setup(t, userSyncEvery(time.Second))
+	if _, err := b.Trigger(t.Context(), b.user, &tasks.SyncPayload{SyncType: tasks.SyncIncremental}); err != nil {
+		t.Fatal(err)
+	}
+	first := b.user.Schedule.Slot(time.Now())
+	if err := b.EndTick(t.Context(), b.user, first); err != nil {
+		t.Fatal(err)
+	}
+	var stops []func()
+	for range 5 {
+		stops = append(stops, b.start(t, b.options.Addr))
+	}
+	last := first
+	eventually(t, "some ticks", func() bool {
+		var err error
+		last, err = b.LastTick(t.Context(), b.user)
+		return err == nil && last.Sub(first) >= 5*time.Second
+	})
+	for _, stop := range stops {
+		stop()
+	}
+	last, err := b.LastTick(t.Context(), b.user)
+	if err != nil {
+		t.Fatal(err)
+	}
+	counted := telemetrytest.Counted(t, "user-sync", b.metrics...)
+	ticks := last.Sub(first).Seconds()
+	if n := counted[`ticks_total{outcome="coalesced"}`] + counted[`ticks_total{outcome="caught_up"}`]; n != ticks || len(counted) > 2 {
+		t.Errorf("counted %v, want %v ticks", counted, ticks)
+	}
+}
+
+// A counter that is not there yet has no rate, and misses its first event.
+func TestCountersBeginAtZero(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.start(t, b.options.Addr)
+	metrics := telemetrytest.Gather(t, b.metrics[0])
+	for _, name := range b.Registry().Names() {
+		for _, outcome := range []string{"enqueued", "coalesced", "caught_up"} {
+			series := `codex_jobs_ticks_total{job_type="` + name + `",outcome="` + outcome + `"}`
+			if value, ok := metrics[series]; !ok || value != 0 {
+				t.Errorf("%s is %v, there at all: %v", series, value, ok)
+			}
+		}
+	}
 }
 
 func TestSchedulesAndSchedulersAreVisible(t *testing.T) {
@@ -414,6 +474,9 @@ func TestOverdueTick(t *testing.T) {
 	}
 	if waiting := b.pending(t); len(waiting) != 1 || waiting[0].ID != tasks.TickID("user-sync", today).String() {
 		t.Errorf("waiting: %+v, want the tick of %s alone", waiting, today)
+	}
+	if got := telemetrytest.Counted(t, "user-sync", b.metrics...); !maps.Equal(got, map[string]float64{`ticks_total{outcome="caught_up"}`: 1}) {
+		t.Errorf("counted %v, want one that was caught up", got)
 	}
 }
 

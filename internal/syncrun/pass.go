@@ -49,9 +49,16 @@ type Pass struct {
 	Resume Checkpoint
 	// Save keeps where this one got to.
 	Save Save
+	// Observe is told of each batch; nil for nobody.
+	Observe Observe
 	// Log is the run's logger.
 	Log *slog.Logger
 }
+
+// Observe is called, by several goroutines at the same time, when the work on a batch of so many records begins. It is
+// done with the context that Observe returns, and when it is over end is called with what has become of the records, or
+// with the reason for which that is not known.
+type Observe func(ctx context.Context, records int) (working context.Context, end func(updated, failed int64, err error))
 
 // batch is a unit of work on its way from the reader through a writer back to the pass.
 type batch struct {
@@ -124,7 +131,7 @@ func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
 	for range e.Writers {
 		writers.Go(func() {
 			for b := range e.batches {
-				if err := e.safely(func() error { return e.write(ctx, stop, b) }); err != nil {
+				if err := e.observed(ctx, b, func(ctx context.Context) error { return e.write(ctx, stop, b) }); err != nil {
 					cancel(err)
 					return
 				}
@@ -153,6 +160,17 @@ func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
 		return ErrStopped
 	}
 	return nil
+}
+
+// observed works on a batch in view of whoever observes.
+func (e *execution) observed(ctx context.Context, b *batch, work func(context.Context) error) error {
+	if e.Observe == nil {
+		return e.safely(func() error { return work(ctx) })
+	}
+	ctx, end := e.Observe(ctx, len(b.records))
+	err := e.safely(func() error { return work(ctx) })
+	end(b.updated, b.errors, err)
+	return err
 }
 
 // safely makes a panic of what runs in a goroutine of the pass, such as its Work, an error of the attempt.

@@ -98,17 +98,16 @@ func (r *ranges) Requeue(context.Context) error {
 	return nil
 }
 
-func (r *ranges) Ended(context.Context) ([]syncrun.Ended, error) {
+func (r *ranges) Ended(_ context.Context, f func(int, syncrun.Ended)) error {
 	if err := r.begin("ended"); err != nil {
-		return nil, err
+		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var ended []syncrun.Ended
-	for _, p := range r.list {
-		ended = append(ended, syncrun.Ended{Range: p.Range, Checkpoint: p.checkpoint, Failure: p.failure})
+	for i, p := range r.list {
+		f(i, syncrun.Ended{Checkpoint: p.checkpoint, Failure: p.failure})
 	}
-	return ended, nil
+	return nil
 }
 
 func (r *ranges) Discard(context.Context) error {

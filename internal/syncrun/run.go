@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -46,8 +45,8 @@ type Ranges interface {
 	Add(ctx context.Context, index int, r Range, last bool) error
 	// Requeue enqueues every range that has not ended, unless it is enqueued or being worked on.
 	Requeue(ctx context.Context) error
-	// Ended returns what has become of each range.
-	Ended(ctx context.Context) ([]Ended, error)
+	// Ended calls f with what has become of each range, in their order. There may be too many to hold all of them.
+	Ended(ctx context.Context, f func(index int, ended Ended)) error
 	// Discard forgets all ranges.
 	Discard(ctx context.Context) error
 }
@@ -67,7 +66,6 @@ type Cut struct {
 
 // Ended is what has become of one range.
 type Ended struct {
-	Range Range
 	// Checkpoint counts what was done; that of a range that failed may be behind.
 	Checkpoint Checkpoint
 	// Failure is the reason for which the range failed; "" when it did not.
@@ -227,13 +225,11 @@ func (r Run) letGo(ctx context.Context, c Checkpoint, progress int) error {
 
 // sum adds up what the ranges have done, or returns ErrRangesFailed with what is known of the first that failed.
 func (r Run) sum(ctx context.Context) (Checkpoint, error) {
-	ranges, err := r.Ranges.Ended(ctx)
-	if err != nil {
-		return Checkpoint{}, err
-	}
 	var total Checkpoint
-	failed := 0
-	for _, ended := range ranges {
+	var ranges, failed, first int
+	var reason string
+	err := r.Ranges.Ended(ctx, func(index int, ended Ended) {
+		ranges++
 		c := ended.Checkpoint
 		total.Processed += c.Processed
 		total.Updated += c.Updated
@@ -242,15 +238,20 @@ func (r Run) sum(ctx context.Context) (Checkpoint, error) {
 			total.Failure = c.Failure
 		}
 		if ended.Failure != "" {
+			if failed == 0 {
+				first, reason = index, ended.Failure
+			}
 			failed++
 		}
+	})
+	if err != nil {
+		return Checkpoint{}, err
 	}
-	if failed == 0 {
-		return total, nil
+	if failed > 0 {
+		return Checkpoint{}, fmt.Errorf("%w: %d of %d; %d %ss were updated; range %d: %s",
+			ErrRangesFailed, failed, ranges, total.Updated, r.Noun, first, reason)
 	}
-	i := slices.IndexFunc(ranges, func(e Ended) bool { return e.Failure != "" })
-	return Checkpoint{}, fmt.Errorf("%w: %d of %d; %d %ss were updated; range %d: %s",
-		ErrRangesFailed, failed, len(ranges), total.Updated, r.Noun, i, ranges[i].Failure)
+	return total, nil
 }
 
 func closed(c <-chan struct{}) bool {

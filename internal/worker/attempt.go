@@ -12,6 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -29,23 +30,26 @@ var errPostponed = errors.New("put back for a worker of a newer release")
 
 // attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
 // on elsewhere, and otherwise what asynq shall record.
-func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) error {
+func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) (err error) {
 	taskID, _ := asynq.GetTaskID(taskCtx)
-	log := c.log.With("jobId", taskID)
 	def := c.def
+	taskCtx, span := c.w.startSpan(taskCtx, "run "+def.Name, task,
+		telemetry.AttributeJobType.String(def.Name), telemetry.AttributeJobID.String(taskID))
+	defer func() { endSpan(span, err) }()
+	log := telemetry.LogTrace(taskCtx, c.log.With("jobId", taskID))
 	id, err := tasks.ParseRunID(taskID)
 	if err == nil && id.Job != def.Name {
 		err = fmt.Errorf("job id %q is not one of %s", taskID, def.Name)
 	}
 	if err != nil {
-		return refuse(log, def, err)
+		return c.refuse(log, err)
 	}
 	payload, err := def.DecodePayload(task.Payload())
 	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) {
 		return c.postpone(taskCtx, s, log, id, newer)
 	}
 	if err != nil {
-		return refuse(log, def, fmt.Errorf("invalid payload: %w", err))
+		return c.refuse(log, fmt.Errorf("invalid payload: %w", err))
 	}
 	if !c.w.slots.take() {
 		return errGivenBack // another worker may have a slot; if none has, it is taken again when there is one here
@@ -65,7 +69,11 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	if err != nil {
 		return errGivenBack
 	}
+	if state.New {
+		c.observeStart(id)
+	}
 	if state.Recovered {
+		c.metrics.recoveries[unitRun].Inc()
 		log.Warn("Recovered run from a dead worker", "recoveries", state.Recoveries)
 		if state.Recoveries > maxRecoveries {
 			return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("given up: %d workers died or lost Redis during this run", state.Recoveries)})
@@ -74,7 +82,7 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	run := &Run{
 		ID: id, Definition: def, Payload: payload, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint,
 		Stop: s.stopping, Log: log,
-		save: state.Save, ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
+		save: state.Save, observe: c.w.observer(def), ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
 	}
 	if state.Cancelled {
 		return c.fail(ctx, s, log, state, permanentError{errCancelled})
@@ -109,7 +117,16 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	if recorded := s.insist(ctx, log, state.FailAttempt); recorded != nil && ctx.Err() != nil {
 		return errGivenBack
 	}
+	c.metrics.retries[unitRun].Inc()
 	return failedAttempt{err, run.Attempt}
+}
+
+// observeStart measures for how long a run that starts for the first time has waited. One that has failed before has waited
+// for somebody to retry it.
+func (c *consumer) observeStart(id tasks.RunID) {
+	if before, err := c.w.jobs.HasFailed(id); err == nil && !before {
+		c.metrics.startDelay.Observe(max(0, time.Since(id.Reference).Seconds()))
+	}
 }
 
 // failedAttempt is the error of an attempt that another one follows.
@@ -167,12 +184,23 @@ func refuse(log *slog.Logger, def tasks.Definition, err error) error {
 	return permanentError{err}
 }
 
+// refuse fails a run that can never be one of this job type's.
+func (c *consumer) refuse(log *slog.Logger, err error) error {
+	c.metrics.runEnded(outcomeFailed, time.Time{})
+	return refuse(log, c.def, err)
+}
+
 // fail ends a run for good.
 func (c *consumer) fail(ctx context.Context, s *session, log *slog.Logger, state *jobs.RunState, err error) error {
 	log.Error(c.def.Title+" job failed", "error", err)
 	if closed := s.insist(ctx, log, state.Close); closed != nil {
 		return errGivenBack
 	}
+	outcome := outcomeFailed
+	if errors.Is(err, errCancelled) {
+		outcome = outcomeCancelled
+	}
+	c.metrics.runEnded(outcome, state.Started)
 	return err
 }
 
@@ -197,6 +225,7 @@ func (c *consumer) complete(ctx context.Context, s *session, log *slog.Logger, s
 	if err != nil {
 		return errGivenBack // the next attempt finds little or nothing left to do
 	}
+	c.metrics.runEnded(outcomeCompleted, state.Started)
 	return nil
 }
 

@@ -137,6 +137,11 @@ func TestRetryByHand(t *testing.T) {
 		t.Errorf("cancelling a completed run: %v", err)
 	}
 	b.wantNothingLeft(t)
+	// Its second life begins when somebody wants it to: that is no delay.
+	b.wantCounted(t, counts{
+		`runs_total{outcome="failed"}`: 1, `runs_total{outcome="completed"}`: 1, `retries_total{unit="run"}`: 4,
+		"run_duration_seconds_count": 2, "run_start_delay_seconds_count": 1,
+	})
 }
 
 // What was cancelled while nobody worked on it does not begin.
@@ -153,4 +158,5 @@ func TestCancelledBeforeItsWorkerCameBack(t *testing.T) {
 		t.Errorf("%+v, %d stamped", info, len(store.stamped))
 	}
 	b.wantNothingLeft(t)
+	b.wantCounted(t, counts{`runs_total{outcome="cancelled"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
 }

@@ -45,14 +45,17 @@ var errCancelled = errors.New("cancelled")
 // consumer works on one job type's queue whenever its worker holds the job type's lease: so at most one run of a job
 // type is active, over all workers, and the next one stays in the queue.
 type consumer struct {
-	w      *Worker
-	def    tasks.Definition
-	awaken chan struct{}
-	log    *slog.Logger
+	w       *Worker
+	def     tasks.Definition
+	metrics *jobMetrics
+	awaken  chan struct{}
+	log     *slog.Logger
 }
 
 func newConsumer(w *Worker, def tasks.Definition) *consumer {
-	return &consumer{w: w, def: def, awaken: make(chan struct{}, 1), log: w.log.With("job", def.Name)}
+	return &consumer{
+		w: w, def: def, metrics: w.metrics[def.Name], awaken: make(chan struct{}, 1), log: w.log.With("job", def.Name),
+	}
 }
 
 // wake makes the consumer try for the lease now.

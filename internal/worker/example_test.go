@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -83,7 +84,7 @@ func Example_newJobType() {
 	running.Go(func() { w.Run(ctx) })
 	defer running.Wait()
 	defer stop()
-	server := api.New(api.Options{Jobs: j, Database: j, Dashboard: jobs.ConnOpt{Options: options, Log: log}, Log: log})
+	server := api.New(api.Options{Jobs: j, Database: j, Dashboard: jobs.ConnOpt{Options: options, Log: log}, Log: log, Metrics: prometheus.NewRegistry()})
 	defer func() { check(server.Close()) }()
 	web := httptest.NewServer(server)
 	defer web.Close()

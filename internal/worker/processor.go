@@ -8,6 +8,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -59,8 +60,9 @@ type Run struct {
 	// the run was cut; nil for the run. A range's result is for the run to add up.
 	Range []byte
 
-	save   func(ctx context.Context, checkpoint []byte, progress int) error
-	ranges *runRanges // of the run as a whole
+	save    func(ctx context.Context, checkpoint []byte, progress int) error
+	observe syncrun.Observe
+	ranges  *runRanges // of the run as a whole
 }
 
 // Save keeps a checkpoint for the run's next attempt, and shows the progress in percent. It returns ErrSuperseded when

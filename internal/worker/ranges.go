@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -145,7 +147,7 @@ func (c *rangeConsumer) retryDelay(_ int, err error, task *asynq.Task) time.Dura
 // attempt is one attempt at a range. It returns nil when there is nothing left to do: a range's failure is kept with its
 // run, and asynq forgets the task. It returns errGivenBack when the range shall go on elsewhere, and otherwise what asynq
 // shall record before the next attempt.
-func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) error {
+func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) (err error) {
 	taskID, _ := asynq.GetTaskID(taskCtx)
 	queue, _ := asynq.GetQueueName(taskCtx)
 	def := c.definitions[queue]
@@ -153,10 +155,15 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	if err == nil && id.Run.Job != def.Name {
 		err = fmt.Errorf("range id %q is not one of %s", taskID, def.Name)
 	}
+	metrics := c.w.metrics[def.Name]
 	if err != nil {
+		metrics.ranges[outcomeFailed].Inc()
 		return refuse(c.log, def, err)
 	}
-	log := c.log.With("job", def.Name, "jobId", id.Run.String(), "range", id.Index)
+	taskCtx, span := c.w.startSpan(taskCtx, "range of "+def.Name, task, telemetry.AttributeJobType.String(def.Name),
+		telemetry.AttributeJobID.String(id.Run.String()), telemetry.AttributeRange.Int(id.Index))
+	defer func() { endSpan(span, err) }()
+	log := telemetry.LogTrace(taskCtx, c.log.With("job", def.Name, "jobId", id.Run.String(), "range", id.Index))
 	ctx, end := s.context(taskCtx)
 	defer end()
 
@@ -175,9 +182,10 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	}
 	run := &Run{
 		ID: id.Run, Definition: def, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint, Range: state.Spec,
-		Stop: s.stopping, Log: log, save: state.Save,
+		Stop: s.stopping, Log: log, save: state.Save, observe: c.w.observer(def),
 	}
 	if state.Recovered {
+		metrics.recoveries[unitRange].Inc()
 		log.Warn("Recovered range from a dead worker", "recoveries", state.Recoveries)
 	}
 	overdue := fmt.Errorf("its run exceeded its maximum duration of %s", def.MaxDuration)
@@ -187,7 +195,8 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 
 	switch {
 	case err == nil:
-		return c.conclude(ctx, s, log, func(ctx context.Context) error { return state.Complete(ctx, result) })
+		return c.conclude(ctx, s, log, metrics.ranges[outcomeCompleted],
+			func(ctx context.Context) error { return state.Complete(ctx, result) })
 	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
 		err = Permanent(overdue)
 	case ctx.Err() != nil || errors.Is(err, ErrStopped) || errors.Is(err, ErrSuperseded):
@@ -202,7 +211,8 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	if run.Attempt >= def.Attempts || isPermanent(err) {
 		log.Error("A range failed", "attempts", run.Attempt, "error", err)
 		reason := fmt.Errorf("after %d attempts: %w", run.Attempt, err)
-		return c.conclude(ctx, s, log, func(ctx context.Context) error { return state.Fail(ctx, reason) })
+		return c.conclude(ctx, s, log, metrics.ranges[outcomeFailed],
+			func(ctx context.Context) error { return state.Fail(ctx, reason) })
 	}
 	log.Warn("A range failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
 		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
@@ -212,6 +222,7 @@ func (c *rangeConsumer) attempt(taskCtx context.Context, s *session, task *asynq
 	case recorded != nil:
 		return errGivenBack
 	}
+	metrics.retries[unitRange].Inc()
 	return failedAttempt{err, run.Attempt}
 }
 
@@ -237,13 +248,15 @@ func (c *rangeConsumer) work(ctx context.Context, run *Run, state *jobs.RangeSta
 	return result, nil
 }
 
-// conclude records the end of a range.
-func (c *rangeConsumer) conclude(ctx context.Context, s *session, log *slog.Logger, record func(context.Context) error) error {
-	err := s.insist(ctx, log, record)
-	if err == nil || errors.Is(err, jobs.ErrNoRange) {
-		return nil
+// conclude records the end of a range, and counts it.
+func (c *rangeConsumer) conclude(ctx context.Context, s *session, log *slog.Logger, count prometheus.Counter, record func(context.Context) error) error {
+	switch err := s.insist(ctx, log, record); {
+	case err == nil:
+		count.Inc()
+	case !errors.Is(err, jobs.ErrNoRange):
+		return errGivenBack
 	}
-	return errGivenBack
+	return nil
 }
 
 // giveBack lets go of a range: for the next attempt, or for good when its run has ended meanwhile.
@@ -313,51 +326,48 @@ func (r *runRanges) enqueue(ctx context.Context, index int) error {
 	})
 }
 
-func (r *runRanges) load(ctx context.Context) (ranges []jobs.RangeEnd, err error) {
-	err = r.insist(ctx, func(ctx context.Context) (err error) {
-		ranges, err = r.state.Ranges(ctx)
-		return err
-	})
-	return ranges, err
+// each calls f with what is known of each range, in their order.
+func (r *runRanges) each(ctx context.Context, f func(index int, known jobs.RangeEnd) error) error {
+	for from := 0; ; {
+		var page []jobs.RangeEnd
+		err := r.insist(ctx, func(ctx context.Context) (err error) {
+			page, err = r.state.Ranges(ctx, from)
+			return err
+		})
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for i, known := range page {
+			if err := f(from+i, known); err != nil {
+				return err
+			}
+		}
+		from += len(page)
+	}
 }
 
 // Requeue implements syncrun.Ranges.
 func (r *runRanges) Requeue(ctx context.Context) error {
-	ranges, err := r.load(ctx)
-	if err != nil {
-		return err
-	}
-	for i, known := range ranges {
+	return r.each(ctx, func(index int, known jobs.RangeEnd) error {
 		if known.Ended {
-			continue
+			return nil
 		}
-		if err := r.enqueue(ctx, i); err != nil {
-			return err
-		}
-	}
-	return nil
+		return r.enqueue(ctx, index)
+	})
 }
 
 // Ended implements syncrun.Ranges.
-func (r *runRanges) Ended(ctx context.Context) ([]syncrun.Ended, error) {
-	ranges, err := r.load(ctx)
-	if err != nil {
-		return nil, err
-	}
-	ended := make([]syncrun.Ended, len(ranges))
-	for i, known := range ranges {
-		ended[i].Failure = known.Failure
-		if ended[i].Range, err = decodeRange(known.Spec); err != nil {
-			return nil, err
+func (r *runRanges) Ended(ctx context.Context, f func(index int, ended syncrun.Ended)) error {
+	return r.each(ctx, func(index int, known jobs.RangeEnd) error {
+		ended := syncrun.Ended{Failure: known.Failure}
+		if len(known.Checkpoint) > 0 {
+			if err := json.Unmarshal(known.Checkpoint, &ended.Checkpoint); err != nil {
+				return fmt.Errorf("reading what range %d of run %s has done: %w", index, r.id, err)
+			}
 		}
-		if len(known.Checkpoint) == 0 {
-			continue
-		}
-		if err := json.Unmarshal(known.Checkpoint, &ended[i].Checkpoint); err != nil {
-			return nil, fmt.Errorf("reading what range %d of run %s has done: %w", i, r.id, err)
-		}
-	}
-	return ended, nil
+		f(index, ended)
+		return nil
+	})
 }
 
 // Discard implements syncrun.Ranges.

@@ -246,6 +246,12 @@ func TestRangeIsTriedAgain(t *testing.T) {
 	}
 	store.wantEachOnce(t)
 	b.wantNothingLeft(t)
+	// The batches that failed are not among them.
+	b.wantCounted(t, counts{
+		`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,
+		`ranges_total{outcome="completed"}`: 3, `retries_total{unit="range"}`: 2,
+		"records_processed_total": 300, "records_updated_total": 300, "batch_duration_seconds_count": 30,
+	})
 }
 
 // A range that has used up its attempts fails its run, with its reason; the other ranges finish.
@@ -282,6 +288,11 @@ func TestRangeFailsItsRun(t *testing.T) {
 				t.Errorf("%d records of the other ranges were stamped, want 200", n)
 			}
 			b.wantNothingLeft(t)
+			b.wantCounted(t, counts{
+				`runs_total{outcome="failed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,
+				`ranges_total{outcome="completed"}`: 2, `ranges_total{outcome="failed"}`: 1, `retries_total{unit="range"}`: 2,
+				"records_processed_total": 200, "records_updated_total": 200, "batch_duration_seconds_count": 20,
+			})
 		})
 	}
 }
@@ -439,6 +450,20 @@ func TestRangeOfDeadWorkers(t *testing.T) {
 				t.Errorf("result %+v, %d stamped; want the range to go on at its checkpoint", r, len(store.stamped))
 			}
 			b.wantNothingLeft(t)
+			want := counts{
+				`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1,
+				`ranges_total{outcome="completed"}`: 3, `recoveries_total{unit="run"}`: 1, `recoveries_total{unit="range"}`: 1,
+				"records_processed_total": 250, "records_updated_total": 250, "batch_duration_seconds_count": 25,
+			}
+			if test.state == asynq.TaskStateArchived { // its second half was not done either
+				want = counts{
+					`runs_total{outcome="failed"}`: 1, "run_duration_seconds_count": 1,
+					`ranges_total{outcome="completed"}`: 2, `ranges_total{outcome="failed"}`: 1,
+					`recoveries_total{unit="run"}`: 1, `recoveries_total{unit="range"}`: 1,
+					"records_processed_total": 200, "records_updated_total": 200, "batch_duration_seconds_count": 20,
+				}
+			}
+			b.wantCounted(t, want)
 		})
 	}
 }
@@ -465,5 +490,11 @@ func TestPoisonedRanges(t *testing.T) {
 	poll(t, "only what is no range to be listed as failed", func() bool {
 		info, err := b.inspector.GetQueueInfo(b.user.RangeQueue())
 		return err == nil && info.Archived == 2 && info.Size == 2
+	})
+	// What has no run to be a range of ends as nothing.
+	b.wantCounted(t, counts{
+		`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,
+		`ranges_total{outcome="completed"}`: 3, `ranges_total{outcome="failed"}`: 2,
+		"records_processed_total": 300, "records_updated_total": 300, "batch_duration_seconds_count": 30,
 	})
 }

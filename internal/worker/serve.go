@@ -3,9 +3,7 @@ package worker
 import (
 	"context"
 	"errors"
-	"log/slog"
 
-	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
@@ -14,20 +12,23 @@ import (
 
 // Serve is the worker as a process: it waits for its servers, and works until ctx ends. The work is what it does with each
 // batch of a synchronisation. Its errors are those of wrong settings, or of connections that would not close.
-func Serve(ctx context.Context, cfg config.Config, log *slog.Logger, work syncrun.Work) (err error) {
+func Serve(ctx context.Context, process *daemon.Process, work syncrun.Work) (err error) {
+	cfg, log := process.Config, process.Log
 	rdb := jobs.NewRedis(daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout), log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
-	client, err := mongodb.Connect(cfg.MongoDB.URI, log)
+	client, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics), mongodb.TraceCommands(process.Tracing))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
 
 	j := jobs.New(rdb, cfg.Registry, log)
-	w, err := New(j, Processors(client.Database(cfg.MongoDB.Database), cfg.Sync, work), Options{Concurrency: cfg.Worker.Concurrency}, log)
+	w, err := New(j, Processors(client.Database(cfg.MongoDB.Database), cfg.Sync, work),
+		Options{Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing}, log)
 	if err != nil {
 		return err
 	}
+	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), client.Ping(ctx)) })
 	if jobs.Await(ctx, rdb, log) != nil || mongodb.Await(ctx, client, log) != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}

@@ -20,6 +20,8 @@ const (
 	// recordTimeout bounds one try at writing to Redis what a run has come to, and recordPause is between two.
 	recordTimeout = 3 * time.Second
 	recordPause   = 200 * time.Millisecond
+	// notableInsistence is after how long without success the log speaks of it.
+	notableInsistence = 10 * time.Second
 	// abandonTimeout is how long a processor may take to return after its context has ended.
 	abandonTimeout = time.Second
 	// abortTimeout is how long asynq waits, when its Server is shut down, for a task before it pushes it back to the
@@ -271,8 +273,10 @@ func (s *session) settleRest() {
 	}
 }
 
-// insist calls f until it succeeds, the run is superseded or ctx ends: a Redis that is away is waited for.
+// insist calls f until it succeeds, the run is superseded or ctx ends: a Redis that is away is waited for. The log says so
+// when that takes long, once.
 func (s *session) insist(ctx context.Context, log *slog.Logger, f func(context.Context) error) error {
+	begun, warned := time.Now(), false
 	for {
 		try, cancel := context.WithTimeout(ctx, recordTimeout)
 		err := f(try)
@@ -283,7 +287,12 @@ func (s *session) insist(ctx context.Context, log *slog.Logger, f func(context.C
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		log.Debug("Could not record the run's state, trying again", "error", err)
+		if !warned && time.Since(begun) > notableInsistence {
+			warned = true
+			log.Warn("Redis does not serve the run's state, still trying", "error", err)
+		} else {
+			log.Debug("Redis did not serve the run's state, trying again", "error", err)
+		}
 		pause(ctx, recordPause, nil)
 	}
 }

@@ -54,7 +54,7 @@ func NewSync(store syncrun.Store, o SyncOptions) Processor {
 				Full: payload.SyncType == tasks.SyncFull, Reference: run.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, Patience: o.Patience,
-			Resume: resume, Save: run.saveCheckpoint, Log: log,
+			Resume: resume, Save: run.saveCheckpoint, Observe: run.observe, Log: log,
 		}
 		if run.Range != nil {
 			return syncRange(ctx, run, pass)

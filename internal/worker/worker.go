@@ -7,7 +7,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
 // Options are a worker's settings.
@@ -17,6 +21,10 @@ type Options struct {
 	// DrainTimeout is how long a run has to stop by itself when the worker shuts down; 0 is the default of 7 s, which
 	// with the time to give it back stays below the 10 s after which container engines kill.
 	DrainTimeout time.Duration
+	// Metrics is where the worker's metrics are registered; nil for nowhere.
+	Metrics prometheus.Registerer
+	// Tracing is what spans are made with; nil for none.
+	Tracing trace.TracerProvider
 }
 
 const defaultDrainTimeout = 7 * time.Second
@@ -28,6 +36,8 @@ type Worker struct {
 	processors map[string]Processor
 	options    Options
 	slots      *slots
+	metrics    map[string]*jobMetrics // by job type
+	tracer     trace.Tracer
 	keepers    sync.WaitGroup // of the consumers' sessions
 	log        *slog.Logger
 }
@@ -43,7 +53,8 @@ func New(j *jobs.Jobs, processors map[string]Processor, options Options, log *sl
 		options.DrainTimeout = defaultDrainTimeout
 	}
 	return &Worker{
-		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency), log: log,
+		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency),
+		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), log: log,
 	}, nil
 }
 

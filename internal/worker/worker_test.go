@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -30,6 +31,8 @@ type testBundle struct {
 	inspector *asynq.Inspector
 	log       *logBuffer
 	user      tasks.Definition
+	metrics   []*prometheus.Registry // of the workers
+	stops     []func()               // which end the workers
 }
 
 // setup changes every Definition first.
@@ -57,6 +60,8 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Processor) (
 	if o.Concurrency == 0 {
 		o.Concurrency = 3
 	}
+	registry := prometheus.NewRegistry()
+	o.Metrics = registry
 	processors := make(map[string]worker.Processor)
 	for _, name := range b.Registry().Names() {
 		processors[name] = p
@@ -75,6 +80,7 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Processor) (
 		running.Wait()
 	})
 	t.Cleanup(stop)
+	b.metrics, b.stops = append(b.metrics, registry), append(b.stops, stop)
 	return stop
 }
 
@@ -255,6 +261,15 @@ func TestRetriesComeInTime(t *testing.T) {
 	if len(attempts) != 0 {
 		t.Error("there was a fourth attempt")
 	}
+	b.wantCounted(t, counts{
+		`runs_total{outcome="failed"}`: 1, `retries_total{unit="run"}`: 2, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,
+	})
+	if took := b.observed(t, "run_duration_seconds"); took < 28 || took > 40 {
+		t.Errorf("the run took %v s from its first start to its end", took)
+	}
+	if waited := b.observed(t, "run_start_delay_seconds"); waited > 3 {
+		t.Errorf("the run waited %v s for its first start", waited)
+	}
 }
 
 func quickRetries(d *tasks.Definition) { d.Backoff, d.BackoffFactor = time.Second, 1 }
@@ -275,6 +290,9 @@ func TestPanicIsAFailedAttempt(t *testing.T) {
 	if !b.log.contains("worker_test.go") {
 		t.Error("the log has no stack")
 	}
+	b.wantCounted(t, counts{
+		`runs_total{outcome="completed"}`: 1, `retries_total{unit="run"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,
+	})
 }
 
 func TestAlwaysPanicking(t *testing.T) {
@@ -322,6 +340,10 @@ func TestPoisonedTasks(t *testing.T) {
 			if err != nil || info.State != asynq.TaskStateArchived || info.Retried != 0 || !strings.Contains(info.LastErr, poison.reason) {
 				t.Errorf("got %+v, %v; want it archived at once for %q", info, err, poison.reason)
 			}
+			// It has never started.
+			b.wantCounted(t, counts{
+				`runs_total{outcome="failed"}`: 1, `runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,
+			})
 		})
 	}
 }
@@ -371,6 +393,7 @@ func TestShutdownGivesTheRunBack(t *testing.T) {
 	if b.log.contains("Recovered") {
 		t.Error("a run that was given back was taken for one of a dead worker")
 	}
+	b.wantCounted(t, counts{`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
 }
 
 // A run that ends while its worker shuts down stays ended.
@@ -450,6 +473,11 @@ func TestRecoveredRun(t *testing.T) {
 			if test.state == asynq.TaskStateArchived && !strings.Contains(info.LastErr, "given up") {
 				t.Errorf("reason %q", info.LastErr)
 			}
+			// The dead ones have taken along what they had counted, and that the run had started.
+			outcome := map[asynq.TaskState]string{asynq.TaskStateCompleted: "completed", asynq.TaskStateArchived: "failed"}[test.state]
+			b.wantCounted(t, counts{
+				`runs_total{outcome="` + outcome + `"}`: 1, `recoveries_total{unit="run"}`: 1, "run_duration_seconds_count": 1,
+			})
 		})
 	}
 }
@@ -681,6 +709,7 @@ func TestMaxDuration(t *testing.T) {
 	if info := b.await(t, id, asynq.TaskStateArchived); info.Retried != 0 || info.LastErr != "exceeded its maximum duration of 300ms" {
 		t.Errorf("retried %d times, reason %q", info.Retried, info.LastErr)
 	}
+	b.wantCounted(t, counts{`runs_total{outcome="failed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
 }
 
 // A Redis that is away for a while costs nothing, whether a worker waits or works.

@@ -132,7 +132,7 @@ func TestTaskOfARun(t *testing.T) {
 		t.Fatalf("encoded: %s, %v", data, err)
 	}
 	id := tasks.TriggerID(def.Name, time.Now())
-	task := def.NewTask(id, data)
+	task := def.NewTask(id, data, nil)
 	if task.Type() != "issue-sync" || string(task.Payload()) != string(data) {
 		t.Errorf("the task is %s %s", task.Type(), task.Payload())
 	}

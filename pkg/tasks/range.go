@@ -37,10 +37,10 @@ func (d Definition) RangeQueue() string { return d.Name + ":ranges" }
 // RangeType is the type of the tasks of the ranges.
 func (d Definition) RangeType() string { return d.Name + ":range" }
 
-// NewRangeTask returns the asynq task of a range. It carries its run's encoded payload. Nothing is kept of it once it
-// has ended.
-func (d Definition) NewRangeTask(id RangeID, payload []byte) *asynq.Task {
-	return asynq.NewTask(d.RangeType(), payload,
+// NewRangeTask returns the asynq task of a range. It carries its run's encoded payload, and headers, which may be nil.
+// Nothing is kept of it once it has ended.
+func (d Definition) NewRangeTask(id RangeID, payload []byte, headers map[string]string) *asynq.Task {
+	return asynq.NewTaskWithHeaders(d.RangeType(), payload, headers,
 		asynq.Queue(d.RangeQueue()),
 		asynq.MaxRetry(maxRetry),
 		asynq.Timeout(d.MaxDuration+timeoutMargin),

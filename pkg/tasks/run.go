@@ -91,7 +91,7 @@ func (d Definition) TaskOptions(id string) []asynq.Option {
 	}
 }
 
-// NewTask returns the asynq task of a run with the given ID and encoded payload.
-func (d Definition) NewTask(id RunID, payload []byte) *asynq.Task {
-	return asynq.NewTask(d.Name, payload, d.TaskOptions(id.String())...)
+// NewTask returns the asynq task of a run with the given ID, encoded payload, and headers, which may be nil.
+func (d Definition) NewTask(id RunID, payload []byte, headers map[string]string) *asynq.Task {
+	return asynq.NewTaskWithHeaders(d.Name, payload, headers, d.TaskOptions(id.String())...)
 }

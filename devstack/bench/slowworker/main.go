@@ -9,7 +9,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"time"
 
@@ -23,16 +22,16 @@ import (
 func main() {
 	daemon.Main(daemon.Program{
 		Name: "worker", Summary: "works on runs as the worker does, with batches that wait for a while",
-		Run: run, Healthy: daemon.LiveHere(jobs.RoleWorker),
+		Run: run, Healthy: daemon.LiveHere(jobs.RoleWorker), AdminPort: config.AdminPortWorker,
 	})
 }
 
-func run(ctx context.Context, cfg config.Config, log *slog.Logger) error {
+func run(ctx context.Context, process *daemon.Process) error {
 	wait, err := time.ParseDuration(cmp.Or(os.Getenv("BENCH_BATCH_WAIT"), "20ms"))
 	if err != nil {
 		return fmt.Errorf("reading BENCH_BATCH_WAIT: %w", err)
 	}
-	return worker.Serve(ctx, cfg, log, slow{wait})
+	return worker.Serve(ctx, process, slow{wait})
 }
 
 // slow is work that waits before it stamps.

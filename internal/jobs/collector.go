@@ -1,0 +1,167 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// The state of all queues as metrics: what Redis tells at the time of a scrape, whichever process is asked.
+
+// collectTimeout bounds what is asked of Redis for one scrape.
+const collectTimeout = 3 * time.Second
+
+func describe(name, help string, labels ...string) *prometheus.Desc {
+	return prometheus.NewDesc(prometheus.BuildFQName(telemetry.Namespace, "", name), help, labels, nil)
+}
+
+var (
+	redisUpDesc = describe("redis_up", "Whether Redis told what the following are; without it they are absent.")
+	tasksDesc   = describe("queue_tasks", "Runs, and ranges of large runs, in each state.", telemetry.LabelJobType, "unit", "state")
+	oldestDesc  = describe("queue_oldest_waiting_seconds", "For how long the oldest that waits has waited; 0 when none does.",
+		telemetry.LabelJobType, "unit")
+	pausedDesc    = describe("queue_paused", "Whether the job type is paused.", telemetry.LabelJobType)
+	processesDesc = describe("processes", "Processes that live.", "role")
+	lastTickDesc  = describe("schedule_last_tick_timestamp_seconds", "The latest tick that was dealt with; 0 when there was none ever.",
+		telemetry.LabelJobType)
+	dueTickDesc  = describe("schedule_due_tick_timestamp_seconds", "The latest tick that was due by the clock.", telemetry.LabelJobType)
+	intervalDesc = describe("schedule_interval_seconds", "The shortest time between two ticks.", telemetry.LabelJobType)
+)
+
+// Collector returns the metrics of the queues, processes and schedules.
+func (j *Jobs) Collector() prometheus.Collector { return collector{j} }
+
+type collector struct{ jobs *Jobs }
+
+// Describe implements prometheus.Collector.
+func (collector) Describe(descs chan<- *prometheus.Desc) {
+	for _, desc := range []*prometheus.Desc{
+		redisUpDesc, tasksDesc, oldestDesc, pausedDesc, processesDesc, lastTickDesc, dueTickDesc, intervalDesc,
+	} {
+		descs <- desc
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (c collector) Collect(metrics chan<- prometheus.Metric) {
+	ctx, cancel := context.WithTimeout(context.Background(), collectTimeout)
+	defer cancel()
+	state, err := c.state(ctx)
+	up := 1.0
+	if err != nil {
+		up = 0
+		c.jobs.log.Debug("Could not read the queues for their metrics", "error", err)
+	}
+	metrics <- gauge(redisUpDesc, up)
+	for _, metric := range state {
+		metrics <- metric
+	}
+}
+
+// state returns everything that Redis tells, or an error.
+func (c collector) state(ctx context.Context) (all []prometheus.Metric, err error) {
+	for _, role := range []Role{RoleWorker, RoleScheduler} {
+		n, err := c.jobs.Live(ctx, role)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, gauge(processesDesc, float64(n), string(role)))
+	}
+	queues, err := c.jobs.queues()
+	if err != nil {
+		return nil, err
+	}
+	for _, def := range c.jobs.registry.All() {
+		if ctx.Err() != nil { // the Inspector knows no context
+			return nil, context.Cause(ctx)
+		}
+		for unit, queue := range map[string]string{"run": def.Name, "range": def.RangeQueue()} {
+			info, err := c.jobs.queue(queues, queue)
+			if err != nil {
+				return nil, err
+			}
+			counts := countsOf(info)
+			for state, n := range map[string]int{
+				"waiting": counts.Waiting, "active": counts.Active, "delayed": counts.Delayed,
+				"completed": counts.Completed, "failed": counts.Failed,
+			} {
+				all = append(all, gauge(tasksDesc, float64(n), def.Name, unit, state))
+			}
+			oldest, err := c.oldestWaiting(info)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, gauge(oldestDesc, oldest.Seconds(), def.Name, unit))
+			if unit == "run" {
+				paused := 0.0
+				if info.Paused {
+					paused = 1
+				}
+				all = append(all, gauge(pausedDesc, paused, def.Name))
+			}
+		}
+		schedule, err := c.schedule(ctx, def)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, schedule...)
+	}
+	return all, nil
+}
+
+// oldestWaiting returns for how long the oldest that waits has waited. When it was given back, or is retried by hand, asynq
+// does not know: then it is since its run's tick or trigger.
+func (c collector) oldestWaiting(info *asynq.QueueInfo) (time.Duration, error) {
+	if info.Pending == 0 || info.Latency > 0 {
+		return info.Latency, nil
+	}
+	oldest, err := c.jobs.inspector.ListPendingTasks(info.Queue, asynq.PageSize(1))
+	if err != nil {
+		return 0, fmt.Errorf("looking for the oldest task of %s: %w", info.Queue, err)
+	}
+	if len(oldest) == 0 { // somebody has taken it just now
+		return 0, nil
+	}
+	run, _, _ := strings.Cut(oldest[0].ID, "/") // the ID of a range begins with its run's
+	id, err := tasks.ParseRunID(run)
+	if err != nil {
+		return 0, nil //nolint:nilerr // it is none of ours, which the worker will say
+	}
+	return max(0, time.Since(id.Reference)), nil
+}
+
+// schedule returns what there is to say of the job type's schedule, if it has one.
+func (c collector) schedule(ctx context.Context, def tasks.Definition) ([]prometheus.Metric, error) {
+	if !def.Schedule.Enabled() {
+		return nil, nil
+	}
+	last, err := c.jobs.LastTick(ctx, def)
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	return []prometheus.Metric{
+		gauge(lastTickDesc, seconds(last), def.Name),
+		gauge(dueTickDesc, seconds(def.Schedule.Slot(now)), def.Name),
+		gauge(intervalDesc, def.Schedule.Interval(now).Seconds(), def.Name),
+	}, nil
+}
+
+func gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Metric {
+	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
+}
+
+// seconds is a time as Prometheus writes it; 0 for the zero time.
+func seconds(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}

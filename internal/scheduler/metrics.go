@@ -1,0 +1,51 @@
+package scheduler
+
+import (
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// What becomes of ticks, as metrics call it.
+const (
+	outcomeEnqueued  = "enqueued"
+	outcomeCoalesced = "coalesced" // a run that waited serves the tick
+	outcomeCaughtUp  = "caught_up" // either of them, some seconds late or more
+)
+
+// metrics are the scheduler's. Over all schedulers each tick counts once.
+type metrics struct {
+	ticks *prometheus.CounterVec
+}
+
+// newMetrics registers the metrics unless the registerer is nil. All counters are there from the start, at 0.
+func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) *metrics {
+	m := &metrics{ticks: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
+		Namespace: telemetry.Namespace, Name: "ticks_total", Help: "Ticks that were dealt with here.",
+	}, []string{telemetry.LabelJobType, telemetry.LabelOutcome})}
+	for _, name := range registry.Names() {
+		for _, outcome := range []string{outcomeEnqueued, outcomeCoalesced, outcomeCaughtUp} {
+			m.ticks.WithLabelValues(name, outcome)
+		}
+	}
+	return m
+}
+
+// tick counts what has become of a tick; nothing, if somebody else had dealt with it.
+func (m *metrics) tick(def tasks.Definition, tick jobs.Tick, overdue bool) {
+	var outcome string
+	switch {
+	case tick.ServedBy == "" && !tick.Due:
+		return
+	case overdue:
+		outcome = outcomeCaughtUp
+	case tick.Due:
+		outcome = outcomeEnqueued
+	default:
+		outcome = outcomeCoalesced
+	}
+	m.ticks.WithLabelValues(def.Name, outcome).Inc()
+}

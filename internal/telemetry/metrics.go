@@ -1,0 +1,51 @@
+package telemetry
+
+import (
+	"log/slog"
+	"net/http"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// The names of metrics follow https://prometheus.io/docs/practices/naming/: base units, seconds and bytes, and _total for
+// what only grows.
+
+const (
+	// Namespace is what the names of the product's own metrics begin with.
+	Namespace = "codex_jobs"
+	// LabelJobType is the label with a job type's name. It is not called job, as Prometheus calls what it scrapes so.
+	LabelJobType = "job_type"
+	// LabelOutcome is the label with what something has come to.
+	LabelOutcome = "outcome"
+)
+
+const (
+	// scrapeTimeout is when a scrape is answered with an error. Prometheus itself gives up after 10 s.
+	scrapeTimeout = 8 * time.Second
+	// maxScrapes is how many scrapes are answered at the same time; more are refused.
+	maxScrapes = 8
+)
+
+// NewRegistry returns the metrics of one process: so far what it was built from, and those of Go and of the process.
+func NewRegistry(service, version string) *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: Namespace, Name: "build_info", Help: "What the process was built from; always 1.",
+		ConstLabels: prometheus.Labels{"service": service, "version": version, "goversion": runtime.Version()},
+	})
+	build.Set(1)
+	registry.MustRegister(build, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// MetricsHandler serves what is gathered to Prometheus. What cannot be gathered is logged and left out.
+func MetricsHandler(gatherer prometheus.Gatherer, log *slog.Logger) http.Handler {
+	return promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,
+		MaxRequestsInFlight: maxScrapes, Timeout: scrapeTimeout,
+	})
+}

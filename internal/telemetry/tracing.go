@@ -1,0 +1,136 @@
+package telemetry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/sdk/resource"
+	sdktrace "go.opentelemetry.io/otel/sdk/trace"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
+)
+
+// TracerName is the instrumentation scope of the product's own spans.
+const TracerName = "github.com/codex-api/codex-jobs"
+
+// Attributes of spans: what the log calls job, jobId and range.
+const (
+	AttributeJobType = attribute.Key("codex.job.type")
+	AttributeJobID   = attribute.Key("codex.job.id")
+	AttributeRange   = attribute.Key("codex.range.index")
+)
+
+// TracingOptions say where the traces of a process go.
+type TracingOptions struct {
+	// Service and Version are the process's.
+	Service, Version string
+	// Endpoint is the base URL of what takes OTLP over HTTP; "" for no traces.
+	Endpoint string
+	// Headers are sent with every request to it.
+	Headers map[string]string
+	// Ratio is the share of traces that is kept, 0 to 1, of those that begin here. Of others it is as their beginning says.
+	Ratio float64
+}
+
+// NewTracerProvider returns what spans are made with, nil without an endpoint, and what sends off the last of them and ends
+// it. Spans that cannot be sent are dropped and never waited for; the log says so.
+func NewTracerProvider(ctx context.Context, o TracingOptions, log *slog.Logger) (trace.TracerProvider, func(context.Context) error, error) {
+	if o.Endpoint == "" {
+		return nil, func(context.Context) error { return nil }, nil
+	}
+	host, _ := os.Hostname()
+	about, err := resource.New(ctx, resource.WithTelemetrySDK(), resource.WithAttributes(
+		attribute.String("service.name", "codex-jobs-"+o.Service),
+		attribute.String("service.version", o.Version),
+		attribute.String("service.instance.id", host+":"+strconv.Itoa(os.Getpid())),
+	), resource.WithFromEnv())
+	if err != nil { // of OTEL_RESOURCE_ATTRIBUTES, which only adds to it
+		log.Warn("Traces do not say all that they should of this process", "error", err)
+	}
+	exporter, err := otlptrace.New(ctx, newOTLPClient(o.Endpoint, o.Headers))
+	if err != nil {
+		return nil, nil, fmt.Errorf("preparing to send traces: %w", err)
+	}
+	otel.SetErrorHandler(newTraceErrors(log))
+	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about),
+		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.Ratio))))
+	return provider, provider.Shutdown, nil
+}
+
+// Tracer returns the tracer of the product's own spans. A nil provider makes spans that nobody sees.
+func Tracer(provider trace.TracerProvider) trace.Tracer {
+	if provider == nil {
+		provider = noop.NewTracerProvider()
+	}
+	return provider.Tracer(TracerName)
+}
+
+// EndSpan ends a span with the error, or without one if that is nil.
+func EndSpan(span trace.Span, err error) {
+	if err != nil {
+		span.SetStatus(codes.Error, err.Error())
+	}
+	span.End()
+}
+
+// Propagator is how a trace goes from one process to another: https://www.w3.org/TR/trace-context/.
+var Propagator = propagation.TraceContext{}
+
+// TraceHeaders returns the headers that carry the context's trace to whoever works on a task; nil without a trace.
+func TraceHeaders(ctx context.Context) map[string]string {
+	headers := make(propagation.MapCarrier)
+	Propagator.Inject(ctx, headers)
+	if len(headers) == 0 {
+		return nil
+	}
+	return headers
+}
+
+// ContinueTrace returns a context with the trace that the headers of a task carry, if they do.
+func ContinueTrace(ctx context.Context, headers map[string]string) context.Context {
+	return Propagator.Extract(ctx, propagation.MapCarrier(headers))
+}
+
+// LogTrace returns the logger with the ID of the context's trace, if there is one.
+func LogTrace(ctx context.Context, log *slog.Logger) *slog.Logger {
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		return log.With("traceId", span.TraceID().String())
+	}
+	return log
+}
+
+// traceErrors logs why spans were dropped, at most once a minute.
+type traceErrors struct {
+	log *slog.Logger
+
+	mu     sync.Mutex
+	logged time.Time
+}
+
+func newTraceErrors(log *slog.Logger) *traceErrors { return &traceErrors{log: log} }
+
+// Handle implements otel.ErrorHandler.
+func (e *traceErrors) Handle(err error) {
+	if errors.Is(err, context.Canceled) {
+		return // the process ends
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Since(e.logged) < quietTime {
+		e.log.Debug("Could not send traces", "error", err)
+		return
+	}
+	e.logged = time.Now()
+	e.log.Warn("Could not send traces, they are dropped", "error", err)
+}

@@ -1,0 +1,101 @@
+package worker
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// What becomes of runs and ranges, as metrics call it.
+const (
+	outcomeCompleted = "completed"
+	outcomeFailed    = "failed"
+	outcomeCancelled = "cancelled"
+
+	unitRun   = "run"
+	unitRange = "range"
+
+	labelUnit = "unit"
+)
+
+// The bounds of histograms, in seconds. A run takes from milliseconds to its maximum duration of hours; it starts after
+// milliseconds, or when the one before it has ended; a batch takes milliseconds, unless it waits for somebody else.
+var (
+	runBuckets   = []float64{0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600}
+	delayBuckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 1200, 3600}
+	batchBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
+)
+
+// jobMetrics are the metrics of one job type. Everything that can be counted is there from the start, at 0, because a rate
+// knows nothing of what a counter was before it was first seen.
+type jobMetrics struct {
+	runs        map[string]prometheus.Counter // by outcome
+	ranges      map[string]prometheus.Counter // by outcome
+	retries     map[string]prometheus.Counter // by unit
+	recoveries  map[string]prometheus.Counter // by unit
+	runDuration prometheus.Observer
+	startDelay  prometheus.Observer
+	batch       prometheus.Observer
+	processed   prometheus.Counter
+	updated     prometheus.Counter
+	failed      prometheus.Counter
+}
+
+// newMetrics registers the worker's metrics, unless the registerer is nil, and returns those of each job type.
+func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[string]*jobMetrics {
+	factory := promauto.With(registerer)
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		opts := prometheus.CounterOpts{Namespace: telemetry.Namespace, Name: name, Help: help}
+		return factory.NewCounterVec(opts, append([]string{telemetry.LabelJobType}, labels...))
+	}
+	histogram := func(name, help string, buckets []float64) *prometheus.HistogramVec {
+		opts := prometheus.HistogramOpts{Namespace: telemetry.Namespace, Name: name, Help: help, Buckets: buckets}
+		return factory.NewHistogramVec(opts, []string{telemetry.LabelJobType})
+	}
+	runs := counter("runs_total", "Runs that have ended here.", telemetry.LabelOutcome)
+	ranges := counter("ranges_total", "Ranges of large runs that have ended here.", telemetry.LabelOutcome)
+	retries := counter("retries_total", "Attempts that have failed and are followed by another.", labelUnit)
+	recoveries := counter("recoveries_total", "Runs and ranges taken over from a worker that had died or lost Redis.", labelUnit)
+	runDuration := histogram("run_duration_seconds", "Time from a run's first start to its end.", runBuckets)
+	startDelay := histogram("run_start_delay_seconds", "Time from a run's tick or trigger to its first start.", delayBuckets)
+	batch := histogram("batch_duration_seconds", "Time that the work on a batch and its writing took.", batchBuckets)
+	processed := counter("records_processed_total", "Records visited, those visited again after a crash included.")
+	updated := counter("records_updated_total", "Records updated, those updated again after a crash included.")
+	failed := counter("records_failed_total", "Records whose update failed.")
+
+	all := make(map[string]*jobMetrics)
+	for _, name := range registry.Names() {
+		each := func(of *prometheus.CounterVec, values ...string) map[string]prometheus.Counter {
+			counters := make(map[string]prometheus.Counter)
+			for _, value := range values {
+				counters[value] = of.WithLabelValues(name, value)
+			}
+			return counters
+		}
+		all[name] = &jobMetrics{
+			runs:        each(runs, outcomeCompleted, outcomeFailed, outcomeCancelled),
+			ranges:      each(ranges, outcomeCompleted, outcomeFailed),
+			retries:     each(retries, unitRun, unitRange),
+			recoveries:  each(recoveries, unitRun, unitRange),
+			runDuration: runDuration.WithLabelValues(name),
+			startDelay:  startDelay.WithLabelValues(name),
+			batch:       batch.WithLabelValues(name),
+			processed:   processed.WithLabelValues(name),
+			updated:     updated.WithLabelValues(name),
+			failed:      failed.WithLabelValues(name),
+		}
+	}
+	return all
+}
+
+// runEnded counts a run that began at the time; the zero time for one that never did.
+func (m *jobMetrics) runEnded(outcome string, started time.Time) {
+	m.runs[outcome].Inc()
+	if !started.IsZero() {
+		m.runDuration.Observe(time.Since(started).Seconds())
+	}
+}

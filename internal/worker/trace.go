@@ -1,0 +1,52 @@
+// What a trace tells of the work: a span for each attempt at a run or a range, which continues the trace of whoever has
+// enqueued it, and in that one for each batch.
+
+package worker
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/trace"
+
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// startSpan begins the span of an attempt.
+func (w *Worker) startSpan(ctx context.Context, name string, task *asynq.Task, about ...attribute.KeyValue) (context.Context, trace.Span) {
+	ctx = telemetry.ContinueTrace(ctx, task.Headers())
+	return w.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(about...))
+}
+
+// endSpan ends the span of an attempt with what the attempt has returned.
+func endSpan(span trace.Span, err error) {
+	if errors.Is(err, errGivenBack) {
+		span.AddEvent("given back")
+		err = nil
+	}
+	telemetry.EndSpan(span, err)
+}
+
+// observer is told of the batches of a job type, and measures and traces them.
+func (w *Worker) observer(def tasks.Definition) syncrun.Observe {
+	metrics := w.metrics[def.Name]
+	return func(ctx context.Context, records int) (context.Context, func(updated, failed int64, err error)) {
+		started := time.Now()
+		ctx, span := w.tracer.Start(ctx, "batch", trace.WithAttributes(attribute.Int("codex.batch.records", records)))
+		return ctx, func(updated, failed int64, err error) {
+			if err == nil { // otherwise nothing is known of its records, and it is done again
+				metrics.batch.Observe(time.Since(started).Seconds())
+				metrics.processed.Add(float64(records))
+				metrics.updated.Add(float64(updated))
+				metrics.failed.Add(float64(failed))
+				span.SetAttributes(attribute.Int64("codex.batch.updated", updated), attribute.Int64("codex.batch.failed", failed))
+			}
+			telemetry.EndSpan(span, err)
+		}
+	}
+}
