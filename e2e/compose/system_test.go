@@ -198,11 +198,18 @@ func (s *system) waitUntilHealthy(t *testing.T, limit time.Duration, workers int
 	}
 }
 
-// startLong triggers a run that takes a while, and returns its ID and the container that works on it.
+// startLong triggers a run that takes a while, and returns its ID and the container that works on it, once it has got
+// somewhere.
 func (s *system) startLong(t *testing.T) (id, container string) {
 	t.Helper()
 	id = s.trigger(t, long)
-	return id, s.log.wait(t, 1, runStarted, attrs{"jobId": id})[0].container
+	container = s.log.wait(t, 1, runStarted, attrs{"jobId": id})[0].container
+	within(t, patience, "progress of "+id, func() bool {
+		var answer struct{ Data struct{ Progress int } }
+		status, err := s.request(t.Context(), http.MethodGet, "/jobs/"+id, "", &answer)
+		return err == nil && status == http.StatusOK && answer.Data.Progress > 0
+	})
+	return id, container
 }
 
 // wantActive checks that what was done was done in the run.

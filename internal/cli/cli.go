@@ -89,7 +89,8 @@ func Run(ctx context.Context, p Program, args []string) (status int) {
 	case status == exitUsage:
 		message := strings.Join(strings.Fields(err.Error()), " ") // what cobra suggests is in lines of its own
 		fmt.Fprintf(p.Err, "codexctl: %s; see %s --help\n", line(message), called.CommandPath())
-	case status == exitInterrupted && errors.Is(err, context.Canceled):
+	// The cause that signal.NotifyContext gives is no context.Canceled in Go 1.26.0; in 1.26.8 it is.
+	case status == exitInterrupted && (errors.Is(err, context.Canceled) || errors.Is(err, context.Cause(ctx))):
 		fmt.Fprintln(p.Err, "codexctl: interrupted")
 	default:
 		fmt.Fprintf(p.Err, "codexctl: %s\n", line(err.Error()))
