@@ -221,9 +221,10 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 			continue
 		}
 		// It may be left out only if a later one was overdue, too, when a scheduler came back. One that is killed just
-		// as it enqueues leaves it to the others, or to the first that comes.
+		// as it enqueues, or as it is about to see to a tick that asynq's Scheduler left out, which takes it 1.5 s and more
+		// on a busy machine, leaves it to the others, or to the first that comes.
 		excused := slices.ContainsFunc(gaps, func(g gap) bool {
-			return !slot.Before(g.from.Add(-time.Second)) && !slot.Add(interval).After(g.to.Add(2*time.Second))
+			return !slot.Before(g.from.Add(-2*time.Second)) && !slot.Add(interval).After(g.to.Add(2*time.Second))
 		})
 		if !excused {
 			missed++

@@ -105,6 +105,10 @@ func (b *testBundle) pending(t *testing.T) []*asynq.TaskInfo {
 	return list
 }
 
+// deletable is for how long after its tick a task has to be there: another scheduler that found the tick undealt with may
+// still be about to enqueue it, and would do so once more.
+const deletable = 250 * time.Millisecond
+
 // drain takes what waits out of the queue, as a worker that is done at once, and adds it to seen.
 func (b *testBundle) drain(t *testing.T, seen map[string]int) {
 	t.Helper()
@@ -115,6 +119,9 @@ func (b *testBundle) drain(t *testing.T, seen map[string]int) {
 		}
 		if !id.Scheduled() {
 			t.Errorf("%s has not the ID of a tick", id)
+		}
+		if time.Since(id.Reference) < deletable {
+			continue
 		}
 		if err := b.Begin(t.Context(), id, tasks.SyncIncremental); err != nil {
 			t.Fatal(err)
@@ -196,7 +203,10 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 	for _, stop := range stops {
 		stop()
 	}
-	b.drain(t, seen)
+	eventually(t, "nothing to wait any more", func() bool {
+		b.drain(t, seen)
+		return len(b.pending(t)) == 0
+	})
 
 	var slots []time.Time
 	for _, id := range slices.Sorted(maps.Keys(seen)) {
@@ -441,7 +451,10 @@ func TestTicksWithoutRedis(t *testing.T) {
 	if b.log.count("level=WARN", "Redis unreachable") == 0 {
 		t.Error("the loss of Redis was not logged")
 	}
-	b.drain(t, seen)
+	eventually(t, "nothing to wait any more", func() bool {
+		b.drain(t, seen)
+		return len(b.pending(t)) == 0
+	})
 	before := len(seen)
 	proxy.Up()
 	eventually(t, "a tick after Redis is back", enqueued(before+1))
