@@ -85,8 +85,8 @@ func (p *project) cleanUp(t *testing.T, id string) {
 		t.Errorf("removing the project: %v\n%s", err, out)
 	}
 	for _, name := range deployables {
-		for _, version := range []string{"test-1", "test-2"} { // they may not be there
-			_ = p.command(ctx, "docker", "rmi", "codex-jobs-"+name+":"+version+"-"+id).Run()
+		for version := 1; version <= maxUpgrades; version++ { // they may not be there
+			_ = p.command(ctx, "docker", "rmi", fmt.Sprintf("codex-jobs-%s:test-%d-%s", name, version, id)).Run()
 		}
 	}
 }
