@@ -126,6 +126,7 @@ func TestTraces(t *testing.T) {
 	}
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Traceparent", "00-"+brought+"-"+parent+"-01")
+	request.Header.Set("Tracestate", "vendor="+strings.Repeat("x", 200))
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)
@@ -137,6 +138,10 @@ func TestTraces(t *testing.T) {
 		t.Errorf("a request's line without its ID: %v", triggered)
 	}
 	wantComplete(t, s.result(t, id), users)
+	info, err := s.inspector.GetTaskInfo(userSync, id.String())
+	if err != nil || len(info.Headers) != 1 || !strings.Contains(info.Headers["traceparent"], brought) {
+		t.Errorf("the task has the headers %v (%v), want the trace and no more", info.Headers, err)
+	}
 
 	// Spans arrive when they have ended: last the run's, and somewhat later what was sent off last.
 	const ranges, batches = users / 30, users / 10

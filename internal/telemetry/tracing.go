@@ -87,10 +87,12 @@ func EndSpan(span trace.Span, err error) {
 // Propagator is how a trace goes from one process to another: https://www.w3.org/TR/trace-context/.
 var Propagator = propagation.TraceContext{}
 
-// TraceHeaders returns the headers that carry the context's trace to whoever works on a task; nil without a trace.
+// TraceHeaders returns the headers that carry the context's trace to whoever works on a task; nil without a trace. What
+// else a client may have sent along with it, up to 16 KB of tracestate, is left out: each range of a run would carry it.
 func TraceHeaders(ctx context.Context) map[string]string {
 	headers := make(propagation.MapCarrier)
 	Propagator.Inject(ctx, headers)
+	delete(headers, "tracestate")
 	if len(headers) == 0 {
 		return nil
 	}
