@@ -24,6 +24,7 @@ RUN go mod download \
  && cp -r "$(go list -m -f '{{.Dir}}' github.com/gin-gonic/gin)" /gin \
  && chmod -R u+w /asynqmon /gin && find /asynqmon -name '*.map' -delete \
  && sed -i '/^func (engine \*Engine) RunQUIC/,/^}/d; /quic-go/d' /gin/gin.go \
+ && ! grep -q quic-go /gin/gin.go \
  && sed -i 's#github.com/goccy/go-yaml#go.yaml.in/yaml/v3#' /gin/binding/yaml.go /gin/render/yaml.go \
  && go mod edit -replace github.com/hibiken/asynqmon=/asynqmon -replace github.com/gin-gonic/gin=/gin
 # Which packages are compiled here only matters for the time that it saves below.

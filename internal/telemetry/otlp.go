@@ -41,7 +41,11 @@ func newOTLPClient(endpoint string, headers map[string]string) *otlpClient {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	return &otlpClient{
 		url: strings.TrimSuffix(endpoint, "/") + "/v1/traces", headers: headers,
-		http: &http.Client{Timeout: uploadTimeout, Transport: transport},
+		http: &http.Client{
+			Timeout: uploadTimeout, Transport: transport,
+			// A redirect would make the POST a GET without spans, or take the headers, and a key in them, to another host.
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
 	}
 }
 

@@ -31,6 +31,7 @@ func TestUpload(t *testing.T) {
 		"says when to come again":    {answers: []int{429, 200}, retry: "1", tries: 2, least: time.Second},
 		"refused":                    {answers: []int{400}, tries: 1, failure: "400 Bad Request"},
 		"with a key that is unknown": {answers: []int{401}, tries: 1, failure: "401 Unauthorized"},
+		"elsewhere":                  {answers: []int{301}, tries: 1, failure: "301 Moved Permanently"},
 		"always too busy":            {answers: []int{502}, tries: uploadTries, failure: "502 Bad Gateway"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -46,6 +47,7 @@ func TestUpload(t *testing.T) {
 				if r.URL.Path != "/v1/traces" || r.Header.Get("Authorization") != "Bearer x" {
 					t.Errorf("try %d: %s %v", n, r.URL.Path, r.Header)
 				}
+				w.Header().Set("Location", "/elsewhere")
 				if test.retry != "" {
 					w.Header().Set("Retry-After", test.retry)
 				}

@@ -44,7 +44,8 @@ type TracingOptions struct {
 }
 
 // NewTracerProvider returns what spans are made with, nil without an endpoint, and what sends off the last of them and ends
-// it. Spans that cannot be sent are dropped and never waited for; the log says so.
+// it. Spans are never waited for: those that cannot be sent are dropped, which the log says, and so are, without a word,
+// those for which there is no room any more while others are being sent.
 func NewTracerProvider(ctx context.Context, o TracingOptions, log *slog.Logger) (trace.TracerProvider, func(context.Context) error, error) {
 	if o.Endpoint == "" {
 		return nil, func(context.Context) error { return nil }, nil

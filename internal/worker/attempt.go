@@ -114,7 +114,7 @@ func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task
 	}
 	log.Warn(def.Title+" job failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
 		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
-	if recorded := s.insist(ctx, log, state.FailAttempt); recorded != nil && ctx.Err() != nil {
+	if recorded := s.insist(ctx, log, state.FailAttempt); recorded != nil {
 		return errGivenBack
 	}
 	c.metrics.retries[unitRun].Inc()
