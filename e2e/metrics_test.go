@@ -1,7 +1,6 @@
 package e2e_test
 
 import (
-	"io"
 	"maps"
 	"net/http"
 	"os"
@@ -37,16 +36,8 @@ func fetch(t *testing.T, url string) (status int, text string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	data, err := io.ReadAll(response.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return response.StatusCode, string(data)
+	status, data := send(t, request)
+	return status, string(data)
 }
 
 // Each program is ready when the servers answer that it works with, and lives whatever they do.

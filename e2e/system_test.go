@@ -156,6 +156,12 @@ func (s *system) request(t *testing.T, method, path, body string) (int, []byte) 
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
+	return send(t, request)
+}
+
+// send returns the status and the body of the answer to a request.
+func send(t *testing.T, request *http.Request) (int, []byte) {
+	t.Helper()
 	response, err := http.DefaultClient.Do(request)
 	if err != nil {
 		t.Fatal(err)

@@ -127,11 +127,7 @@ func TestTraces(t *testing.T) {
 	request.Header.Set("Content-Type", "application/json")
 	request.Header.Set("Traceparent", "00-"+brought+"-"+parent+"-01")
 	request.Header.Set("Tracestate", "vendor="+strings.Repeat("x", 200))
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = response.Body.Close()
+	send(t, request)
 	triggered := api.waitForLog(t, "Job triggered", attrs{"traceId": brought})
 	id := parseID(t, triggered["jobId"].(string))
 	if _, ok := triggered["requestId"].(string); !ok {
@@ -271,11 +267,7 @@ func TestTracesAreOff(t *testing.T) {
 		t.Fatal(err)
 	}
 	request.Header.Set("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")
-	response, err := http.DefaultClient.Do(request)
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = response.Body.Close()
+	send(t, request)
 	line := api.waitForLog(t, "Job triggered", nil)
 	if _, ok := line["traceId"]; ok {
 		t.Errorf("the log has a trace: %v", line)

@@ -47,7 +47,7 @@ func (l *loader) addWatching() {
 	l.add("OTEL_EXPORTER_OTLP_ENDPOINT", "", "a URL, such as http://collector:4318",
 		"where traces are sent with OTLP over HTTP; without it there are none", endpoint(&c.Tracing.Endpoint))
 	l.addSecret("OTEL_EXPORTER_OTLP_HEADERS", "name=value, with commas between them, the values percent-encoded",
-		"headers that are sent with the traces: name=value, with commas between them", headers(&c.Tracing.Headers))
+		"headers that are sent with the traces: name=value, with commas between them, the values percent-encoded", headers(&c.Tracing.Headers))
 	l.add("OTEL_TRACES_SAMPLER_ARG", "1", "a number from 0 to 1", "the share of traces that is kept", ratio(&c.Tracing.Ratio))
 }
 

@@ -220,10 +220,8 @@ func (j *Jobs) sections(f Filter) ([]section, error) {
 			continue
 		}
 		asking.Go(func() (err error) {
-			if infos[i], err = j.inspector.GetQueueInfo(def.Name); err != nil {
-				return fmt.Errorf("reading the queue of %s: %w", def.Name, err)
-			}
-			return nil
+			infos[i], err = j.queue(queues, def.Name)
+			return err
 		})
 	}
 	if err := asking.Wait(); err != nil {
