@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -128,7 +128,7 @@ func TestEvictionWarning(t *testing.T) {
 				_ = server.Wait() // it was killed
 			})
 			addr := net.JoinHostPort("127.0.0.1", port)
-			rdb := redistest.Client(t, jobs.RedisOptions{Addr: addr, Timeout: time.Second})
+			rdb := redistest.Client(t, redisconn.Options{Addr: addr})
 			eventually(t, "Redis answers", func() bool { return rdb.Ping(t.Context()).Err() == nil })
 
 			const warning = "Redis may evict jobs when its memory runs out; set maxmemory-policy to noeviction"

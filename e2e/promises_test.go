@@ -20,7 +20,7 @@ import (
 	"github.com/hibiken/asynq"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -363,7 +363,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 func (s *system) useRedis(t *testing.T, r *redisServer) {
 	t.Helper()
 	s.env = append(append(s.env, redisEnv(r.addr)...), "REDIS_DB=0", "REDIS_PASSWORD=")
-	s.redis = jobs.RedisOptions{Addr: r.addr, Timeout: 3 * time.Second}
+	s.redis = redisconn.Options{Addr: r.addr}
 	s.rdb = redistest.Client(t, s.redis)
 	s.inspector = asynq.NewInspectorFromRedisClient(s.rdb)
 }

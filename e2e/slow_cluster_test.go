@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -93,7 +93,7 @@ func TestSlowCluster(t *testing.T) {
 	for _, m := range masters[:2] { // some of them are enough
 		addrs = append(addrs, m.addr)
 	}
-	s := setupOn(t, patient(jobs.RedisOptions{Cluster: addrs}), "REDIS_CLUSTER_ADDRS="+strings.Join(addrs, ","))
+	s := setupOn(t, redisconn.Options{Password: redisPassword, Cluster: addrs}, "REDIS_CLUSTER_ADDRS="+strings.Join(addrs, ","))
 	s.env = append(s.env, userEnv...)
 	s.insert(t, messyUsers(n))
 	before := s.snapshot(t)

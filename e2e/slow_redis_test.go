@@ -15,7 +15,6 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -307,10 +306,4 @@ func (s *system) wantHealthy(t *testing.T) {
 		h, status := s.health(t)
 		return status == http.StatusOK && h.Status == "OK" && h.Jobs.Initialized
 	})
-}
-
-// patient is how the tests' own client waits for Redis.
-func patient(o jobs.RedisOptions) jobs.RedisOptions {
-	o.Password, o.Timeout = redisPassword, 3*time.Second
-	return o
 }

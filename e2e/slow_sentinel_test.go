@@ -12,7 +12,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -69,7 +69,7 @@ func TestSlowSentinelFailover(t *testing.T) {
 	for _, s := range sentinels {
 		addrs = append(addrs, s.addr)
 	}
-	s := setupOn(t, patient(jobs.RedisOptions{Sentinels: addrs, Master: sentinelMaster, SentinelPassword: sentinelPassword, DB: 3}),
+	s := setupOn(t, redisconn.Options{Password: redisPassword, Sentinels: addrs, Master: sentinelMaster, SentinelPassword: sentinelPassword, DB: 3},
 		"REDIS_SENTINEL_ADDRS="+strings.Join(addrs, ","), "REDIS_SENTINEL_MASTER="+sentinelMaster,
 		"REDIS_SENTINEL_PASSWORD="+sentinelPassword, "REDIS_DB=3")
 	s.env = append(s.env, userEnv...)

@@ -20,7 +20,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
 // authority signs certificates.
@@ -115,10 +115,10 @@ func TestSlowTLS(t *testing.T) {
 	}
 	authorities := x509.NewCertPool()
 	authorities.AddCert(trusted.certificate)
-	s := setupOn(t, patient(jobs.RedisOptions{
-		Addr: server.addr, Username: "tester", DB: 2,
+	s := setupOn(t, redisconn.Options{
+		Addr: server.addr, Username: "tester", Password: redisPassword, DB: 2,
 		TLS: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: authorities, Certificates: []tls.Certificate{pair}},
-	}), env...)
+	}, env...)
 	s.insert(t, messyUsers(n))
 	before := s.snapshot(t)
 	s.env = append(s.env, "ISSUE_SYNC_INTERVAL=5s", "SYNC_RANGE_SIZE=50")

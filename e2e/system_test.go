@@ -25,6 +25,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -34,7 +35,7 @@ const userSync = "user-sync"
 // system is what the processes of one test share: a Redis database, a MongoDB database and the API's port. Nobody else
 // uses any of them.
 type system struct {
-	redis     jobs.RedisOptions
+	redis     redisconn.Options
 	rdb       redis.UniversalClient
 	inspector *asynq.Inspector
 	mongoURI  string
@@ -50,13 +51,13 @@ func setup(t *testing.T) *system {
 }
 
 // setupOn is setup with a Redis that the test has started. The environment says the same as the options.
-func setupOn(t *testing.T, o jobs.RedisOptions, env ...string) *system {
+func setupOn(t *testing.T, o redisconn.Options, env ...string) *system {
 	t.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
 		t.Fatal("MONGODB_URI is not set: run the tests with `make test`")
 	}
-	s := &system{redis: o, rdb: jobs.NewRedis(o, slog.New(slog.DiscardHandler)), mongoURI: uri}
+	s := &system{redis: o, rdb: redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler)), mongoURI: uri}
 	t.Cleanup(func() { _ = s.rdb.Close() })
 	s.inspector = asynq.NewInspectorFromRedisClient(s.rdb)
 	client, err := mongodb.Connect(uri, slog.New(slog.DiscardHandler))

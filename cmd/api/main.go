@@ -12,6 +12,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
 func main() {
@@ -23,8 +24,7 @@ func main() {
 
 func run(ctx context.Context, process *daemon.Process) (err error) {
 	cfg, log := process.Config, process.Log
-	redisOptions := daemon.RedisOptions(cfg.Redis, daemon.PromptTimeout)
-	rdb := jobs.NewRedis(redisOptions, log)
+	rdb := redisconn.New(cfg.Redis, redisconn.Prompt, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
 	database, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics))
 	if err != nil {
@@ -36,14 +36,14 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	process.ReadyWhen(j.Ping)
 	server := api.New(api.Options{
 		Jobs: j, Database: database, Metrics: process.Metrics, Tracing: process.Tracing,
-		Dashboard: jobs.ConnOpt{Options: redisOptions, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly, Log: log,
+		Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly, Log: log,
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
 	// It serves without Redis, too, as well as it can. The log says why.
 	ctx, cancel := context.WithCancel(ctx)
 	var awaiting sync.WaitGroup
-	awaiting.Go(func() { _ = jobs.Await(ctx, rdb, log) }) // fails only when ctx ends
+	awaiting.Go(func() { _ = redisconn.Await(ctx, rdb, j.Ping, log) }) // fails only when ctx ends
 	defer awaiting.Wait()
 	defer cancel()
 	return server.ListenAndServe(ctx, cfg.HTTP.Host, cfg.HTTP.Port)

@@ -8,6 +8,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
 )
 
@@ -20,14 +21,13 @@ func main() {
 
 func run(ctx context.Context, process *daemon.Process) (err error) {
 	cfg, log := process.Config, process.Log
-	redisOptions := daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout)
-	rdb := jobs.NewRedis(redisOptions, log)
+	rdb := redisconn.New(cfg.Redis, redisconn.Patient, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
 	j := jobs.New(rdb, cfg.Registry, log)
 	process.ReadyWhen(j.Ping)
-	if err := jobs.Await(ctx, rdb, log); err != nil {
+	if err := redisconn.Await(ctx, rdb, j.Ping, log); err != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
 	watched := scheduler.Options{Metrics: process.Metrics, Tracing: process.Tracing}
-	return scheduler.New(j, jobs.ConnOpt{Options: redisOptions, Log: log}, watched, log).Run(ctx)
+	return scheduler.New(j, redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Patient, Log: log}, watched, log).Run(ctx)
 }

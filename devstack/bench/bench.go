@@ -22,8 +22,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -70,7 +70,7 @@ func measure(ctx context.Context, a arguments, p *progress) (_ *report, err erro
 		return b.report, err
 	}
 	redis.SetLogger(telemetry.NewRedisLogger(quiet()))
-	b.rdb = jobs.NewRedis(daemon.RedisOptions(b.cfg.Redis, daemon.PatientTimeout), quiet())
+	b.rdb = redisconn.New(b.cfg.Redis, redisconn.Patient, quiet())
 	defer func() { err = errors.Join(err, b.rdb.Close()) }()
 	b.jobs = jobs.New(b.rdb, b.cfg.Registry, quiet())
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,9 +157,10 @@ func (b *bench) environment(own settings) []string {
 			all[s.Name] = value
 		}
 	}
+	host, port, _ := net.SplitHostPort(b.cfg.Redis.Addr) // the settings are valid
 	maps.Copy(all, settings{
-		"REDIS_HOST":     b.cfg.Redis.Host,
-		"REDIS_PORT":     strconv.Itoa(b.cfg.Redis.Port),
+		"REDIS_HOST":     host,
+		"REDIS_PORT":     port,
 		"REDIS_PASSWORD": b.cfg.Redis.Password,
 		"REDIS_DB":       strconv.Itoa(b.cfg.Redis.DB),
 		"MONGODB_URI":    b.cfg.MongoDB.URI, "MONGODB_DATABASE": b.cfg.MongoDB.Database,

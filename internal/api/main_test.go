@@ -11,7 +11,6 @@ import (
 	"net"
 	"net/http"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -23,9 +22,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/api"
-	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
 	"github.com/codex-api/codex-jobs/internal/worker"
@@ -47,7 +45,7 @@ type testBundle struct {
 	server *api.Server
 	// proxy stands between the API and Redis; everything else here goes to Redis directly.
 	proxy     *redistest.Proxy
-	redis     jobs.RedisOptions
+	redis     redisconn.Options
 	rdb       *redis.Client
 	jobs      *jobs.Jobs
 	inspector *asynq.Inspector
@@ -77,20 +75,13 @@ func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.O
 	b.proxy = redistest.NewProxy(t, b.redis.Addr)
 
 	// As in the deployable, apart from the address.
-	host, port, err := net.SplitHostPort(b.proxy.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
-	number, err := strconv.Atoi(port)
-	if err != nil {
-		t.Fatal(err)
-	}
-	through := daemon.RedisOptions(config.Redis{Host: host, Port: number, Password: b.redis.Password, DB: b.redis.DB}, daemon.PromptTimeout)
+	through := b.redis
+	through.Addr = b.proxy.Addr
 	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	rdb := jobs.NewRedis(through, log)
+	rdb := redisconn.New(through, redisconn.Prompt, log)
 	options := api.Options{
 		Jobs: jobs.New(rdb, registry, log), Database: database{},
-		Dashboard: jobs.ConnOpt{Options: through, Log: log}, DashboardReadOnly: true, Metrics: prometheus.NewRegistry(), Log: log,
+		Dashboard: redisconn.ConnOpt{Options: through, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: true, Metrics: prometheus.NewRegistry(), Log: log,
 	}
 	for _, f := range adjust {
 		f(&options)
@@ -318,7 +309,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := scheduler.New(b.jobs, jobs.ConnOpt{Options: b.redis, Log: log}, scheduler.Options{}, log)
+	s := scheduler.New(b.jobs, redisconn.ConnOpt{Options: b.redis, Limits: redisconn.Patient, Log: log}, scheduler.Options{}, log)
 	background(t, func(ctx context.Context) {
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)

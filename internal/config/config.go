@@ -13,12 +13,13 @@ import (
 	"github.com/spf13/viper"
 
 	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Config is every setting, valid.
 type Config struct {
-	Redis   Redis
+	Redis   redisconn.Options
 	MongoDB MongoDB
 	HTTP    HTTP
 	Admin   Admin

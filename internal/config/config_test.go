@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -71,7 +72,7 @@ func TestDefaults(t *testing.T) {
 	c := load(t)
 	rest, definitions := comparable(c)
 	want := config.Config{
-		Redis:   config.Redis{Host: "127.0.0.1", Port: 6379},
+		Redis:   redisconn.Options{Addr: "127.0.0.1:6379"},
 		MongoDB: config.MongoDB{URI: "mongodb://127.0.0.1:27017", Database: "codex"},
 		HTTP:    config.HTTP{Host: "127.0.0.1", Port: 4000, DashboardReadOnly: true},
 		Admin:   config.Admin{Host: "127.0.0.1"},
@@ -108,8 +109,8 @@ func TestEnvironmentOverDotenvOverDefault(t *testing.T) {
 	setup(t, "REDIS_HOST=from-file\nPORT=4001\nJOB_ATTEMPTS=4\nUSER_SYNC_INTERVAL=30m\n", "PORT=4002", "JOB_ATTEMPTS=5")
 	c := load(t)
 	user := definition(t, c, "user-sync")
-	got := fmt.Sprint(c.Redis.Host, " ", c.Redis.Port, " ", c.HTTP.Port, " ", user.Attempts, " ", user.Schedule.Every)
-	if want := "from-file 6379 4002 5 30m0s"; got != want {
+	got := fmt.Sprint(c.Redis.Addr, " ", c.HTTP.Port, " ", user.Attempts, " ", user.Schedule.Every)
+	if want := "from-file:6379 4002 5 30m0s"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 }
@@ -123,11 +124,11 @@ REDIS_PASSWORD=          # Optional
 REDIS_DB=0               # Default database
 `
 	setup(t, block)
-	if got, want := load(t).Redis, (config.Redis{Host: "127.0.0.1", Port: 6379}); !reflect.DeepEqual(got, want) {
+	if got, want := load(t).Redis, (redisconn.Options{Addr: "127.0.0.1:6379"}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 	setup(t, strings.NewReplacer("127.0.0.1", "redis.internal", "6379", "6380", "PASSWORD=  ", "PASSWORD=pw", "DB=0", "DB=7").Replace(block))
-	if got, want := load(t).Redis, (config.Redis{Host: "redis.internal", Port: 6380, Password: "pw", DB: 7}); !reflect.DeepEqual(got, want) {
+	if got, want := load(t).Redis, (redisconn.Options{Addr: "redis.internal:6380", Password: "pw", DB: 7}); !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
 }
@@ -286,7 +287,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 	c, _ = comparable(c)
 	c.Sync.Freshness = nil
 	want := config.Config{
-		Redis:   config.Redis{Host: "127.0.0.1", Port: 6379},
+		Redis:   redisconn.Options{Addr: "127.0.0.1:6379"},
 		MongoDB: config.MongoDB{URI: "mongodb://h:1/x", Database: "other"},
 		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000, AuthDisabled: true},
 		Admin:   config.Admin{Host: "0.0.0.0", Port: config.AdminOff},

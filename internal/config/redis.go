@@ -1,3 +1,6 @@
+// The settings of Redis have a file of their own because they depend on each other: whether it is one server, one that
+// sentinels know or a cluster, and whether and how TLS is spoken with it.
+
 package config
 
 import (
@@ -11,55 +14,11 @@ import (
 	"strings"
 )
 
-// The settings of Redis have a file of their own because they depend on each other: whether it is one server, one that
-// sentinels know of or a cluster, and whether and how TLS is spoken with it.
-
-// Redis says where Redis is, and who asks.
-type Redis struct {
-	// Host and Port are those of a Redis alone, and are not used when there are sentinels or a cluster.
-	Host string
-	Port int
-	// Username is "" for Redis' default user.
-	Username string
-	Password string
-	DB       int
-	Sentinel Sentinel
-	// ClusterAddrs are host:port of some nodes of a cluster; nil when it is none.
-	ClusterAddrs []string
-	// TLS is nil for connections without it.
-	TLS *tls.Config
-}
-
-// Sentinel says which sentinels know which server is the master.
-type Sentinel struct {
-	// Addrs are host:port of the sentinels; nil when there are none.
-	Addrs []string
-	// Master is the name by which they know the master.
-	Master string
-	// Password is the sentinels' own; "" for none.
-	Password string
-}
-
-// String says where Redis is, for the log.
-func (r Redis) String() string {
-	var where string
-	switch {
-	case r.Sentinel.Addrs != nil:
-		where = fmt.Sprintf("%s/%d of the sentinels %s", r.Sentinel.Master, r.DB, strings.Join(r.Sentinel.Addrs, ","))
-	case r.ClusterAddrs != nil:
-		where = "cluster " + strings.Join(r.ClusterAddrs, ",")
-	default:
-		where = fmt.Sprintf("%s:%d/%d", r.Host, r.Port, r.DB)
-	}
-	if r.TLS != nil {
-		where += " with TLS"
-	}
-	return where
-}
-
-// redisTLS is what the TLS of Redis is made of when all settings are read.
-type redisTLS struct {
-	enabled              bool
+// redisSettings are those that redisconn.Options do not have as they are set. They go into it when all are read.
+type redisSettings struct {
+	host                 string
+	port                 int
+	tls                  bool
 	ca, certificate, key string // paths
 	serverName           string
 }
@@ -68,38 +27,37 @@ const addressList = "addresses as host:port with commas between them, such as %[
 
 // addRedis adds the settings of Redis.
 func (l *loader) addRedis() {
-	r, t := &l.config.Redis, &l.redisTLS
+	r, s := &l.config.Redis, &l.redis
 	const alone = "; not used with REDIS_SENTINEL_ADDRS or REDIS_CLUSTER_ADDRS"
-	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host"+alone, host(&r.Host))
-	l.add("REDIS_PORT", "6379", portRange, "Redis' port"+alone, number(&r.Port, 1, 65535))
+	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host"+alone, host(&s.host))
+	l.add("REDIS_PORT", "6379", portRange, "Redis' port"+alone, number(&s.port, 1, 65535))
 	l.add("REDIS_USERNAME", "", anyText, "Redis' user, where it is not the default one", text(&r.Username))
 	l.addSecret("REDIS_PASSWORD", anyText, "Redis' password", text(&r.Password))
 	l.add("REDIS_DB", "0", "a whole number, 0 or more", "Redis' database; a cluster has only 0", number(&r.DB, 0, 1<<30))
 	l.add("REDIS_SENTINEL_ADDRS", "", fmt.Sprintf(addressList, "sentinel", 26379),
-		"the sentinels, as host:port with commas between them", addresses(&r.Sentinel.Addrs))
-	l.add("REDIS_SENTINEL_MASTER", "", anyText, "the name by which the sentinels know the master", text(&r.Sentinel.Master))
-	l.addSecret("REDIS_SENTINEL_PASSWORD", anyText, "the sentinels' password", text(&r.Sentinel.Password))
+		"the sentinels, as host:port with commas between them", addresses(&r.Sentinels))
+	l.add("REDIS_SENTINEL_MASTER", "", anyText, "the name by which the sentinels know the master", text(&r.Master))
+	l.addSecret("REDIS_SENTINEL_PASSWORD", anyText, "the sentinels' password", text(&r.SentinelPassword))
 	l.add("REDIS_CLUSTER_ADDRS", "", fmt.Sprintf(addressList, "node", 6379),
-		"some nodes of a Redis Cluster, as host:port with commas between them", addresses(&r.ClusterAddrs))
-	l.add("REDIS_TLS", "false", "true or false", "speaks TLS 1.2 or newer with Redis, and with its sentinels", boolean(&t.enabled))
+		"some nodes of a Redis Cluster, as host:port with commas between them", addresses(&r.Cluster))
+	l.add("REDIS_TLS", "false", "true or false", "speaks TLS 1.2 or newer with Redis, and with its sentinels", boolean(&s.tls))
 	l.add("REDIS_TLS_CA_FILE", "", "the path of a file",
-		"the authorities that Redis' certificate may be from, in PEM; by default the system's", text(&t.ca))
-	l.add("REDIS_TLS_CERT_FILE", "", "the path of a file", "a client certificate for Redis, in PEM", text(&t.certificate))
-	l.add("REDIS_TLS_KEY_FILE", "", "the path of a file", "the key of REDIS_TLS_CERT_FILE, in PEM", text(&t.key))
+		"the authorities that Redis' certificate may be from, in PEM; by default the system's", text(&s.ca))
+	l.add("REDIS_TLS_CERT_FILE", "", "the path of a file", "a client certificate for Redis, in PEM", text(&s.certificate))
+	l.add("REDIS_TLS_KEY_FILE", "", "the path of a file", "the key of REDIS_TLS_CERT_FILE, in PEM", text(&s.key))
 	l.add("REDIS_TLS_SERVER_NAME", "", "a host name or address",
-		"the name that is in Redis' certificate, where it is not that of the address", host(&t.serverName))
+		"the name that is in Redis' certificate, where it is not that of the address", host(&s.serverName))
 }
 
 // finishRedis returns what is wrong with the settings of Redis together, and reads the files that they name.
 func (l *loader) finishRedis() (wrong []error) {
-	r, t := &l.config.Redis, l.redisTLS
-	if r.Sentinel.Addrs != nil && r.ClusterAddrs != nil {
+	r, s := &l.config.Redis, l.redis
+	if r.Sentinels != nil && r.Cluster != nil {
 		wrong = append(wrong, errors.New("REDIS_SENTINEL_ADDRS and REDIS_CLUSTER_ADDRS are both set; set one of them"))
 	}
-	if r.ClusterAddrs != nil && r.DB != 0 {
-		wrong = append(wrong, fmt.Errorf("REDIS_DB was %q; with REDIS_CLUSTER_ADDRS it may be 0, as a cluster has one database", strconv.Itoa(r.DB)))
+	if r.Cluster != nil && r.DB != 0 {
+		wrong = append(wrong, fmt.Errorf("REDIS_DB must be 0 with REDIS_CLUSTER_ADDRS, as a cluster has one database, was %q", strconv.Itoa(r.DB)))
 	}
-	sentinels := r.Sentinel.Addrs != nil
 	for _, needs := range []struct {
 		name  string
 		set   bool
@@ -107,30 +65,31 @@ func (l *loader) finishRedis() (wrong []error) {
 		there bool
 	}{
 		{"REDIS_USERNAME", r.Username != "", "REDIS_PASSWORD", r.Password != ""},
-		{"REDIS_SENTINEL_ADDRS", sentinels, "REDIS_SENTINEL_MASTER", r.Sentinel.Master != ""},
-		{"REDIS_SENTINEL_MASTER", r.Sentinel.Master != "", "REDIS_SENTINEL_ADDRS", sentinels},
-		{"REDIS_SENTINEL_PASSWORD", r.Sentinel.Password != "", "REDIS_SENTINEL_ADDRS", sentinels},
-		{"REDIS_TLS_CA_FILE", t.ca != "", "REDIS_TLS=true", t.enabled},
-		{"REDIS_TLS_CERT_FILE", t.certificate != "", "REDIS_TLS=true", t.enabled},
-		{"REDIS_TLS_KEY_FILE", t.key != "", "REDIS_TLS=true", t.enabled},
-		{"REDIS_TLS_SERVER_NAME", t.serverName != "", "REDIS_TLS=true", t.enabled},
-		{"REDIS_TLS_CERT_FILE", t.certificate != "", "REDIS_TLS_KEY_FILE", t.key != ""},
-		{"REDIS_TLS_KEY_FILE", t.key != "", "REDIS_TLS_CERT_FILE", t.certificate != ""},
+		{"REDIS_SENTINEL_ADDRS", r.Sentinels != nil, "REDIS_SENTINEL_MASTER", r.Master != ""},
+		{"REDIS_SENTINEL_MASTER", r.Master != "", "REDIS_SENTINEL_ADDRS", r.Sentinels != nil},
+		{"REDIS_SENTINEL_PASSWORD", r.SentinelPassword != "", "REDIS_SENTINEL_ADDRS", r.Sentinels != nil},
+		{"REDIS_TLS_CA_FILE", s.ca != "", "REDIS_TLS=true", s.tls},
+		{"REDIS_TLS_CERT_FILE", s.certificate != "", "REDIS_TLS=true", s.tls},
+		{"REDIS_TLS_KEY_FILE", s.key != "", "REDIS_TLS=true", s.tls},
+		{"REDIS_TLS_SERVER_NAME", s.serverName != "", "REDIS_TLS=true", s.tls},
+		{"REDIS_TLS_CERT_FILE", s.certificate != "", "REDIS_TLS_KEY_FILE", s.key != ""},
+		{"REDIS_TLS_KEY_FILE", s.key != "", "REDIS_TLS_CERT_FILE", s.certificate != ""},
 	} {
 		if needs.set && !needs.there {
 			wrong = append(wrong, fmt.Errorf("%s is set without %s; set both or neither", needs.name, needs.other))
 		}
 	}
-	config, invalid := t.config()
-	if t.enabled {
+	r.Addr = net.JoinHostPort(s.host, strconv.Itoa(s.port))
+	config, invalid := s.tlsConfig()
+	if s.tls {
 		r.TLS = config
 	}
 	return append(wrong, invalid...)
 }
 
-// config reads the files. It returns everything that is wrong with them.
-func (t redisTLS) config() (config *tls.Config, wrong []error) {
-	config = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: t.serverName}
+// tlsConfig reads the files. It returns everything that is wrong with them.
+func (s redisSettings) tlsConfig() (config *tls.Config, wrong []error) {
+	config = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.serverName}
 	read := func(name, path string) []byte {
 		if path == "" {
 			return nil
@@ -142,13 +101,13 @@ func (t redisTLS) config() (config *tls.Config, wrong []error) {
 		}
 		return data
 	}
-	if authorities := read("REDIS_TLS_CA_FILE", t.ca); authorities != nil {
+	if authorities := read("REDIS_TLS_CA_FILE", s.ca); authorities != nil {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(authorities) {
-			wrong = append(wrong, fmt.Errorf("REDIS_TLS_CA_FILE: there is no certificate in PEM in %s", t.ca))
+			wrong = append(wrong, fmt.Errorf("REDIS_TLS_CA_FILE: there is no certificate in PEM in %s", s.ca))
 		}
 	}
-	certificate, key := read("REDIS_TLS_CERT_FILE", t.certificate), read("REDIS_TLS_KEY_FILE", t.key)
+	certificate, key := read("REDIS_TLS_CERT_FILE", s.certificate), read("REDIS_TLS_KEY_FILE", s.key)
 	if certificate == nil || key == nil {
 		return config, wrong
 	}

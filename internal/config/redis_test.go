@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -40,42 +41,42 @@ func pair(t *testing.T) (certificate, key string) {
 func TestWhereRedisIs(t *testing.T) {
 	for name, test := range map[string]struct {
 		environment []string
-		want        config.Redis
+		want        redisconn.Options
 		logged      string
 	}{
 		"alone": {
 			[]string{"REDIS_HOST=h", "REDIS_PORT=1", "REDIS_DB=2"},
-			config.Redis{Host: "h", Port: 1, DB: 2},
+			redisconn.Options{Addr: "h:1", DB: 2},
 			"h:1/2",
 		},
 		"alone, with a user": {
 			[]string{"REDIS_USERNAME=codex", "REDIS_PASSWORD=" + secret},
-			config.Redis{Host: "127.0.0.1", Port: 6379, Username: "codex", Password: secret},
+			redisconn.Options{Addr: "127.0.0.1:6379", Username: "codex", Password: secret},
 			"127.0.0.1:6379/0",
 		},
 		"sentinels": {
 			[]string{"REDIS_SENTINEL_ADDRS= a:1, b:2,[::1]:3", "REDIS_SENTINEL_MASTER=mymaster", "REDIS_DB=4"},
-			config.Redis{Host: "127.0.0.1", Port: 6379, DB: 4, Sentinel: config.Sentinel{Addrs: []string{"a:1", "b:2", "[::1]:3"}, Master: "mymaster"}},
+			redisconn.Options{Addr: "127.0.0.1:6379", DB: 4, Sentinels: []string{"a:1", "b:2", "[::1]:3"}, Master: "mymaster"},
 			"mymaster/4 of the sentinels a:1,b:2,[::1]:3",
 		},
 		"sentinels with a password, and a host that is not used": {
 			[]string{"REDIS_HOST=h", "REDIS_SENTINEL_ADDRS=a:1", "REDIS_SENTINEL_MASTER=m", "REDIS_SENTINEL_PASSWORD_FILE=" + file(t, secret+"\n")},
-			config.Redis{Host: "h", Port: 6379, Sentinel: config.Sentinel{Addrs: []string{"a:1"}, Master: "m", Password: secret}},
+			redisconn.Options{Addr: "h:6379", Sentinels: []string{"a:1"}, Master: "m", SentinelPassword: secret},
 			"m/0 of the sentinels a:1",
 		},
 		"cluster": {
 			[]string{"REDIS_CLUSTER_ADDRS=a:1,b:2", "REDIS_HOST=", "REDIS_DB=0"},
-			config.Redis{Host: "127.0.0.1", Port: 6379, ClusterAddrs: []string{"a:1", "b:2"}},
+			redisconn.Options{Addr: "127.0.0.1:6379", Cluster: []string{"a:1", "b:2"}},
 			"cluster a:1,b:2",
 		},
 		"TLS": {
 			[]string{"REDIS_TLS=true"},
-			config.Redis{Host: "127.0.0.1", Port: 6379, TLS: &tls.Config{MinVersion: tls.VersionTLS12}},
+			redisconn.Options{Addr: "127.0.0.1:6379", TLS: &tls.Config{MinVersion: tls.VersionTLS12}},
 			"127.0.0.1:6379/0 with TLS",
 		},
 		"TLS with a name": {
 			[]string{"REDIS_TLS=true", "REDIS_TLS_SERVER_NAME=redis.internal", "REDIS_CLUSTER_ADDRS=a:1"},
-			config.Redis{Host: "127.0.0.1", Port: 6379, ClusterAddrs: []string{"a:1"}, TLS: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: "redis.internal"}},
+			redisconn.Options{Addr: "127.0.0.1:6379", Cluster: []string{"a:1"}, TLS: &tls.Config{MinVersion: tls.VersionTLS12, ServerName: "redis.internal"}},
 			"cluster a:1 with TLS",
 		},
 	} {
@@ -121,7 +122,7 @@ func TestRefusedSettingsOfRedis(t *testing.T) {
 		},
 		"a cluster with a database": {
 			[]string{"REDIS_CLUSTER_ADDRS=b:2", "REDIS_DB=3"},
-			[]string{`REDIS_DB was "3"; with REDIS_CLUSTER_ADDRS it may be 0`},
+			[]string{`REDIS_DB must be 0 with REDIS_CLUSTER_ADDRS, as a cluster has one database, was "3"`},
 		},
 		"sentinels without a master": {
 			[]string{"REDIS_SENTINEL_ADDRS=a:1"},

@@ -45,7 +45,7 @@ func Settings(registry *tasks.Registry) []Setting { return newLoader(registry).s
 type loader struct {
 	config   Config
 	settings []Setting
-	redisTLS redisTLS
+	redis    redisSettings
 	access   accessSettings
 	// changes of a Definition, by job type; "" is every job type
 	changes map[string][]func(*tasks.Definition)

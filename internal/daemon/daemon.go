@@ -6,10 +6,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"net"
 	"os"
 	"os/signal"
-	"strconv"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -21,6 +19,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
@@ -133,35 +132,8 @@ func checkHealth(p Program, cfg config.Config) (status int) {
 // LiveHere is the Healthy of programs that send heartbeats.
 func LiveHere(role jobs.Role) func(context.Context, config.Config, *slog.Logger) error {
 	return func(ctx context.Context, cfg config.Config, log *slog.Logger) error {
-		rdb := jobs.NewRedis(RedisOptions(cfg.Redis, PromptTimeout), log)
+		rdb := redisconn.New(cfg.Redis, redisconn.Prompt, log)
 		defer rdb.Close()
 		return jobs.New(rdb, cfg.Registry, log).LiveHere(ctx, role)
 	}
-}
-
-// The time limits of a process's connection to Redis.
-const (
-	// PatientTimeout is for those that would only try again.
-	PatientTimeout = 3 * time.Second
-	// PromptTimeout is for those that owe somebody an answer: a few of them must fit into 2 s.
-	PromptTimeout = 700 * time.Millisecond
-)
-
-// promptPoolSize is how many connections there may be for those that owe somebody an answer: one for each of a hundred
-// clients, as one that had to wait for another's would wait too long.
-const promptPoolSize = 100
-
-// RedisOptions says how to reach the Redis of the settings. With the PromptTimeout nothing is sent twice.
-func RedisOptions(c config.Redis, timeout time.Duration) jobs.RedisOptions {
-	o := jobs.RedisOptions{
-		Addr:      net.JoinHostPort(c.Host, strconv.Itoa(c.Port)),
-		Sentinels: c.Sentinel.Addrs, Master: c.Sentinel.Master, SentinelPassword: c.Sentinel.Password,
-		Cluster:  c.ClusterAddrs,
-		Username: c.Username, Password: c.Password, DB: c.DB, TLS: c.TLS, Timeout: timeout,
-	}
-	if timeout == PromptTimeout {
-		o.MaxRetries = -1
-		o.PoolSize = promptPoolSize
-	}
-	return o
 }

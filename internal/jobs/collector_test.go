@@ -210,7 +210,7 @@ func TestCollectWithoutRedis(t *testing.T) {
 			o := redistest.Options(t)
 			proxy := redistest.NewProxy(t, o.Addr)
 			o.Addr = proxy.Addr
-			j := jobs.New(newRedis(t, o, slog.New(slog.DiscardHandler)), tasks.Default(), slog.New(slog.DiscardHandler))
+			j := jobs.New(redistest.Client(t, o), tasks.Default(), slog.New(slog.DiscardHandler))
 			if got := collect(t, j); got["redis_up"] != 1 {
 				t.Errorf("before: %v", got)
 			}

@@ -38,13 +38,18 @@ func (j *Jobs) Registry() *tasks.Registry { return j.registry }
 // Redis returns the client that j works with.
 func (j *Jobs) Redis() redis.UniversalClient { return j.rdb }
 
-// Ping returns an error when Redis does not answer.
+// Ping returns an error when Redis does not answer. It asks for a key in each slot that matters: any node of a cluster
+// answers a PING, even when it cannot reach the others.
 func (j *Jobs) Ping(ctx context.Context) error {
-	keys := []string{processesKey(RoleWorker), processesKey(RoleScheduler)}
-	for _, job := range j.registry.Names() {
-		keys = append(keys, tickKey(job))
-	}
-	if err := ping(ctx, j.rdb, keys...); err != nil {
+	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.Exists(ctx, processesKey(RoleWorker))
+		p.Exists(ctx, processesKey(RoleScheduler))
+		for _, job := range j.registry.Names() {
+			p.Exists(ctx, tickKey(job))
+		}
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("pinging Redis: %w", err)
 	}
 	return nil

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
 // Role is what a process is in the system.
@@ -119,7 +121,7 @@ func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 	for _, e := range entries {
 		live[historyPrefix+e.ID] = true
 	}
-	return eachMaster(ctx, j.rdb, func(ctx context.Context, node redis.UniversalClient) error {
+	return redisconn.EachMaster(ctx, j.rdb, func(ctx context.Context, node redis.UniversalClient) error {
 		keys := node.Scan(ctx, 0, historyPrefix+"*", 0).Iterator()
 		for keys.Next(ctx) {
 			if live[keys.Val()] {

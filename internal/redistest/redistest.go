@@ -15,7 +15,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
 const (
@@ -28,7 +28,7 @@ const (
 )
 
 // Options returns how to reach an empty database that no other test uses until this one ends.
-func Options(t testing.TB) jobs.RedisOptions {
+func Options(t testing.TB) redisconn.Options {
 	t.Helper()
 	o, release, err := Acquire(t.Name())
 	if err != nil {
@@ -43,13 +43,13 @@ func Options(t testing.TB) jobs.RedisOptions {
 }
 
 // Acquire is Options for what has no testing.TB, as an Example. The user's name is for whoever looks into Redis.
-func Acquire(user string) (o jobs.RedisOptions, release func() error, err error) {
+func Acquire(user string) (o redisconn.Options, release func() error, err error) {
 	host, port := os.Getenv("REDIS_HOST"), os.Getenv("REDIS_PORT")
 	if host == "" || port == "" {
 		return o, nil, errors.New("REDIS_HOST and REDIS_PORT are not set: run the tests with `make test`")
 	}
-	o = jobs.RedisOptions{Addr: net.JoinHostPort(host, port), Password: os.Getenv("REDIS_PASSWORD"), Timeout: 3 * time.Second}
-	locks := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
+	o = redisconn.Options{Addr: net.JoinHostPort(host, port), Password: os.Getenv("REDIS_PASSWORD")}
+	locks := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler))
 	ctx := context.Background()
 	databases := defaultDatabases
 	if config, err := locks.ConfigGet(ctx, "databases").Result(); err == nil {
@@ -86,9 +86,9 @@ func Acquire(user string) (o jobs.RedisOptions, release func() error, err error)
 }
 
 // Client returns a client of the database, which ends with the test.
-func Client(t testing.TB, o jobs.RedisOptions) *redis.Client {
+func Client(t testing.TB, o redisconn.Options) *redis.Client {
 	t.Helper()
-	rdb, ok := jobs.NewRedis(o, slog.New(slog.DiscardHandler)).(*redis.Client)
+	rdb, ok := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler)).(*redis.Client)
 	if !ok {
 		t.Fatal("it is a cluster, which has no databases")
 	}
@@ -96,8 +96,8 @@ func Client(t testing.TB, o jobs.RedisOptions) *redis.Client {
 	return rdb
 }
 
-func isEmpty(o jobs.RedisOptions) (bool, error) {
-	rdb := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
+func isEmpty(o redisconn.Options) (bool, error) {
+	rdb := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler))
 	defer func() { _ = rdb.Close() }()
 	n, err := rdb.DBSize(context.Background()).Result()
 	if err != nil {
@@ -106,8 +106,8 @@ func isEmpty(o jobs.RedisOptions) (bool, error) {
 	return n == 0, nil
 }
 
-func flush(o jobs.RedisOptions) error {
-	rdb := jobs.NewRedis(o, slog.New(slog.DiscardHandler))
+func flush(o redisconn.Options) error {
+	rdb := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler))
 	defer func() { _ = rdb.Close() }()
 	if err := rdb.FlushDB(context.Background()).Err(); err != nil {
 		return fmt.Errorf("emptying a Redis database: %w", err)

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
@@ -32,7 +33,7 @@ const patience = 30 * time.Second
 // testBundle is one Redis and the job types, on which a test starts schedulers.
 type testBundle struct {
 	*jobs.Jobs
-	options   jobs.RedisOptions
+	options   redisconn.Options
 	rdb       *redis.Client
 	inspector *asynq.Inspector
 	metrics   []*prometheus.Registry // of the schedulers
@@ -76,11 +77,11 @@ func (b *testBundle) start(t *testing.T, addr string) (stop func()) {
 	t.Helper()
 	o := b.options
 	o.Addr = addr
-	rdb := jobs.NewRedis(o, b.logger())
+	rdb := redisconn.New(o, redisconn.Patient, b.logger())
 	t.Cleanup(func() { _ = rdb.Close() })
 	registry := prometheus.NewRegistry()
 	b.metrics = append(b.metrics, registry)
-	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), jobs.ConnOpt{Options: o, Log: b.logger()}, scheduler.Options{Metrics: registry}, b.logger())
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), redisconn.ConnOpt{Options: o, Limits: redisconn.Patient, Log: b.logger()}, scheduler.Options{Metrics: registry}, b.logger())
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {

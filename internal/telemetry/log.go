@@ -20,8 +20,8 @@ func NewLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// RedisLogger lets go-redis write to a slog logger. It tells of single connections, which is of interest only to who
-// debugs them: what matters is logged by package jobs.
+// RedisLogger lets go-redis write to a slog logger. It tells of single connections, at debug: package
+// redisconn logs what matters.
 type RedisLogger struct {
 	log *slog.Logger
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
@@ -68,7 +69,7 @@ func Example_newJobType() {
 	check(err)
 	defer func() { check(release()) }()
 	log := slog.New(slog.DiscardHandler)
-	rdb := jobs.NewRedis(options, log)
+	rdb := redisconn.New(options, redisconn.Patient, log)
 	defer func() { check(rdb.Close()) }()
 
 	// What the mains do, in one process and without MongoDB.
@@ -84,7 +85,7 @@ func Example_newJobType() {
 	running.Go(func() { w.Run(ctx) })
 	defer running.Wait()
 	defer stop()
-	server := api.New(api.Options{Jobs: j, Database: j, Dashboard: jobs.ConnOpt{Options: options, Log: log}, Log: log, Metrics: prometheus.NewRegistry()})
+	server := api.New(api.Options{Jobs: j, Database: j, Dashboard: redisconn.ConnOpt{Options: options, Limits: redisconn.Patient, Log: log}, Log: log, Metrics: prometheus.NewRegistry()})
 	defer func() { check(server.Close()) }()
 	web := httptest.NewServer(server)
 	defer web.Close()

@@ -7,6 +7,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
@@ -14,7 +15,7 @@ import (
 // batch of a synchronisation. Its errors are those of wrong settings, or of connections that would not close.
 func Serve(ctx context.Context, process *daemon.Process, work syncrun.Work) (err error) {
 	cfg, log := process.Config, process.Log
-	rdb := jobs.NewRedis(daemon.RedisOptions(cfg.Redis, daemon.PatientTimeout), log)
+	rdb := redisconn.New(cfg.Redis, redisconn.Patient, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
 	client, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics), mongodb.TraceCommands(process.Tracing))
 	if err != nil {
@@ -29,7 +30,7 @@ func Serve(ctx context.Context, process *daemon.Process, work syncrun.Work) (err
 		return err
 	}
 	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), client.Ping(ctx)) })
-	if jobs.Await(ctx, rdb, log) != nil || mongodb.Await(ctx, client, log) != nil {
+	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
 	w.Run(ctx)

@@ -18,6 +18,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
@@ -26,7 +27,7 @@ import (
 // testBundle is one Redis with the job types, on which a test starts workers.
 type testBundle struct {
 	*jobs.Jobs
-	options   jobs.RedisOptions
+	options   redisconn.Options
 	rdb       *redis.Client
 	inspector *asynq.Inspector
 	log       *logBuffer

@@ -1,4 +1,4 @@
-package jobs_test
+package redisconn_test
 
 import (
 	"context"
@@ -19,34 +19,36 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
-func newRedis(t *testing.T, o jobs.RedisOptions, log *slog.Logger) redis.UniversalClient {
+func newRedis(t *testing.T, o redisconn.Options, l redisconn.Limits, log *slog.Logger) redis.UniversalClient {
 	t.Helper()
-	rdb := jobs.NewRedis(o, log)
+	rdb := redisconn.New(o, l, log)
 	t.Cleanup(func() { _ = rdb.Close() })
 	return rdb
 }
 
-func TestNewRedis(t *testing.T) {
+func TestNew(t *testing.T) {
 	t.Parallel()
-	all := jobs.RedisOptions{Addr: "h:1", Username: "u", Password: "p", Timeout: time.Second}
+	all := redisconn.Options{Addr: "h:1", Username: "u", Password: "p"}
+	patient, prompt := redisconn.Limits{Timeout: time.Second, Retries: 3}, redisconn.Limits{Timeout: time.Second}
 	for name, test := range map[string]struct {
-		change func(*jobs.RedisOptions)
-		want   string // of the options
+		change func(*redisconn.Options)
+		limits redisconn.Limits
+		want   string // of go-redis' options
 	}{
-		"alone":                  {func(o *jobs.RedisOptions) { o.DB = 2 }, "client of h:1, database 2, 3 retries"},
-		"alone, prompt":          {func(o *jobs.RedisOptions) { o.MaxRetries = -1 }, "client of h:1, database 0, 0 retries"},
-		"sentinels":              {func(o *jobs.RedisOptions) { o.Sentinels, o.Master, o.DB = []string{"s:1"}, "m", 2 }, "client of FailoverClient, database 2, 3 retries"},
-		"cluster":                {func(o *jobs.RedisOptions) { o.Cluster = []string{"a:1", "b:2"} }, "cluster of a:1 b:2, 3 redirects"},
-		"cluster of one, prompt": {func(o *jobs.RedisOptions) { o.Cluster, o.MaxRetries = []string{"a:1"}, -1 }, "cluster of a:1, 2 redirects"},
+		"alone":                  {func(o *redisconn.Options) { o.DB = 2 }, patient, "client of h:1, database 2, 3 retries"},
+		"alone, prompt":          {func(*redisconn.Options) {}, prompt, "client of h:1, database 0, 0 retries"},
+		"sentinels":              {func(o *redisconn.Options) { o.Sentinels, o.Master, o.DB = []string{"s:1"}, "m", 2 }, patient, "client of FailoverClient, database 2, 3 retries"},
+		"cluster":                {func(o *redisconn.Options) { o.Cluster = []string{"a:1", "b:2"} }, patient, "cluster of a:1 b:2, 3 redirects"},
+		"cluster of one, prompt": {func(o *redisconn.Options) { o.Cluster = []string{"a:1"} }, prompt, "cluster of a:1, 2 redirects"},
 	} {
 		o := all
 		test.change(&o)
-		for _, rdb := range []any{newRedis(t, o, slog.Default()), jobs.ConnOpt{Options: o, Log: slog.Default()}.MakeRedisClient()} {
+		for _, rdb := range []any{newRedis(t, o, test.limits, slog.Default()), redisconn.ConnOpt{Options: o, Limits: test.limits, Log: slog.Default()}.MakeRedisClient()} {
 			var got string
 			var timeouts []time.Duration
 			var username, password string
@@ -93,8 +95,8 @@ func hanging(t *testing.T, n int) (addrs []string) {
 }
 
 // kinds are the ways to reach the servers at the addresses.
-func kinds(addrs []string) map[string]jobs.RedisOptions {
-	return map[string]jobs.RedisOptions{
+func kinds(addrs []string) map[string]redisconn.Options {
+	return map[string]redisconn.Options{
 		"alone":     {Addr: addrs[0]},
 		"sentinels": {Sentinels: addrs, Master: "m"},
 		"cluster":   {Cluster: addrs},
@@ -104,17 +106,16 @@ func kinds(addrs []string) map[string]jobs.RedisOptions {
 // The loss of the connection is logged once, however often it is tried: once for each node of a cluster.
 func TestLossIsLoggedOnce(t *testing.T) {
 	t.Parallel()
-	// Nobody listens there, nor will while this runs: such ports are given to nobody who asks for any.
+	// Nothing listens there, nor will while this runs: the system gives such ports to no program that asks for any port.
 	addrs := []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}
 	for name, o := range kinds(addrs) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := new(strings.Builder)
-			o.Timeout, o.MaxRetries = time.Second, -1
-			rdb := newRedis(t, o, slog.New(slog.NewTextHandler(log, nil)))
+			rdb := newRedis(t, o, redisconn.Limits{Timeout: time.Second}, slog.New(slog.NewTextHandler(log, nil)))
 			for range 30 {
 				if err := rdb.Ping(t.Context()).Err(); err == nil {
-					t.Fatal("nobody answered")
+					t.Fatal("it was answered, where nothing listens")
 				}
 			}
 			if err := rdb.Close(); err != nil {
@@ -148,8 +149,7 @@ func TestCommandsEndInTime(t *testing.T) {
 	for name, o := range kinds(addrs) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			o.Timeout, o.MaxRetries = 500*time.Millisecond, -1
-			rdb := newRedis(t, o, slog.New(slog.DiscardHandler))
+			rdb := newRedis(t, o, redisconn.Limits{Timeout: 500 * time.Millisecond}, slog.New(slog.DiscardHandler))
 			inspector := asynq.NewInspectorFromRedisClient(rdb)
 			var all sync.WaitGroup
 			for range 10 {
@@ -173,7 +173,7 @@ func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 	for name, config := range map[string]*tls.Config{"plain": nil, "TLS": {MinVersion: tls.VersionTLS12}} {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 		defer cancel()
-		err := newRedis(t, jobs.RedisOptions{Addr: addrs[0], TLS: config, Timeout: time.Nanosecond}, slog.New(slog.DiscardHandler)).Ping(ctx).Err()
+		err := newRedis(t, redisconn.Options{Addr: addrs[0], TLS: config}, redisconn.Limits{Timeout: time.Nanosecond, Retries: 3}, slog.New(slog.DiscardHandler)).Ping(ctx).Err()
 		var timeout interface{ Timeout() bool }
 		if err == nil || errors.Is(err, context.DeadlineExceeded) || !errors.As(err, &timeout) || !timeout.Timeout() {
 			t.Errorf("%s: %v", name, err)
@@ -185,7 +185,6 @@ func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
-	o.MaxRetries = -1
 	plain, encrypted := o, o
 	proxy := redistest.NewProxy(t, o.Addr)
 	plain.Addr = proxy.Addr
@@ -193,13 +192,13 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	encrypted.Addr = terminator.listener.Addr().String()
 	encrypted.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: terminator.authorities, ServerName: "example.com"}
 	for name, test := range map[string]struct {
-		options jobs.RedisOptions
+		options redisconn.Options
 		cut     func()
 	}{
 		"plain": {plain, func() { proxy.Down(); proxy.Up() }},
 		"TLS":   {encrypted, terminator.cut},
 	} {
-		rdb := newRedis(t, test.options, slog.New(slog.DiscardHandler))
+		rdb := newRedis(t, test.options, redisconn.Limits{Timeout: 3 * time.Second}, slog.New(slog.DiscardHandler))
 		var all sync.WaitGroup
 		for range 5 { // at the same time, on a connection each
 			all.Go(func() {

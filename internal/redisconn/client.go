@@ -1,0 +1,81 @@
+// Package redisconn reaches Redis: one server, the master that sentinels know, or a cluster, with or without TLS. Each
+// command ends in time, the loss of the connection is logged once, and Await waits until Redis answers. It knows nothing
+// of jobs, nor of what is in Redis.
+package redisconn
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// maxRedirects is how often a client without retries follows a cluster's redirect: a slot may have moved, and be moving.
+const maxRedirects = 2
+
+// New returns a client that connects when it is used. It logs a warning when Redis cannot be reached any more and a line
+// when it can be again. The caller closes it.
+func New(o Options, l Limits, log *slog.Logger) redis.UniversalClient {
+	options := &redis.UniversalOptions{
+		Username: o.Username, Password: o.Password, DB: o.DB,
+		MasterName: o.Master, SentinelPassword: o.SentinelPassword,
+		Dialer:      dialer(o.TLS, l.Timeout),
+		DialTimeout: l.Timeout, ReadTimeout: l.Timeout, WriteTimeout: l.Timeout, PoolTimeout: l.Timeout,
+		MaxRetries:            l.Retries,
+		PoolSize:              l.PoolSize,
+		ContextTimeoutEnabled: true,
+	}
+	if l.Retries == 0 {
+		options.MaxRetries = -1 // go-redis takes 0 for its default
+		options.MaxRedirects = maxRedirects
+	}
+	switch {
+	case o.Cluster != nil:
+		options.Addrs = o.Cluster
+		return newCluster(options, l, log)
+	case o.Sentinels != nil:
+		options.Addrs = o.Sentinels
+		client := redis.NewFailoverClient(options.Failover())
+		client.AddHook(&commandLimit{limit: l.command()})
+		client.AddHook(newConnectionLog(log, o.Master+" of the sentinels "+strings.Join(o.Sentinels, ",")))
+		return client
+	}
+	options.Addrs = []string{o.Addr}
+	client := redis.NewClient(options.Simple())
+	client.AddHook(&commandLimit{limit: l.command()})
+	client.AddHook(newConnectionLog(log, ""))
+	return client
+}
+
+func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger) redis.UniversalClient {
+	client := redis.NewClusterClient(options.Cluster())
+	// A node that does not answer may have been replaced, for which the client itself looks only every ten seconds. Look
+	// after each failed try, so that the next one may go to another node.
+	limit, connections := &commandLimit{limit: l.command(), failed: client.ReloadState}, newConnectionLog(log, "")
+	client.AddHook(limit)
+	client.OnNewNode(func(node *redis.Client) {
+		node.AddHook(limit)
+		node.AddHook(connections)
+	})
+	return client
+}
+
+// ConnOpt lets asynq and asynqmon make clients of ours: their own options leave out what ends a command in time.
+type ConnOpt struct {
+	Options Options
+	Limits  Limits
+	Log     *slog.Logger
+}
+
+// MakeRedisClient implements asynq.RedisConnOpt. The caller closes the client.
+func (o ConnOpt) MakeRedisClient() any { return New(o.Options, o.Limits, o.Log) }
+
+// EachMaster calls f for the server, or at the same time for each master of a cluster. It returns one of f's errors.
+func EachMaster(ctx context.Context, rdb redis.UniversalClient, f func(context.Context, redis.UniversalClient) error) error {
+	cluster, ok := rdb.(*redis.ClusterClient)
+	if !ok {
+		return f(ctx, rdb)
+	}
+	return cluster.ForEachMaster(ctx, func(ctx context.Context, node *redis.Client) error { return f(ctx, node) })
+}

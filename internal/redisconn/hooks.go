@@ -1,0 +1,105 @@
+// Hooks of go-redis' clients: one ends each command in time, one logs the loss of a connection.
+
+package redisconn
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// commandLimit is a hook that ends each command whose caller has set no deadline, as asynq's callers cannot, however many
+// sentinels, nodes and connection attempts it takes.
+type commandLimit struct {
+	limit time.Duration
+	// failed, if any, is called after a command that no server answered.
+	failed func(context.Context)
+}
+
+// DialHook implements redis.Hook.
+func (*commandLimit) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+// ProcessHook implements redis.Hook.
+func (c *commandLimit) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		return c.do(ctx, func(ctx context.Context) error { return next(ctx, cmd) })
+	}
+}
+
+// ProcessPipelineHook implements redis.Hook.
+func (c *commandLimit) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		return c.do(ctx, func(ctx context.Context) error { return next(ctx, cmds) })
+	}
+}
+
+func (c *commandLimit) do(ctx context.Context, next func(context.Context) error) error {
+	if _, ok := ctx.Deadline(); !ok {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, c.limit)
+		defer cancel()
+	}
+	err := next(ctx)
+	var answer redis.Error
+	if err != nil && c.failed != nil && !errors.As(err, &answer) && !errors.Is(err, context.Canceled) {
+		c.failed(ctx)
+	}
+	return err
+}
+
+// connectionLog is a hook that logs the loss and the return of the connection, once each; of a cluster's connections,
+// once for each node.
+type connectionLog struct {
+	log  *slog.Logger
+	name string // in the place of the address
+
+	mu   sync.Mutex
+	down map[string]bool // by address
+}
+
+func newConnectionLog(log *slog.Logger, name string) *connectionLog {
+	return &connectionLog{log: log, name: name, down: make(map[string]bool)}
+}
+
+// DialHook implements redis.Hook.
+func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if c.name != "" {
+			addr = c.name
+		}
+		switch {
+		case err != nil && ctx.Err() == nil && c.changed(addr, true):
+			c.log.Warn("Redis unreachable, reconnecting", "addr", addr, "error", err)
+		case err == nil && c.changed(addr, false):
+			c.log.Info("Redis reachable again", "addr", addr)
+		}
+		return conn, err
+	}
+}
+
+// changed records whether the address is down, and reports whether that is news.
+func (c *connectionLog) changed(addr string, down bool) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	before := c.down[addr]
+	if down {
+		c.down[addr] = true
+	} else {
+		delete(c.down, addr)
+	}
+	return before != down
+}
+
+// ProcessHook implements redis.Hook.
+func (c *connectionLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+// ProcessPipelineHook implements redis.Hook.
+func (c *connectionLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
