@@ -108,9 +108,9 @@ func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
 	return nil
 }
 
-// IsCancelled reports whether somebody wants the run with the ID to end.
-func (j *Jobs) IsCancelled(ctx context.Context, def tasks.Definition, id string) (bool, error) {
-	cancelled, err := j.rdb.HExists(ctx, runKey(def.Name, id), "cancelled").Result()
+// IsCancelled reports whether the run with the ID is to end.
+func (j *Jobs) IsCancelled(ctx context.Context, id tasks.RunID) (bool, error) {
+	cancelled, err := j.rdb.HExists(ctx, runKey(id.Job, id.String()), "cancelled").Result()
 	if err != nil {
 		return false, fmt.Errorf("looking whether %s is cancelled: %w", id, err)
 	}
@@ -126,7 +126,7 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	if info.State != asynq.TaskStateArchived {
 		return ErrNotFailed
 	}
-	if err := j.forget(ctx, id); err != nil { // nothing of its former life counts
+	if err := j.restart(ctx, id); err != nil {
 		return err
 	}
 	err = j.inspector.RunTask(def.Name, id.String())
@@ -134,6 +134,7 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	case notFound(err):
 		return ErrNoJob
 	case err == nil:
+		j.announce(ctx, def.Name)
 		return nil
 	}
 	if _, now, failed := j.lookUp(id); failed == nil && now.State != asynq.TaskStateArchived {
@@ -142,13 +143,19 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	return fmt.Errorf("retrying %s: %w", id, err)
 }
 
-// HasFailed reports whether an attempt at the run has failed, in this life of it or before it was retried by hand.
-func (j *Jobs) HasFailed(id tasks.RunID) (bool, error) {
-	_, info, err := j.lookUp(id)
+// restart forgets a run but for this: it was retried by hand, so that its next start is not its first.
+func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
+	run := runKey(id.Job, id.String())
+	_, err := j.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.Unlink(ctx, run, rangesKey(id.Job, id.String()))
+		p.HSet(ctx, run, "retried", 1)
+		p.Expire(ctx, run, runTTL)
+		return nil
+	})
 	if err != nil {
-		return false, err
+		return fmt.Errorf("retrying %s: %w", id, err)
 	}
-	return info.LastErr != "", nil
+	return nil
 }
 
 // lookUp returns the run's Definition and what asynq knows of its task.

@@ -41,7 +41,7 @@ func TestCancelWaiting(t *testing.T) {
 
 // A run whose worker died waits for its turn again, with the state that the dead one had. When it is cancelled nothing of it
 // goes on, and nothing is left.
-func TestCancelRecovered(t *testing.T) {
+func TestCancelRescued(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
@@ -104,7 +104,7 @@ func TestCancelAtTheEnd(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := run.Close(ctx); err != nil {
+	if err := run.Complete(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	time.AfterFunc(50*time.Millisecond, release)

@@ -18,7 +18,11 @@ func (j *Jobs) Pause(ctx context.Context, def tasks.Definition) error {
 
 // Resume lets runs of the job type start again. Resuming what runs is no error.
 func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
-	return j.setPaused(ctx, def, false, j.inspector.UnpauseQueue)
+	if err := j.setPaused(ctx, def, false, j.inspector.UnpauseQueue); err != nil {
+		return err
+	}
+	j.announce(ctx, def.Name)
+	return nil
 }
 
 // changeTries bounds how often a pause or resume is tried again because somebody did the opposite at the same time.

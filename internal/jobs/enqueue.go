@@ -256,6 +256,7 @@ func (j *Jobs) enqueue(ctx context.Context, def tasks.Definition, id tasks.RunID
 	if err != nil {
 		return false, fmt.Errorf("enqueueing %s: %w", id, err)
 	}
+	j.announce(ctx, def.Name)
 	return true, nil
 }
 

@@ -265,32 +265,33 @@ func TestRunState(t *testing.T) {
 		return state
 	}
 	first := open()
-	if first.Recovered || first.Checkpoint != nil || time.Since(first.Started) > time.Minute {
+	if first.Rescued || first.Checkpoint != nil || time.Since(first.Started) > time.Minute {
 		t.Fatalf("a new run's state: %+v", first)
 	}
 	if err := first.Save(ctx, []byte("one"), 10); err != nil {
 		t.Fatal(err)
 	}
-	if err := first.GiveBack(ctx); err != nil {
+	if err := first.Release(ctx); err != nil {
 		t.Fatal(err)
 	}
 	second := open()
-	if second.Recovered || string(second.Checkpoint) != "one" || !second.Started.Equal(first.Started) {
-		t.Fatalf("after giving back: %+v", second)
+	if second.Rescued || string(second.Checkpoint) != "one" || !second.Started.Equal(first.Started) {
+		t.Fatalf("after its release: %+v", second)
 	}
 	// The first owner, woken up, can change nothing.
 	for name, err := range map[string]error{
-		"save": first.Save(ctx, []byte("stale"), 99), "give back": first.GiveBack(ctx), "verify": first.Verify(ctx), "close": first.Close(ctx),
+		"save": first.Save(ctx, []byte("stale"), 99), "release": first.Release(ctx), "fail attempt": first.FailAttempt(ctx),
+		"complete": first.Complete(ctx, []byte("{}")), "fail": first.Fail(ctx, nil),
 	} {
-		if !errors.Is(err, jobs.ErrSuperseded) {
+		if !errors.Is(err, jobs.ErrFenced) {
 			t.Errorf("%s by a former owner: %v", name, err)
 		}
 	}
 	third := open() // the second died
-	if !third.Recovered || third.Recoveries != 1 || string(third.Checkpoint) != "one" {
+	if !third.Rescued || third.Rescues != 1 || string(third.Checkpoint) != "one" {
 		t.Fatalf("after a crash: %+v", third)
 	}
-	if err := third.Close(ctx); err != nil {
+	if err := third.Fail(ctx, nil); err != nil {
 		t.Fatal(err)
 	}
 	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*run*").Result(); err != nil || len(keys) != 0 {
@@ -305,8 +306,8 @@ func TestRunStateAskedTwice(t *testing.T) {
 	id, owner := tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner()
 	for range 10 {
 		state, err := b.OpenRun(ctx, id, owner)
-		if err != nil || state.Recovered || state.Recoveries != 0 {
-			t.Fatalf("opened as %+v, %v; want nothing recovered", state, err)
+		if err != nil || state.Rescued || state.Rescues != 0 {
+			t.Fatalf("opened as %+v, %v; want nothing rescued", state, err)
 		}
 	}
 	state, err := b.OpenRun(ctx, id, owner)
@@ -314,8 +315,8 @@ func TestRunStateAskedTwice(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		if err := state.Close(ctx); err != nil {
-			t.Fatalf("closing: %v", err)
+		if err := state.Complete(ctx, []byte("{}")); err != nil {
+			t.Fatalf("completing: %v", err)
 		}
 	}
 }
@@ -323,17 +324,18 @@ func TestRunStateAskedTwice(t *testing.T) {
 func TestLease(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
-	released, stop := b.Releases(ctx)
+	released, stop := b.Announcements(ctx)
 	defer func() { _ = stop() }()
 
-	lease, err := b.Acquire(ctx, b.def.Name)
+	lease, err := b.Acquire(ctx, b.def)
 	if err != nil || lease == nil {
 		t.Fatalf("acquiring a free lease: %v, %v", lease, err)
 	}
-	if other, err := b.Acquire(ctx, b.def.Name); err != nil || other != nil {
+	if other, err := b.Acquire(ctx, b.def); err != nil || other != nil {
 		t.Fatalf("acquiring a lease that is held: %v, %v", other, err)
 	}
-	if other, err := b.Acquire(ctx, "project-sync"); err != nil || other == nil {
+	project, _ := b.Registry().Lookup("project-sync")
+	if other, err := b.Acquire(ctx, project); err != nil || other == nil {
 		t.Fatalf("acquiring another job type's lease: %v, %v", other, err)
 	}
 	before := lease.Until()
@@ -357,7 +359,7 @@ func TestLease(t *testing.T) {
 	if err := lease.Renew(ctx); !errors.Is(err, jobs.ErrLeaseLost) {
 		t.Errorf("renewing a released lease: %v", err)
 	}
-	if other, err := b.Acquire(ctx, b.def.Name); err != nil || other == nil {
+	if other, err := b.Acquire(ctx, b.def); err != nil || other == nil {
 		t.Errorf("acquiring a released lease: %v, %v", other, err)
 	}
 }

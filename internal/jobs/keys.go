@@ -1,5 +1,7 @@
 package jobs
 
+import "strconv"
+
 // Keys of our own. Those of one job type carry its queue's hash tag, as asynq's do, so that on a cluster they sit in
 // the queue's slot and one script may touch several.
 const keyPrefix = "codex-jobs:"
@@ -12,13 +14,18 @@ func waitingKey(job, kind string) string {
 // tickKey is the slot (ms) of the latest tick that was dealt with.
 func tickKey(job string) string { return jobKey(job, "tick") }
 
-// leaseKey is held by the worker that may work on the job type's queue.
-func leaseKey(job string) string { return jobKey(job, "lease") }
+// leaseKey is held by a worker that may work on the job type's queue; where several may, each has a number.
+func leaseKey(job string, number int) string {
+	if number == 0 {
+		return jobKey(job, "lease")
+	}
+	return jobKey(job, "lease") + ":" + strconv.Itoa(number)
+}
 
 // runKey is a hash: owner, checkpoint and progress of a run that has begun and not ended.
 func runKey(job, id string) string { return jobKey(job, "run") + ":" + id }
 
-// rangesKey is a hash: the ranges of a run that is cut, see ranges.go. It ends with runKey.
+// rangesKey is a hash: the ranges of a run that is split, see ranges.go. It ends with runKey.
 func rangesKey(job, id string) string { return jobKey(job, "ranges") + ":" + id }
 
 func jobKey(job, what string) string { return keyPrefix + "{" + job + "}:" + what }
@@ -26,5 +33,5 @@ func jobKey(job, what string) string { return keyPrefix + "{" + job + "}:" + wha
 // processesKey is a sorted set of the live processes of a role by when they were last seen (ms).
 func processesKey(role Role) string { return keyPrefix + string(role) + "s" }
 
-// leaseChannel is where a released lease is announced, by its job type's name.
-const leaseChannel = keyPrefix + "lease"
+// workChannel is where a queue that has got something to do is announced, by its name.
+const workChannel = keyPrefix + "work"

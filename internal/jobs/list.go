@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -124,8 +125,15 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 		return fmt.Errorf("reading the states of runs: %w", err)
 	}
 	for _, a := range answers {
+		started := number(a.run, 1)
+		if started == 0 && a.job.State == StateActive { // it has not begun, or its state has ended since it was listed
+			if err := j.refresh(ctx, a.job); err != nil {
+				return err
+			}
+			continue
+		}
 		a.job.Progress = number(a.run, 0)
-		if started := number(a.run, 1); started > 0 {
+		if started > 0 {
 			a.job.Started = time.UnixMilli(int64(started))
 			a.job.Attempt = number(a.run, 2)
 			if a.job.State != StateDelayed {
@@ -133,6 +141,22 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 			}
 		}
 		a.job.Ranges, a.job.RangesEnded = number(a.parts, 0), number(a.parts, 1)
+	}
+	return nil
+}
+
+// refresh looks again at a run whose state is not there: a run that has ended must not be shown as one that has not begun.
+func (j *Jobs) refresh(ctx context.Context, job *Job) error {
+	def, info, err := j.lookUp(job.ID)
+	switch {
+	case errors.Is(err, ErrNoJob) || ctx.Err() != nil:
+		return context.Cause(ctx)
+	case err != nil:
+		return err
+	}
+	*job = newJob(def, job.ID, info)
+	if job.State == StateActive && len(info.Result) > 0 { // asynq is about to record its end
+		job.Progress = 100
 	}
 	return nil
 }

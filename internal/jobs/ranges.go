@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -14,7 +13,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// A run that is cut has a hash of its ranges, which ends with it. What all of them have in common is in these fields:
+// A run that is split has a hash of its ranges, which ends with it. What all of them have in common is in these fields:
 //
 //	n         how many there are
 //	complete  1 when no more follow
@@ -23,7 +22,7 @@ import (
 //
 // and what concerns one is in fields with its index before them, such as "3:spec":
 //
-//	spec        what the range is, in the words of whoever cut the run
+//	spec        what the range is, as the attempt that split the run gave it
 //	owner       the attempt that works on it, "" for none; only that one can change it
 //	recoveries  how often its worker has died
 //	failures    how many attempts have failed
@@ -32,11 +31,11 @@ import (
 //	end         "done" or "failed", once it has ended
 //	reason      why it failed
 //
-// A range is recorded before its task is enqueued, and the task's ID is derived from the run's: so whoever is in doubt
+// A range is recorded before its task is enqueued, and the task's ID is derived from the run's: so an attempt that is in doubt
 // enqueues it once more, and nothing is done twice.
 
-// ErrNoRange is returned for a range that has ended, or whose run has. It is an ErrSuperseded.
-var ErrNoRange = fmt.Errorf("there is nothing left to do in this range: %w", ErrSuperseded)
+// ErrNoRange is returned for a range that has ended, or whose run has. It is an ErrFenced.
+var ErrNoRange = fmt.Errorf("there is nothing left to do in this range: %w", ErrFenced)
 
 // KEYS: run, ranges. ARGV: the run's owner, TTL in seconds, index, spec, "1" for the last one. Returns 0 when the run's
 // owner is another one, 2 when the range is not the next one.
@@ -66,15 +65,15 @@ return 1
 `)
 
 // KEYS: ranges. Returns {n, complete, ended, progress, spec of the last one}.
-var cutScript = redis.NewScript(`
+var splitScript = redis.NewScript(`
 local r = redis.call("HMGET", KEYS[1], "n", "complete", "ended", "progress")
 local n = tonumber(r[1] or "0")
 local spec = n > 0 and redis.call("HGET", KEYS[1], (n - 1) .. ":spec") or ""
 return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
-// KEYS: run, ranges. ARGV: index, owner, TTL in seconds. Returns {} when there is nothing to do, otherwise {spec, former
-// owner, recoveries, checkpoint, the run's start, failures}.
+// KEYS: run, ranges. ARGV: index, owner, TTL in seconds. Returns {} when there is nothing to do, otherwise {former owner,
+// recoveries, the run's start, checkpoint, failures, spec}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
@@ -90,7 +89,7 @@ end
 redis.call("HSET", KEYS[2], i .. ":owner", ARGV[2])
 redis.call("EXPIRE", KEYS[2], ARGV[3])
 local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint", i .. ":failures")
-return {spec, owner, r[1] or "0", r[2] or "", redis.call("HGET", KEYS[1], "started") or "0", r[3] or "0"}
+return {owner, r[1] or "0", redis.call("HGET", KEYS[1], "started") or "0", r[2] or "", r[3] or "0", spec}
 `)
 
 // Of this script and the next three: KEYS: ranges, run. ARGV: index, owner, ... Returns 0 when the owner is another one, -1
@@ -122,7 +121,7 @@ redis.call("HSET", KEYS[1], i .. ":owner", "")
 return 1
 `)
 
-var giveRangeBackScript = redis.NewScript(`
+var releaseRangeScript = redis.NewScript(`
 local i = ARGV[1]
 if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
 	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
@@ -151,8 +150,8 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return 1
 `)
 
-// Cut says how far a run is cut into ranges, and how far these are.
-type Cut struct {
+// Split says how far a run is split into ranges, and how far these are.
+type Split struct {
 	// Ranges is how many there are, and Complete says that no more follow.
 	Ranges   int
 	Complete bool
@@ -164,43 +163,43 @@ type Cut struct {
 	Progress int
 }
 
-// Cut returns how far the run is cut, at a cost that does not depend on the number of its ranges.
-func (s *RunState) Cut(ctx context.Context) (Cut, error) {
-	reply, err := cutScript.Run(ctx, s.rdb, []string{s.rangesKey()}).StringSlice()
+// Split returns how far the run is split, at a cost that does not depend on the number of its ranges.
+func (s *RunState) Split(ctx context.Context) (Split, error) {
+	reply, err := splitScript.Run(ctx, s.rdb, []string{s.rangesKey()}).StringSlice()
 	if err != nil {
-		return Cut{}, fmt.Errorf("reading the ranges of run %s: %w", s.id, err)
+		return Split{}, fmt.Errorf("reading the ranges of run %s: %w", s.id, err)
 	}
 	// Numbers that we wrote.
 	n, _ := strconv.Atoi(reply[0])
 	ended, _ := strconv.Atoi(reply[2])
 	progress, _ := strconv.Atoi(reply[3])
-	return Cut{
+	return Split{
 		Ranges: n, Complete: reply[1] == "1", Last: []byte(reply[4]), Ended: ended, Progress: progress / max(n, 1),
 	}, nil
 }
 
-// AddRange records a range of the run, to be enqueued after that. It returns ErrSuperseded when it is not the next one,
+// AddRange records a range of the run, to be enqueued after that. It returns ErrFenced when it is not the next one,
 // nor recorded already with the same spec: then the ranges are not those that the caller knows.
 func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bool) error {
 	complete := 0
 	if last {
 		complete = 1
 	}
-	n, err := addRangeScript.Run(ctx, s.rdb, []string{s.key(), s.rangesKey()}, s.owner, int(runTTL.Seconds()), index, spec, complete).Int()
+	n, err := addRangeScript.Run(ctx, s.rdb, []string{s.key(), s.rangesKey()}, s.owner, runSeconds, index, spec, complete).Int()
 	switch {
 	case err != nil:
 		return fmt.Errorf("recording range %d of run %s: %w", index, s.id, err)
 	case n == 0:
-		return ErrSuperseded
+		return ErrFenced
 	case n == 2:
-		return fmt.Errorf("recording range %d of run %s, which is not the next one: %w", index, s.id, ErrSuperseded)
+		return fmt.Errorf("recording range %d of run %s, which is not the next one: %w", index, s.id, ErrFenced)
 	}
 	return nil
 }
 
 // DiscardRanges forgets all ranges of the run.
 func (s *RunState) DiscardRanges(ctx context.Context) error {
-	return s.compareAndDo(ctx, discardScript, []string{s.key(), s.rangesKey()}, s.owner)
+	return s.compare(ctx, discardScript, []string{s.key(), s.rangesKey()}, s.owner)
 }
 
 // RangeEnd is what is known of one range.
@@ -256,24 +255,17 @@ func (j *Jobs) EnqueueRange(ctx context.Context, def tasks.Definition, id tasks.
 	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
 		return fmt.Errorf("enqueueing range %s: %w", id, err)
 	}
+	j.announce(ctx, def.RangeQueue())
 	return nil
 }
 
-// RangeState is what is remembered of one range of a run from one attempt to the next, and whose it is. Only the owner
-// that opened it last can change it.
+// RangeState is what Redis keeps of one range of a run from one attempt to the next, and which attempt owns it. Only the one
+// that opened it last can change it; the methods return ErrFenced to any other, and ErrNoRange when the range, or its run,
+// has ended. Started is when the first attempt at its run began.
 type RangeState struct {
+	Opened
 	// Spec is what the range is, as given to AddRange.
 	Spec []byte
-	// Recovered is true when the former owner neither ended the range nor gave it back: it died, or lost Redis.
-	Recovered bool
-	// Recoveries counts how often that has happened to this range.
-	Recoveries int
-	// Failures counts the attempts that have failed.
-	Failures int
-	// RunStarted is when the first attempt at its run began.
-	RunStarted time.Time
-	// Checkpoint is what was saved last; nil at the beginning.
-	Checkpoint []byte
 
 	rdb   redis.UniversalClient
 	id    tasks.RangeID
@@ -284,33 +276,26 @@ type RangeState struct {
 // ErrNoRange when the range has ended, or its run has.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
 	s := &RangeState{rdb: j.rdb, id: id, owner: owner}
-	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.runKey(), s.key()}, id.Index, owner, int(runTTL.Seconds())).StringSlice()
+	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.runKey(), s.key()}, id.Index, owner, runSeconds).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening range %s: %w", id, err)
 	}
 	if len(reply) == 0 {
 		return nil, ErrNoRange
 	}
-	s.Spec = []byte(reply[0])
-	s.Recovered = reply[1] != ""
-	s.Recoveries, _ = strconv.Atoi(reply[2]) // numbers that we wrote
-	if reply[3] != "" {
-		s.Checkpoint = []byte(reply[3])
-	}
-	started, _ := strconv.ParseInt(reply[4], 10, 64)
-	s.RunStarted = time.UnixMilli(started)
-	s.Failures, _ = strconv.Atoi(reply[5])
+	s.Opened = opened(reply)
+	s.Spec = []byte(reply[5])
 	return s, nil
 }
 
 // Save keeps the checkpoint and the progress in percent.
 func (s *RangeState) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return s.compareAndDo(ctx, saveRangeScript, int(runTTL.Seconds()), progress, checkpoint)
+	return s.compareAndDo(ctx, saveRangeScript, runSeconds, progress, checkpoint)
 }
 
-// GiveBack keeps the state for the next attempt and gives up owning it.
-func (s *RangeState) GiveBack(ctx context.Context) error {
-	return s.compareAndDo(ctx, giveRangeBackScript)
+// Release keeps the state for the next attempt and gives up owning it.
+func (s *RangeState) Release(ctx context.Context) error {
+	return s.compareAndDo(ctx, releaseRangeScript)
 }
 
 // FailAttempt counts a failed attempt, keeps the state for the next one and gives up owning it.
@@ -320,12 +305,12 @@ func (s *RangeState) FailAttempt(ctx context.Context) error {
 
 // Complete ends the range with the checkpoint of its end.
 func (s *RangeState) Complete(ctx context.Context, checkpoint []byte) error {
-	return s.compareAndDo(ctx, endRangeScript, int(runTTL.Seconds()), rangeDone, checkpoint, "")
+	return s.compareAndDo(ctx, endRangeScript, runSeconds, rangeDone, checkpoint, "")
 }
 
 // Fail ends the range with a reason.
 func (s *RangeState) Fail(ctx context.Context, reason error) error {
-	return s.compareAndDo(ctx, endRangeScript, int(runTTL.Seconds()), rangeFailed, "", reason.Error())
+	return s.compareAndDo(ctx, endRangeScript, runSeconds, rangeFailed, "", reason.Error())
 }
 
 func (s *RangeState) compareAndDo(ctx context.Context, script *redis.Script, args ...any) error {
@@ -337,7 +322,7 @@ func (s *RangeState) compareAndDo(ctx context.Context, script *redis.Script, arg
 	case -1:
 		return ErrNoRange
 	case 0:
-		return ErrSuperseded
+		return ErrFenced
 	}
 	return nil
 }

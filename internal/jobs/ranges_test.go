@@ -19,7 +19,7 @@ func TestRanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cut, err := run.Cut(ctx); err != nil || cut.Ranges != 0 || cut.Complete || len(cut.Last) != 0 {
+	if cut, err := run.Split(ctx); err != nil || cut.Ranges != 0 || cut.Complete || len(cut.Last) != 0 {
 		t.Errorf("before it is cut: %+v, %v", cut, err)
 	}
 	for i := range 3 {
@@ -33,7 +33,7 @@ func TestRanges(t *testing.T) {
 		index int
 		spec  string
 	}{{1, "another"}, {4, "4"}} {
-		if err := run.AddRange(ctx, wrong.index, []byte(wrong.spec), false); !errors.Is(err, jobs.ErrSuperseded) {
+		if err := run.AddRange(ctx, wrong.index, []byte(wrong.spec), false); !errors.Is(err, jobs.ErrFenced) {
 			t.Errorf("range %d, %q: %v, want it refused", wrong.index, wrong.spec, err)
 		}
 	}
@@ -55,24 +55,24 @@ func TestRanges(t *testing.T) {
 	first := open(0)
 	must(first.Save(ctx, []byte("a"), 50))
 	must(first.Save(ctx, []byte("b"), 40)) // progress may turn out to be less
-	must(first.GiveBack(ctx))
+	must(first.Release(ctx))
 	again := open(0)
-	if again.Recovered || string(again.Checkpoint) != "b" || string(again.Spec) != "0" || again.RunStarted.IsZero() {
+	if again.Rescued || string(again.Checkpoint) != "b" || string(again.Spec) != "0" || again.Started.IsZero() {
 		t.Errorf("a range that was given back: %+v", again)
 	}
 	successor := open(0)
-	if !successor.Recovered || successor.Recoveries != 1 {
+	if !successor.Rescued || successor.Rescues != 1 {
 		t.Errorf("a range of a dead worker: %+v", successor)
 	}
 	for what, err := range map[string]error{
-		"save": again.Save(ctx, []byte("late"), 99), "give back": again.GiveBack(ctx),
+		"save": again.Save(ctx, []byte("late"), 99), "give back": again.Release(ctx),
 		"complete": again.Complete(ctx, []byte("late")), "fail": again.Fail(ctx, errors.New("late")),
 	} {
-		if !errors.Is(err, jobs.ErrSuperseded) || errors.Is(err, jobs.ErrNoRange) {
+		if !errors.Is(err, jobs.ErrFenced) || errors.Is(err, jobs.ErrNoRange) {
 			t.Errorf("%s by a former owner: %v", what, err)
 		}
 	}
-	if cut, err := run.Cut(ctx); err != nil || cut.Ranges != 3 || !cut.Complete || string(cut.Last) != "2" || cut.Ended != 0 || cut.Progress != 40/3 {
+	if cut, err := run.Split(ctx); err != nil || cut.Ranges != 3 || !cut.Complete || string(cut.Last) != "2" || cut.Ended != 0 || cut.Progress != 40/3 {
 		t.Errorf("in the middle: %+v, %v", cut, err)
 	}
 	for range 2 {
@@ -86,12 +86,12 @@ func TestRanges(t *testing.T) {
 	}
 	second := open(1)
 	must(second.FailAttempt(ctx))
-	if second = open(1); second.Failures != 1 || second.Recovered {
+	if second = open(1); second.Failures != 1 || second.Rescued {
 		t.Errorf("after a failed attempt: %+v", second)
 	}
 	must(second.Save(ctx, []byte("half"), 50))
 	must(second.Fail(ctx, errors.New("a reason")))
-	if cut, err := run.Cut(ctx); err != nil || cut.Ended != 2 || cut.Progress != 200/3 {
+	if cut, err := run.Split(ctx); err != nil || cut.Ended != 2 || cut.Progress != 200/3 {
 		t.Errorf("with two ended: %+v, %v", cut, err)
 	}
 	ranges, err := run.Ranges(ctx, 0)
@@ -109,7 +109,7 @@ func TestRanges(t *testing.T) {
 	}
 
 	third := open(2)
-	must(run.Close(ctx))
+	must(run.Complete(ctx, nil))
 	if err := third.Save(ctx, nil, 1); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("saving when the run has ended: %v", err)
 	}
@@ -164,10 +164,10 @@ func TestRangesOfASupersededRun(t *testing.T) {
 	if _, err := b.OpenRun(ctx, id, jobs.NewOwner()); err != nil {
 		t.Fatal(err)
 	}
-	if err := old.AddRange(ctx, 0, []byte("0"), true); !errors.Is(err, jobs.ErrSuperseded) {
+	if err := old.AddRange(ctx, 0, []byte("0"), true); !errors.Is(err, jobs.ErrFenced) {
 		t.Errorf("adding a range: %v", err)
 	}
-	if err := old.DiscardRanges(ctx); !errors.Is(err, jobs.ErrSuperseded) {
+	if err := old.DiscardRanges(ctx); !errors.Is(err, jobs.ErrFenced) {
 		t.Errorf("discarding: %v", err)
 	}
 }

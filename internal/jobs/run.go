@@ -17,23 +17,35 @@ import (
 // task that was deleted behind its back.
 const runTTL = 7 * 24 * time.Hour
 
-// ErrSuperseded is returned when another worker has taken the run over.
-var ErrSuperseded = errors.New("the run was taken over by another worker")
+// runSeconds is runTTL as scripts want it.
+const runSeconds = int(runTTL / time.Second)
 
-// KEYS: run. ARGV: owner, now, TTL in seconds. Returns {former owner, recoveries, started, checkpoint, failures, "1" when it
-// was cancelled, when it was postponed, "1" when this is its first start}.
+// ErrFenced is returned to an attempt whose run, or range, another attempt has opened since, or has ended. It must stop, and
+// can change nothing any more.
+var ErrFenced = errors.New("the run was taken over by another worker")
+
+// KEYS: run, waiting, tick. ARGV: owner, now, TTL in seconds, ID, "1" when the run starts, tick time or "". Returns {former
+// owner, recoveries, started, checkpoint, failures, "1" when it was cancelled, "1" when this is its first start ever}.
 var openScript = redis.NewScript(`
-local owner = redis.call("HGET", KEYS[1], "owner") or ""
+if ARGV[5] == "1" then
+	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then
+		redis.call("DEL", KEYS[2])
+	end
+	if ARGV[6] ~= "" and tonumber(redis.call("GET", KEYS[3]) or "-1") < tonumber(ARGV[6]) then
+		redis.call("SET", KEYS[3], ARGV[6])
+	end
+	redis.call("HDEL", KEYS[1], "postponed")
+end
+local r = redis.call("HMGET", KEYS[1], "owner", "recoveries", "started", "checkpoint", "failures", "cancelled", "retried")
+local owner, recoveries, started = r[1] or "", r[2] or "0", r[3]
 if owner == ARGV[1] then
 	owner = "" -- asked again, because the answer was lost
 elseif owner ~= "" then
-	redis.call("HINCRBY", KEYS[1], "recoveries", 1)
+	recoveries = redis.call("HINCRBY", KEYS[1], "recoveries", 1)
 end
-local new = redis.call("HSETNX", KEYS[1], "started", ARGV[2])
-redis.call("HSET", KEYS[1], "owner", ARGV[1])
+redis.call("HSET", KEYS[1], "owner", ARGV[1], "started", started or ARGV[2])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
-local r = redis.call("HMGET", KEYS[1], "recoveries", "started", "checkpoint", "failures", "cancelled", "postponed")
-return {owner, r[1] or "0", r[2], r[3] or "", r[4] or "0", r[5] or "", r[6] or "", tostring(new)}
+return {owner, tostring(recoveries), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1"}
 `)
 
 // KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
@@ -43,15 +55,6 @@ if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 end
 redis.call("HINCRBY", KEYS[1], "failures", 1)
 redis.call("HSET", KEYS[1], "owner", "")
-return 1
-`)
-
-// KEYS: run. ARGV: owner. Returns 0 when the owner is another one.
-var understoodScript = redis.NewScript(`
-if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
-	return 0
-end
-redis.call("HDEL", KEYS[1], "postponed")
 return 1
 `)
 
@@ -65,18 +68,24 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
 `)
 
-// KEYS: run, ranges. ARGV: owner. Returns 0 when the owner is another one. What is gone was closed before, and the answer lost.
+// KEYS: run, ranges, asynq's task. ARGV: owner, result or "". Returns 0 when the owner is another one. What is gone was closed
+// before, and the answer lost. asynq's own way of writing a result knows no owner: it would write it to any run of this ID.
 var closeScript = redis.NewScript(`
 local owner = redis.call("HGET", KEYS[1], "owner")
-if owner and owner ~= ARGV[1] then
+if not owner then
+	return 1
+elseif owner ~= ARGV[1] then
 	return 0
+end
+if ARGV[2] ~= "" and redis.call("EXISTS", KEYS[3]) == 1 then
+	redis.call("HSET", KEYS[3], "result", ARGV[2])
 end
 redis.call("UNLINK", KEYS[1], KEYS[2]) -- not DEL: of a hundred thousand ranges that would take Redis 0.3 s
 return 1
 `)
 
 // KEYS: run. ARGV: owner, now, TTL in seconds. Returns 0 when the owner is another one, otherwise the first time.
-var postponeScript = redis.NewScript(`
+var snoozeScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 	return 0
 end
@@ -85,25 +94,28 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return tonumber(redis.call("HGET", KEYS[1], "postponed"))
 `)
 
-// RunState is what is remembered of a run from one attempt to the next: where it got to, and whose it is. Only the
-// owner that opened it last can change it.
-type RunState struct {
-	// New is true when nobody has opened it before.
-	New bool
-	// Recovered is true when the former owner neither ended the run nor gave it back: it died, or lost Redis.
-	Recovered bool
-	// Recoveries counts how often that has happened to this run.
-	Recoveries int
-	// Started is when the run's first attempt began.
-	Started time.Time
-	// Cancelled is true when somebody wants the run to end.
-	Cancelled bool
-	// Postponed is true when the run was put back by a worker that did not understand it, see Postpone.
-	Postponed bool
-	// Failures counts the attempts that have failed. A run that has ended and is enqueued again has none.
+// Opened is what an attempt finds when it opens its run or range.
+type Opened struct {
+	// Rescued is true when the former owner neither ended it nor released it: it died, or lost Redis.
+	Rescued bool
+	// Rescues counts how often that has happened.
+	Rescues int
+	// Failures counts the attempts that have failed. A run that is retried by hand has none.
 	Failures int
+	// Started is when the first attempt at the run began.
+	Started time.Time
 	// Checkpoint is what was saved last; nil at the beginning.
 	Checkpoint []byte
+}
+
+// RunState is what Redis keeps of a run from one attempt to the next, and which attempt owns it. Only the one that opened it
+// last can change it; the methods return ErrFenced to any other.
+type RunState struct {
+	Opened
+	// New is true when no attempt at the run has ever begun.
+	New bool
+	// Cancelled is true when the run is to end.
+	Cancelled bool
 
 	rdb   redis.UniversalClient
 	id    tasks.RunID
@@ -113,78 +125,99 @@ type RunState struct {
 // NewOwner returns a name for an attempt as the owner of its run's state.
 func NewOwner() string { return rand.Text() }
 
-// OpenRun makes the caller the owner of the run's state, which is made if there is none. Doing it twice as the same
-// owner is doing it once.
+// StartRun records that a run has left the queue, so that the next one with its unique key may wait, and that its tick was
+// dealt with, and makes the caller the owner of its state. Doing it twice as the same owner is doing it once.
+func (j *Jobs) StartRun(ctx context.Context, id tasks.RunID, key, owner string) (*RunState, error) {
+	return j.openRun(ctx, id, waitingKey(id.Job, key), "1", owner)
+}
+
+// OpenRun makes the caller the owner of the state of a run that it cannot start.
 func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunState, error) {
+	return j.openRun(ctx, id, waitingKey(id.Job, ""), "", owner)
+}
+
+func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, waiting, start, owner string) (*RunState, error) {
 	s := &RunState{rdb: j.rdb, id: id, owner: owner}
-	reply, err := openScript.Run(ctx, j.rdb, []string{s.key()}, s.owner, millis(time.Now()), int(runTTL.Seconds())).StringSlice()
+	tick := ""
+	if id.Scheduled() {
+		tick = millis(id.Reference)
+	}
+	reply, err := openScript.Run(ctx, j.rdb, []string{s.key(), waiting, tickKey(id.Job)},
+		s.owner, millis(time.Now()), runSeconds, id.String(), start, tick).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening the state of %s: %w", id, err)
 	}
-	s.New = reply[7] == "1"
-	s.Recovered = reply[0] != ""
-	s.Recoveries, _ = strconv.Atoi(reply[1]) // numbers that we wrote
-	started, _ := strconv.ParseInt(reply[2], 10, 64)
-	s.Started = time.UnixMilli(started)
-	s.Failures, _ = strconv.Atoi(reply[4])
+	s.Opened = opened(reply)
 	s.Cancelled = reply[5] != ""
-	s.Postponed = reply[6] != ""
-	if reply[3] != "" {
-		s.Checkpoint = []byte(reply[3])
-	}
+	s.New = reply[6] != ""
 	return s, nil
+}
+
+// opened reads the answer of a script that opens a run or a range: the former owner, and the rest as numbers that we wrote,
+// but for the checkpoint.
+func opened(reply []string) Opened {
+	started, _ := strconv.ParseInt(reply[2], 10, 64)
+	o := Opened{Rescued: reply[0] != "", Started: time.UnixMilli(started)}
+	o.Rescues, _ = strconv.Atoi(reply[1])
+	o.Failures, _ = strconv.Atoi(reply[4])
+	if reply[3] != "" {
+		o.Checkpoint = []byte(reply[3])
+	}
+	return o
 }
 
 // Save keeps the checkpoint and the progress in percent.
 func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return s.update(ctx, "checkpoint", checkpoint, "progress", progress)
+	return s.compareAndDo(ctx, updateScript, runSeconds, "checkpoint", checkpoint, "progress", progress)
 }
 
-// GiveBack keeps the state for the run's next attempt and gives up owning it.
-func (s *RunState) GiveBack(ctx context.Context) error { return s.update(ctx, "owner", "") }
+// Release keeps the state for the run's next attempt and gives up owning it.
+func (s *RunState) Release(ctx context.Context) error {
+	return s.compareAndDo(ctx, updateScript, runSeconds, "owner", "")
+}
 
 // FailAttempt counts a failed attempt, keeps the state for the next one and gives up owning it.
 func (s *RunState) FailAttempt(ctx context.Context) error {
-	return s.compareAndDo(ctx, failScript, []string{s.key()}, s.owner)
+	return s.compareAndDo(ctx, failScript)
 }
 
-// Postpone remembers that the run was put back for somebody who can do it, and returns when that happened first.
-func (s *RunState) Postpone(ctx context.Context) (since time.Time, err error) {
-	ms, err := postponeScript.Run(ctx, s.rdb, []string{s.key()}, s.owner, millis(time.Now()), int(runTTL.Seconds())).Int64()
+// Snooze remembers that the run is put off for a worker that understands it, and returns when that happened first.
+func (s *RunState) Snooze(ctx context.Context) (since time.Time, err error) {
+	ms, err := snoozeScript.Run(ctx, s.rdb, []string{s.key()}, s.owner, millis(time.Now()), runSeconds).Int64()
 	switch {
 	case err != nil:
-		return time.Time{}, fmt.Errorf("postponing run %s: %w", s.id, err)
+		return time.Time{}, fmt.Errorf("snoozing run %s: %w", s.id, err)
 	case ms == 0:
-		return time.Time{}, ErrSuperseded
+		return time.Time{}, ErrFenced
 	}
 	return time.UnixMilli(ms), nil
 }
 
-// Understand forgets that the run was ever postponed.
-func (s *RunState) Understand(ctx context.Context) error {
-	return s.compareAndDo(ctx, understoodScript, []string{s.key()}, s.owner)
+// Complete ends the state together with its run, and with its ranges, and keeps the result, which is JSON.
+func (s *RunState) Complete(ctx context.Context, result []byte) error {
+	return s.close(ctx, result)
 }
 
-// Verify returns ErrSuperseded when the state has another owner.
-func (s *RunState) Verify(ctx context.Context) error { return s.update(ctx, "owner", s.owner) }
+// Fail ends the state together with its run, and with its ranges. The reason is for asynq to keep.
+func (s *RunState) Fail(ctx context.Context, _ error) error { return s.close(ctx, nil) }
 
-func (s *RunState) update(ctx context.Context, fieldsAndValues ...any) error {
-	args := append([]any{s.owner, int(runTTL.Seconds())}, fieldsAndValues...)
-	return s.compareAndDo(ctx, updateScript, []string{s.key()}, args...)
+func (s *RunState) close(ctx context.Context, result []byte) error {
+	task := asynqKey(s.id.Job, "t:"+s.id.String())
+	return s.compare(ctx, closeScript, []string{s.key(), s.rangesKey(), task}, s.owner, result)
 }
 
-// Close ends the state together with its run, and with its ranges.
-func (s *RunState) Close(ctx context.Context) error {
-	return s.compareAndDo(ctx, closeScript, []string{s.key(), s.rangesKey()}, s.owner)
+// compareAndDo runs a script on the run's state that compares the owner first.
+func (s *RunState) compareAndDo(ctx context.Context, script *redis.Script, args ...any) error {
+	return s.compare(ctx, script, []string{s.key()}, append([]any{s.owner}, args...)...)
 }
 
-func (s *RunState) compareAndDo(ctx context.Context, script *redis.Script, keys []string, args ...any) error {
+func (s *RunState) compare(ctx context.Context, script *redis.Script, keys []string, args ...any) error {
 	n, err := script.Run(ctx, s.rdb, keys, args...).Int()
 	if err != nil {
 		return fmt.Errorf("updating the state of run %s: %w", s.id, err)
 	}
 	if n == 0 {
-		return ErrSuperseded
+		return ErrFenced
 	}
 	return nil
 }
@@ -192,12 +225,3 @@ func (s *RunState) compareAndDo(ctx context.Context, script *redis.Script, keys 
 func (s *RunState) key() string { return runKey(s.id.Job, s.id.String()) }
 
 func (s *RunState) rangesKey() string { return rangesKey(s.id.Job, s.id.String()) }
-
-// progress returns what the run's owner saved last, in percent; 0 when there is nothing.
-func (j *Jobs) progress(ctx context.Context, job, id string) (int, error) {
-	n, err := j.rdb.HGet(ctx, runKey(job, id), "progress").Int()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return 0, fmt.Errorf("reading the progress of %s: %w", id, err)
-	}
-	return n, nil
-}

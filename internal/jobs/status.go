@@ -136,15 +136,21 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 		return nil, fmt.Errorf("listing active runs of %s: %w", def.Name, err)
 	}
 	var active []Active
+	var runs []Job
 	for _, info := range list {
-		progress, err := j.progress(ctx, def.Name, info.ID)
-		if err != nil {
-			return nil, err
+		if id, err := tasks.ParseRunID(info.ID); err == nil {
+			runs = append(runs, newJob(def, id, info))
+		} else { // not a run of ours, as its worker will find
+			active = append(active, Active{ID: info.ID, Data: def.PayloadFields(info.Payload)})
 		}
-		if len(info.Result) > 0 { // its state has ended, and asynq is about to record that
-			progress = 100
+	}
+	if err := j.addStates(ctx, runs); err != nil {
+		return nil, err
+	}
+	for _, run := range runs {
+		if run.State == StateActive || run.State == StateCompleted { // just now
+			active = append(active, Active{ID: run.ID.String(), Data: run.Data, Progress: run.Progress})
 		}
-		active = append(active, Active{ID: info.ID, Data: def.PayloadFields(info.Payload), Progress: progress})
 	}
 	return active, nil
 }
@@ -159,16 +165,6 @@ func (j *Jobs) IsActive(queue, id string) (bool, error) {
 		return false, fmt.Errorf("looking up %s: %w", id, err)
 	}
 	return info.State == asynq.TaskStateActive, nil
-}
-
-// HasOrphans reports whether asynq counts tasks of the queue as active whose worker it has not heard of for the length
-// of its lease.
-func (j *Jobs) HasOrphans(queue string) (bool, error) {
-	list, err := j.inspector.ListActiveTasks(queue)
-	if err != nil && !notFound(err) {
-		return false, fmt.Errorf("listing active tasks of %s: %w", queue, err)
-	}
-	return slices.ContainsFunc(list, func(info *asynq.TaskInfo) bool { return info.IsOrphaned }), nil
 }
 
 // Schedules returns the live schedules, one for each job type that has one, however many schedulers there are.

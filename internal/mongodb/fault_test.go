@@ -83,7 +83,7 @@ func operations(t *testing.T, b *testBundle) map[string]func(context.Context) er
 	records := b.scan(t, incremental, nil)
 	return map[string]func(context.Context) error{
 		"ping": b.client.Ping,
-		"cut":  func(ctx context.Context) error { _, err := b.store.Cut(ctx, nil, 1); return err },
+		"cut":  func(ctx context.Context) error { _, err := b.store.EndOfRange(ctx, nil, 1); return err },
 		"count": func(ctx context.Context) error {
 			_, err := b.store.Count(ctx, incremental, syncrun.Range{})
 			return err

@@ -48,7 +48,7 @@ func exactly(r syncrun.Range) (bson.A, error) {
 	return in, err
 }
 
-// cut finds what Store.Cut returns. It asks with find, which returns the first two _ids that a filter selects behind
+// cut finds what Store.EndOfRange returns. It asks with find, which returns the first two _ids that a filter selects behind
 // those that are to be skipped.
 func cut(after []byte, size int, find func(filter bson.D, skip int) ([]key, error)) ([]byte, error) {
 	filters := []bson.D{{}}

@@ -42,7 +42,7 @@ func cutAll(t *testing.T, size int, cut func(after []byte, size int) ([]byte, er
 
 func (b *testBundle) cut(t *testing.T, size int) []syncrun.Range {
 	t.Helper()
-	return cutAll(t, size, func(after []byte, size int) ([]byte, error) { return b.store.Cut(t.Context(), after, size) })
+	return cutAll(t, size, func(after []byte, size int) ([]byte, error) { return b.store.EndOfRange(t.Context(), after, size) })
 }
 
 func keyName(k []byte) string {
@@ -356,7 +356,7 @@ func TestCutEndsWithTheCollection(t *testing.T) {
 		if test.after != (missing{}) {
 			after = newKey(rawValue(t, test.after))
 		}
-		upto, err := b.store.Cut(t.Context(), after, test.size)
+		upto, err := b.store.EndOfRange(t.Context(), after, test.size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -466,7 +466,7 @@ func TestForeignKeysAreRefused(t *testing.T) {
 			t.Errorf("counts %v", r)
 		}
 	}
-	if _, err := b.store.Cut(t.Context(), foreign, 1); err == nil {
+	if _, err := b.store.EndOfRange(t.Context(), foreign, 1); err == nil {
 		t.Error("cuts behind any bytes")
 	}
 }

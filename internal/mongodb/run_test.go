@@ -79,10 +79,10 @@ func TestPass(t *testing.T) {
 	for _, within := range ranges {
 		pass := syncrun.Pass{
 			Noun: "user", Store: b.store, Work: syncrun.Stamping{}, Selection: incremental, Range: within,
-			BatchSize: 25, Writers: 2, Patience: time.Minute,
+			BatchSize: 25, Writers: 2, RetryBudget: time.Minute,
 			Save: func(context.Context, syncrun.Checkpoint, int) error { return nil }, Log: slog.New(slog.DiscardHandler),
 		}
-		done, err := pass.Do(t.Context(), nil)
+		done, err := pass.Do(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -239,7 +239,7 @@ func TestStampNothing(t *testing.T) {
 	if records := b.scan(t, incremental, nil); len(records) != 0 {
 		t.Errorf("read %d records of a collection that is not there", len(records))
 	}
-	if upto, err := b.store.Cut(t.Context(), nil, 1); err != nil || upto != nil {
+	if upto, err := b.store.EndOfRange(t.Context(), nil, 1); err != nil || upto != nil {
 		t.Errorf("cut a collection that is not there at %x (%v)", upto, err)
 	}
 }

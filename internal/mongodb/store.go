@@ -67,10 +67,10 @@ func NewStore(db *mongo.Database, cfg Config) *Store {
 // byID is the order of the records, and the index that has it.
 var byID = bson.D{{Key: "_id", Value: 1}}
 
-// Cut returns the _id of the size-th record behind the given key; nil when there is none, or none behind it. For this the
+// EndOfRange returns the _id of the size-th record behind the given key; nil when there is none, or none behind it. For this the
 // server walks over the index on _id alone and sends two _ids at most. Only where a bracket ends it has to look again, and
 // at the records themselves.
-func (s *Store) Cut(ctx context.Context, after []byte, size int) ([]byte, error) {
+func (s *Store) EndOfRange(ctx context.Context, after []byte, size int) ([]byte, error) {
 	upto, err := cut(after, size, func(filter bson.D, skip int) ([]key, error) { return s.pair(ctx, filter, skip) })
 	if err != nil {
 		return nil, s.fail(ctx, "cutting records of", err)

@@ -2,13 +2,8 @@ package syncrun
 
 import (
 	"context"
-	"errors"
 	"time"
 )
-
-// ErrSuperseded is returned by a Save function when another worker has taken the run over: this one must stop, and
-// write nothing more.
-var ErrSuperseded = errors.New("the run was taken over by another worker")
 
 // Checkpoint is how far a range has got: everything up to and including After is done and counted, nothing behind it is.
 // The zero value is the beginning. It is JSON between attempts.
@@ -36,5 +31,6 @@ func (c Checkpoint) Progress() int {
 }
 
 // Save keeps a checkpoint for the next attempt and shows the progress in percent. Its errors are logged, and it is called
-// again; until it succeeds no more batches are begun than may be in flight. ErrSuperseded ends the attempt.
+// again; until it succeeds no more batches are begun than may be in flight. Where the attempt may not go on, as another one has
+// taken its place, ctx ends as well.
 type Save func(ctx context.Context, checkpoint Checkpoint, progress int) error

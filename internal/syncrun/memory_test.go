@@ -49,7 +49,7 @@ func (n number) String() string { return fmt.Sprintf("id-%d", int(n)) }
 
 // memory is a store of users in memory. As with a database, a cursor sees what has happened to the records ahead of it.
 type memory struct {
-	// before is called at the start of each operation, "cut", "count", "scan", "next" or "stamp", and its error is the
+	// before is called at the start of each operation, "split", "count", "scan", "next" or "stamp", and its error is the
 	// operation's. It may be nil.
 	before func(ctx context.Context, operation string, records []syncrun.Record) error
 
@@ -84,8 +84,8 @@ func (m *memory) begin(ctx context.Context, operation string, records []syncrun.
 	return nil
 }
 
-func (m *memory) Cut(ctx context.Context, after []byte, size int) ([]byte, error) {
-	if err := m.begin(ctx, "cut", nil); err != nil {
+func (m *memory) EndOfRange(ctx context.Context, after []byte, size int) ([]byte, error) {
+	if err := m.begin(ctx, "split", nil); err != nil {
 		return nil, err
 	}
 	m.mu.Lock()
@@ -313,7 +313,7 @@ func setup(t *testing.T, n int) *testBundle {
 	b.run = syncrun.Run{
 		Pass: syncrun.Pass{
 			Noun: "user", Store: b.store, Work: syncrun.Stamping{}, Selection: incremental, BatchSize: 10, Writers: 4,
-			Patience: time.Minute, Save: b.saved.save, Log: slog.New(b.log),
+			RetryBudget: time.Minute, Save: b.saved.save, Log: slog.New(b.log),
 		},
 		RangeSize: syncrun.DefaultRangeSize, Ranges: b.ranges,
 	}
@@ -330,7 +330,8 @@ func setup(t *testing.T, n int) *testBundle {
 // do runs to the end.
 func (b *testBundle) do(t *testing.T) syncrun.Result {
 	t.Helper()
-	result, err := b.run.Do(t.Context(), nil)
+	b.run.Stop = nil // of an attempt before
+	result, err := b.run.Do(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

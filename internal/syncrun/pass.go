@@ -43,8 +43,10 @@ type Pass struct {
 	BatchSize int
 	// Writers is how many batches are worked on at the same time.
 	Writers int
-	// Patience is how long the attempt waits for a store that is unavailable before it fails.
-	Patience time.Duration
+	// RetryBudget is how long the attempt waits for a store that is unavailable before it fails.
+	RetryBudget time.Duration
+	// Stop is closed when the attempt shall save where it got to, and end; nil for never.
+	Stop <-chan struct{}
 	// Resume is where the previous attempt got to.
 	Resume Checkpoint
 	// Save keeps where this one got to.
@@ -53,6 +55,20 @@ type Pass struct {
 	Observe Observe
 	// Log is the run's logger.
 	Log *slog.Logger
+
+	// What follows is the state of one call of Do.
+
+	started    time.Time
+	checkpoint Checkpoint
+	exhausted  bool // set by the reader when there are no more records
+	fenced     bool // set when the context has ended because nothing may be saved any more
+
+	batches  chan *batch   // read, to be written
+	written  chan *batch   // written, in any order
+	window   chan struct{} // a place for each batch that is read but not yet part of the checkpoint that is saved
+	complete map[int]*batch
+	next     int // sequence number of the batch that continues the checkpoint
+	unsaved  int // batches in the checkpoint that are not in the one that is saved
 }
 
 // Observe is called, by several goroutines at the same time, when the work on a batch of so many records begins. It is
@@ -69,36 +85,19 @@ type batch struct {
 	failure  string // the reason of the first record that failed
 }
 
-// execution is the state of one call of Pass.Do.
-type execution struct {
-	Pass
-	started    time.Time
-	checkpoint Checkpoint
-	exhausted  bool // set by the reader when there are no more records
-
-	batches  chan *batch   // read, to be written
-	written  chan *batch   // written, in any order
-	window   chan struct{} // a place for each batch that is read but not yet part of the checkpoint that is saved
-	complete map[int]*batch
-	next     int // sequence number of the batch that continues the checkpoint
-	unsaved  int // batches in the checkpoint that are not in the one that is saved
-}
-
 // Do visits the selected records of the range behind the checkpoint, each once, and returns the checkpoint of the end:
-// what has been done over all attempts. When stop is closed it finishes the batches in flight, saves, and returns
+// what has been done over all attempts. When Stop is closed it finishes the batches in flight, saves, and returns
 // ErrStopped. When ctx ends it returns at once with ctx's cause. Any other error is that of a failed attempt. After a
 // crash no more than the batches in flight are done again: Writers times three.
-func (p Pass) Do(ctx context.Context, stop <-chan struct{}) (Checkpoint, error) {
+func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	window := p.Writers * windowPerWriter
-	e := &execution{
-		Pass: p, started: time.Now(), checkpoint: p.Resume,
-		batches: make(chan *batch), written: make(chan *batch, window), window: make(chan struct{}, window),
-		complete: make(map[int]*batch),
-	}
-	if e.checkpoint.After == nil {
-		counting, end := untilStopped(ctx, stop)
-		err := p.patiently(counting, stop, "counting the "+p.Noun+"s to sync", func() (err error) {
-			e.checkpoint.Total, err = p.Store.Count(counting, p.Selection, p.Range)
+	p.started, p.checkpoint = time.Now(), p.Resume
+	p.batches, p.written, p.window = make(chan *batch), make(chan *batch, window), make(chan struct{}, window)
+	p.complete = make(map[int]*batch)
+	if p.checkpoint.After == nil {
+		counting, end := p.untilStopped(ctx)
+		err := p.retry(counting, "counting the "+p.Noun+"s to sync", func() (err error) {
+			p.checkpoint.Total, err = p.Store.Count(counting, p.Selection, p.Range)
 			return err
 		})
 		end()
@@ -106,91 +105,88 @@ func (p Pass) Do(ctx context.Context, stop <-chan struct{}) (Checkpoint, error) 
 			return Checkpoint{}, err
 		}
 	}
-	p.Log.Info(p.title()+"s to sync", "totalUsers", e.checkpoint.Total)
-	if err := e.work(ctx, stop); err != nil {
+	p.Log.Info(p.title()+"s to sync", "totalUsers", p.checkpoint.Total)
+	if err := p.work(ctx); err != nil {
 		return Checkpoint{}, err
 	}
-	return e.current(), nil
+	return p.current(), nil
 }
 
 // work runs the reader and the writers and moves the checkpoint, until all is done or one of them fails.
-func (e *execution) work(outer context.Context, stop <-chan struct{}) error {
+func (p *Pass) work(outer context.Context) error {
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
 
 	var reader, writers sync.WaitGroup
 	reader.Go(func() {
-		defer close(e.batches)
-		reading, end := untilStopped(ctx, stop)
+		defer close(p.batches)
+		reading, end := p.untilStopped(ctx)
 		defer end()
-		err := e.safely(func() error { return e.read(reading, stop) })
+		err := p.safely(func() error { return p.read(reading) })
 		if err != nil && !errors.Is(err, ErrStopped) {
 			cancel(err)
 		}
 	})
-	for range e.Writers {
+	for range p.Writers {
 		writers.Go(func() {
-			for b := range e.batches {
-				if err := e.observed(ctx, b, func(ctx context.Context) error { return e.write(ctx, stop, b) }); err != nil {
+			for b := range p.batches {
+				if err := p.observed(ctx, b, func(ctx context.Context) error { return p.write(ctx, b) }); err != nil {
 					cancel(err)
 					return
 				}
-				e.written <- b // never blocks: there is room for the whole window
+				p.written <- b // never blocks: there is room for the whole window
 			}
 		})
 	}
 	go func() { // ends with the writers, and the loop below with it
 		writers.Wait()
-		close(e.written)
+		close(p.written)
 	}()
 
-	e.keep(ctx, cancel)
+	p.keep(ctx)
 	reader.Wait()
 	if ctx.Err() != nil {
-		err := context.Cause(ctx)
-		if !errors.Is(err, ErrSuperseded) {
-			_ = e.saveFinally(ctx) // logged; the next attempt then does a little more again
+		if !p.fenced {
+			p.saveFinally(ctx) // the next attempt then does a little less again
 		}
-		return err
+		return context.Cause(ctx)
 	}
-	if !e.exhausted {
-		if err := e.saveFinally(ctx); errors.Is(err, ErrSuperseded) {
-			return err
-		}
+	if !p.exhausted {
+		p.saveFinally(ctx)
 		return ErrStopped
 	}
 	return nil
 }
 
 // observed works on a batch in view of whoever observes.
-func (e *execution) observed(ctx context.Context, b *batch, work func(context.Context) error) error {
-	if e.Observe == nil {
-		return e.safely(func() error { return work(ctx) })
+func (p *Pass) observed(ctx context.Context, b *batch, work func(context.Context) error) error {
+	if p.Observe == nil {
+		return p.safely(func() error { return work(ctx) })
 	}
-	ctx, end := e.Observe(ctx, len(b.records))
-	err := e.safely(func() error { return work(ctx) })
+	ctx, end := p.Observe(ctx, len(b.records))
+	err := p.safely(func() error { return work(ctx) })
 	end(b.updated, b.errors, err)
 	return err
 }
 
 // safely makes a panic of what runs in a goroutine of the pass, such as its Work, an error of the attempt.
-func (e *execution) safely(f func() error) (err error) {
+func (p *Pass) safely(f func() error) (err error) {
 	defer func() {
 		if x := recover(); x != nil {
 			err = fmt.Errorf("panic: %v", x)
-			e.Log.Error("The work on a batch panicked", "error", err, "stack", string(debug.Stack()))
+			p.Log.Error("The work on a batch panicked", "error", err, "stack", string(debug.Stack()))
 		}
 	}()
 	return f()
 }
 
 // keep moves the checkpoint over what has been written, and saves it whenever it has moved, until the writers have ended.
-func (e *execution) keep(ctx context.Context, cancel context.CancelCauseFunc) {
+func (p *Pass) keep(ctx context.Context) {
 	toSave, saved := make(chan Checkpoint), make(chan error)
 	var saver sync.WaitGroup
 	saver.Go(func() {
 		for c := range toSave {
-			saved <- e.Save(ctx, c, c.Progress())
+			saved <- p.Save(ctx, c, c.Progress())
 		}
 	})
 	var (
@@ -200,34 +196,34 @@ func (e *execution) keep(ctx context.Context, cancel context.CancelCauseFunc) {
 	)
 	for open := true; open || saving > 0; {
 		var save chan<- Checkpoint
-		if e.unsaved > 0 && saving == 0 && again == nil && open && ctx.Err() == nil {
+		if p.unsaved > 0 && saving == 0 && again == nil && open && ctx.Err() == nil {
 			save = toSave
 		}
-		written := e.written
+		written := p.written
 		if !open {
 			written = nil
 		}
 		select {
 		case b, ok := <-written:
 			if open = ok; ok {
-				e.advance(b)
+				p.advance(b)
 			}
-		case save <- e.current():
-			saving, e.unsaved = e.unsaved, 0
+		case save <- p.current():
+			saving, p.unsaved = p.unsaved, 0
 		case err := <-saved:
 			switch {
 			case err == nil:
 				for range saving {
-					<-e.window
+					<-p.window
 				}
 				warned = false
-			case errors.Is(err, ErrSuperseded):
-				cancel(err)
+			case ctx.Err() != nil:
+				p.fenced = errors.Is(context.Cause(ctx), err)
 			default:
-				e.unsaved += saving
+				p.unsaved += saving
 				again = time.After(savePause)
-				if !warned && ctx.Err() == nil {
-					e.Log.Warn("Could not save the run's checkpoint, trying again", "error", err)
+				if !warned {
+					p.Log.Warn("Could not save the run's checkpoint, trying again", "error", err)
 				}
 				warned = true
 			}
@@ -240,14 +236,14 @@ func (e *execution) keep(ctx context.Context, cancel context.CancelCauseFunc) {
 	saver.Wait()
 }
 
-// untilStopped returns a context that ends with ErrStopped when stop is closed: what is only read need not be waited
+// untilStopped returns a context that ends with ErrStopped when Stop is closed: what is only read need not be waited
 // for. The caller must call end.
-func untilStopped(ctx context.Context, stop <-chan struct{}) (stopped context.Context, end func()) {
+func (p *Pass) untilStopped(ctx context.Context) (stopped context.Context, end func()) {
 	stopped, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
 	watching.Go(func() {
 		select {
-		case <-stop:
+		case <-p.Stop:
 			cancel(ErrStopped)
 		case <-stopped.Done():
 		}
@@ -259,15 +255,15 @@ func untilStopped(ctx context.Context, stop <-chan struct{}) (stopped context.Co
 }
 
 // read sends the selected records on in batches, until there are no more or ctx ends, whose cause it then returns.
-func (e *execution) read(ctx context.Context, stop <-chan struct{}) error {
+func (p *Pass) read(ctx context.Context) error {
 	var (
 		cursor Cursor
 		record Record
 		ok     bool
-		after  = e.Range.After
+		after  = p.Range.After
 	)
-	if e.checkpoint.After != nil {
-		after = e.checkpoint.After
+	if p.checkpoint.After != nil {
+		after = p.checkpoint.After
 	}
 	defer func() {
 		if cursor != nil {
@@ -276,7 +272,7 @@ func (e *execution) read(ctx context.Context, stop <-chan struct{}) error {
 	}()
 	next := func() (err error) {
 		if cursor == nil {
-			if cursor, err = e.Store.Scan(ctx, e.Selection, Range{After: after, Upto: e.Range.Upto}); err != nil {
+			if cursor, err = p.Store.Scan(ctx, p.Selection, Range{After: after, Upto: p.Range.Upto}); err != nil {
 				cursor = nil
 				return err
 			}
@@ -287,16 +283,16 @@ func (e *execution) read(ctx context.Context, stop <-chan struct{}) error {
 		}
 		return err
 	}
-	reading := "reading " + e.Noun + "s"
+	reading := "reading " + p.Noun + "s"
 	for sequence := 0; ; sequence++ {
 		select {
-		case e.window <- struct{}{}:
+		case p.window <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		b := &batch{sequence: sequence, records: make([]Record, 0, e.BatchSize)}
-		for len(b.records) < e.BatchSize {
-			if err := e.patiently(ctx, stop, reading, next); err != nil {
+		b := &batch{sequence: sequence, records: make([]Record, 0, p.BatchSize)}
+		for len(b.records) < p.BatchSize {
+			if err := p.retry(ctx, reading, next); err != nil {
 				return err
 			}
 			if !ok {
@@ -307,31 +303,31 @@ func (e *execution) read(ctx context.Context, stop <-chan struct{}) error {
 		}
 		if len(b.records) > 0 {
 			select {
-			case e.batches <- b:
+			case p.batches <- b:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 		}
 		if !ok {
-			e.exhausted = true // and the last batch is on its way: one that a stop leaves behind is not done
+			p.exhausted = true // and the last batch is on its way: one that a stop leaves behind is not done
 			return nil
 		}
 	}
 }
 
 // write does the work on a batch and writes what has come of it.
-func (e *execution) write(ctx context.Context, stop <-chan struct{}, b *batch) error {
-	e.Log.Debug("Processing "+e.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*e.BatchSize)
+func (p *Pass) write(ctx context.Context, b *batch) error {
+	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
 	var outcomes []Outcome
-	err := e.patiently(ctx, stop, "working on "+e.Noun+"s", func() (err error) {
-		outcomes, err = e.Work.Do(ctx, b.records)
+	err := p.retry(ctx, "working on "+p.Noun+"s", func() (err error) {
+		outcomes, err = p.Work.Do(ctx, b.records)
 		return err
 	})
 	if err != nil {
 		return err
 	}
 	if len(outcomes) != len(b.records) {
-		return fmt.Errorf("working on %ss: %d outcomes for a batch of %d", e.Noun, len(outcomes), len(b.records))
+		return fmt.Errorf("working on %ss: %d outcomes for a batch of %d", p.Noun, len(outcomes), len(b.records))
 	}
 	var failed []Failure
 	updates := make([]Update, 0, len(b.records))
@@ -344,8 +340,8 @@ func (e *execution) write(ctx context.Context, stop <-chan struct{}, b *batch) e
 	}
 	if len(updates) > 0 {
 		var stamped Stamped
-		err := e.patiently(ctx, stop, "updating "+e.Noun+"s", func() (err error) {
-			stamped, err = e.Store.Stamp(ctx, updates, e.Selection.Reference)
+		err := p.retry(ctx, "updating "+p.Noun+"s", func() (err error) {
+			stamped, err = p.Store.Stamp(ctx, updates, p.Selection.Reference)
 			return err
 		})
 		if err != nil {
@@ -358,39 +354,39 @@ func (e *execution) write(ctx context.Context, stop <-chan struct{}, b *batch) e
 	if len(failed) > 0 {
 		b.failure = failed[0].Err.Error()
 	}
-	e.report(ctx, b, failed)
+	p.report(ctx, b, failed)
 	return nil
 }
 
 // report logs what has become of each record of a batch.
-func (e *execution) report(ctx context.Context, b *batch, failed []Failure) {
+func (p *Pass) report(ctx context.Context, b *batch, failed []Failure) {
 	isFailed := make(map[string]bool, len(failed))
 	for _, f := range failed {
 		isFailed[string(f.Record.Key)] = true
-		e.Log.Error(e.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
+		p.Log.Error(p.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
 	}
-	if !e.Log.Enabled(ctx, slog.LevelDebug) {
+	if !p.Log.Enabled(ctx, slog.LevelDebug) {
 		return
 	}
 	for _, record := range b.records {
 		if !isFailed[string(record.Key)] {
-			e.Log.Debug(e.title()+" synced successfully", "userId", record.ID.String(), "username", record.Name)
+			p.Log.Debug(p.title()+" synced successfully", "userId", record.ID.String(), "username", record.Name)
 		}
 	}
 }
 
 // advance moves the checkpoint over b and over the batches behind it that were complete before it.
-func (e *execution) advance(b *batch) {
-	e.complete[b.sequence] = b
+func (p *Pass) advance(b *batch) {
+	p.complete[b.sequence] = b
 	for {
-		b, ok := e.complete[e.next]
+		b, ok := p.complete[p.next]
 		if !ok {
 			return
 		}
-		delete(e.complete, e.next)
-		e.next++
-		e.unsaved++
-		c := &e.checkpoint
+		delete(p.complete, p.next)
+		p.next++
+		p.unsaved++
+		c := &p.checkpoint
 		c.After = b.records[len(b.records)-1].Key
 		c.Processed += int64(len(b.records))
 		c.Updated += b.updated
@@ -402,23 +398,22 @@ func (e *execution) advance(b *batch) {
 }
 
 // current is the checkpoint with the working time so far.
-func (e *execution) current() Checkpoint {
-	c := e.checkpoint
-	c.Elapsed = e.Resume.Elapsed + time.Since(e.started)
+func (p *Pass) current() Checkpoint {
+	c := p.checkpoint
+	c.Elapsed = p.Resume.Elapsed + time.Since(p.started)
 	return c
 }
 
-// saveFinally saves the checkpoint of an attempt that ends early, even when its context has ended.
-func (e *execution) saveFinally(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finalSaveTimeout)
+// saveFinally saves the checkpoint of an attempt that ends early, even when its context has ended. Where the attempt has ended
+// because it may not save any more, that is no news.
+func (p *Pass) saveFinally(ended context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), finalSaveTimeout)
 	defer cancel()
-	c := e.current()
-	err := e.Save(ctx, c, c.Progress())
-	if err != nil {
-		e.Log.Warn("Could not save the run's last checkpoint", "error", err)
+	c := p.current()
+	if err := p.Save(ctx, c, c.Progress()); err != nil && !errors.Is(context.Cause(ended), err) {
+		p.Log.Warn("Could not save the run's last checkpoint", "error", err)
 	}
-	return err
 }
 
 // title is the noun as a sentence begins with it.
-func (p Pass) title() string { return strings.ToUpper(p.Noun[:1]) + p.Noun[1:] }
+func (p *Pass) title() string { return strings.ToUpper(p.Noun[:1]) + p.Noun[1:] }

@@ -40,13 +40,13 @@ func (r *ranges) begin(operation string) error {
 	return nil
 }
 
-func (r *ranges) Cut(context.Context) (syncrun.Cut, error) {
-	if err := r.begin("cut"); err != nil {
-		return syncrun.Cut{}, err
+func (r *ranges) Split(context.Context) (syncrun.Split, error) {
+	if err := r.begin("split"); err != nil {
+		return syncrun.Split{}, err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := syncrun.Cut{Ranges: len(r.list), Complete: r.complete}
+	c := syncrun.Split{Ranges: len(r.list), Complete: r.complete}
 	for _, p := range r.list {
 		c.Last = p.Range
 		c.Progress += p.progress
@@ -140,12 +140,26 @@ func (r *ranges) put(p *part) {
 	}
 }
 
+// errFenced is what saving returns when another attempt owns what is saved.
+var errFenced = errors.New("fenced")
+
+// fencing is a Save that ends the attempt, as its contract says, when another one has taken its place.
+func fencing(end context.CancelCauseFunc, save syncrun.Save) syncrun.Save {
+	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
+		err := save(ctx, c, progress)
+		if errors.Is(err, errFenced) {
+			end(err)
+		}
+		return err
+	}
+}
+
 // owned calls f if the part is still the owner's.
 func (r *ranges) owned(p *part, owner *int, f func()) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p.owner != owner || p.ended {
-		return syncrun.ErrSuperseded
+		return errFenced
 	}
 	f()
 	return nil
@@ -154,15 +168,17 @@ func (r *ranges) owned(p *part, owner *int, f func()) error {
 // work is one attempt at a range: what a worker does with one that it has taken.
 func (r *ranges) work(ctx context.Context, pass syncrun.Pass, p *part, owner *int, stop <-chan struct{}) error {
 	r.mu.Lock()
-	pass.Range, pass.Resume = p.Range, p.checkpoint
+	pass.Range, pass.Resume, pass.Stop = p.Range, p.checkpoint, stop
 	r.mu.Unlock()
-	pass.Save = func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	pass.Save = fencing(end, func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
 		return r.owned(p, owner, func() { p.checkpoint, p.progress = c, progress })
-	}
-	done, err := pass.Do(ctx, stop)
+	})
+	done, err := pass.Do(ctx)
 	if err != nil {
 		return err
 	}

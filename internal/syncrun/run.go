@@ -25,8 +25,8 @@ const (
 // attempt at the run.
 var ErrRangesFailed = errors.New("some ranges failed")
 
-// Run is one attempt at a run: it visits all selected records. A small run is a single Pass. A large one is cut into
-// ranges, each of which is for whichever worker takes it; the run then waits for them and adds up what they have done.
+// Run is one attempt at a run: it visits all selected records. A small run is a single Pass. A large one is split into
+// ranges, each of which any worker may take; the run then waits for them and adds up what they have done.
 type Run struct {
 	// Pass says what the run does; its Range is not used.
 	Pass
@@ -36,11 +36,11 @@ type Run struct {
 	Ranges Ranges
 }
 
-// Ranges is where the ranges of one run are kept, and the queue from which they are taken. Its errors are final.
-// ErrSuperseded says that the run is another worker's by now.
+// Ranges is where the ranges of one run are kept, and the queue from which they are taken. Its errors end the
+// attempt.
 type Ranges interface {
-	// Cut returns how far the run is cut, and how far its ranges are.
-	Cut(ctx context.Context) (Cut, error)
+	// Split returns how far the run is split, and how far its ranges are.
+	Split(ctx context.Context) (Split, error)
 	// Add records the range with the given index, which follows the last one, and enqueues it. Nothing follows the last.
 	Add(ctx context.Context, index int, r Range, last bool) error
 	// Requeue enqueues every range that has not ended, unless it is enqueued or being worked on.
@@ -51,8 +51,8 @@ type Ranges interface {
 	Discard(ctx context.Context) error
 }
 
-// Cut says how far a run is cut into ranges, and how far these are.
-type Cut struct {
+// Split says how far a run is split into ranges, and how far these are.
+type Split struct {
 	// Ranges is how many there are.
 	Ranges int
 	// Last is the last of them; with Complete nothing follows it.
@@ -79,38 +79,38 @@ type Result struct {
 	Elapsed time.Duration
 }
 
-// Do visits the selected records, each once, and returns what the run has done over all its attempts. When stop is
-// closed it lets go of the run and returns ErrStopped: an attempt that follows goes on where this one got to, and the
-// ranges of a run that is cut go on meanwhile. When ctx ends it returns at once with ctx's cause. ErrRangesFailed is
+// Do visits the selected records, each once, and returns what the run has done over all its attempts. When Stop
+// is closed it releases the run and returns ErrStopped: an attempt that follows goes on where this one got to, and the
+// ranges of a run that is split go on meanwhile. When ctx ends it returns at once with ctx's cause. ErrRangesFailed is
 // final; any other error is that of a failed attempt.
-func (r Run) Do(ctx context.Context, stop <-chan struct{}) (Result, error) {
+func (r Run) Do(ctx context.Context) (Result, error) {
 	started := time.Now()
-	cut, err := r.Ranges.Cut(ctx)
+	split, err := r.Ranges.Split(ctx)
 	if err != nil {
 		return Result{}, err
 	}
 	switch {
-	case cut.Ranges > 0: // a former attempt may have been cut short between recording a range and enqueueing it
+	case split.Ranges > 0: // a former attempt may have ended between recording a range and enqueueing it
 		if err := r.Ranges.Requeue(ctx); err != nil {
 			return Result{}, err
 		}
 	case r.Resume.After == nil:
-		first, err := r.next(ctx, stop, Range{})
+		first, err := r.next(ctx, Range{})
 		if err != nil {
 			return Result{}, err
 		}
 		if first.Upto != nil {
-			if cut, err = r.add(ctx, cut, first); err != nil {
+			if split, err = r.add(ctx, split, first); err != nil {
 				return Result{}, err
 			}
 		}
 	}
 	var total Checkpoint
-	if cut.Ranges == 0 {
+	if split.Ranges == 0 {
 		r.Range = Range{}
-		total, err = r.Pass.Do(ctx, stop)
+		total, err = r.Pass.Do(ctx)
 	} else {
-		total, err = r.share(ctx, stop, cut, started)
+		total, err = r.share(ctx, split, started)
 	}
 	if err != nil {
 		return Result{}, err
@@ -126,44 +126,44 @@ func (r Run) Do(ctx context.Context, stop <-chan struct{}) (Result, error) {
 	return Result{Processed: total.Processed, Updated: total.Updated, Errors: total.Errors, Elapsed: total.Elapsed}, nil
 }
 
-// share cuts the rest of the run into ranges, waits until all have ended, and returns what they have done together.
-func (r Run) share(ctx context.Context, stop <-chan struct{}, cut Cut, started time.Time) (Checkpoint, error) {
+// share splits the rest of the run into ranges, waits until all have ended, and returns what they have done together.
+func (r Run) share(ctx context.Context, split Split, started time.Time) (Checkpoint, error) {
 	elapsed := func() time.Duration { return r.Resume.Elapsed + time.Since(started) }
-	for !cut.Complete {
-		next, err := r.next(ctx, stop, cut.Last)
+	for !split.Complete {
+		next, err := r.next(ctx, split.Last)
 		if err == nil {
-			cut, err = r.add(ctx, cut, next)
+			split, err = r.add(ctx, split, next)
 		}
-		if errors.Is(err, ErrStopped) || err == nil && closed(stop) {
-			return Checkpoint{}, r.letGo(ctx, Checkpoint{Elapsed: elapsed()}, 0)
+		if errors.Is(err, ErrStopped) || err == nil && stopped(r.Stop) {
+			return Checkpoint{}, r.release(ctx, elapsed(), split)
 		}
 		if err != nil {
 			return Checkpoint{}, err
 		}
 	}
-	r.Log.Info("Sharing the run with all workers", "ranges", cut.Ranges, "cutIn", time.Since(started).Round(time.Millisecond).String())
+	r.Log.Info("Sharing the run with all workers", "ranges", split.Ranges, "cutIn", time.Since(started).Round(time.Millisecond).String())
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	var (
-		before  Cut
+		before  Split
 		moved   = time.Now() // when there was progress
 		shown   time.Time    // when it was shown
 		shownAs = -1
 	)
 	for {
 		var err error
-		if cut, err = r.Ranges.Cut(ctx); err != nil {
+		if split, err = r.Ranges.Split(ctx); err != nil {
 			return Checkpoint{}, err
 		}
-		if cut.Ranges == 0 {
+		if split.Ranges == 0 {
 			return Checkpoint{}, errors.New("the ranges of the run are gone")
 		}
-		if cut.Ended == cut.Ranges {
+		if split.Ended == split.Ranges {
 			break
 		}
 		now := time.Now()
-		if cut.Ended != before.Ended || cut.Progress != before.Progress {
-			before = cut
+		if split.Ended != before.Ended || split.Progress != before.Progress {
+			before = split
 			moved = now
 		}
 		if now.Sub(moved) >= stallTimeout {
@@ -172,16 +172,14 @@ func (r Run) share(ctx context.Context, stop <-chan struct{}, cut Cut, started t
 			}
 			moved = now
 		}
-		if cut.Progress > shownAs && now.Sub(shown) >= progressInterval {
-			shown, shownAs = now, cut.Progress
-			if err := r.Save(ctx, Checkpoint{Elapsed: elapsed()}, min(99, cut.Progress)); errors.Is(err, ErrSuperseded) {
-				return Checkpoint{}, err
-			}
+		if split.Progress > shownAs && now.Sub(shown) >= progressInterval {
+			shown, shownAs = now, split.Progress
+			_ = r.Save(ctx, Checkpoint{Elapsed: elapsed()}, min(99, split.Progress)) // shown again soon
 		}
 		select {
 		case <-ticker.C:
-		case <-stop:
-			return Checkpoint{}, r.letGo(ctx, Checkpoint{Elapsed: elapsed()}, min(99, cut.Progress))
+		case <-r.Stop:
+			return Checkpoint{}, r.release(ctx, elapsed(), split)
 		case <-ctx.Done():
 			return Checkpoint{}, context.Cause(ctx)
 		}
@@ -192,34 +190,32 @@ func (r Run) share(ctx context.Context, stop <-chan struct{}, cut Cut, started t
 }
 
 // next returns the range behind another one; its Upto is nil when nothing comes behind it.
-func (r Run) next(ctx context.Context, stop <-chan struct{}, previous Range) (Range, error) {
-	cutting, end := untilStopped(ctx, stop)
+func (r Run) next(ctx context.Context, previous Range) (Range, error) {
+	splitting, end := r.untilStopped(ctx)
 	defer end()
 	next := Range{After: previous.Upto}
-	err := r.patiently(cutting, stop, "cutting the "+r.Noun+"s into ranges", func() (err error) {
-		next.Upto, err = r.Store.Cut(cutting, next.After, r.RangeSize)
+	err := r.retry(splitting, "cutting the "+r.Noun+"s into ranges", func() (err error) {
+		next.Upto, err = r.Store.EndOfRange(splitting, next.After, r.RangeSize)
 		return err
 	})
 	return next, err
 }
 
-func (r Run) add(ctx context.Context, cut Cut, next Range) (Cut, error) {
+func (r Run) add(ctx context.Context, split Split, next Range) (Split, error) {
 	last := next.Upto == nil
-	if err := r.Ranges.Add(ctx, cut.Ranges, next, last); err != nil {
-		return Cut{}, err
+	if err := r.Ranges.Add(ctx, split.Ranges, next, last); err != nil {
+		return Split{}, err
 	}
-	cut.Ranges++
-	cut.Last, cut.Complete = next, last
-	return cut, nil
+	split.Ranges++
+	split.Last, split.Complete = next, last
+	return split, nil
 }
 
-// letGo saves how long the run has taken so far, and returns ErrStopped or ErrSuperseded.
-func (r Run) letGo(ctx context.Context, c Checkpoint, progress int) error {
+// release saves how long the run has taken so far, and returns ErrStopped.
+func (r Run) release(ctx context.Context, elapsed time.Duration, split Split) error {
 	saving, cancel := context.WithTimeout(ctx, finalSaveTimeout)
 	defer cancel()
-	if err := r.Save(saving, c, progress); errors.Is(err, ErrSuperseded) {
-		return err
-	}
+	_ = r.Save(saving, Checkpoint{Elapsed: elapsed}, min(99, split.Progress)) // otherwise the run's duration lacks this attempt
 	return ErrStopped
 }
 
@@ -254,9 +250,10 @@ func (r Run) sum(ctx context.Context) (Checkpoint, error) {
 	return total, nil
 }
 
-func closed(c <-chan struct{}) bool {
+// stopped reports whether stop is closed.
+func stopped(stop <-chan struct{}) bool {
 	select {
-	case <-c:
+	case <-stop:
 		return true
 	default:
 		return false

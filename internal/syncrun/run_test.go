@@ -200,7 +200,7 @@ func TestWindowIsBounded(t *testing.T) {
 		}
 		done := make(chan error)
 		go func() {
-			_, err := b.run.Do(t.Context(), nil)
+			_, err := b.run.Do(t.Context())
 			done <- err
 		}()
 		synctest.Wait()
@@ -248,7 +248,7 @@ func TestAllFail(t *testing.T) {
 	for _, u := range b.store.users {
 		u.fails = errInvalid
 	}
-	_, err := b.run.Do(t.Context(), nil)
+	_, err := b.run.Do(t.Context())
 	if !errors.Is(err, syncrun.ErrAllFailed) || !strings.Contains(err.Error(), errInvalid.Error()) {
 		t.Errorf("%v", err)
 	}
@@ -274,7 +274,7 @@ func TestAllFailInTwoAttempts(t *testing.T) {
 		u.fails = errInvalid
 	}
 	b.run.Resume = syncrun.Checkpoint{After: b.store.users[9].key(), Total: 10, Processed: 10, Errors: 10}
-	if _, err := b.run.Do(t.Context(), nil); !errors.Is(err, syncrun.ErrAllFailed) {
+	if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrAllFailed) {
 		t.Errorf("%v", err)
 	}
 	if c := b.saved.checkpoint(t); c.After != nil {
@@ -284,7 +284,7 @@ func TestAllFailInTwoAttempts(t *testing.T) {
 
 func TestStoreIsAwayForAWhile(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"cut", "count", "scan", "next", "stamp"} {
+	for _, operation := range []string{"split", "count", "scan", "next", "stamp"} {
 		for _, test := range []struct {
 			away time.Duration
 			ok   bool
@@ -300,7 +300,7 @@ func TestStoreIsAwayForAWhile(t *testing.T) {
 						}
 						return nil
 					}
-					result, err := b.run.Do(t.Context(), nil)
+					result, err := b.run.Do(t.Context())
 					if test.ok {
 						if err != nil || result.Processed != 100 || result.Updated != 100 {
 							t.Errorf("%+v, %v", result, err)
@@ -322,8 +322,8 @@ func TestStoreIsAwayForAWhile(t *testing.T) {
 	}
 }
 
-// TestPatienceBeginsAnew is away for long, over and over, but never for longer than the patience.
-func TestPatienceBeginsAnew(t *testing.T) {
+// TestRetryBudgetBeginsAnew is away for long, over and over, but never for longer than the budget.
+func TestRetryBudgetBeginsAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 400)
@@ -345,7 +345,7 @@ func TestPatienceBeginsAnew(t *testing.T) {
 
 func TestStoreRefuses(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"cut", "count", "scan", "next", "stamp"} {
+	for _, operation := range []string{"split", "count", "scan", "next", "stamp"} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, 100)
@@ -356,7 +356,7 @@ func TestStoreRefuses(t *testing.T) {
 				}
 				return nil
 			}
-			_, err := b.run.Do(t.Context(), nil)
+			_, err := b.run.Do(t.Context())
 			if !errors.Is(err, refused) || errors.Is(err, syncrun.ErrUnavailable) {
 				t.Errorf("%v", err)
 			}
@@ -380,7 +380,8 @@ func TestStop(t *testing.T) {
 		stop := make(chan struct{})
 		time.AfterFunc(3050*time.Millisecond, func() { close(stop) })
 		started := time.Now()
-		if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+		b.run.Stop = stop
+		if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrStopped) {
 			t.Errorf("%v", err)
 		}
 		// What is in flight, and what the reader had ready when both a writer and the stop were.
@@ -415,7 +416,7 @@ func TestStop(t *testing.T) {
 // TestStopWhileAReadHangs stops while the store does not answer: what is only read is not waited for.
 func TestStopWhileAReadHangs(t *testing.T) {
 	t.Parallel()
-	for _, hanging := range []string{"cut", "count", "scan", "next"} {
+	for _, hanging := range []string{"split", "count", "scan", "next"} {
 		t.Run(hanging, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -429,7 +430,8 @@ func TestStopWhileAReadHangs(t *testing.T) {
 				stop := make(chan struct{})
 				time.AfterFunc(time.Minute, func() { close(stop) })
 				started := time.Now()
-				if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+				b.run.Stop = stop
+				if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrStopped) {
 					t.Errorf("%v", err)
 				}
 				if waited := time.Since(started); waited > time.Minute+time.Second {
@@ -455,7 +457,8 @@ func TestStopBeforeTheLastBatch(t *testing.T) {
 		}
 		stop, done := make(chan struct{}), make(chan error)
 		go func() {
-			_, err := b.run.Do(t.Context(), stop)
+			b.run.Stop = stop
+			_, err := b.run.Do(t.Context())
 			done <- err
 		}()
 		synctest.Wait() // the writer has the first batch, the reader the second one, which is short
@@ -474,7 +477,7 @@ func TestStopBeforeTheLastBatch(t *testing.T) {
 
 func TestStopWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"cut", "count", "scan", "next", "stamp"} {
+	for _, operation := range []string{"split", "count", "scan", "next", "stamp"} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -488,7 +491,8 @@ func TestStopWhileTheStoreIsAway(t *testing.T) {
 				stop := make(chan struct{})
 				time.AfterFunc(10*time.Second, func() { close(stop) })
 				started := time.Now()
-				if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+				b.run.Stop = stop
+				if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrStopped) {
 					t.Errorf("%v", err)
 				}
 				if waited := time.Since(started); waited != 10*time.Second {
@@ -513,7 +517,7 @@ func TestContextEnds(t *testing.T) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		time.AfterFunc(3333*time.Millisecond, func() { cancel(reason) })
 		started := time.Now()
-		if _, err := b.run.Do(ctx, nil); !errors.Is(err, reason) {
+		if _, err := b.run.Do(ctx); !errors.Is(err, reason) {
 			t.Errorf("%v", err)
 		}
 		if waited := time.Since(started); waited != 3333*time.Millisecond {
@@ -525,7 +529,7 @@ func TestContextEnds(t *testing.T) {
 	})
 }
 
-func TestSuperseded(t *testing.T) {
+func TestFenced(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 10_000)
@@ -535,9 +539,11 @@ func TestSuperseded(t *testing.T) {
 			}
 			return nil
 		}
-		time.AfterFunc(3*time.Second, func() { b.saved.fail(fmt.Errorf("saving: %w", syncrun.ErrSuperseded)) })
+		ctx, end := context.WithCancelCause(t.Context())
+		b.run.Save = fencing(end, b.run.Save)
+		time.AfterFunc(3*time.Second, func() { b.saved.fail(fmt.Errorf("saving: %w", errFenced)) })
 		started := time.Now()
-		if _, err := b.run.Do(t.Context(), nil); !errors.Is(err, syncrun.ErrSuperseded) {
+		if _, err := b.run.Do(ctx); !errors.Is(err, errFenced) {
 			t.Errorf("%v", err)
 		}
 		ended := time.Now()
@@ -557,10 +563,12 @@ func TestSuperseded(t *testing.T) {
 	})
 }
 
-func TestSupersededWhileStopping(t *testing.T) {
+func TestFencedWhileStopping(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 100)
-	b.saved.fail(syncrun.ErrSuperseded)
+	ctx, end := context.WithCancelCause(t.Context())
+	b.run.Save = fencing(end, b.run.Save)
+	b.saved.fail(errFenced)
 	stop := make(chan struct{})
 	var once sync.Once
 	b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
@@ -570,8 +578,12 @@ func TestSupersededWhileStopping(t *testing.T) {
 		}
 		return nil
 	}
-	if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrSuperseded) {
+	b.run.Stop = stop
+	if _, err := b.run.Do(ctx); !errors.Is(err, syncrun.ErrStopped) || !errors.Is(context.Cause(ctx), errFenced) {
 		t.Errorf("%v", err)
+	}
+	if len(b.log.lines("Could not save the run's last checkpoint")) > 0 {
+		t.Error("the log calls it a failure to save")
 	}
 }
 
@@ -671,7 +683,8 @@ func attempts(t *testing.T, random *rand.Rand) {
 			timer = time.NewTimer(0)
 			failAt.Store(1 + random.Int64N(1500))
 		}
-		result, err := b.run.Do(ctx, stop)
+		b.run.Stop = stop
+		result, err := b.run.Do(ctx)
 		timer.Stop()
 		cancel(nil)
 		if err != nil {
@@ -701,7 +714,7 @@ func attempts(t *testing.T, random *rand.Rand) {
 // bench is a store whose own work is next to nothing.
 type bench struct{ records []syncrun.Record }
 
-func (b bench) Cut(context.Context, []byte, int) ([]byte, error) { return nil, nil }
+func (b bench) EndOfRange(context.Context, []byte, int) ([]byte, error) { return nil, nil }
 
 func (b bench) Count(context.Context, syncrun.Selection, syncrun.Range) (int64, error) {
 	return int64(len(b.records)), nil
@@ -738,12 +751,12 @@ func BenchmarkDo(b *testing.B) {
 		b.Run(fmt.Sprint("batch ", batchSize), func(b *testing.B) {
 			run := syncrun.Pass{
 				Noun: "user", Store: store, Work: syncrun.Stamping{}, Selection: incremental, BatchSize: batchSize, Writers: 4,
-				Patience: time.Minute, Log: slog.New(slog.DiscardHandler),
+				RetryBudget: time.Minute, Log: slog.New(slog.DiscardHandler),
 				Save: func(context.Context, syncrun.Checkpoint, int) error { return nil },
 			}
 			b.ReportAllocs()
 			for b.Loop() {
-				result, err := run.Do(b.Context(), nil)
+				result, err := run.Do(b.Context())
 				if err != nil || result.Updated != int64(len(store.records)) {
 					b.Fatal(result, err)
 				}

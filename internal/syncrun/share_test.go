@@ -120,7 +120,7 @@ func TestRangeFails(t *testing.T) {
 			return nil
 		}
 		defer b.crew(t.Context(), 2)()
-		_, err := b.run.Do(t.Context(), nil)
+		_, err := b.run.Do(t.Context())
 		if !errors.Is(err, syncrun.ErrRangesFailed) || !strings.Contains(err.Error(), "1 of 5; 40 users were updated; range 2: ") ||
 			!strings.Contains(err.Error(), refused.Error()) {
 			t.Errorf("%v", err)
@@ -137,7 +137,7 @@ func TestAllFailInAllRanges(t *testing.T) {
 			u.fails = errInvalid
 		}
 		defer b.crew(t.Context(), 2)()
-		if _, err := b.run.Do(t.Context(), nil); !errors.Is(err, syncrun.ErrAllFailed) || !strings.Contains(err.Error(), errInvalid.Error()) {
+		if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrAllFailed) || !strings.Contains(err.Error(), errInvalid.Error()) {
 			t.Errorf("%v", err)
 		}
 		for _, u := range b.store.users {
@@ -172,7 +172,7 @@ func TestRangesAreGone(t *testing.T) {
 		b := setup(t, 100)
 		b.run.RangeSize = 10
 		time.AfterFunc(time.Second, func() { _ = b.ranges.Discard(t.Context()) })
-		if _, err := b.run.Do(t.Context(), nil); err == nil || errors.Is(err, syncrun.ErrStopped) {
+		if _, err := b.run.Do(t.Context()); err == nil || errors.Is(err, syncrun.ErrStopped) {
 			t.Errorf("%v, want a failed attempt", err)
 		}
 	})
@@ -187,7 +187,7 @@ func TestStopASharedRun(t *testing.T) {
 				b := setup(t, 100)
 				b.run.RangeSize = 10
 				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
-					if operation == "cut" && when == "cutting" {
+					if operation == "split" && when == "cutting" {
 						sleep(ctx, 10*time.Second)
 					}
 					return nil
@@ -195,7 +195,8 @@ func TestStopASharedRun(t *testing.T) {
 				stop := make(chan struct{})
 				time.AfterFunc(15*time.Second, func() { close(stop) })
 				started := time.Now()
-				if _, err := b.run.Do(t.Context(), stop); !errors.Is(err, syncrun.ErrStopped) {
+				b.run.Stop = stop
+				if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrStopped) {
 					t.Errorf("%v", err)
 				}
 				if waited := time.Since(started); waited != 15*time.Second {
@@ -242,7 +243,7 @@ func survive(t *testing.T, random *rand.Rand) {
 		switch operation {
 		case "stamp":
 			sleep(ctx, 300*time.Millisecond)
-		case "cut":
+		case "split":
 			sleep(ctx, 100*time.Millisecond)
 		}
 		return nil
@@ -302,7 +303,7 @@ func survive(t *testing.T, random *rand.Rand) {
 			}
 			return nil
 		}
-		result, err = b.run.Do(life, nil)
+		result, err = b.run.Do(life)
 		stopTimer()
 		cancel(nil)
 		if err == nil {
@@ -427,7 +428,7 @@ func TestWorkMustAnswerForEach(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 100)
 	b.run.Work = short{}
-	if _, err := b.run.Do(t.Context(), nil); err == nil || !strings.Contains(err.Error(), "9 outcomes for a batch of 10") {
+	if _, err := b.run.Do(t.Context()); err == nil || !strings.Contains(err.Error(), "9 outcomes for a batch of 10") {
 		t.Errorf("%v", err)
 	}
 }

@@ -81,9 +81,9 @@ type Cursor interface {
 // Store is a collection of records. It is safe for concurrent use. Every call ends within a deadline of the store's
 // own, and earlier when ctx ends. Errors that may pass wrap ErrUnavailable.
 type Store interface {
-	// Cut returns the key of the size-th record behind the given key, selected or not; nil when the collection ends
+	// EndOfRange returns the key of the size-th record behind the given key, selected or not; nil when the collection ends
 	// there or before. A nil key is the beginning of the collection.
-	Cut(ctx context.Context, after []byte, size int) (upto []byte, err error)
+	EndOfRange(ctx context.Context, after []byte, size int) (upto []byte, err error)
 	// Count returns the number of selected records of the range.
 	Count(ctx context.Context, sel Selection, within Range) (int64, error)
 	// Scan returns a cursor over the selected records of the range.

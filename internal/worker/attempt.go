@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -17,117 +18,29 @@ import (
 )
 
 const (
-	// maxRecoveries ends a run, or a range, that takes its workers down with it.
-	maxRecoveries = 5
-	// maxPostponed is for how long a run is put back that no worker understands: an upgrade of all workers takes less.
-	maxPostponed = time.Hour
-	// postponeDelay is how long it then waits for another worker to have its turn.
-	postponeDelay = 5 * time.Second
+	// maxRescues ends a run, or a range, that takes its workers down with it.
+	maxRescues = 5
+	// maxSnoozed is for how long a run is snoozed that no worker understands: an upgrade of all workers takes less.
+	maxSnoozed = time.Hour
+	// snoozeTime is how long it then waits for another worker to have its turn.
+	snoozeTime = 5 * time.Second
+	// retryRounding makes up for asynq cutting the time of a retry to whole seconds: on average it is right then.
+	retryRounding = 500 * time.Millisecond
+	// cancelInterval is how often an attempt at a run looks whether the run is cancelled.
+	cancelInterval = 250 * time.Millisecond
+
+	// recordTimeout bounds one try at writing to Redis what has come of an attempt, and recordPause is between two.
+	recordTimeout = 3 * time.Second
+	recordPause   = 200 * time.Millisecond
+	// notableRetrying is after how long without success the log speaks of it.
+	notableRetrying = 10 * time.Second
 )
 
-// errPostponed says that a task is to be tried again later, at no cost.
-var errPostponed = errors.New("put back for a worker of a newer release")
+// errCancelled is the reason of a run that was cancelled by hand.
+var errCancelled = errors.New("cancelled")
 
-// attempt is one attempt at the run of a task. It returns nil when the run is complete, errGivenBack when it shall go
-// on elsewhere, and otherwise what asynq shall record.
-func (c *consumer) attempt(taskCtx context.Context, s *session, task *asynq.Task) (err error) {
-	taskID, _ := asynq.GetTaskID(taskCtx)
-	def := c.def
-	taskCtx, span := c.w.startSpan(taskCtx, "run "+def.Name, task,
-		telemetry.AttributeJobType.String(def.Name), telemetry.AttributeJobID.String(taskID))
-	defer func() { endSpan(span, err) }()
-	log := telemetry.LogTrace(taskCtx, c.log.With("jobId", taskID))
-	id, err := tasks.ParseRunID(taskID)
-	if err == nil && id.Job != def.Name {
-		err = fmt.Errorf("job id %q is not one of %s", taskID, def.Name)
-	}
-	if err != nil {
-		return c.refuse(log, err)
-	}
-	payload, err := def.DecodePayload(task.Payload())
-	if newer := new(tasks.NewerVersionError); errors.As(err, &newer) {
-		return c.postpone(taskCtx, s, log, id, newer)
-	}
-	if err != nil {
-		return c.refuse(log, fmt.Errorf("invalid payload: %w", err))
-	}
-	if !c.w.slots.take() {
-		return errGivenBack // another worker may have a slot; if none has, it is taken again when there is one here
-	}
-	defer c.w.slots.put()
-
-	ctx, end := s.context(taskCtx)
-	defer end()
-	var state *jobs.RunState
-	owner := jobs.NewOwner()
-	err = s.insist(ctx, log, func(ctx context.Context) (err error) {
-		if err = c.w.jobs.Begin(ctx, id, payload.Kind()); err == nil {
-			state, err = c.w.jobs.OpenRun(ctx, id, owner)
-		}
-		return err
-	})
-	if err != nil {
-		return errGivenBack
-	}
-	if state.New {
-		c.observeStart(id)
-	}
-	if state.Recovered {
-		c.metrics.recoveries[unitRun].Inc()
-		log.Warn("Recovered run from a dead worker", "recoveries", state.Recoveries)
-		if state.Recoveries > maxRecoveries {
-			return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("given up: %d workers died or lost Redis during this run", state.Recoveries)})
-		}
-	}
-	run := &Run{
-		ID: id, Definition: def, Payload: payload, Attempt: state.Failures + 1, Checkpoint: state.Checkpoint,
-		Stop: s.stopping, Log: log,
-		save: state.Save, observe: c.w.observer(def), ranges: &runRanges{state: state, session: s, def: def, id: id, payload: task.Payload(), log: log},
-	}
-	if state.Cancelled {
-		return c.fail(ctx, s, log, state, permanentError{errCancelled})
-	}
-	if state.Postponed && s.insist(ctx, log, state.Understand) != nil {
-		return errGivenBack
-	}
-	working, release := s.cancellable(ctx, taskID)
-	defer release()
-	overdue := fmt.Errorf("exceeded its maximum duration of %s", def.MaxDuration)
-	limited, lift := context.WithDeadlineCause(working, state.Started.Add(def.MaxDuration), overdue)
-	defer lift()
-	result, err := c.w.process(limited, run)
-
-	switch {
-	case err == nil:
-		return c.complete(ctx, s, log, state, task, result)
-	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
-		return c.fail(ctx, s, log, state, permanentError{overdue})
-	case errors.Is(context.Cause(working), errCancelled):
-		return c.fail(ctx, s, log, state, permanentError{errCancelled})
-	case errors.Is(err, ErrSuperseded):
-		log.Warn("The run was taken over by another worker")
-		return errGivenBack
-	case ctx.Err() != nil || errors.Is(err, ErrStopped):
-		return giveBack(ctx, log, "Run", state.GiveBack)
-	case run.Attempt >= def.Attempts || isPermanent(err):
-		return c.fail(ctx, s, log, state, permanentError{err})
-	}
-	log.Warn(def.Title+" job failed, will be tried again", "attempt", run.Attempt, "attempts", def.Attempts,
-		"retryIn", def.RetryDelay(run.Attempt).String(), "error", err)
-	if recorded := s.insist(ctx, log, state.FailAttempt); recorded != nil {
-		return errGivenBack
-	}
-	c.metrics.retries[unitRun].Inc()
-	return failedAttempt{err, run.Attempt}
-}
-
-// observeStart measures for how long a run that starts for the first time has waited. One that has failed before has waited
-// for somebody to retry it.
-func (c *consumer) observeStart(id tasks.RunID) {
-	if before, err := c.w.jobs.HasFailed(id); err == nil && !before {
-		c.metrics.startDelay.Observe(max(0, time.Since(id.Reference).Seconds()))
-	}
-}
+// errSnoozed says that a task is to be tried again later, at no cost.
+var errSnoozed = errors.New("put back for a worker of a newer release")
 
 // failedAttempt is the error of an attempt that another one follows.
 type failedAttempt struct {
@@ -138,105 +51,364 @@ type failedAttempt struct {
 // Unwrap returns the error.
 func (e failedAttempt) Unwrap() error { return e.error }
 
-// postpone puts a run back that only workers of a newer release understand. That costs it nothing, for an hour.
-func (c *consumer) postpone(taskCtx context.Context, s *session, log *slog.Logger, id tasks.RunID, reason error) error {
-	ctx, end := s.context(taskCtx)
-	defer end()
-	var state *jobs.RunState
+// retryDelay implements asynq.RetryDelayFunc: the wait after an attempt that ended with the error. What was not the task's
+// fault is tried again at once.
+func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
+	var failed failedAttempt
+	switch {
+	case errors.As(err, &failed):
+		return c.def.RetryDelay(failed.number) + retryRounding
+	case errors.Is(err, errSnoozed):
+		return snoozeTime
+	}
+	return 0
+}
+
+// state is what Redis keeps of a run or a range for the attempt that owns it. Its methods return jobs.ErrFenced when another
+// attempt does by now.
+type state interface {
+	Save(ctx context.Context, checkpoint []byte, progress int) error
+	FailAttempt(ctx context.Context) error
+	Release(ctx context.Context) error
+	Complete(ctx context.Context, result []byte) error
+	Fail(ctx context.Context, reason error) error
+}
+
+// attempt is one attempt at a task: at a run, or at a range of one.
+type attempt struct {
+	s      *session
+	c      *consumer
+	task   *asynq.Task
+	taskID string
+	place  func() // frees the attempt's place among the worker's handlers
+
+	id        tasks.RunID
+	index     int // of the range
+	owner     string
+	state     state
+	found     jobs.Opened
+	cancelled bool   // before the attempt began
+	spec      []byte // of the range
+	ranges    Ranges // of the run
+	end       context.CancelCauseFunc
+	log       *slog.Logger
+}
+
+func newAttempt(s *session, task *asynq.Task, taskID string, place func()) *attempt {
+	return &attempt{s: s, c: s.c, task: task, taskID: taskID, place: place, owner: jobs.NewOwner()}
+}
+
+// do returns nil when there is nothing left to do, errReleased when the task shall go on elsewhere, and otherwise what asynq
+// shall record.
+func (a *attempt) do(ctx context.Context) (err error) {
+	a.log = a.c.log.With("jobId", a.taskID)
+	if err := a.identify(); err != nil {
+		return a.refuse(err)
+	}
+	ctx, span := a.startSpan(ctx)
+	defer func() { endSpan(span, err) }()
+	a.log = telemetry.LogTrace(ctx, a.log)
+	payload, err := a.c.def.DecodePayload(a.task.Payload())
+	newer := new(tasks.NewerVersionError)
+	understood := !errors.As(err, &newer)
+	if err != nil && understood && a.c.unit == unitRun {
+		return a.refuse(fmt.Errorf("invalid payload: %w", err))
+	}
+
+	// The context ends with the task's, when the task is abandoned, and when the attempt is fenced.
+	ctx, a.end = context.WithCancelCause(ctx)
+	defer a.end(nil)
+	defer context.AfterFunc(a.s.working, func() { a.end(context.Cause(a.s.working)) })()
+	if !understood {
+		return a.notUnderstood(ctx, newer)
+	}
+	if opened := a.open(ctx, payload); opened != nil {
+		return a.notOpened(opened)
+	}
+	if a.found.Rescued {
+		a.c.metrics.recoveries[a.c.unit.String()].Inc()
+		a.log.Warn("Recovered "+a.c.unit.String()+" from a dead worker", "recoveries", a.found.Rescues)
+	}
+	switch {
+	case a.found.Rescues > maxRescues:
+		err := fmt.Errorf("given up: %d workers died or lost Redis during this %s", a.found.Rescues, a.c.unit)
+		return a.fail(ctx, Permanent(err))
+	case a.cancelled:
+		return a.fail(ctx, Permanent(errCancelled))
+	case err != nil:
+		return a.fail(ctx, Permanent(fmt.Errorf("invalid payload: %w", err)))
+	}
+	return a.work(ctx, payload)
+}
+
+// identify reads the task's ID.
+func (a *attempt) identify() (err error) {
+	if a.c.unit == unitRange {
+		var id tasks.RangeID
+		if id, err = tasks.ParseRangeID(a.taskID); err == nil {
+			a.id, a.index = id.Run, id.Index
+			a.log = a.c.log.With("jobId", a.id.String(), "range", a.index)
+		}
+	} else {
+		a.id, err = tasks.ParseRunID(a.taskID)
+	}
+	if err == nil && a.id.Job != a.c.def.Name {
+		err = fmt.Errorf("%s id %q is not one of %s", a.c.unit.idName(), a.taskID, a.c.def.Name)
+	}
+	return err
+}
+
+// open makes the attempt the owner of its run or range.
+func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
+	if a.c.unit == unitRange {
+		return a.retry(ctx, func(ctx context.Context) error {
+			opened, err := a.c.w.jobs.OpenRange(ctx, tasks.RangeID{Run: a.id, Index: a.index}, a.owner)
+			if err == nil {
+				a.state, a.found, a.spec = opened, opened.Opened, opened.Spec
+			}
+			return err
+		})
+	}
+	return a.retry(ctx, func(ctx context.Context) error {
+		opened, err := a.c.w.jobs.StartRun(ctx, a.id, payload.Kind(), a.owner)
+		if err != nil {
+			return err
+		}
+		a.state, a.found, a.cancelled = opened, opened.Opened, opened.Cancelled
+		a.ranges = &runRanges{attempt: a, state: opened}
+		if opened.New {
+			a.c.metrics.startDelay.Observe(max(0, time.Since(a.id.Reference).Seconds()))
+		}
+		return nil
+	})
+}
+
+// notOpened returns what becomes of a task that could not be opened.
+func (a *attempt) notOpened(err error) error {
+	if errors.Is(err, jobs.ErrNoRange) {
+		a.log.Debug("Nothing left to do in a range")
+		return nil
+	}
+	return errReleased
+}
+
+// work calls the handler, and records what has come of it.
+func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
+	handling, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stopWatching := a.watchCancel(handling, cancel)
+	defer stopWatching()
+	overdue := fmt.Errorf("exceeded its maximum duration of %s", a.c.def.MaxDuration)
+	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration), overdue)
+	defer lift()
+
+	result, err := a.handle(limited, &Attempt{
+		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Checkpoint: a.found.Checkpoint,
+		Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def), Log: a.log,
+	})
+	stopWatching()
+	number := a.found.Failures + 1
+	switch {
+	case err == nil:
+		return a.complete(ctx, result)
+	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
+		return a.fail(ctx, Permanent(a.c.unit.overdue(overdue)))
+	case errors.Is(context.Cause(handling), errCancelled):
+		return a.fail(ctx, Permanent(errCancelled))
+	case errors.Is(context.Cause(ctx), jobs.ErrFenced) && a.c.unit == unitRun:
+		a.log.Warn("The run was taken over by another worker")
+		return errReleased
+	case ctx.Err() != nil || a.stopping():
+		return a.release(ctx)
+	case number >= a.c.def.Attempts || isPermanent(err):
+		return a.fail(ctx, Permanent(err))
+	}
+	a.log.Warn(a.c.unit.failed(a.c.def)+", will be tried again", "attempt", number, "attempts", a.c.def.Attempts,
+		"retryIn", a.c.def.RetryDelay(number).String(), "error", err)
+	switch recorded := a.retry(ctx, a.state.FailAttempt); {
+	case errors.Is(recorded, jobs.ErrNoRange):
+		return nil
+	case recorded != nil:
+		return errReleased
+	}
+	a.c.metrics.retries[a.c.unit.String()].Inc()
+	return failedAttempt{err, number}
+}
+
+// watchCancel ends the context of a run's handler with errCancelled when the run is cancelled. It returns what ends the watch.
+// The ranges of a run find out when they save.
+func (a *attempt) watchCancel(ctx context.Context, cancel context.CancelCauseFunc) (stop func()) {
+	if a.c.unit == unitRange {
+		return func() {}
+	}
+	watching, end := context.WithCancel(ctx)
+	var watch sync.WaitGroup
+	watch.Go(func() {
+		for watching.Err() == nil {
+			pause(watching, cancelInterval)
+			if cancelled, err := a.c.w.jobs.IsCancelled(watching, a.id); err == nil && cancelled {
+				cancel(errCancelled)
+				return
+			}
+		}
+	})
+	return func() {
+		end()
+		watch.Wait()
+	}
+}
+
+// handle calls the handler. It makes a panic an error.
+func (a *attempt) handle(ctx context.Context, seen *Attempt) (result any, err error) {
+	defer func() {
+		if x := recover(); x != nil {
+			err = fmt.Errorf("panic: %v", x)
+			a.log.Error("The processor panicked", "error", err, "stack", string(debug.Stack()))
+		}
+	}()
+	return a.c.w.handlers[a.c.def.Name](ctx, seen)
+}
+
+// save is what Attempt.Save does: it ends the attempt when the attempt is fenced.
+func (a *attempt) save(ctx context.Context, checkpoint []byte, progress int) error {
+	return a.fence(a.state.Save(ctx, checkpoint, progress))
+}
+
+// fence ends the attempt's context when the error says that it is fenced.
+func (a *attempt) fence(err error) error {
+	if errors.Is(err, jobs.ErrFenced) {
+		a.end(err)
+	}
+	return err
+}
+
+// stopping reports whether the attempt was asked to stop.
+func (a *attempt) stopping() bool {
+	select {
+	case <-a.s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
+// notUnderstood puts a task off that only workers of a newer release understand, at no cost. A run is snoozed, for an hour at
+// most. Of a range there is such a worker: the one that has split the run.
+func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
+	if a.c.unit == unitRange {
+		a.log.Warn("Leaving ranges to workers of a newer release", "reason", reason, "for", backOffTime.String())
+		a.c.backOff()
+		return errReleased
+	}
+	var run *jobs.RunState
 	var since time.Time
-	owner := jobs.NewOwner()
-	err := s.insist(ctx, log, func(ctx context.Context) (err error) {
-		if state, err = c.w.jobs.OpenRun(ctx, id, owner); err == nil {
-			since, err = state.Postpone(ctx)
+	err := a.retry(ctx, func(ctx context.Context) (err error) {
+		if run, err = a.c.w.jobs.OpenRun(ctx, a.id, a.owner); err == nil {
+			since, err = run.Snooze(ctx)
 		}
 		return err
 	})
 	if err != nil {
-		return errGivenBack
+		return errReleased
 	}
-	if state.Cancelled {
-		return c.fail(ctx, s, log, state, permanentError{errCancelled})
+	a.state, a.found = run, run.Opened
+	if run.Cancelled {
+		return a.fail(ctx, Permanent(errCancelled))
 	}
-	if time.Since(since) > maxPostponed {
-		return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("no worker understood it for %s: %w", maxPostponed, reason)})
+	if time.Since(since) > maxSnoozed {
+		return a.fail(ctx, Permanent(fmt.Errorf("no worker understood it for %s: %w", maxSnoozed, reason)))
 	}
-	log.Warn("Run put back for workers of a newer release", "reason", reason, "retryIn", postponeDelay.String())
-	if s.insist(ctx, log, state.GiveBack) != nil {
-		return errGivenBack
+	a.log.Warn("Run put back for workers of a newer release", "reason", reason, "retryIn", snoozeTime.String())
+	if a.retry(ctx, run.Release) != nil {
+		return errReleased
 	}
-	return fmt.Errorf("%w: %w", errPostponed, reason)
-}
-
-// process calls the processor, and makes a panic an error.
-func (w *Worker) process(ctx context.Context, run *Run) (result any, err error) {
-	defer func() {
-		if x := recover(); x != nil {
-			err = fmt.Errorf("panic: %v", x)
-			run.Log.Error("The processor panicked", "error", err, "stack", string(debug.Stack()))
-		}
-	}()
-	return w.processors[run.Definition.Name](ctx, run)
+	return fmt.Errorf("%w: %w", errSnoozed, reason)
 }
 
 // refuse fails a task that can never be one of this job type's.
-func refuse(log *slog.Logger, def tasks.Definition, err error) error {
-	log.Error(def.Title+" job failed", "error", err)
-	return permanentError{err}
+func (a *attempt) refuse(err error) error {
+	a.log.Error(a.c.def.Title+" job failed", "error", err)
+	a.c.unit.ended(a.c.metrics, outcomeFailed, time.Time{})
+	return Permanent(err)
 }
 
-// refuse fails a run that can never be one of this job type's.
-func (c *consumer) refuse(log *slog.Logger, err error) error {
-	c.metrics.runEnded(outcomeFailed, time.Time{})
-	return refuse(log, c.def, err)
-}
-
-// fail ends a run for good.
-func (c *consumer) fail(ctx context.Context, s *session, log *slog.Logger, state *jobs.RunState, err error) error {
-	log.Error(c.def.Title+" job failed", "error", err)
-	if closed := s.insist(ctx, log, state.Close); closed != nil {
-		return errGivenBack
+// fail ends a run or a range for good. A range's failure is kept with its run, and asynq forgets the task.
+func (a *attempt) fail(ctx context.Context, err error) error {
+	if a.c.unit == unitRange {
+		a.log.Error("A range failed", "attempts", a.found.Failures+1, "error", err)
+		err = fmt.Errorf("after %d attempts: %w", a.found.Failures+1, err)
+	} else {
+		a.log.Error(a.c.def.Title+" job failed", "error", err)
 	}
 	outcome := outcomeFailed
 	if errors.Is(err, errCancelled) {
 		outcome = outcomeCancelled
 	}
-	c.metrics.runEnded(outcome, state.Started)
+	if recorded := a.conclude(ctx, outcome, func(ctx context.Context) error { return a.state.Fail(ctx, err) }); recorded != nil {
+		return recorded
+	}
+	if a.c.unit == unitRange {
+		return nil
+	}
 	return err
 }
 
-// complete records a result. Only the run's owner may: asynq would write it to whatever has the run's ID by now.
-func (c *consumer) complete(ctx context.Context, s *session, log *slog.Logger, state *jobs.RunState, task *asynq.Task, result any) error {
+// complete ends a run or a range with its result.
+func (a *attempt) complete(ctx context.Context, result any) error {
 	data, err := json.Marshal(result)
 	if err != nil {
-		return c.fail(ctx, s, log, state, permanentError{fmt.Errorf("encoding the result: %w", err)})
+		return a.fail(ctx, Permanent(fmt.Errorf("encoding the result: %w", err)))
 	}
-	err = s.insist(ctx, log, func(ctx context.Context) error {
-		if err := state.Verify(ctx); err != nil {
-			return err
-		}
-		if _, err := task.ResultWriter().Write(data); err != nil {
-			return fmt.Errorf("writing the result: %w", err)
-		}
+	return a.conclude(ctx, outcomeCompleted, func(ctx context.Context) error { return a.state.Complete(ctx, data) })
+}
+
+// conclude records an end, and counts it. When it cannot be recorded the next attempt finds little or nothing left to do.
+func (a *attempt) conclude(ctx context.Context, outcome string, record func(context.Context) error) error {
+	switch err := a.retry(ctx, record); {
+	case errors.Is(err, jobs.ErrNoRange):
 		return nil
-	})
-	if err == nil {
-		err = s.insist(ctx, log, state.Close)
+	case err != nil:
+		return errReleased
 	}
-	if err != nil {
-		return errGivenBack // the next attempt finds little or nothing left to do
-	}
-	c.metrics.runEnded(outcomeCompleted, state.Started)
+	a.c.unit.ended(a.c.metrics, outcome, a.found.Started)
 	return nil
 }
 
-// giveBack keeps the state of a run or range for whoever takes it next.
-func giveBack(ctx context.Context, log *slog.Logger, what string, give func(context.Context) error) error {
+// release keeps the state for the attempt that comes next.
+func (a *attempt) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
-	if err := give(ctx); err != nil {
-		log.Debug("Could not give the state back", "error", err)
-	} else {
-		log.Info(what + " given back, it will go on where it got to")
+	switch err := a.state.Release(ctx); {
+	case errors.Is(err, jobs.ErrNoRange):
+		return nil
+	case err != nil:
+		a.log.Debug("Could not release the "+a.c.unit.String(), "error", err)
+	default:
+		a.log.Info(a.c.unit.title() + " given back, it will go on where it got to")
 	}
-	return errGivenBack
+	return errReleased
+}
+
+// retry calls f until it succeeds, the attempt is fenced or ctx ends: a Redis that is away is waited for. The log says so
+// when that takes long, once.
+func (a *attempt) retry(ctx context.Context, f func(context.Context) error) error {
+	begun, warned := time.Now(), false
+	for {
+		try, cancel := context.WithTimeout(ctx, recordTimeout)
+		err := f(try)
+		cancel()
+		if err == nil || errors.Is(err, jobs.ErrFenced) {
+			return a.fence(err)
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if !warned && time.Since(begun) > notableRetrying {
+			warned = true
+			a.log.Warn("Redis does not serve the run's state, still trying", "error", err)
+		} else {
+			a.log.Debug("Redis did not serve the run's state, trying again", "error", err)
+		}
+		pause(ctx, recordPause)
+	}
 }

@@ -91,7 +91,7 @@ func TestCancelActive(t *testing.T) {
 func TestCancelDelayed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) { return nil, errors.New("told to") })
+	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) { return nil, errors.New("told to") })
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateRetry)
 	if job := b.find(t, id); job.State != jobs.StateDelayed || job.Attempt != 1 || job.Error != "told to" || job.NextAttempt.Before(time.Now()) {
@@ -108,10 +108,10 @@ func TestRetryByHand(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
 		if n := attempts.Add(1); n <= 5 {
-			if want := int(n-1)%3 + 1; run.Attempt != want {
-				t.Errorf("attempt %d says that it is number %d, want %d", n, run.Attempt, want)
+			if want := int(n-1)%3 + 1; run.Number != want {
+				t.Errorf("attempt %d says that it is number %d, want %d", n, run.Number, want)
 			}
 			return nil, errors.New("told to")
 		}

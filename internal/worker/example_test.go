@@ -13,6 +13,7 @@ import (
 
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -53,13 +54,13 @@ func (w *welcome) Validate() error {
 }
 
 // ... and a Processor, which belongs into this package and its Processors.
-func sendWelcome(outbox chan<- string) worker.Processor {
+func sendWelcome(outbox chan<- string) worker.Handler {
 	greetings := map[string]string{"en": "Welcome", "nl": "Welkom"}
-	return func(_ context.Context, run *worker.Run) (any, error) {
+	return func(_ context.Context, run *worker.Attempt) (any, error) {
 		w := run.Payload.(*welcome)
 		outbox <- fmt.Sprintf("to %s: %s!", w.To, greetings[w.Language])
 		// An error here would be a failed attempt, and be tried again.
-		return map[string]any{"sent": true, "attempt": run.Attempt}, nil
+		return map[string]any{"sent": true, "attempt": run.Number}, nil
 	}
 }
 
@@ -77,8 +78,8 @@ func Example_newJobType() {
 	check(err)
 	j := jobs.New(rdb, registry, log)
 	outbox := make(chan string, 1)
-	processors := map[string]worker.Processor{welcomeMail.Name: sendWelcome(outbox)}
-	w, err := worker.New(j, processors, worker.Options{Concurrency: 1}, log)
+	processors := map[string]worker.Handler{welcomeMail.Name: sendWelcome(outbox)}
+	w, err := worker.New(j, processors, worker.Options{Concurrency: 1, Connect: func() redis.UniversalClient { return jobs.NewRedis(options, log) }}, log)
 	check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup

@@ -16,9 +16,6 @@ const (
 	outcomeFailed    = "failed"
 	outcomeCancelled = "cancelled"
 
-	unitRun   = "run"
-	unitRange = "range"
-
 	labelUnit = "unit"
 )
 
@@ -79,8 +76,8 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 		all[name] = &jobMetrics{
 			runs:        each(runs, outcomeCompleted, outcomeFailed, outcomeCancelled),
 			ranges:      each(ranges, outcomeCompleted, outcomeFailed),
-			retries:     each(retries, unitRun, unitRange),
-			recoveries:  each(recoveries, unitRun, unitRange),
+			retries:     each(retries, string(unitRun), string(unitRange)),
+			recoveries:  each(recoveries, string(unitRun), string(unitRange)),
 			runDuration: runDuration.WithLabelValues(name),
 			startDelay:  startDelay.WithLabelValues(name),
 			batch:       batch.WithLabelValues(name),

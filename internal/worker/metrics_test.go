@@ -44,9 +44,9 @@ func (b *testBundle) observed(t *testing.T, name string) (sum float64) {
 func TestCountersBeginAtZero(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	processors := make(map[string]worker.Processor)
+	processors := make(map[string]worker.Handler)
 	for _, name := range b.Registry().Names() {
-		processors[name] = func(context.Context, *worker.Run) (any, error) { return nil, nil }
+		processors[name] = func(context.Context, *worker.Attempt) (any, error) { return nil, nil }
 	}
 	registry := prometheus.NewRegistry()
 	if _, err := worker.New(b.Jobs, processors, worker.Options{Metrics: registry}, b.logger()); err != nil {
@@ -147,8 +147,8 @@ func TestDurations(t *testing.T) {
 func TestCancelledRunIsCounted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	started := make(chan *worker.Run, 1)
-	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Run) (any, error) {
+	started := make(chan *worker.Attempt, 1)
+	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Attempt) (any, error) {
 		started <- run
 		<-ctx.Done()
 		return nil, context.Cause(ctx)

@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncjob"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
@@ -46,7 +47,7 @@ func (s *numbers) bounds(r syncrun.Range) (first, last int) {
 	return first, last
 }
 
-func (s *numbers) Cut(_ context.Context, after []byte, size int) ([]byte, error) {
+func (s *numbers) EndOfRange(_ context.Context, after []byte, size int) ([]byte, error) {
 	first, last := s.bounds(syncrun.Range{After: after})
 	if first+size-1 >= last {
 		return nil, nil
@@ -118,10 +119,10 @@ func wait(d time.Duration) workFunc {
 }
 
 // syncOf is a synchronisation of n records in ranges of 100 and batches of 10.
-func syncOf(n int, work syncrun.Work) (worker.Processor, *numbers) {
+func syncOf(n int, work syncrun.Work) (worker.Handler, *numbers) {
 	store := &numbers{n: n, stamped: make(map[int]int)}
-	return worker.NewSync(store, worker.SyncOptions{
-		Noun: "number", BatchSize: 10, Work: work, Writers: 1, RangeSize: 100, Patience: time.Second,
+	return syncjob.New(store, syncjob.Options{
+		Noun: "number", BatchSize: 10, Work: work, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
 	}), store
 }
 
@@ -161,8 +162,8 @@ func TestLargeRunIsShared(t *testing.T) {
 	store := &numbers{n: n, stamped: make(map[int]int)}
 	var took [workers]atomic.Int32
 	for i := range workers {
-		b.start(t, worker.Options{}, worker.NewSync(store, worker.SyncOptions{
-			Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 100, Patience: time.Second,
+		b.start(t, worker.Options{}, syncjob.New(store, syncjob.Options{
+			Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
 			Work: workFunc(func(ctx context.Context, batch []syncrun.Record) error {
 				took[i].Add(1)
 				return wait(5*time.Millisecond)(ctx, batch)
@@ -266,10 +267,10 @@ func TestRangeFailsItsRun(t *testing.T) {
 			b := setup(t, quickRetries)
 			var failures atomic.Int32
 			store := &numbers{n: 300, stamped: make(map[int]int)}
-			inner := worker.NewSync(store, worker.SyncOptions{
-				Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: 100, Patience: time.Second,
+			inner := syncjob.New(store, syncjob.Options{
+				Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
 			})
-			b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Run) (any, error) {
+			b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Attempt) (any, error) {
 				if run.Range != nil && strings.Contains(string(run.Range), `"after":"AAAAZA=="`) { // behind 100
 					failures.Add(1)
 					return nil, fail()

@@ -7,123 +7,231 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
 const (
-	// recordTimeout bounds one try at writing to Redis what a run has come to, and recordPause is between two.
-	recordTimeout = 3 * time.Second
-	recordPause   = 200 * time.Millisecond
-	// notableInsistence is after how long without success the log speaks of it.
-	notableInsistence = 10 * time.Second
-	// abandonTimeout is how long a processor may take to return after its context has ended.
+	// lingerTime is how long a session stays when there is nothing to do, so that a burst of triggers does not start one each.
+	lingerTime = time.Second
+	// reserveTime is how long a session keeps the place of a handler free for a task that does not come.
+	reserveTime = 250 * time.Millisecond
+	// taskCheckInterval is how often an asynq Server with nothing to do looks at its queue, on average.
+	taskCheckInterval = 5 * time.Millisecond
+	// delayedTaskCheckInterval is how often it looks for retries; asynq's default of 5 s would delay each by that.
+	delayedTaskCheckInterval = 250 * time.Millisecond
+	// renewInterval is how often a lease is renewed.
+	renewInterval = jobs.LeaseTTL / 4
+	// abandonTimeout is how long a handler may take to return after its context has ended.
 	abandonTimeout = time.Second
 	// abortTimeout is how long asynq waits, when its Server is shut down, for a task before it pushes it back to the
 	// queue. The task's handler has stopped working before, and waits for just that.
-	abortTimeout = 100 * time.Millisecond
-	// delayedTaskCheckInterval is how often retries are looked for; asynq's default of 5 s would delay each by that.
-	delayedTaskCheckInterval = 250 * time.Millisecond
-	// orphanGrace is how long asynq leaves a task alone whose worker's lease of it has expired (its clocks may differ), and
-	// a second for rounding. It looks for such tasks when a Server starts and every minute after that.
-	orphanGrace = 31 * time.Second
-	// orphanInterval is how often we look, so that a Server can be started in time.
-	orphanInterval = 2 * time.Second
-	// settleTimeout bounds the wait for asynq to record how a task has ended.
-	settleTimeout = 3 * time.Second
-	settlePoll    = 5 * time.Millisecond
+	abortTimeout = time.Millisecond
+	// shutdownTimeout is how long a Server may take to shut down; a Redis that hangs would keep it for longer.
+	shutdownTimeout = 3 * time.Second
+	// recordedTimeout bounds the wait until asynq has recorded how a task has ended, and recordedPoll is between two looks.
+	recordedTimeout = 3 * time.Second
+	recordedPoll    = 5 * time.Millisecond
 )
 
-// session is the life of one asynq Server and the asynq.Handler of it. What a task is, is up to attempt.
+// The reasons for which attempts are stopped, which cost them nothing.
+var (
+	errShutdown  = errors.New("the worker shuts down")
+	errLeaseLost = errors.New("the worker lost the lease of the job type")
+)
+
+// errReleased says that a task is to be pushed back to its queue.
+var errReleased = errors.New("released")
+
+// session is the life of one asynq Server, and the asynq.Handler of it. What a task is, is up to attempt.
 //
 // A task is asked to stop (stopping is closed), and when it does not its context ends. Then its handler does not return
 // but waits for asynq to push the task back to the queue (released), because for asynq every return is the end of an
 // attempt.
 type session struct {
-	w       *Worker
-	log     *slog.Logger
-	attempt func(ctx context.Context, s *session, task *asynq.Task) error
+	c     *consumer
+	lease *jobs.Lease // nil where the queue needs none
+	log   *slog.Logger
 
-	busy     atomic.Bool
-	ended    chan endedTask // tasks whose end asynq is about to record
-	yield    chan struct{}  // has a value when the session had better end
+	changed  chan struct{} // has a value when a task has begun or ended
+	over     chan struct{} // has a value when another worker should have the queue
 	stopping chan struct{}
 	released chan struct{}
 	working  context.Context // ends when tasks are abandoned
 	abandon  context.CancelCauseFunc
 
-	mu       sync.Mutex
-	running  map[string]chan struct{}           // by task ID: closed when the attempt is over
-	cancels  map[string]context.CancelCauseFunc // by task ID, of those that can be cancelled
-	handlers sync.WaitGroup
+	mu        sync.Mutex
+	reserved  func()                   // frees the place that is kept for the first handler; nil once it is used
+	running   map[string]chan struct{} // by task ID: closed when the attempt is over
+	handlers  sync.WaitGroup
+	recording sync.WaitGroup // of the ends of tasks
 }
 
-type endedTask struct{ queue, id string }
-
-// endedBuffer is more tasks than can end while the session looks at one that did.
-const endedBuffer = 64
-
-func newSession(w *Worker, log *slog.Logger, attempt func(context.Context, *session, *asynq.Task) error) *session {
+func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 	s := &session{
-		w: w, log: log, attempt: attempt,
-		ended: make(chan endedTask, endedBuffer), yield: make(chan struct{}, 1),
-		stopping: make(chan struct{}), released: make(chan struct{}),
-		running: make(map[string]chan struct{}), cancels: make(map[string]context.CancelCauseFunc),
+		c: c, lease: lease, log: c.log, reserved: reserved,
+		changed: make(chan struct{}, 1), over: make(chan struct{}, 1),
+		stopping: make(chan struct{}), released: make(chan struct{}), running: make(map[string]chan struct{}),
 	}
 	s.working, s.abandon = context.WithCancelCause(context.Background())
 	return s
 }
 
-// serve runs a Server until wait returns with the reason for which tasks are stopped then. Meanwhile, and until it is
-// told that they have stopped, keep does what is to be done beside them. One task is worked on at a time.
-func (s *session) serve(config asynq.Config, wait func() error, keep func(drained <-chan struct{})) error {
-	config.Concurrency = 1
-	config.DelayedTaskCheckInterval = delayedTaskCheckInterval
-	config.ShutdownTimeout = abortTimeout
-	config.IsFailure = func(err error) bool { return !errors.Is(err, asynq.ErrLeaseExpired) && !errors.Is(err, errPostponed) }
-	config.Logger = telemetry.NewAsynqLogger(s.log)
-	config.LogLevel = asynqLogLevel(s.log)
-	server := asynq.NewServerFromRedisClient(s.w.jobs.Redis(), config)
+// subscriber is a client whose subscriptions have a connection of their own, which can be closed while Redis hangs: asynq
+// waits for the answer to a SUBSCRIBE without end.
+type subscriber struct {
+	redis.UniversalClient
+	subscriptions redis.UniversalClient
+}
+
+// Subscribe implements redis.UniversalClient.
+func (s subscriber) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
+	return s.subscriptions.Subscribe(ctx, channels...)
+}
+
+// run runs a Server until there has been nothing to do for a while, the session is over for another reason, or ctx ends. It
+// returns the reason, or nil.
+func (s *session) run(ctx context.Context) error {
+	subscriptions := s.c.w.options.Connect()
+	server := asynq.NewServerFromRedisClient(subscriber{s.c.w.commands, subscriptions}, asynq.Config{
+		Queues:                   map[string]int{s.c.queue: 1},
+		Concurrency:              1,
+		TaskCheckInterval:        taskCheckInterval,
+		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		ShutdownTimeout:          abortTimeout,
+		RetryDelayFunc:           s.c.retryDelay,
+		IsFailure: func(err error) bool {
+			return !errors.Is(err, asynq.ErrLeaseExpired) && !errors.Is(err, errSnoozed) && !errors.Is(err, errReleased)
+		},
+		Logger:   telemetry.NewAsynqLogger(s.log),
+		LogLevel: asynqLogLevel(s.log),
+	})
 	if err := server.Start(s); err != nil { // only when it was started before
+		s.log.Error("Could not start an asynq Server", "error", err)
+		_ = subscriptions.Close()
 		return err
 	}
-	s.log.Debug("Consuming")
-	var kept, drained = make(chan struct{}), make(chan struct{})
-	s.w.keepers.Go(func() {
-		defer close(kept)
-		keep(drained)
-	})
-	s.stop(wait())
-	close(drained)
-	within(settleTimeout, kept)
-	server.Shutdown()
+	s.log.Debug("Consuming", "queue", s.c.queue)
+	reason := s.watch(ctx)
+	s.stop(reason)
+	s.recording.Wait()
+	s.shutDown(server, subscriptions)
 	s.release()
+	return reason
+}
+
+// watch keeps the lease. It returns when nothing was to be done for a while, or another worker should have the queue (nil),
+// when ctx ends, or with errLeaseLost. Nothing in it may take long: the lease must not be believed in for longer than Redis
+// keeps it.
+func (s *session) watch(ctx context.Context) error {
+	linger, reserve := time.NewTimer(lingerTime), time.NewTimer(reserveTime)
+	defer linger.Stop()
+	defer reserve.Stop()
+	var renew, expired <-chan time.Time // never without a lease
+	var expiry *time.Timer
+	if s.lease != nil {
+		ticker := time.NewTicker(renewInterval)
+		defer ticker.Stop()
+		expiry = time.NewTimer(time.Until(s.lease.Until()))
+		defer expiry.Stop()
+		renew, expired = ticker.C, expiry.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return errShutdown
+		case <-s.over:
+			return nil
+		case <-reserve.C:
+			s.unreserve()
+		case <-s.changed:
+			linger.Reset(lingerTime)
+		case <-linger.C:
+			if !s.busy() {
+				return nil
+			}
+		case <-expired:
+			s.log.Warn("Lost the lease", "error", errLeaseLost)
+			return errLeaseLost
+		case <-renew:
+			if err := s.renew(ctx); err != nil {
+				s.log.Warn("Lost the lease", "error", errLeaseLost)
+				return errLeaseLost
+			}
+			expiry.Reset(time.Until(s.lease.Until()))
+		}
+	}
+}
+
+// renew makes the lease last longer. It returns an error when the lease is lost for certain.
+func (s *session) renew(ctx context.Context) error {
+	ctx, cancel := context.WithDeadline(ctx, s.lease.Until())
+	defer cancel()
+	err := s.lease.Renew(ctx)
+	if errors.Is(err, jobs.ErrLeaseLost) {
+		return err
+	}
+	if err != nil && ctx.Err() == nil {
+		s.log.Debug("Could not renew the lease", "error", err)
+	}
 	return nil
 }
 
-// stop asks what tasks to stop, and returns when they have. After a lost lease they have no time to do so by themselves.
+// busy reports whether a handler works.
+func (s *session) busy() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.running) > 0
+}
+
+// unreserve frees the place that is kept for the first handler.
+func (s *session) unreserve() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.reserved != nil {
+		s.reserved()
+		s.reserved = nil
+	}
+}
+
+// stop asks what works to stop, and returns when it has. After a lost lease there is no time to do so by itself.
 func (s *session) stop(reason error) {
+	s.unreserve()
 	s.mu.Lock()
 	close(s.stopping)
 	running := slices.Collect(maps.Values(s.running))
 	s.mu.Unlock()
-	patience := s.w.options.DrainTimeout
+	drain := s.c.w.options.DrainTimeout
 	if errors.Is(reason, errLeaseLost) {
-		patience = 0
+		drain = 0
 	}
 	for _, over := range running {
-		if !within(patience, over) {
+		if !within(drain, over) {
 			s.abandon(reason)
 			if !within(abandonTimeout, over) {
 				s.log.Error("The processor does not return although its context has ended")
 			}
 		}
 	}
+}
+
+// shutDown shuts the Server down. One that does not end in time ends when its subscription is closed, and the commands that it
+// waits for have ended; the worker waits for that.
+func (s *session) shutDown(server *asynq.Server, subscriptions redis.UniversalClient) {
+	ended := make(chan struct{})
+	s.c.w.servers.Go(func() {
+		defer close(ended)
+		server.Shutdown()
+	})
+	if !within(shutdownTimeout, ended) {
+		s.log.Debug("An asynq Server does not shut down, going on")
+	}
+	_ = subscriptions.Close() // a connection that is of no more use
 }
 
 // within reports whether done is closed before the time is over.
@@ -138,14 +246,11 @@ func within(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// release lets the handlers go that waited for their task to be given back.
+// release lets the handlers go that waited for their task to be pushed back.
 func (s *session) release() {
 	close(s.released)
 	s.abandon(errShutdown)
-	s.mu.Lock()
-	stuck := len(s.running) > 0
-	s.mu.Unlock()
-	if !stuck {
+	if !s.busy() { // otherwise one does not return
 		s.handlers.Wait()
 	}
 }
@@ -154,42 +259,72 @@ func (s *session) release() {
 func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	s.handlers.Add(1)
 	defer s.handlers.Done()
-	s.busy.Store(true)
-	defer s.busy.Store(false)
 	id, _ := asynq.GetTaskID(ctx)
-	queue, _ := asynq.GetQueueName(ctx)
-	over := make(chan struct{})
-	s.mu.Lock()
-	if closed(s.stopping) { // asynq has taken it out of the queue a moment too late
-		s.mu.Unlock()
+	place, ok := s.begin(id)
+	if !ok {
 		s.awaitRelease(ctx)
-		return errGivenBack
+		return errReleased
 	}
-	s.running[id] = over
-	s.mu.Unlock()
-
-	err := s.attempt(ctx, s, task)
-
-	givenBack := errors.Is(err, errGivenBack)
-	if !givenBack {
-		s.ended <- endedTask{queue, id}
-	}
-	s.mu.Lock()
-	delete(s.running, id)
-	s.mu.Unlock()
-	close(over)
-	if givenBack {
-		s.end()
+	err := newAttempt(s, task, id, place).do(ctx)
+	s.end(id, errors.Is(err, errReleased))
+	place()
+	if errors.Is(err, errReleased) {
 		s.awaitRelease(ctx)
 	}
 	return err
 }
 
-// end asks whoever waits to end the session.
-func (s *session) end() {
+// begin returns a place for a handler, which must be freed, unless there is none or the session stops.
+func (s *session) begin(id string) (place func(), ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	select {
-	case s.yield <- struct{}{}:
-	default: // it has been asked
+	case <-s.stopping: // asynq has taken it out of the queue a moment too late
+		return nil, false
+	default:
+	}
+	place, s.reserved = s.reserved, nil
+	if place == nil {
+		if !s.c.w.slots.TryAcquire(1) {
+			signal(s.over) // another worker may have a place
+			return nil, false
+		}
+		place = s.c.w.place()
+	}
+	s.running[id] = make(chan struct{})
+	signal(s.changed)
+	return place, true
+}
+
+// end notes that an attempt is over. Unless its task is released, asynq is about to record how it has ended, which it must have
+// before the Server is shut down: it would push the task back otherwise.
+func (s *session) end(id string, released bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if released {
+		signal(s.over)
+	} else {
+		s.recording.Go(func() {
+			ctx, cancel := context.WithTimeout(context.Background(), recordedTimeout)
+			defer cancel()
+			s.awaitRecorded(ctx, id)
+			if s.c.unit == unitRun {
+				s.c.trim(ctx)
+			}
+		})
+	}
+	close(s.running[id])
+	delete(s.running, id)
+	signal(s.changed)
+}
+
+// awaitRecorded waits until asynq has recorded how a task has ended.
+func (s *session) awaitRecorded(ctx context.Context, id string) {
+	for ctx.Err() == nil {
+		if active, err := s.c.w.jobs.IsActive(s.c.queue, id); err == nil && !active {
+			return
+		}
+		pause(ctx, recordedPoll)
 	}
 }
 
@@ -202,98 +337,13 @@ func (s *session) awaitRelease(ctx context.Context) {
 	}
 }
 
-func closed(c <-chan struct{}) bool {
+// pause waits until the time is over or ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
-	case <-c:
-		return true
-	default:
-		return false
-	}
-}
-
-// errGivenBack says that the task is to be pushed back to the queue.
-var errGivenBack = errors.New("given back")
-
-// context is that of an attempt: it ends with the task's, and when tasks are abandoned. The caller must call end.
-func (s *session) context(task context.Context) (ctx context.Context, end func()) {
-	ctx, cancel := context.WithCancelCause(task)
-	stop := context.AfterFunc(s.working, func() { cancel(context.Cause(s.working)) })
-	return ctx, func() {
-		stop()
-		cancel(nil)
-	}
-}
-
-// cancellable is a context for the task's work that also ends, with errCancelled, when somebody cancels the task. The caller
-// must call end.
-func (s *session) cancellable(ctx context.Context, id string) (working context.Context, end func()) {
-	working, cancel := context.WithCancelCause(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.cancels[id] = cancel
-	return working, func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.cancels, id)
-		cancel(nil)
-	}
-}
-
-// cancelWanted ends the work on each task of which wanted says that somebody has cancelled it.
-func (s *session) cancelWanted(wanted func(id string) bool) {
-	s.mu.Lock()
-	cancels := maps.Clone(s.cancels)
-	s.mu.Unlock()
-	for id, cancel := range cancels {
-		if wanted(id) {
-			cancel(errCancelled)
-		}
-	}
-}
-
-// settle waits until asynq has recorded how a task has ended. It must have before its Server is shut down, which would
-// push the task back to the queue otherwise.
-func (s *session) settle(task endedTask) {
-	for deadline := time.Now().Add(settleTimeout); time.Now().Before(deadline); time.Sleep(settlePoll) {
-		if active, err := s.w.jobs.IsActive(task.queue, task.id); err == nil && !active {
-			return
-		}
-	}
-}
-
-// settleRest settles what ended when nobody looked any more.
-func (s *session) settleRest() {
-	for {
-		select {
-		case task := <-s.ended:
-			s.settle(task)
-		default:
-			return
-		}
-	}
-}
-
-// insist calls f until it succeeds, the run is superseded or ctx ends: a Redis that is away is waited for. The log says so
-// when that takes long, once.
-func (s *session) insist(ctx context.Context, log *slog.Logger, f func(context.Context) error) error {
-	begun, warned := time.Now(), false
-	for {
-		try, cancel := context.WithTimeout(ctx, recordTimeout)
-		err := f(try)
-		cancel()
-		if err == nil || errors.Is(err, jobs.ErrSuperseded) {
-			return err
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if !warned && time.Since(begun) > notableInsistence {
-			warned = true
-			log.Warn("Redis does not serve the run's state, still trying", "error", err)
-		} else {
-			log.Debug("Redis did not serve the run's state, trying again", "error", err)
-		}
-		pause(ctx, recordPause, nil)
+	case <-timer.C:
+	case <-ctx.Done():
 	}
 }
 

@@ -1,5 +1,5 @@
-// What a trace tells of the work: a span for each attempt at a run or a range, which continues the trace of whoever has
-// enqueued it, and in that one for each batch.
+// What a trace tells of the work: a span for each attempt at a run or a range, which continues the trace in which it was
+// enqueued, and in that one for each batch.
 
 package worker
 
@@ -8,24 +8,30 @@ import (
 	"errors"
 	"time"
 
-	"github.com/hibiken/asynq"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/trace"
 
-	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// startSpan begins the span of an attempt.
-func (w *Worker) startSpan(ctx context.Context, name string, task *asynq.Task, about ...attribute.KeyValue) (context.Context, trace.Span) {
-	ctx = telemetry.ContinueTrace(ctx, task.Headers())
-	return w.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(about...))
+// startSpan begins the span of the attempt.
+func (a *attempt) startSpan(ctx context.Context) (context.Context, trace.Span) {
+	name := "run " + a.c.def.Name
+	about := []attribute.KeyValue{
+		telemetry.AttributeJobType.String(a.c.def.Name), telemetry.AttributeJobID.String(a.id.String()),
+	}
+	if a.c.unit == unitRange {
+		name = "range of " + a.c.def.Name
+		about = append(about, telemetry.AttributeRange.Int(a.index))
+	}
+	ctx = telemetry.ContinueTrace(ctx, a.task.Headers())
+	return a.c.w.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(about...))
 }
 
 // endSpan ends the span of an attempt with what the attempt has returned.
 func endSpan(span trace.Span, err error) {
-	if errors.Is(err, errGivenBack) {
+	if errors.Is(err, errReleased) {
 		span.AddEvent("given back")
 		err = nil
 	}
@@ -33,7 +39,7 @@ func endSpan(span trace.Span, err error) {
 }
 
 // observer is told of the batches of a job type, and measures and traces them.
-func (w *Worker) observer(def tasks.Definition) syncrun.Observe {
+func (w *Worker) observer(def tasks.Definition) func(context.Context, int) (context.Context, func(updated, failed int64, err error)) {
 	metrics := w.metrics[def.Name]
 	return func(ctx context.Context, records int) (context.Context, func(updated, failed int64, err error)) {
 		started := time.Now()

@@ -93,7 +93,7 @@ func TestPayloadThatWasUnderstood(t *testing.T) {
 	if err := next.rdb.HSet(t.Context(), key, "postponed", time.Now().Add(-61*time.Minute).UnixMilli()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	started := make(chan *worker.Run, 1)
+	started := make(chan *worker.Attempt, 1)
 	stop := next.start(t, worker.Options{}, stoppable(started))
 	receive(t, "the run", started)
 	stop()

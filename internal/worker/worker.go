@@ -8,85 +8,105 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
+	"golang.org/x/sync/semaphore"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
+const (
+	defaultDrainTimeout = 7 * time.Second
+	// lookInterval is how often a worker looks for work that it has not heard of.
+	lookInterval = time.Second
+	// lookTimeout bounds one look.
+	lookTimeout = 3 * time.Second
+)
+
 // Options are a worker's settings.
 type Options struct {
-	// Concurrency is how many runs, each of another job type, are worked on at the same time.
+	// Concurrency is how many handlers work at the same time, those of ranges included. A run that waits for its ranges does
+	// not count.
 	Concurrency int
-	// DrainTimeout is how long a run has to stop by itself when the worker shuts down; 0 is the default of 7 s, which
-	// with the time to give it back stays below the 10 s after which container engines kill.
+	// DrainTimeout is how long a handler has to stop by itself when the worker shuts down; 0 is the default of 7 s, which with
+	// the time to release its run stays below the 10 s after which container engines kill.
 	DrainTimeout time.Duration
+	// Connect makes a client for asynq Servers, which wait for no command for longer than some seconds.
+	Connect func() redis.UniversalClient
 	// Metrics is where the worker's metrics are registered; nil for nowhere.
 	Metrics prometheus.Registerer
 	// Tracing is what spans are made with; nil for none.
 	Tracing trace.TracerProvider
 }
 
-const defaultDrainTimeout = 7 * time.Second
-
-// Worker works on runs. Make one with New.
+// Worker works on runs and their ranges. Make one with New.
 type Worker struct {
-	id         string
-	jobs       *jobs.Jobs
-	processors map[string]Processor
-	options    Options
-	slots      *slots
-	metrics    map[string]*jobMetrics // by job type
-	tracer     trace.Tracer
-	keepers    sync.WaitGroup // of the consumers' sessions
-	log        *slog.Logger
+	id        string
+	jobs      *jobs.Jobs
+	handlers  map[string]Handler // by job type
+	options   Options
+	slots     *semaphore.Weighted // one for each handler that may work
+	consumers map[string]*consumer
+	metrics   map[string]*jobMetrics // by job type
+	tracer    trace.Tracer
+	commands  redis.UniversalClient // of the asynq Servers, while Run runs
+	servers   sync.WaitGroup        // asynq Servers that shut down
+	log       *slog.Logger
 }
 
-// New returns a worker for every job type of the jobs' registry. It returns an error when one has no processor.
-func New(j *jobs.Jobs, processors map[string]Processor, options Options, log *slog.Logger) (*Worker, error) {
+// New returns a worker for every job type of the jobs' registry. It returns an error when one has no handler.
+func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.Logger) (*Worker, error) {
 	for _, name := range j.Registry().Names() {
-		if processors[name] == nil {
-			return nil, fmt.Errorf("job type %q has no processor", name)
+		if handlers[name] == nil {
+			return nil, fmt.Errorf("job type %q has no handler", name)
 		}
 	}
 	if options.DrainTimeout == 0 {
 		options.DrainTimeout = defaultDrainTimeout
 	}
-	return &Worker{
-		id: jobs.NewProcessID(), jobs: j, processors: processors, options: options, slots: newSlots(options.Concurrency),
+	w := &Worker{
+		id: jobs.NewProcessID(), jobs: j, handlers: handlers, options: options,
+		slots: semaphore.NewWeighted(int64(options.Concurrency)), consumers: make(map[string]*consumer),
 		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), log: log,
-	}, nil
+	}
+	for _, def := range j.Registry().All() {
+		w.consumers[def.Name] = newConsumer(w, def, unitRun)
+		w.consumers[def.RangeQueue()] = newConsumer(w, def, unitRange)
+	}
+	return w, nil
 }
 
-// Run works until ctx ends, and then until what it worked on is given back. Redis must have answered once before.
+// Run works until ctx ends, and then until what it worked on is released. Redis must have answered once before.
 func (w *Worker) Run(ctx context.Context) {
+	w.commands = w.options.Connect()
+	defer func() { _ = w.commands.Close() }() // connections that are of no more use
 	var all sync.WaitGroup
 	all.Go(func() { w.jobs.HeartbeatLoop(ctx, jobs.RoleWorker, w.id) })
-	consumers := make(map[string]*consumer)
-	for _, def := range w.jobs.Registry().All() {
-		consumers[def.Name] = newConsumer(w, def)
-	}
-	for _, c := range consumers {
+	for _, c := range w.consumers {
 		all.Go(func() { c.run(ctx) })
 	}
-	all.Go(func() { w.announceReleases(ctx, consumers) })
-	all.Go(func() { newRangeConsumer(w).run(ctx) })
+	all.Go(func() { w.hear(ctx) })
+	all.Go(func() { w.look(ctx) })
 	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
 	all.Wait()
-	w.keepers.Wait()
+	w.servers.Wait()
 }
 
-// announceReleases wakes the consumer of each job type whose lease another worker has released.
-func (w *Worker) announceReleases(ctx context.Context, consumers map[string]*consumer) {
-	released, stop := w.jobs.Releases(ctx)
+// place returns what frees a place that was acquired, once.
+func (w *Worker) place() (free func()) { return sync.OnceFunc(func() { w.slots.Release(1) }) }
+
+// hear wakes the consumer of each queue that is announced.
+func (w *Worker) hear(ctx context.Context) {
+	announced, stop := w.jobs.Announcements(ctx)
 	defer func() { _ = stop() }() // a connection that is of no more use
 	for {
 		select {
-		case message, ok := <-released:
+		case message, ok := <-announced:
 			if !ok {
 				return
 			}
-			if c := consumers[message.Payload]; c != nil {
+			if c := w.consumers[message.Payload]; c != nil {
 				c.wake()
 			}
 		case <-ctx.Done():
@@ -95,8 +115,30 @@ func (w *Worker) announceReleases(ctx context.Context, consumers map[string]*con
 	}
 }
 
-// othersLive reports whether there are other workers to hand a lease to.
-func (w *Worker) othersLive(ctx context.Context) bool {
-	n, err := w.jobs.Live(ctx, jobs.RoleWorker)
-	return err == nil && n > 1
+// look wakes the consumers of the job types that have tasks, whether they were announced or not. Ranges only exist while a
+// run does.
+func (w *Worker) look(ctx context.Context) {
+	definitions := w.jobs.Registry().All()
+	names := w.jobs.Registry().Names()
+	ticker := time.NewTicker(lookInterval)
+	defer ticker.Stop()
+	for {
+		looking, cancel := context.WithTimeout(ctx, lookTimeout)
+		has, err := w.jobs.HasTasks(looking, names)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			w.log.Debug("Could not look for work", "error", err)
+		}
+		for i, found := range has {
+			if found {
+				w.consumers[definitions[i].Name].wake()
+				w.consumers[definitions[i].RangeQueue()].wake()
+			}
+		}
+		select {
+		case <-ticker.C:
+		case <-ctx.Done():
+			return
+		}
+	}
 }

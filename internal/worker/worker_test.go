@@ -55,15 +55,19 @@ func (b *testBundle) logger() *slog.Logger {
 	return slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
+// connect makes a client of a worker's own.
+func (b *testBundle) connect() redis.UniversalClient { return jobs.NewRedis(b.options, b.logger()) }
+
 // start runs a worker whose job types all have the same processor, and returns what stops it and waits for its end.
-func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Processor) (stop func()) {
+func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (stop func()) {
 	t.Helper()
 	if o.Concurrency == 0 {
 		o.Concurrency = 3
 	}
 	registry := prometheus.NewRegistry()
 	o.Metrics = registry
-	processors := make(map[string]worker.Processor)
+	o.Connect = b.connect
+	processors := make(map[string]worker.Handler)
 	for _, name := range b.Registry().Names() {
 		processors[name] = p
 	}
@@ -152,8 +156,8 @@ func receive[T any](t *testing.T, what string, from <-chan T) T {
 func TestRunCompletes(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
-		if run.Attempt != 1 || run.Checkpoint != nil || run.Payload.Kind() != tasks.SyncFull {
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+		if run.Number != 1 || run.Checkpoint != nil || run.Payload.Kind() != tasks.SyncFull {
 			return nil, fmt.Errorf("unexpected run: %+v", run)
 		}
 		return map[string]any{"answer": 42}, nil
@@ -174,7 +178,7 @@ func TestRunCompletes(t *testing.T) {
 func TestNewWantsEveryProcessor(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	_, err := worker.New(b.Jobs, map[string]worker.Processor{"user-sync": nil}, worker.Options{}, b.logger())
+	_, err := worker.New(b.Jobs, map[string]worker.Handler{"user-sync": nil}, worker.Options{}, b.logger())
 	if err == nil || !strings.Contains(err.Error(), `"user-sync"`) {
 		t.Errorf("got %v, want an error that names the job type", err)
 	}
@@ -186,7 +190,7 @@ func TestOneActiveRunOfAJobType(t *testing.T) {
 	b := setup(t, nil)
 	var active, most atomic.Int32
 	entered, proceed := make(chan string), make(chan struct{})
-	processor := func(_ context.Context, run *worker.Run) (any, error) {
+	processor := func(_ context.Context, run *worker.Attempt) (any, error) {
 		most.Store(max(most.Load(), active.Add(1)))
 		defer active.Add(-1)
 		entered <- run.ID.String()
@@ -235,9 +239,9 @@ func TestRetriesComeInTime(t *testing.T) {
 		started, ended time.Time
 	}
 	attempts := make(chan attempt, 10)
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
-		attempts <- attempt{run.Attempt, time.Now(), time.Now()}
-		return nil, fmt.Errorf("attempt %d failed", run.Attempt)
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+		attempts <- attempt{run.Number, time.Now(), time.Now()}
+		return nil, fmt.Errorf("attempt %d failed", run.Number)
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	previous := receive(t, "the first attempt", attempts)
@@ -278,11 +282,11 @@ func quickRetries(d *tasks.Definition) { d.Backoff, d.BackoffFactor = time.Secon
 func TestPanicIsAFailedAttempt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
-		if run.Attempt == 1 {
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+		if run.Number == 1 {
 			panic("told to")
 		}
-		return run.Attempt, nil
+		return run.Number, nil
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 1 || info.LastErr != "panic: told to" || string(info.Result) != "2" {
@@ -300,7 +304,7 @@ func TestAlwaysPanicking(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
-	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
 		attempts.Add(1)
 		panic("again")
 	})
@@ -335,7 +339,7 @@ func TestPoisonedTasks(t *testing.T) {
 				t.Fatal(err)
 			}
 			healthy := b.trigger(t, "user-sync", tasks.SyncFull)
-			b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) { return nil, nil })
+			b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) { return nil, nil })
 			b.await(t, healthy, asynq.TaskStateCompleted)
 			info, err := b.inspector.GetTaskInfo("user-sync", poison.id)
 			if err != nil || info.State != asynq.TaskStateArchived || info.Retried != 0 || !strings.Contains(info.LastErr, poison.reason) {
@@ -350,8 +354,8 @@ func TestPoisonedTasks(t *testing.T) {
 }
 
 // stoppable works until it is asked to stop, and saves where it got to.
-func stoppable(started chan<- *worker.Run) worker.Processor {
-	return func(ctx context.Context, run *worker.Run) (any, error) {
+func stoppable(started chan<- *worker.Attempt) worker.Handler {
+	return func(ctx context.Context, run *worker.Attempt) (any, error) {
 		started <- run
 		select {
 		case <-run.Stop:
@@ -361,7 +365,7 @@ func stoppable(started chan<- *worker.Run) worker.Processor {
 		if err := run.Save(ctx, []byte(string(run.Checkpoint)+"+"), 50); err != nil {
 			return nil, err
 		}
-		return nil, worker.ErrStopped
+		return nil, errors.New("stopped")
 	}
 }
 
@@ -370,12 +374,12 @@ func TestShutdownGivesTheRunBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	started := make(chan *worker.Run, 1)
+	started := make(chan *worker.Attempt, 1)
 	for i := range 5 { // more often than there are attempts
 		stop := b.start(t, worker.Options{}, stoppable(started))
 		run := receive(t, "the run", started)
-		if run.ID.String() != id || run.Attempt != 1 || string(run.Checkpoint) != strings.Repeat("+", i) {
-			t.Fatalf("round %d: %s, attempt %d, checkpoint %q", i, run.ID, run.Attempt, run.Checkpoint)
+		if run.ID.String() != id || run.Number != 1 || string(run.Checkpoint) != strings.Repeat("+", i) {
+			t.Fatalf("round %d: %s, attempt %d, checkpoint %q", i, run.ID, run.Number, run.Checkpoint)
 		}
 		begun := time.Now()
 		stop()
@@ -387,7 +391,7 @@ func TestShutdownGivesTheRunBack(t *testing.T) {
 			t.Fatalf("round %d: %+v, %v; want it pending at no cost", i, info, err)
 		}
 	}
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) { return string(run.Checkpoint), nil })
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) { return string(run.Checkpoint), nil })
 	if info := b.await(t, id, asynq.TaskStateCompleted); string(info.Result) != `"+++++"` {
 		t.Errorf("result %s", info.Result)
 	}
@@ -403,7 +407,7 @@ func TestShutdownAtTheEndOfARun(t *testing.T) {
 	b := setup(t, nil)
 	started := make(chan struct{})
 	var runs atomic.Int32
-	processor := func(_ context.Context, run *worker.Run) (any, error) {
+	processor := func(_ context.Context, run *worker.Attempt) (any, error) {
 		if runs.Add(1) == 1 {
 			close(started)
 			<-run.Stop
@@ -424,7 +428,7 @@ func TestShutdownAbandonsARunThatDoesNotStop(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	started := make(chan struct{}, 1)
-	stop := b.start(t, worker.Options{DrainTimeout: 100 * time.Millisecond}, func(ctx context.Context, _ *worker.Run) (any, error) {
+	stop := b.start(t, worker.Options{DrainTimeout: 100 * time.Millisecond}, func(ctx context.Context, _ *worker.Attempt) (any, error) {
 		started <- struct{}{}
 		<-ctx.Done()
 		return nil, errors.New("some error that the end of the context led to")
@@ -461,8 +465,8 @@ func TestRecoveredRun(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
-				return fmt.Sprint(run.Attempt, string(run.Checkpoint)), nil
+			b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+				return fmt.Sprint(run.Number, string(run.Checkpoint)), nil
 			})
 			info := b.await(t, id, test.state)
 			if !b.log.contains("Recovered run from a dead worker") {
@@ -487,8 +491,8 @@ func TestRecoveredRun(t *testing.T) {
 func TestLostLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	started := make(chan *worker.Run, 1)
-	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Run) (any, error) {
+	started := make(chan *worker.Attempt, 1)
+	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Attempt) (any, error) {
 		if run.Checkpoint != nil {
 			return "finished", nil
 		}
@@ -512,38 +516,12 @@ func TestLostLease(t *testing.T) {
 	}
 }
 
-func TestWorkersTakeTurns(t *testing.T) {
-	t.Parallel()
-	b := setup(t, nil)
-	const workers = 3
-	var took [workers]atomic.Int32
-	for i := range workers {
-		b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
-			took[i].Add(1)
-			return nil, nil
-		})
-	}
-	poll(t, "all workers to be live", func() bool {
-		n, err := b.Live(t.Context(), jobs.RoleWorker)
-		return err == nil && n == workers
-	})
-	poll(t, "every worker to have had a run", func() bool {
-		b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
-		for i := range took {
-			if took[i].Load() == 0 {
-				return false
-			}
-		}
-		return true
-	})
-}
-
 // With concurrency 1 one worker still gets through runs of all job types.
 func TestConcurrencyOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	var active, most atomic.Int32
-	b.start(t, worker.Options{Concurrency: 1}, func(context.Context, *worker.Run) (any, error) {
+	b.start(t, worker.Options{Concurrency: 1}, func(context.Context, *worker.Attempt) (any, error) {
 		most.Store(max(most.Load(), active.Add(1)))
 		defer active.Add(-1)
 		time.Sleep(50 * time.Millisecond) // the work
@@ -569,7 +547,7 @@ func TestSlotsElsewhere(t *testing.T) {
 	b := setup(t, nil)
 	for range 20 {
 		started, proceed := make(chan string, 2), make(chan struct{})
-		processor := func(_ context.Context, run *worker.Run) (any, error) {
+		processor := func(_ context.Context, run *worker.Attempt) (any, error) {
 			started <- run.ID.String()
 			<-proceed
 			return nil, nil
@@ -602,7 +580,7 @@ func TestHangingRedis(t *testing.T) {
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	started, ended := make(chan struct{}, 1), make(chan time.Time, 1)
-	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Attempt) (any, error) {
 		started <- struct{}{}
 		<-ctx.Done()
 		ended <- time.Now()
@@ -613,7 +591,7 @@ func TestHangingRedis(t *testing.T) {
 	receive(t, "the run", started)
 	next := make(chan time.Time, 1)
 	b.trigger(t, "user-sync", tasks.SyncIncremental)
-	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
 		select {
 		case next <- time.Now():
 		default:
@@ -631,7 +609,7 @@ func TestPausedRunsWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	started, proceed := make(chan string, 10), make(chan struct{})
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
 		started <- run.ID.String()
 		<-proceed
 		return nil, nil
@@ -664,7 +642,7 @@ func TestPausedRunsWait(t *testing.T) {
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.Attempts = 1 })
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
 		if run.Payload.Kind() == tasks.SyncIncremental {
 			return nil, errors.New("incremental runs fail here")
 		}
@@ -702,7 +680,7 @@ func TestRetention(t *testing.T) {
 func TestMaxDuration(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.MaxDuration = 300 * time.Millisecond })
-	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Attempt) (any, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
@@ -721,7 +699,7 @@ func TestRedisAway(t *testing.T) {
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	started, proceed := make(chan struct{}, 1), make(chan struct{})
-	b.start(t, worker.Options{}, func(context.Context, *worker.Run) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
 		started <- struct{}{}
 		<-proceed
 		return "done", nil
@@ -746,12 +724,12 @@ func BenchmarkTriggerToStart(b *testing.B) {
 	log := slog.New(slog.DiscardHandler)
 	j := jobs.New(rdb, tasks.Default(), log)
 	started := make(chan time.Time, 1)
-	processor := func(context.Context, *worker.Run) (any, error) {
+	processor := func(context.Context, *worker.Attempt) (any, error) {
 		started <- time.Now()
 		return nil, nil
 	}
-	w, err := worker.New(j, map[string]worker.Processor{"user-sync": processor, "project-sync": processor, "issue-sync": processor},
-		worker.Options{Concurrency: 3}, log)
+	w, err := worker.New(j, map[string]worker.Handler{"user-sync": processor, "project-sync": processor, "issue-sync": processor},
+		worker.Options{Concurrency: 3, Connect: func() redis.UniversalClient { return jobs.NewRedis(o, log) }}, log)
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -762,7 +740,7 @@ func BenchmarkTriggerToStart(b *testing.B) {
 	defer cancel()
 	var waits []time.Duration
 	for b.Loop() {
-		time.Sleep(100 * time.Millisecond) // idle
+		time.Sleep(1300 * time.Millisecond) // idle: no session lingers
 		before := time.Now()
 		if _, err := j.Trigger(ctx, tasks.UserSync, &tasks.SyncPayload{SyncType: tasks.SyncFull}); err != nil {
 			b.Fatal(err)

@@ -58,6 +58,8 @@ type Definition struct {
 	PayloadVersion int
 	// Schedule is when runs are enqueued by themselves.
 	Schedule Schedule
+	// Leases is how many runs are worked on at the same time, over all workers; 0 is 1.
+	Leases int
 	// Attempts is how often a run is tried; at least 1.
 	Attempts int
 	// Backoff is the wait before the first retry, at least a second.
@@ -76,6 +78,9 @@ var namePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 // withDefaults returns d with the defaults in the place of zero values, except for the two Keep fields, where zero has
 // a meaning once it has been configured: see Registry.
 func (d Definition) withDefaults() Definition {
+	if d.Leases == 0 {
+		d.Leases = 1
+	}
 	if d.Attempts == 0 {
 		d.Attempts = DefaultAttempts
 	}

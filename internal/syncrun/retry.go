@@ -13,23 +13,23 @@ const (
 	lastPause  = 2 * time.Second
 )
 
-// patiently calls f until it returns something else than ErrUnavailable, for as long as the pass's patience lasts. It
-// gives up with ErrStopped when it is asked to stop in between.
-func (p Pass) patiently(ctx context.Context, stop <-chan struct{}, what string, f func() error) error {
+// retry calls f until it returns something else than ErrUnavailable, for as long as the pass's retry budget lasts. It gives up
+// with ErrStopped when it is asked to stop in between.
+func (p *Pass) retry(ctx context.Context, what string, f func() error) error {
 	err := f()
 	if err == nil {
 		return nil
 	}
 	gone := time.Now()
 	for pause := firstPause; errors.Is(err, ErrUnavailable) && ctx.Err() == nil; pause = min(2*pause, lastPause) {
-		if waited := time.Since(gone); waited+pause > p.Patience {
+		if waited := time.Since(gone); waited+pause > p.RetryBudget {
 			return fmt.Errorf("%s, tried for %s: %w", what, waited.Round(time.Second), err)
 		}
 		p.Log.Warn("Database unreachable, trying again", "doing", what, "retryIn", pause.String(), "error", err)
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
-		case <-stop:
+		case <-p.Stop:
 			timer.Stop()
 			return ErrStopped
 		case <-ctx.Done():

@@ -1,0 +1,150 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// How a worker learns that there is something to do, without asking Redis all the time: what puts a task into a queue
+// announces the queue, and a worker looks once a second for what was not announced. Retries that are due, and what a worker
+// that died has left, are put back among the pending tasks by the same look, as asynq's forwarder and recoverer only live
+// within a Server.
+
+const (
+	// rescueGrace is how long after the end of asynq's lease a task counts as lost: asynq's own, as clocks may differ.
+	rescueGrace = 30 * time.Second
+	// taskLease is how long asynq's lease of a task lasts without being extended.
+	taskLease = 30 * time.Second
+	// findLimit is how many tasks of each kind one look puts back.
+	findLimit = 100
+)
+
+// announce tells the workers that a queue has something to do. One that does not hear it looks by itself, a second later at
+// most, so an error is of no consequence.
+func (j *Jobs) announce(ctx context.Context, queue string) {
+	if err := j.rdb.Publish(ctx, workChannel, queue).Err(); err != nil && ctx.Err() == nil {
+		j.log.Debug("Could not announce work", "queue", queue, "error", err)
+	}
+}
+
+// Announcements returns a channel of the names of queues that have got something to do. It ends with stop, which the
+// caller must call. Announcements may be missed while Redis is away.
+func (j *Jobs) Announcements(ctx context.Context) (queues <-chan *redis.Message, stop func() error) {
+	subscription := j.rdb.Subscribe(ctx, workChannel)
+	return subscription.Channel(), subscription.Close
+}
+
+// HasTasks reports for each queue whether it has tasks that have not ended, at the cost of one command for each.
+func (j *Jobs) HasTasks(ctx context.Context, queues []string) ([]bool, error) {
+	pipeline := j.rdb.Pipeline()
+	for _, queue := range queues {
+		pipeline.Exists(ctx, asynqKey(queue, "pending"), asynqKey(queue, "active"), asynqKey(queue, "scheduled"), asynqKey(queue, "retry"))
+	}
+	answers, err := pipeline.Exec(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("looking for tasks: %w", err)
+	}
+	has := make([]bool, len(queues))
+	for i, answer := range answers {
+		has[i] = answer.(*redis.IntCmd).Val() > 0
+	}
+	return has, nil
+}
+
+// KEYS: pending, paused, active, lease, scheduled, retry. ARGV: now (s), now (ns), end of the leases of lost tasks (s), end
+// of a new lease (s), prefix of the tasks' keys, limit. Returns {number of tasks that may be taken, ID of each task that was
+// rescued, time (s) of the next that is due or "", ID of each that is gone}.
+var findWorkScript = redis.NewScript(`
+local rescued, gone = {}, {}
+local function put(command, id, ...)
+	if redis.call("HEXISTS", ARGV[5] .. id, "msg") == 0 then
+		redis.call("UNLINK", ARGV[5] .. id)
+		table.insert(gone, id)
+		return false
+	end
+	redis.call(command, KEYS[1], id)
+	redis.call("HSET", ARGV[5] .. id, "state", "pending", ...)
+	return true
+end
+for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", ARGV[3], "LIMIT", 0, ARGV[6])) do
+	redis.call("ZREM", KEYS[4], id)
+	if redis.call("LREM", KEYS[3], 0, id) > 0 and put("RPUSH", id) then
+		table.insert(rescued, id)
+	end
+end
+if redis.call("LLEN", KEYS[3]) > redis.call("ZCARD", KEYS[4]) then -- asynq itself never finds an active task without a lease
+	for _, id in ipairs(redis.call("LRANGE", KEYS[3], 0, -1)) do
+		redis.call("ZADD", KEYS[4], "NX", ARGV[4], id)
+	end
+end
+local next = ""
+for i = 5, 6 do
+	for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[i], "-inf", ARGV[1], "LIMIT", 0, ARGV[6])) do
+		redis.call("ZREM", KEYS[i], id)
+		put("LPUSH", id, "pending_since", ARGV[2])
+	end
+	local first = redis.call("ZRANGE", KEYS[i], 0, 0, "WITHSCORES")
+	if first[2] and (next == "" or tonumber(first[2]) < tonumber(next)) then
+		next = first[2]
+	end
+end
+local pending = 0
+if redis.call("EXISTS", KEYS[2]) == 0 then
+	pending = redis.call("LLEN", KEYS[1])
+end
+return {pending, rescued, next, gone}
+`)
+
+// Work is what there is to do in a queue.
+type Work struct {
+	// Pending is true when a worker may take a task: the queue has one, and is not paused.
+	Pending bool
+	// Next is when the next task is due, of those that wait for their time; zero when none does.
+	Next time.Time
+	// Rescued are the IDs of tasks that were put back because their worker is lost.
+	Rescued []string
+}
+
+// FindWork puts the tasks of a queue that are due, or whose worker is lost, among the pending ones, paused or not, and
+// returns what there is to do. A task in asynq's lists of which nothing else is left is removed.
+func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
+	now := time.Now()
+	keys := []string{
+		asynqKey(queue, "pending"), asynqKey(queue, "paused"), asynqKey(queue, "active"),
+		asynqKey(queue, "lease"), asynqKey(queue, "scheduled"), asynqKey(queue, "retry"),
+	}
+	reply, err := findWorkScript.Run(ctx, j.rdb, keys, now.Unix(), now.UnixNano(), now.Add(-rescueGrace).Unix(),
+		now.Add(taskLease).Unix(), asynqKey(queue, "t:"), findLimit).Slice()
+	if err != nil {
+		return Work{}, fmt.Errorf("looking for work in %s: %w", queue, err)
+	}
+	pending, _ := reply[0].(int64) // of the types that the script returns
+	next, _ := reply[2].(string)
+	work := Work{Pending: pending > 0, Rescued: texts(reply[1])}
+	if seconds, err := strconv.ParseFloat(next, 64); err == nil {
+		work.Next = time.Unix(int64(seconds), 0)
+	}
+	if gone := texts(reply[3]); len(gone) > 0 {
+		j.log.Warn("Removed tasks of which only the ID was left", "queue", queue, "ids", gone)
+	}
+	return work, nil
+}
+
+// texts is a list in a script's answer.
+func texts(list any) []string {
+	values, _ := list.([]any)
+	var all []string
+	for _, value := range values {
+		if text, ok := value.(string); ok {
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+// asynqKey is a key of asynq's own for a queue.
+func asynqKey(queue, what string) string { return "asynq:{" + queue + "}:" + what }

@@ -1,0 +1,177 @@
+// Package syncjob makes a synchronisation the handler of a job type: it hands what package worker gives an attempt to package
+// syncrun, and what syncrun keeps of a run back to it as JSON.
+//
+// It knows neither Redis nor MongoDB.
+package syncjob
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Options are the settings of a synchronisation.
+type Options struct {
+	// Noun is the word for one record in the log: "user".
+	Noun string
+	// Freshness is how old a stamp may be before an incremental run visits the record again.
+	Freshness time.Duration
+	// BatchSize is how many records make one unit of work, where the payload does not say.
+	BatchSize int
+	// Work is done with each batch before it is written.
+	Work syncrun.Work
+	// Writers is how many batches one worker works on at the same time in one run or range.
+	Writers int
+	// RangeSize is how many records a range has, when a run is large enough to be split.
+	RangeSize int
+	// RetryBudget is how long an attempt waits for a store that is gone.
+	RetryBudget time.Duration
+}
+
+// New returns the handler that brings the records of the store up to date.
+func New(store syncrun.Store, o Options) worker.Handler {
+	return func(ctx context.Context, a *worker.Attempt) (any, error) {
+		payload, ok := a.Payload.(*tasks.SyncPayload)
+		if !ok {
+			return nil, fmt.Errorf("%s has the payload of another job type: %T", a.ID, a.Payload)
+		}
+		batchSize := o.BatchSize
+		if payload.BatchSize != nil {
+			batchSize = *payload.BatchSize
+		}
+		var resume syncrun.Checkpoint
+		if a.Checkpoint != nil {
+			if err := json.Unmarshal(a.Checkpoint, &resume); err != nil {
+				return nil, fmt.Errorf("reading the checkpoint of %s: %w", a.ID, err)
+			}
+		}
+		pass := syncrun.Pass{
+			Noun: o.Noun, Store: store, Work: o.Work,
+			Selection: syncrun.Selection{
+				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
+			},
+			BatchSize: batchSize, Writers: o.Writers, RetryBudget: o.RetryBudget, Stop: a.Stop,
+			Resume: resume, Save: save(a), Observe: a.Observe, Log: a.Log.With("syncType", payload.SyncType),
+		}
+		if a.Range != nil {
+			return syncRange(ctx, a, pass)
+		}
+		return syncAll(ctx, a, pass, o.RangeSize)
+	}
+}
+
+// save keeps a checkpoint as JSON.
+func save(a *worker.Attempt) syncrun.Save {
+	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
+		data, err := json.Marshal(c)
+		if err != nil {
+			return fmt.Errorf("encoding a checkpoint: %w", err)
+		}
+		return a.Save(ctx, data, progress)
+	}
+}
+
+// syncAll works on the run as a whole.
+func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, rangeSize int) (any, error) {
+	pass.Log.Info("Starting "+strings.ToLower(a.Definition.Title)+" job", "attempt", a.Number,
+		"reference", a.ID.Reference.Format(tasks.TimestampLayout), "resumedAfter", pass.Resume.Processed)
+	result, err := syncrun.Run{Pass: pass, RangeSize: rangeSize, Ranges: ranges{a.ID, a.Ranges}}.Do(ctx)
+	if errors.Is(err, syncrun.ErrRangesFailed) {
+		return nil, worker.Permanent(err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pass.Log.Info(a.Definition.Title+" job completed successfully", done(result.Processed, result.Updated, result.Errors, result.Elapsed)...)
+	return tasks.SyncResult{
+		Success: true, UsersProcessed: result.Processed, UsersUpdated: result.Updated, Errors: result.Errors,
+		Duration: result.Elapsed.Milliseconds(), Timestamp: time.Now().UTC().Format(tasks.TimestampLayout),
+	}, nil
+}
+
+// syncRange works on one range of a run. Its result is its last checkpoint, which the run adds up.
+func syncRange(ctx context.Context, a *worker.Attempt, pass syncrun.Pass) (any, error) {
+	var err error
+	if pass.Range, err = decodeRange(a.Range); err != nil {
+		return nil, worker.Permanent(err)
+	}
+	pass.Log.Info("Starting range", "attempt", a.Number, "resumedAfter", pass.Resume.Processed)
+	end, err := pass.Do(ctx)
+	if err != nil {
+		return nil, err
+	}
+	pass.Log.Info("Range completed", done(end.Processed, end.Updated, end.Errors, end.Elapsed)...)
+	return end, nil
+}
+
+// done are the attributes of what was done.
+func done(processed, updated, failed int64, elapsed time.Duration) []any {
+	return []any{
+		slog.Int64("usersProcessed", processed), slog.Int64("usersUpdated", updated), slog.Int64("errors", failed),
+		slog.Int64("duration", elapsed.Milliseconds()),
+	}
+}
+
+// ranges is syncrun.Ranges on those of an attempt.
+type ranges struct {
+	id   tasks.RunID
+	kept worker.Ranges
+}
+
+// Split implements syncrun.Ranges.
+func (r ranges) Split(ctx context.Context) (syncrun.Split, error) {
+	kept, err := r.kept.Split(ctx)
+	if err != nil {
+		return syncrun.Split{}, err
+	}
+	split := syncrun.Split{Ranges: kept.Ranges, Complete: kept.Complete, Ended: kept.Ended, Progress: kept.Progress}
+	if kept.Ranges > 0 {
+		split.Last, err = decodeRange(kept.Last)
+	}
+	return split, err
+}
+
+// Add implements syncrun.Ranges.
+func (r ranges) Add(ctx context.Context, index int, part syncrun.Range, last bool) error {
+	spec, err := json.Marshal(part)
+	if err != nil {
+		return fmt.Errorf("encoding range %d of run %s: %w", index, r.id, err)
+	}
+	return r.kept.Add(ctx, index, spec, last)
+}
+
+// Requeue implements syncrun.Ranges.
+func (r ranges) Requeue(ctx context.Context) error { return r.kept.Requeue(ctx) }
+
+// Ended implements syncrun.Ranges.
+func (r ranges) Ended(ctx context.Context, f func(index int, ended syncrun.Ended)) error {
+	return r.kept.Each(ctx, func(index int, known jobs.RangeEnd) error {
+		ended := syncrun.Ended{Failure: known.Failure}
+		if len(known.Checkpoint) > 0 {
+			if err := json.Unmarshal(known.Checkpoint, &ended.Checkpoint); err != nil {
+				return fmt.Errorf("reading the checkpoint of range %d of run %s: %w", index, r.id, err)
+			}
+		}
+		f(index, ended)
+		return nil
+	})
+}
+
+// Discard implements syncrun.Ranges.
+func (r ranges) Discard(ctx context.Context) error { return r.kept.Discard(ctx) }
+
+func decodeRange(spec []byte) (r syncrun.Range, err error) {
+	if err := json.Unmarshal(spec, &r); err != nil {
+		return r, fmt.Errorf("reading a range: %w", err)
+	}
+	return r, nil
+}

@@ -1,0 +1,195 @@
+package worker_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// What a worker holds, and when: a lease and an asynq Server only while there is work, and no more handlers than it may have.
+
+func done(context.Context, *worker.Attempt) (any, error) { return "done", nil }
+
+// idle waits until no lease is held and no Server lives.
+func (b *testBundle) idle(t *testing.T) {
+	t.Helper()
+	poll(t, "the workers to be idle", func() bool {
+		leases, err := b.rdb.Keys(t.Context(), "codex-jobs:*:lease*").Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		servers, err := b.inspector.Servers()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(leases) == 0 && len(servers) == 0
+	})
+}
+
+func TestIdleWorkersHoldNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	for range 2 {
+		b.start(t, worker.Options{}, done)
+	}
+	for range 3 {
+		b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+		b.idle(t)
+	}
+}
+
+// Work of which the announcement was missed is found within a second or so.
+func TestUnannouncedWork(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	b.start(t, worker.Options{}, done)
+	b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+	b.idle(t)
+	id := tasks.TriggerID("user-sync", time.Now())
+	if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(t.Context(), b.user.NewTask(id, []byte("{}"), nil)); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, id.String(), asynq.TaskStateCompleted)
+}
+
+// A run of a worker that is lost goes on, also when the lease was all that was left of it.
+func TestLostRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	if err := b.rdb.LMove(t.Context(), "asynq:{user-sync}:pending", "asynq:{user-sync}:active", "RIGHT", "LEFT").Err(); err != nil {
+		t.Fatal(err)
+	}
+	expired := redis.Z{Score: float64(time.Now().Add(-time.Minute).Unix()), Member: id}
+	if err := b.rdb.ZAdd(t.Context(), "asynq:{user-sync}:lease", expired).Err(); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, worker.Options{}, done)
+	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 0 {
+		t.Errorf("retried %d times", info.Retried)
+	}
+}
+
+// A job type with two leases has two runs at a time, over all workers, and not three.
+func TestTwoLeases(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *tasks.Definition) { d.Leases = 2 })
+	var active, most atomic.Int32
+	both, proceed := make(chan struct{}, 10), make(chan struct{})
+	for range 3 {
+		b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
+			most.Store(max(most.Load(), active.Add(1)))
+			defer active.Add(-1)
+			both <- struct{}{}
+			<-proceed
+			return nil, nil
+		})
+	}
+	var ids []string
+	for range 4 { // triggers of a kind that waits are one run, so the next one comes when that has begun
+		ids = append(ids, b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "user-sync", tasks.SyncIncremental))
+		if len(ids) == 2 {
+			receive(t, "a run", both)
+			receive(t, "another one beside it", both)
+		}
+	}
+	close(proceed)
+	for _, id := range ids {
+		b.await(t, id, asynq.TaskStateCompleted)
+	}
+	if n := most.Load(); n != 2 {
+		t.Errorf("%d runs at a time", n)
+	}
+}
+
+// A worker's concurrency is that of all its handlers, those of ranges included.
+func TestConcurrencyBoundsRanges(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	var active, most atomic.Int32
+	handler, _ := syncOf(500, workFunc(func(ctx context.Context, batch []syncrun.Record) error {
+		most.Store(max(most.Load(), active.Add(1)))
+		defer active.Add(-1)
+		return wait(2*time.Millisecond)(ctx, batch)
+	}))
+	b.start(t, worker.Options{Concurrency: 2}, handler)
+	var ids []string
+	for _, job := range b.Registry().Names() {
+		ids = append(ids, b.trigger(t, job, tasks.SyncFull))
+	}
+	for _, id := range ids {
+		b.await(t, id, asynq.TaskStateCompleted)
+	}
+	if n := most.Load(); n > 2 {
+		t.Errorf("%d handlers worked at a time, want at most 2", n)
+	}
+}
+
+// A Redis that hangs keeps a worker from stopping for less than the 10 s after which container engines kill, whatever the
+// worker was at, and no Server is left behind.
+func TestStopWhileRedisHangs(t *testing.T) {
+	t.Parallel()
+	for name, when := range map[string]string{"idle": "", "at work": "started", "lingering": "completed"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			proxy := redistest.NewProxy(t, b.options.Addr)
+			direct := b.options.Addr
+			b.options.Addr = proxy.Addr
+			started := make(chan struct{}, 1)
+			stop := b.start(t, worker.Options{}, func(_ context.Context, a *worker.Attempt) (any, error) {
+				started <- struct{}{}
+				if when == "started" {
+					<-a.Stop
+					return nil, context.Canceled
+				}
+				return nil, nil
+			})
+			b.options.Addr = direct
+			if when != "" {
+				id := b.trigger(t, "user-sync", tasks.SyncFull)
+				receive(t, "the run", started)
+				if when == "completed" {
+					b.await(t, id, asynq.TaskStateCompleted)
+				}
+			}
+			proxy.Freeze()
+			defer proxy.Thaw()
+			begun := time.Now()
+			stop()
+			if took := time.Since(begun); took > 9*time.Second {
+				t.Errorf("it took %s to stop", took)
+			}
+		})
+	}
+}
+
+// While Redis hangs as a Server starts, nothing is leaked, and the run goes on when Redis is back.
+func TestRedisHangsAtTheStart(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	proxy := redistest.NewProxy(t, b.options.Addr)
+	direct := b.options.Addr
+	b.options.Addr = proxy.Addr
+	b.start(t, worker.Options{}, done)
+	b.options.Addr = direct
+	poll(t, "the worker to be live", func() bool {
+		n, err := b.Live(t.Context(), jobs.RoleWorker)
+		return err == nil && n == 1
+	})
+	id := b.trigger(t, "user-sync", tasks.SyncFull)
+	proxy.Freeze()
+	time.AfterFunc(5*time.Second, proxy.Thaw)
+	b.await(t, id, asynq.TaskStateCompleted)
+	b.idle(t)
+}
