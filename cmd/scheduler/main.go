@@ -2,32 +2,8 @@
 package main
 
 import (
-	"context"
-	"errors"
-
-	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
-	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/internal/redisconn"
-	"github.com/codex-api/codex-jobs/internal/scheduler"
+	"github.com/codex-api/codex-jobs/internal/programs/scheduler"
 )
 
-func main() {
-	daemon.Main(daemon.Program{
-		Name: "scheduler", Summary: "enqueues the scheduled runs; several may run, each tick enqueues once",
-		Run: run, Healthy: daemon.LiveHere(jobs.RoleScheduler), AdminPort: config.AdminPortScheduler,
-	})
-}
-
-func run(ctx context.Context, process *daemon.Process) (err error) {
-	cfg, log := process.Config, process.Log
-	rdb := redisconn.New(cfg.Redis, redisconn.Patient, log)
-	defer func() { err = errors.Join(err, rdb.Close()) }()
-	j := jobs.New(rdb, cfg.Registry, log)
-	process.ReadyWhen(j.Ping)
-	if err := redisconn.Await(ctx, rdb, j.Ping, log); err != nil {
-		return nil // asked to stop while waiting: nothing has failed
-	}
-	watched := scheduler.Options{Metrics: process.Metrics, Tracing: process.Tracing}
-	return scheduler.New(j, redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Patient, Log: log}, watched, log).Run(ctx)
-}
+func main() { daemon.Main(scheduler.Program) }

@@ -265,8 +265,8 @@ func TestHealthOfAnIncompleteSystem(t *testing.T) {
 	}
 	b.startScheduler(t)
 	poll(t, "a worker alone to be missing", func() bool { return check(false, 0, 1, "a live worker") })
-	_, processors := b.handOver()
-	stop := b.startWorkerOf(t, processors)
+	_, handlers := b.handOver()
+	stop := b.startWorkerOf(t, handlers)
 	poll(t, "nothing to be missing", func() bool { return check(true, 1, 1) })
 	stop()
 	if !check(false, 0, 1, "a live worker") {

@@ -20,8 +20,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	workerprogram "github.com/codex-api/codex-jobs/internal/programs/worker"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
-	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -370,7 +370,7 @@ func TestSyncOverTheAPI(t *testing.T) {
 	}
 
 	b := setup(t, func(o *api.Options) { o.Database = client })
-	b.startWorkerOf(t, worker.Processors(db, config.Sync{
+	b.startWorkerOf(t, workerprogram.Handlers(db, config.Sync{
 		BatchSize: 10, Writers: envNumber(t, "SYNC_WRITERS", 4), BulkSize: envNumber(t, "SYNC_BULK_SIZE", 1000),
 		RangeSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
 	}, syncrun.Stamping{}))

@@ -121,8 +121,8 @@ func TestCancelAndRetryOverTheAPI(t *testing.T) {
 		t.Errorf("retrying: %d %s", a.status, a.text)
 	}
 	again := <-began
-	if again.ID.String() != id || again.Attempt != 1 || again.Checkpoint != nil {
-		t.Errorf("the retried run: %+v", again.Run)
+	if again.ID.String() != id || again.Number != 1 || again.Checkpoint != nil {
+		t.Errorf("the retried run: %+v", again.Attempt)
 	}
 	again.finish(nil)
 	poll(t, "the job to be completed", func() bool { return b.job(t, id).State == "completed" })

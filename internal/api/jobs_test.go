@@ -123,7 +123,7 @@ func TestEveryJobType(t *testing.T) {
 		run := next(t, began)
 		payload, _ := run.Payload.(*tasks.SyncPayload)
 		if run.ID.String() != trigger.Data.JobID || run.ID.Job != name || payload.SyncType != "full" || *payload.BatchSize != 7 {
-			t.Errorf("%s: the run is %+v with %+v", name, run.Run, payload)
+			t.Errorf("%s: the run is %+v with %+v", name, run.Attempt, payload)
 		}
 		s := b.status(t, "?job="+name)
 		if len(s.ActiveJobs) != 1 || s.ActiveJobs[0].ID != trigger.Data.JobID || string(s.ActiveJobs[0].Data) != `{"syncType":"full","batchSize":7}` {

@@ -252,7 +252,7 @@ func (b *testBundle) ok(t *testing.T, a answer, v any) {
 
 // attempt is an attempt of a run that the test ends.
 type attempt struct {
-	*worker.Run
+	*worker.Attempt
 	end chan error
 }
 
@@ -262,37 +262,41 @@ func (a *attempt) finish(err error) { a.end <- err }
 // startWorker starts a worker whose runs are handed to the test.
 func (b *testBundle) startWorker(t *testing.T) <-chan *attempt {
 	t.Helper()
-	began, processors := b.handOver()
-	b.startWorkerOf(t, processors)
+	began, handlers := b.handOver()
+	b.startWorkerOf(t, handlers)
 	return began
 }
 
-// handOver returns processors that hand their attempts to the test.
-func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Processor) {
+// handOver returns handlers that hand their attempts to the test.
+func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Handler) {
 	began := make(chan *attempt, 100)
-	process := func(ctx context.Context, run *worker.Run) (any, error) {
+	process := func(ctx context.Context, run *worker.Attempt) (any, error) {
 		a := &attempt{run, make(chan error, 1)}
 		began <- a
 		select {
 		case err := <-a.end:
 			return map[string]bool{"success": err == nil}, err
 		case <-run.Stop:
-			return nil, worker.ErrStopped
+			return nil, errors.New("stopped")
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		}
 	}
-	processors := make(map[string]worker.Processor)
+	handlers := make(map[string]worker.Handler)
 	for _, name := range b.jobs.Registry().Names() {
-		processors[name] = process
+		handlers[name] = process
 	}
-	return began, processors
+	return began, handlers
 }
 
 // startWorkerOf starts a worker, which ends with stop or with the test.
-func (b *testBundle) startWorkerOf(t *testing.T, processors map[string]worker.Processor) (stop func()) {
+func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]worker.Handler) (stop func()) {
 	t.Helper()
-	w, err := worker.New(b.jobs, processors, worker.Options{Concurrency: 3}, slog.New(slog.DiscardHandler))
+	w, err := worker.New(b.jobs, handlers, worker.Options{
+		Concurrency: 3, Connect: func() redis.UniversalClient {
+			return redisconn.New(b.redis, redisconn.Worker, slog.New(slog.DiscardHandler))
+		},
+	}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

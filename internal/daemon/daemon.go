@@ -83,29 +83,7 @@ func Main(p Program) {
 		})
 	})
 	redis.SetLogger(telemetry.NewRedisLogger(log))
-	log.Info("Starting", "version", config.Version(), "settings", cfg)
-	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, config.Version())}
-	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
-		Service: p.Name, Version: config.Version(),
-		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, Ratio: cfg.Tracing.Ratio,
-	}, log)
-	if err != nil {
-		log.Error("Failed", "error", err)
-		os.Exit(exitFailure)
-	}
-	process.Tracing = tracing
-	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
-	var watching sync.WaitGroup
-	watching.Go(func() { process.serveAdmin(watched, cfg.Admin, p.AdminPort, ctx.Done()) })
-	err = p.Run(ctx, process)
-	unwatch()
-	watching.Wait()
-	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
-	if late := endTracing(sending); late != nil {
-		log.Debug("The last traces were not sent", "error", late)
-	}
-	cancel()
-	switch {
+	switch err := Run(ctx, p, cfg, log); {
 	case err != nil && ctx.Err() == nil:
 		log.Error("Failed", "error", err)
 		stop()
@@ -115,6 +93,33 @@ func Main(p Program) {
 	default:
 		log.Info("Stopped")
 	}
+}
+
+// Run runs a program with its admin port and its traces until ctx ends, and returns what the program's Run does. It is Main
+// without what only a process of its own has.
+func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) error {
+	log.Info("Starting", "version", config.Version(), "settings", cfg)
+	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, config.Version())}
+	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
+		Service: p.Name, Version: config.Version(),
+		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, Ratio: cfg.Tracing.Ratio,
+	}, log)
+	if err != nil {
+		return err
+	}
+	process.Tracing = tracing
+	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
+	var watching sync.WaitGroup
+	watching.Go(func() { process.serveAdmin(watched, cfg.Admin, p.AdminPort, ctx.Done()) })
+	err = p.Run(ctx, process)
+	unwatch()
+	watching.Wait()
+	sending, cancel := context.WithTimeout(context.WithoutCancel(ctx), traceTimeout)
+	defer cancel()
+	if late := endTracing(sending); late != nil {
+		log.Debug("The last traces were not sent", "error", late)
+	}
+	return err
 }
 
 func checkHealth(p Program, cfg config.Config) (status int) {

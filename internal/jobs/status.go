@@ -3,11 +3,13 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -156,15 +158,12 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 }
 
 // IsActive reports whether asynq counts the task among those of the queue that are being worked on.
-func (j *Jobs) IsActive(queue, id string) (bool, error) {
-	info, err := j.inspector.GetTaskInfo(queue, id)
-	if notFound(err) {
-		return false, nil
-	}
-	if err != nil {
+func (j *Jobs) IsActive(ctx context.Context, queue, id string) (bool, error) {
+	state, err := j.rdb.HGet(ctx, asynqKey(queue, "t:"+id), "state").Result()
+	if err != nil && !errors.Is(err, redis.Nil) {
 		return false, fmt.Errorf("looking up %s: %w", id, err)
 	}
-	return info.State == asynq.TaskStateActive, nil
+	return state == asynq.TaskStateActive.String(), nil
 }
 
 // Schedules returns the live schedules, one for each job type that has one, however many schedulers there are.

@@ -57,8 +57,10 @@ type Limits struct {
 
 // The limits of the product's clients.
 var (
-	// Patient is for the worker and the scheduler, which would only try again.
+	// Patient is for the scheduler, which would only try again.
 	Patient = Limits{Timeout: 3 * time.Second, Retries: 3}
+	// Worker is for the worker, which tries again itself: a Redis that hangs must not hold for long what it waits for.
+	Worker = Limits{Timeout: 2 * time.Second}
 	// Prompt is for the API and for health checks, which owe an answer: a few commands must fit into 2 s. There is a
 	// connection for each of a hundred clients, as one that waited for another's would wait too long.
 	Prompt = Limits{Timeout: 700 * time.Millisecond, PoolSize: 100}

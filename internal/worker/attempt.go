@@ -218,7 +218,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	case errors.Is(context.Cause(ctx), jobs.ErrFenced) && a.c.unit == unitRun:
 		a.log.Warn("The run was taken over by another worker")
 		return errReleased
-	case ctx.Err() != nil || a.stopping():
+	case ctx.Err() != nil || a.s.stopped():
 		return a.release(ctx)
 	case number >= a.c.def.Attempts || isPermanent(err):
 		return a.fail(ctx, Permanent(err))
@@ -280,16 +280,6 @@ func (a *attempt) fence(err error) error {
 		a.end(err)
 	}
 	return err
-}
-
-// stopping reports whether the attempt was asked to stop.
-func (a *attempt) stopping() bool {
-	select {
-	case <-a.s.stopping:
-		return true
-	default:
-		return false
-	}
 }
 
 // notUnderstood puts a task off that only workers of a newer release understand, at no cost. A run is snoozed, for an hour at

@@ -118,7 +118,7 @@ func (c *consumer) consume(ctx context.Context) {
 	}
 	s := newSession(c, lease, reserved)
 	reason := s.run(ctx)
-	if lease != nil && !errors.Is(reason, errLeaseLost) {
+	if lease != nil && !errors.Is(reason, errLeaseLost) && !errors.Is(reason, errRedisHangs) {
 		releasing, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 		defer cancel()
 		if err := lease.Release(releasing); err != nil {

@@ -79,7 +79,7 @@ func Example_newJobType() {
 	j := jobs.New(rdb, registry, log)
 	outbox := make(chan string, 1)
 	processors := map[string]worker.Handler{welcomeMail.Name: sendWelcome(outbox)}
-	w, err := worker.New(j, processors, worker.Options{Concurrency: 1, Connect: func() redis.UniversalClient { return jobs.NewRedis(options, log) }}, log)
+	w, err := worker.New(j, processors, worker.Options{Concurrency: 1, Connect: func() redis.UniversalClient { return redisconn.New(options, redisconn.Worker, log) }}, log)
 	check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup

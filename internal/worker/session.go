@@ -35,7 +35,7 @@ const (
 	// shutdownTimeout is how long a Server may take to shut down; a Redis that hangs would keep it for longer.
 	shutdownTimeout = 3 * time.Second
 	// recordedTimeout bounds the wait until asynq has recorded how a task has ended, and recordedPoll is between two looks.
-	recordedTimeout = 3 * time.Second
+	recordedTimeout = 2 * time.Second
 	recordedPoll    = 5 * time.Millisecond
 )
 
@@ -44,6 +44,9 @@ var (
 	errShutdown  = errors.New("the worker shuts down")
 	errLeaseLost = errors.New("the worker lost the lease of the job type")
 )
+
+// errRedisHangs is the reason of a session whose Server did not shut down in time.
+var errRedisHangs = errors.New("Redis hangs")
 
 // errReleased says that a task is to be pushed back to its queue.
 var errReleased = errors.New("released")
@@ -98,7 +101,7 @@ func (s subscriber) Subscribe(ctx context.Context, channels ...string) *redis.Pu
 // returns the reason, or nil.
 func (s *session) run(ctx context.Context) error {
 	subscriptions := s.c.w.options.Connect()
-	server := asynq.NewServerFromRedisClient(subscriber{s.c.w.commands, subscriptions}, asynq.Config{
+	server := asynq.NewServerFromRedisClient(subscriber{s.c.w.jobs.Redis(), subscriptions}, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
 		Concurrency:              1,
 		TaskCheckInterval:        taskCheckInterval,
@@ -120,7 +123,9 @@ func (s *session) run(ctx context.Context) error {
 	reason := s.watch(ctx)
 	s.stop(reason)
 	s.recording.Wait()
-	s.shutDown(server, subscriptions)
+	if !s.shutDown(server, subscriptions) && !errors.Is(reason, errLeaseLost) {
+		reason = errRedisHangs
+	}
 	s.release()
 	return reason
 }
@@ -189,6 +194,16 @@ func (s *session) busy() bool {
 	return len(s.running) > 0
 }
 
+// stopped reports whether attempts were asked to stop.
+func (s *session) stopped() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
+}
+
 // unreserve frees the place that is kept for the first handler.
 func (s *session) unreserve() {
 	s.mu.Lock()
@@ -220,18 +235,17 @@ func (s *session) stop(reason error) {
 	}
 }
 
-// shutDown shuts the Server down. One that does not end in time ends when its subscription is closed, and the commands that it
+// shutDown shuts the Server down, and reports whether it has ended in time. One that has not ends when its subscription is closed, and the commands that it
 // waits for have ended; the worker waits for that.
-func (s *session) shutDown(server *asynq.Server, subscriptions redis.UniversalClient) {
+func (s *session) shutDown(server *asynq.Server, subscriptions redis.UniversalClient) (inTime bool) {
 	ended := make(chan struct{})
 	s.c.w.servers.Go(func() {
 		defer close(ended)
 		server.Shutdown()
 	})
-	if !within(shutdownTimeout, ended) {
-		s.log.Debug("An asynq Server does not shut down, going on")
-	}
+	inTime = within(shutdownTimeout, ended)
 	_ = subscriptions.Close() // a connection that is of no more use
+	return inTime
 }
 
 // within reports whether done is closed before the time is over.
@@ -278,10 +292,8 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 func (s *session) begin(id string) (place func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.stopping: // asynq has taken it out of the queue a moment too late
+	if s.stopped() { // asynq has taken it out of the queue a moment too late
 		return nil, false
-	default:
 	}
 	place, s.reserved = s.reserved, nil
 	if place == nil {
@@ -308,7 +320,7 @@ func (s *session) end(id string, released bool) {
 			ctx, cancel := context.WithTimeout(context.Background(), recordedTimeout)
 			defer cancel()
 			s.awaitRecorded(ctx, id)
-			if s.c.unit == unitRun {
+			if s.c.unit == unitRun && !s.stopped() {
 				s.c.trim(ctx)
 			}
 		})
@@ -321,7 +333,7 @@ func (s *session) end(id string, released bool) {
 // awaitRecorded waits until asynq has recorded how a task has ended.
 func (s *session) awaitRecorded(ctx context.Context, id string) {
 	for ctx.Err() == nil {
-		if active, err := s.c.w.jobs.IsActive(s.c.queue, id); err == nil && !active {
+		if active, err := s.c.w.jobs.IsActive(ctx, s.c.queue, id); err == nil && !active {
 			return
 		}
 		pause(ctx, recordedPoll)

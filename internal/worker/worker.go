@@ -32,7 +32,7 @@ type Options struct {
 	// DrainTimeout is how long a handler has to stop by itself when the worker shuts down; 0 is the default of 7 s, which with
 	// the time to release its run stays below the 10 s after which container engines kill.
 	DrainTimeout time.Duration
-	// Connect makes a client for asynq Servers, which wait for no command for longer than some seconds.
+	// Connect makes a client for the subscription of an asynq Server.
 	Connect func() redis.UniversalClient
 	// Metrics is where the worker's metrics are registered; nil for nowhere.
 	Metrics prometheus.Registerer
@@ -50,12 +50,12 @@ type Worker struct {
 	consumers map[string]*consumer
 	metrics   map[string]*jobMetrics // by job type
 	tracer    trace.Tracer
-	commands  redis.UniversalClient // of the asynq Servers, while Run runs
-	servers   sync.WaitGroup        // asynq Servers that shut down
+	servers   sync.WaitGroup // asynq Servers that shut down
 	log       *slog.Logger
 }
 
-// New returns a worker for every job type of the jobs' registry. It returns an error when one has no handler.
+// New returns a worker for every job type of the jobs' registry, whose client should wait for no command for longer than a few
+// seconds. It returns an error when one has no handler.
 func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.Logger) (*Worker, error) {
 	for _, name := range j.Registry().Names() {
 		if handlers[name] == nil {
@@ -79,8 +79,6 @@ func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.L
 
 // Run works until ctx ends, and then until what it worked on is released. Redis must have answered once before.
 func (w *Worker) Run(ctx context.Context) {
-	w.commands = w.options.Connect()
-	defer func() { _ = w.commands.Close() }() // connections that are of no more use
 	var all sync.WaitGroup
 	all.Go(func() { w.jobs.HeartbeatLoop(ctx, jobs.RoleWorker, w.id) })
 	for _, c := range w.consumers {

@@ -56,7 +56,9 @@ func (b *testBundle) logger() *slog.Logger {
 }
 
 // connect makes a client of a worker's own.
-func (b *testBundle) connect() redis.UniversalClient { return jobs.NewRedis(b.options, b.logger()) }
+func (b *testBundle) connect() redis.UniversalClient {
+	return redisconn.New(b.options, redisconn.Worker, b.logger())
+}
 
 // start runs a worker whose job types all have the same processor, and returns what stops it and waits for its end.
 func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (stop func()) {
@@ -72,7 +74,9 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (st
 		processors[name] = p
 	}
 	// Each worker has connections of its own, as each process has.
-	j := jobs.New(redistest.Client(t, b.options), b.Registry(), b.logger())
+	rdb := b.connect()
+	t.Cleanup(func() { _ = rdb.Close() })
+	j := jobs.New(rdb, b.Registry(), b.logger())
 	w, err := worker.New(j, processors, o, b.logger())
 	if err != nil {
 		t.Fatal(err)
@@ -729,7 +733,7 @@ func BenchmarkTriggerToStart(b *testing.B) {
 		return nil, nil
 	}
 	w, err := worker.New(j, map[string]worker.Handler{"user-sync": processor, "project-sync": processor, "issue-sync": processor},
-		worker.Options{Concurrency: 3, Connect: func() redis.UniversalClient { return jobs.NewRedis(o, log) }}, log)
+		worker.Options{Concurrency: 3, Connect: func() redis.UniversalClient { return redisconn.New(o, redisconn.Worker, log) }}, log)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -12,26 +12,18 @@ import (
 	"os"
 	"time"
 
-	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
-	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/programs/worker"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
-	"github.com/codex-api/codex-jobs/internal/worker"
 )
 
 func main() {
-	daemon.Main(daemon.Program{
-		Name: "worker", Summary: "works on runs as the worker does, with batches that wait for a while",
-		Run: run, Healthy: daemon.LiveHere(jobs.RoleWorker), AdminPort: config.AdminPortWorker,
-	})
-}
-
-func run(ctx context.Context, process *daemon.Process) error {
 	wait, err := time.ParseDuration(cmp.Or(os.Getenv("BENCH_BATCH_WAIT"), "20ms"))
 	if err != nil {
-		return fmt.Errorf("reading BENCH_BATCH_WAIT: %w", err)
+		fmt.Fprintln(os.Stderr, "BENCH_BATCH_WAIT:", err)
+		os.Exit(2)
 	}
-	return worker.Serve(ctx, process, slow{wait})
+	daemon.Main(worker.New(slow{wait}))
 }
 
 // slow is work that waits before it stamps.

@@ -1,0 +1,53 @@
+// Package api makes the api program of its parts: the HTTP server, Redis and MongoDB.
+package api
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+
+	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
+)
+
+// Program is the api.
+var Program = daemon.Program{
+	Name: "api", Summary: "triggers, inspects and controls jobs over HTTP, and shows the dashboard",
+	Run: run, Healthy: healthy, AdminPort: config.AdminPortAPI,
+}
+
+func run(ctx context.Context, process *daemon.Process) (err error) {
+	cfg, log := process.Config, process.Log
+	rdb := redisconn.New(cfg.Redis, redisconn.Prompt, log)
+	defer func() { err = errors.Join(err, rdb.Close()) }()
+	database, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, database.Close()) }()
+
+	j := jobs.New(rdb, cfg.Registry, log)
+	process.ReadyWhen(j.Ping)
+	server := api.New(api.Options{
+		Jobs: j, Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
+		Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
+		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate,
+	})
+	defer func() { err = errors.Join(err, server.Close()) }()
+	// It serves without Redis, too, as well as it can. The log says why.
+	ctx, cancel := context.WithCancel(ctx)
+	var awaiting sync.WaitGroup
+	awaiting.Go(func() { _ = redisconn.Await(ctx, rdb, j.Ping, log) }) // fails only when ctx ends
+	defer awaiting.Wait()
+	defer cancel()
+	return server.ListenAndServe(ctx, cfg.HTTP.Host, cfg.HTTP.Port)
+}
+
+func healthy(ctx context.Context, cfg config.Config, _ *slog.Logger) error {
+	return api.Healthy(ctx, cfg.HTTP.Host, cfg.HTTP.Port, cfg.HTTP.Certificate)
+}

@@ -1,0 +1,77 @@
+// Package worker makes the worker program of its parts: asynq on Redis, and a handler for each job type on MongoDB.
+package worker
+
+import (
+	"context"
+	"errors"
+
+	"github.com/redis/go-redis/v9"
+	"go.mongodb.org/mongo-driver/v2/mongo"
+
+	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/internal/syncjob"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Program is the worker that sets the dates of each record.
+var Program = New(syncrun.Stamping{})
+
+// New returns a worker that does the work with each batch of a synchronisation.
+func New(work syncrun.Work) daemon.Program {
+	return daemon.Program{
+		Name: "worker", Summary: "works on the runs that are enqueued; any number of workers share them",
+		Run:     func(ctx context.Context, process *daemon.Process) error { return run(ctx, process, work) },
+		Healthy: daemon.LiveHere(jobs.RoleWorker), AdminPort: config.AdminPortWorker,
+	}
+}
+
+func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err error) {
+	cfg, log := process.Config, process.Log
+	rdb := redisconn.New(cfg.Redis, redisconn.Worker, log)
+	defer func() { err = errors.Join(err, rdb.Close()) }()
+	client, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics), mongodb.TraceCommands(process.Tracing))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+
+	j := jobs.New(rdb, cfg.Registry, log)
+	w, err := worker.New(j, Handlers(client.Database(cfg.MongoDB.Database), cfg.Sync, work), worker.Options{
+		Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing,
+		Connect: func() redis.UniversalClient { return redisconn.New(cfg.Redis, redisconn.Worker, log) },
+	}, log)
+	if err != nil {
+		return err
+	}
+	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), client.Ping(ctx)) })
+	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
+		return nil // asked to stop while waiting: nothing has failed
+	}
+	w.Run(ctx)
+	return nil
+}
+
+// Handlers returns the handler of each job type that the product ships.
+func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[string]worker.Handler {
+	sync := func(def tasks.Definition, noun, collection, nameField string) worker.Handler {
+		store := mongodb.NewStore(db, mongodb.Config{
+			Collection: collection, NameField: nameField, BulkSize: settings.BulkSize,
+		})
+		return syncjob.New(store, syncjob.Options{
+			Noun: noun, Freshness: settings.Freshness[def.Name],
+			BatchSize: settings.BatchSize, Work: work, Writers: settings.Writers, RangeSize: settings.RangeSize,
+			RetryBudget: settings.Patience,
+		})
+	}
+	return map[string]worker.Handler{
+		tasks.UserSync.Name:    sync(tasks.UserSync, "user", "users", "username"),
+		tasks.ProjectSync.Name: sync(tasks.ProjectSync, "project", "projects", "name"),
+		tasks.IssueSync.Name:   sync(tasks.IssueSync, "issue", "issues", "title"),
+	}
+}
