@@ -38,8 +38,8 @@ func readAccess(g group, c *HTTP) {
 	case keys != "" && c.AuthDisabled:
 		g.refuse("API_KEYS and AUTH_DISABLED=true are both set; set one of them")
 	case !g.isSet("API_KEYS", "API_KEYS_FILE") && disabled == "false" && c.Host != "" && !loopback(c.Host):
-		g.refuse("HOST was %q, where others than this machine reach the API, which asks for no key; "+
-			"set API_KEYS, or AUTH_DISABLED=true if all who can reach it may use it", c.Host)
+		g.refuse("HOST must be an address that only this machine reaches, such as 127.0.0.1, while the API has no keys, was %q; "+
+			"set API_KEYS, or AUTH_DISABLED=true if all who can reach the API may use it", c.Host)
 	}
 	if keys == "" {
 		return

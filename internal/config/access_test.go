@@ -49,8 +49,8 @@ func TestOpenAPI(t *testing.T) {
 	for _, host := range []string{"0.0.0.0", "::", "10.0.0.1", "api.example", "127.0.0.1.example", "localhost.example"} {
 		setup(t, "", "HOST="+host)
 		_, err := config.Load(tasks.Default())
-		want := fmt.Sprintf("HOST was %q, where others than this machine reach the API, which asks for no key; "+
-			"set API_KEYS, or AUTH_DISABLED=true if all who can reach it may use it", host)
+		want := fmt.Sprintf("HOST must be an address that only this machine reaches, such as 127.0.0.1, while the API has no keys, was %q; "+
+			"set API_KEYS, or AUTH_DISABLED=true if all who can reach the API may use it", host)
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", host, err, want)
 		}

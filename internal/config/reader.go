@@ -54,7 +54,7 @@ func (r *reader) group(theme string, programs ...string) group { return group{r,
 // read returns the value of a setting: what it is set to, or its default. What is not valid is refused, and read as T's zero.
 func read[T any](g group, name, byDefault string, f format[T], purpose string) (value T) {
 	g.add(Setting{Name: name, Default: byDefault, MustBe: f.mustBe, Purpose: purpose})
-	if set := parse(g, name, byDefault, f); set != nil {
+	if set := lookUp(g, name, byDefault, f); set != nil {
 		value = *set
 	}
 	return value
@@ -63,7 +63,7 @@ func read[T any](g group, name, byDefault string, f format[T], purpose string) (
 // readSet returns what a setting is set to: nil when it is not set, or is refused.
 func readSet[T any](g group, name, byDefault string, f format[T], purpose string) *T {
 	g.add(Setting{Name: name, Default: byDefault, MustBe: f.mustBe, Purpose: purpose})
-	return parse(g, name, "", f)
+	return lookUp(g, name, "", f)
 }
 
 func (g group) add(s Setting) {
@@ -71,7 +71,8 @@ func (g group) add(s Setting) {
 	g.settings = append(g.settings, s)
 }
 
-func parse[T any](g group, name, fallback string, f format[T]) *T {
+// lookUp returns the value of a setting: what it is set to, or the fallback. It returns nil for neither, and for what is refused.
+func lookUp[T any](g group, name, fallback string, f format[T]) *T {
 	text := g.text(name)
 	if f.inFile {
 		text = g.fromFile(name, text)

@@ -69,7 +69,7 @@ func replace(text, name, lines string) (string, error) {
 	before, rest, begins := strings.Cut(text, "BEGIN "+name+",")
 	end := strings.Index(rest, "END "+name+".")
 	if !begins || end < 0 {
-		return "", fmt.Errorf("there are no lines with BEGIN %[1]s, and END %[1]s.", name)
+		return "", fmt.Errorf("the lines with BEGIN %[1]s, and END %[1]s. are missing", name)
 	}
 	first := strings.Index(rest, "\n") + 1
 	last := strings.LastIndex(rest[:end], "\n") + 1
