@@ -32,10 +32,8 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build devstack ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
-	@exec env -u REDIS_HOST -u REDIS_PORT -u REDIS_USERNAME -u REDIS_PASSWORD -u REDIS_PASSWORD_FILE -u REDIS_DB \
-		-u REDIS_SENTINEL_ADDRS -u REDIS_SENTINEL_MASTER -u REDIS_SENTINEL_PASSWORD -u REDIS_SENTINEL_PASSWORD_FILE \
-		-u REDIS_CLUSTER_ADDRS -u REDIS_TLS -u REDIS_TLS_CA_FILE -u REDIS_TLS_CERT_FILE -u REDIS_TLS_KEY_FILE -u REDIS_TLS_SERVER_NAME \
-		-u MONGODB_URI -u MONGODB_URI_FILE -u MONGODB_DATABASE -u TLS_CERT_FILE -u TLS_KEY_FILE bin/devstack -- bin/demo -bin bin
+	@# The environment's servers are not for demo users: devstack brings its own.
+	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/demo -bin bin
 
 test: devstack ## run the quick tests, against throwaway servers or those that the environment names
 	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...

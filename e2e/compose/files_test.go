@@ -153,14 +153,13 @@ func TestImagesArePinned(t *testing.T) {
 func TestEverySettingIsPassedOn(t *testing.T) {
 	t.Parallel()
 	servers := []string{"REDIS_HOST", "REDIS_PORT", "HOST", "PORT", "ADMIN_HOST"}
-	apis := []string{"HOST", "PORT", "API_KEYS", "AUTH_DISABLED"}
 	for _, name := range deployables {
 		environment := services(t)[name].Environment
 		for _, s := range config.Settings(tasks.Default()) {
 			value, ok := environment[s.Name]
 			delete(environment, s.Name)
 			switch {
-			case strings.HasSuffix(s.Name, "_FILE") || s.Name == "ADMIN_PORT" || name != "api" && slices.Contains(apis, s.Name):
+			case strings.HasSuffix(s.Name, "_FILE") || s.Name == "ADMIN_PORT" || name != "api" && slices.Equal(s.Programs, []string{"api"}):
 				if ok {
 					t.Errorf("%s is given %s", name, s.Name)
 				}

@@ -72,14 +72,14 @@ func ParseKeys(text string) (Keys, error) {
 		}
 		name, kind, key := parts[0], parts[1], parts[2]
 		if !validName.MatchString(name) {
-			say("has a name that is not allowed; it may have lower-case letters, digits and hyphens, 64 at most")
+			say("has a name that is not allowed; it must have only lower-case letters, digits and hyphens, 64 at most")
 		}
 		if kind != "read" && kind != "write" {
-			say("is of a kind that is not known; it may be read or write")
+			say("is of a kind that is not known; it must be read or write")
 		}
 		switch {
 		case len(key) < minKey:
-			say("has a key of %d characters; it may have %d or more", len(key), minKey)
+			say("has a key of %d characters; it must have %d or more", len(key), minKey)
 		case !validKey.MatchString(key):
 			say("has a key with other characters than printable ASCII without comma, colon and blank")
 		}
@@ -93,7 +93,7 @@ func ParseKeys(text string) (Keys, error) {
 		keys = append(keys, k)
 	}
 	if number == 0 {
-		wrong = append(wrong, errors.New("there is no entry; it may be name:read:key or name:write:key"))
+		wrong = append(wrong, errors.New("there is no entry; it must be name:read:key or name:write:key"))
 	}
 	if wrong != nil {
 		return nil, errors.Join(wrong...)

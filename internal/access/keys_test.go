@@ -49,23 +49,23 @@ func TestRefusedKeys(t *testing.T) {
 	t.Parallel()
 	const ok = "ok:read:0123456789abcdef"
 	for text, want := range map[string]string{
-		"":                                   "there is no entry; it may be name:read:key or name:write:key",
-		",\n,":                               "there is no entry; it may be name:read:key or name:write:key",
+		"":                                   "there is no entry; it must be name:read:key or name:write:key",
+		",\n,":                               "there is no entry; it must be name:read:key or name:write:key",
 		first:                                "entry 1 is not of the form name:read:key or name:write:key",
 		ok + ",ops:" + first:                 "entry 2 is not of the form name:read:key or name:write:key",
 		"ops:write:" + first + ":x":          "entry 1 is not of the form name:read:key or name:write:key",
-		first + ":write:" + second:           "entry 1 has a name that is not allowed; it may have lower-case letters, digits and hyphens, 64 at most",
-		":write:" + first:                    "entry 1 has a name that is not allowed; it may have lower-case letters, digits and hyphens, 64 at most",
-		"ops:admin:" + first:                 "entry 1 is of a kind that is not known; it may be read or write",
-		"ops:WRITE:" + first:                 "entry 1 is of a kind that is not known; it may be read or write",
-		"ops:write:S3CR3T":                   "entry 1 has a key of 6 characters; it may have 16 or more",
-		"ops:write:":                         "entry 1 has a key of 0 characters; it may have 16 or more",
+		first + ":write:" + second:           "entry 1 has a name that is not allowed; it must have only lower-case letters, digits and hyphens, 64 at most",
+		":write:" + first:                    "entry 1 has a name that is not allowed; it must have only lower-case letters, digits and hyphens, 64 at most",
+		"ops:admin:" + first:                 "entry 1 is of a kind that is not known; it must be read or write",
+		"ops:WRITE:" + first:                 "entry 1 is of a kind that is not known; it must be read or write",
+		"ops:write:S3CR3T":                   "entry 1 has a key of 6 characters; it must have 16 or more",
+		"ops:write:":                         "entry 1 has a key of 0 characters; it must have 16 or more",
 		"ops:write:" + first + " x":          "entry 1 has a key with other characters than printable ASCII without comma, colon and blank",
 		"ops:write:" + first + "é":           "entry 1 has a key with other characters than printable ASCII without comma, colon and blank",
 		"ops:write:" + first + "\x00":        "entry 1 has a key with other characters than printable ASCII without comma, colon and blank",
 		ok + ",ok:write:" + first:            "entry 2 has the name of entry 1; each needs its own",
 		ok + ",\n,other:write:" + ok[8:]:     "entry 2 has the key of entry 1; each needs its own",
-		first + ":x:S3CR3T\n" + ok + "\nx:y": "entry 1 has a name that is not allowed; it may have lower-case letters, digits and hyphens, 64 at most\nentry 1 is of a kind that is not known; it may be read or write\nentry 1 has a key of 6 characters; it may have 16 or more\nentry 3 is not of the form name:read:key or name:write:key",
+		first + ":x:S3CR3T\n" + ok + "\nx:y": "entry 1 has a name that is not allowed; it must have only lower-case letters, digits and hyphens, 64 at most\nentry 1 is of a kind that is not known; it must be read or write\nentry 1 has a key of 6 characters; it must have 16 or more\nentry 3 is not of the form name:read:key or name:write:key",
 	} {
 		keys, err := access.ParseKeys(text)
 		if err == nil || keys != nil || err.Error() != want {

@@ -49,8 +49,8 @@ func TestOpenAPI(t *testing.T) {
 	for _, host := range []string{"0.0.0.0", "::", "10.0.0.1", "api.example", "127.0.0.1.example", "localhost.example"} {
 		setup(t, "", "HOST="+host)
 		_, err := config.Load(tasks.Default())
-		want := fmt.Sprintf("HOST was %q, where others than this machine reach the API, which asks nobody for a key; "+
-			"set API_KEYS, or AUTH_DISABLED=true if everybody who reaches it may use it", host)
+		want := fmt.Sprintf("HOST must be an address that only this machine reaches, such as 127.0.0.1, while the API has no keys, was %q; "+
+			"set API_KEYS, or AUTH_DISABLED=true if all who can reach the API may use it", host)
 		if err == nil || err.Error() != want {
 			t.Errorf("%s: %v, want %s", host, err, want)
 		}
@@ -75,11 +75,11 @@ func TestRefusedAccess(t *testing.T) {
 	}{
 		"both":            {[]string{"API_KEYS=ops:write:" + secretKey, "AUTH_DISABLED=true"}, "API_KEYS and AUTH_DISABLED=true are both set; set one of them"},
 		"both, in a file": {[]string{"API_KEYS_FILE=" + file(t, "ops:write:"+secretKey), "AUTH_DISABLED=true"}, "API_KEYS and AUTH_DISABLED=true are both set; set one of them"},
-		"yes":             {[]string{"AUTH_DISABLED=yes", "HOST=0.0.0.0"}, `AUTH_DISABLED was "yes"; it may be true, false or unless-keys`},
-		"1":               {[]string{"AUTH_DISABLED=1"}, `AUTH_DISABLED was "1"; it may be true, false or unless-keys`},
+		"yes":             {[]string{"AUTH_DISABLED=yes", "HOST=0.0.0.0"}, `AUTH_DISABLED must be true, false or unless-keys, was "yes"`},
+		"1":               {[]string{"AUTH_DISABLED=1"}, `AUTH_DISABLED must be true, false or unless-keys, was "1"`},
 		"no key":          {[]string{"API_KEYS=" + secretKey, "HOST=0.0.0.0"}, "API_KEYS: entry 1 is not of the form name:read:key or name:write:key"},
-		"several":         {[]string{"API_KEYS=" + secretKey + ":write:ops,ops:admin:" + secretKey + ",a:read:x", "AUTH_DISABLED=unless-keys"}, "API_KEYS: entry 1 has a name that is not allowed; it may have lower-case letters, digits and hyphens, 64 at most\nAPI_KEYS: entry 1 has a key of 3 characters; it may have 16 or more\nAPI_KEYS: entry 2 is of a kind that is not known; it may be read or write\nAPI_KEYS: entry 3 has a key of 1 characters; it may have 16 or more"},
-		"no entry":        {[]string{"API_KEYS=,", "AUTH_DISABLED=unless-keys"}, "API_KEYS: there is no entry; it may be name:read:key or name:write:key"},
+		"several":         {[]string{"API_KEYS=" + secretKey + ":write:ops,ops:admin:" + secretKey + ",a:read:x", "AUTH_DISABLED=unless-keys"}, "API_KEYS: entry 1 has a name that is not allowed; it must have only lower-case letters, digits and hyphens, 64 at most\nAPI_KEYS: entry 1 has a key of 3 characters; it must have 16 or more\nAPI_KEYS: entry 2 is of a kind that is not known; it must be read or write\nAPI_KEYS: entry 3 has a key of 1 characters; it must have 16 or more"},
+		"no entry":        {[]string{"API_KEYS=,", "AUTH_DISABLED=unless-keys"}, "API_KEYS: there is no entry; it must be name:read:key or name:write:key"},
 		"two places":      {[]string{"API_KEYS=ops:write:" + secretKey, "API_KEYS_FILE=" + file(t, "x")}, "API_KEYS and API_KEYS_FILE are both set; set one of them"},
 		"no file":         {[]string{"API_KEYS_FILE=/not/there", "HOST=0.0.0.0", "AUTH_DISABLED=unless-keys"}, "API_KEYS_FILE: open /not/there: "},
 		"an empty file":   {[]string{"API_KEYS_FILE=" + file(t, " \n"), "HOST=0.0.0.0"}, "API_KEYS_FILE: "},

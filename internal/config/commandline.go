@@ -1,11 +1,13 @@
 package config
 
 import (
+	"cmp"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -15,7 +17,7 @@ import (
 // version is set by the linker; see Version.
 var version string
 
-// Version returns the release that was built, or what the Go toolchain knows of the source.
+// Version returns the release that was built, or the version that the Go toolchain knows.
 func Version() string {
 	if version != "" {
 		return version
@@ -26,7 +28,7 @@ func Version() string {
 	return "(unknown)"
 }
 
-// The exit statuses of a deployable that does not start.
+// The exit statuses of a program that does not start.
 const (
 	// ExitOK is the status after --help and --version.
 	ExitOK = 0
@@ -35,7 +37,7 @@ const (
 )
 
 // FromCommandLine serves --help and --version, and otherwise loads the settings for the job types that the product
-// ships. When there is nothing to run it returns false and the exit status, having said why on out or errOut.
+// ships. When there is nothing to run it writes why to out or errOut, and returns false and the exit status.
 func FromCommandLine(name, summary string, args []string, out, errOut io.Writer) (c Config, status int, ok bool) {
 	registry := tasks.Default()
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
@@ -66,18 +68,16 @@ func FromCommandLine(name, summary string, args []string, out, errOut io.Writer)
 }
 
 func usage(out io.Writer, name, summary string, registry *tasks.Registry) {
-	_, _ = fmt.Fprintf(out, "%s: %s\n\nUsage:\n"+
-		"  %s            run\n"+
-		"  %s --healthy  exit with 0 if the one that runs on this host, with these settings, is healthy\n"+
-		"  %s --version  print the version\n\n"+
-		"Settings are environment variables, or lines of a file .env in the working directory. All programs read the same:\n\n", name, summary, name, name, name)
+	_, _ = fmt.Fprintf(out, "%[1]s: %[2]s\n\nUsage:\n"+
+		"  %[1]s            run\n"+
+		"  %[1]s --healthy  exit with 0 if the %[1]s that runs on this host, with these settings, is healthy\n"+
+		"  %[1]s --version  print the version\n\n"+
+		"Settings are environment variables, or lines of a file .env in the working directory. These are the ones that the %[1]s uses:\n\n", name, summary)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range Settings(registry) {
-		value := s.Default
-		if value == "" {
-			value = "-"
+		if slices.Contains(s.Programs, name) {
+			_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\n", s.Name, cmp.Or(s.Default, "-"), s.Purpose)
 		}
-		_, _ = fmt.Fprintf(w, "  %s\t%s\t%s\n", s.Name, value, s.Purpose)
 	}
 	_ = w.Flush()
 }

@@ -1,7 +1,9 @@
 package config_test
 
 import (
+	"cmp"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -50,7 +52,7 @@ func TestVersion(t *testing.T) {
 	}
 }
 
-func TestHelpListsEverySetting(t *testing.T) {
+func TestHelpListsTheSettingsOfTheProgram(t *testing.T) {
 	setup(t, "", "PORT=no number", "REDIS_PASSWORD="+secret)
 	for _, arg := range []string{"--help", "-help", "-h"} {
 		r := commandLine(arg)
@@ -58,13 +60,10 @@ func TestHelpListsEverySetting(t *testing.T) {
 			t.Errorf("%s: %+v", arg, r)
 		}
 		for _, s := range config.Settings(tasks.Default()) {
-			value := s.Default
-			if value == "" {
-				value = "-"
-			}
+			value := cmp.Or(s.Default, "-")
 			row := regexp.MustCompile(`(?m)^ +` + s.Name + ` +` + regexp.QuoteMeta(value) + ` +` + regexp.QuoteMeta(s.Purpose) + `$`)
-			if !row.MatchString(r.out) {
-				t.Errorf("%s does not show %s, %s, %q:\n%s", arg, s.Name, value, s.Purpose, r.out)
+			if used := slices.Contains(s.Programs, "api"); row.MatchString(r.out) != used {
+				t.Errorf("%s shows %s, %s, %q: %v, want %v:\n%s", arg, s.Name, value, s.Purpose, !used, used, r.out)
 			}
 		}
 	}
@@ -80,7 +79,7 @@ func TestWrongSettingsEndTheStart(t *testing.T) {
 	if len(lines) != 5 || lines[0] != "api: these settings are wrong:" {
 		t.Fatalf("got\n%s", r.err)
 	}
-	for i, want := range []string{`  REDIS_DB was "x"`, `  MONGODB_URI was "***@host"`, `  PORT was "0"`, "  the schedule of user-sync: an interval of 7m0s"} {
+	for i, want := range []string{"  REDIS_DB must be ", "  MONGODB_URI must be ", "  PORT must be ", "  USER_SYNC_INTERVAL must be "} {
 		if !strings.HasPrefix(lines[i+1], want) {
 			t.Errorf("got %q, want %q", lines[i+1], want)
 		}
@@ -95,7 +94,7 @@ func TestSettingsAreComplete(t *testing.T) {
 			t.Errorf("%s is there twice", s.Name)
 		}
 		seen[s.Name] = true
-		if !regexp.MustCompile(`^[A-Z]+(_[A-Z]+)*$`).MatchString(s.Name) || s.Purpose == "" || s.Allowed == "" {
+		if !regexp.MustCompile(`^[A-Z]+(_[A-Z]+)*$`).MatchString(s.Name) || s.Purpose == "" || s.MustBe == "" || s.Theme == "" || len(s.Programs) == 0 {
 			t.Errorf("got %+v", s)
 		}
 	}

@@ -27,9 +27,9 @@ type Config struct {
 	Log     Log
 	Worker  Worker
 	Sync    Sync
-	// CheckHealth says to look after a process that runs, rather than to be one.
+	// CheckHealth says to check a process that runs instead of running.
 	CheckHealth bool
-	// Registry is the job types with what the settings change in them.
+	// Registry has the job types, as the settings change them.
 	Registry *tasks.Registry
 }
 
@@ -45,44 +45,45 @@ type HTTP struct {
 	Port int
 	// DashboardReadOnly keeps the dashboard from changing anything.
 	DashboardReadOnly bool
-	// Keys are the clients that may use the API; with none everybody may who reaches it.
+	// Keys are those of the clients that may use the API; without any, all who can reach it may.
 	Keys access.Keys
-	// AuthDisabled says that this is so on purpose, whatever the address and whatever name leads there.
+	// AuthDisabled says that the API has no keys on purpose, whatever its address and its name.
 	AuthDisabled bool
-	// Certificate is what the API speaks TLS with; nil when it does not.
+	// Certificate is for HTTPS; nil for HTTP.
 	Certificate *access.Certificate
 }
 
-// Log is what is logged, and how.
+// Log says which lines are logged, and in which format.
 type Log struct {
 	Level slog.Level
 	// Format is "json" or "text".
 	Format string
 }
 
-// Worker is how a worker works.
+// Worker is for workers.
 type Worker struct {
-	// Concurrency is how many runs, each of another job type, one worker works on at the same time.
+	// Concurrency is how many handlers run on one worker at the same time, those of ranges included. A run that only waits for
+	// its ranges does not count.
 	Concurrency int
 }
 
-// Sync is how a synchronisation works.
+// Sync is for synchronisations.
 type Sync struct {
-	// BatchSize is how many records make one unit of work, where the payload does not say.
+	// BatchSize is the number of records in a batch, when the payload does not set it.
 	BatchSize int
-	// Writers is how many batches one worker works on at the same time, in one run or in one range of a large one.
+	// Writers is how many batches of a run, or of a range of a large run, one worker writes at the same time.
 	Writers int
-	// RangeSize is how many records a range has: a run over more is cut into ranges, which all workers share.
+	// RangeSize is the number of records in a range. A run over more is split into ranges, which all workers share.
 	RangeSize int
-	// BulkSize is how many updates one command to MongoDB carries at most.
+	// BulkSize is the highest number of updates in one command to MongoDB.
 	BulkSize int
-	// Patience is how long an attempt waits for a MongoDB that is gone.
+	// Patience is the retry budget: how long an attempt keeps trying while MongoDB does not answer.
 	Patience time.Duration
-	// Freshness is, by job type, how old a record's stamp may be before an incremental run visits it again.
+	// Freshness is, for each job type, the age from which on a record's stamp is due for an incremental run.
 	Freshness map[string]time.Duration
 }
 
-// Load reads the settings for the job types of the registry. Its error lists everything that is wrong.
+// Load reads the settings for the job types of the registry. Its error lists everything that is wrong, without secrets.
 func Load(registry *tasks.Registry) (Config, error) {
 	v := viper.New()
 	v.SetConfigFile(dotenv)
@@ -91,46 +92,9 @@ func Load(registry *tasks.Registry) (Config, error) {
 	if err := v.ReadInConfig(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("reading .env: %w", withoutText(err))
 	}
-	l := newLoader(registry)
-	wrong := l.readFiles(v)
-	for _, s := range l.settings {
-		value := strings.TrimSpace(v.GetString(s.Name))
-		if value == "" && !s.fromDefinition { // blanks, too, are as good as not set
-			value = s.Default
-		}
-		if value == "" {
-			continue
-		}
-		if !s.set(value) {
-			wrong = append(wrong, fmt.Errorf("%s was %s; it may be %s", s.Name, s.show(value), s.Allowed))
-		}
-	}
-	wrong = append(wrong, l.finish(time.Now())...)
-	return l.config, errors.Join(wrong...)
-}
-
-// readFiles gives the settings whose value is in a file that value. Nothing has a default yet.
-func (l *loader) readFiles(v *viper.Viper) (wrong []error) {
-	for _, s := range l.settings {
-		path := strings.TrimSpace(v.GetString(s.Name))
-		if s.fileOf == "" || path == "" {
-			continue
-		}
-		if strings.TrimSpace(v.GetString(s.fileOf)) != "" {
-			wrong = append(wrong, fmt.Errorf("%s and %s are both set; set one of them", s.fileOf, s.Name))
-			continue
-		}
-		data, err := os.ReadFile(path)
-		value := strings.TrimSpace(string(data))
-		switch {
-		case err != nil:
-			wrong = append(wrong, fmt.Errorf("%s: %w", s.Name, err))
-		case value == "":
-			wrong = append(wrong, fmt.Errorf("%s: %s is empty", s.Name, path))
-		}
-		v.Set(s.fileOf, value)
-	}
-	return wrong
+	r := &reader{get: v.GetString}
+	c := readConfig(r, registry)
+	return c, errors.Join(r.wrong...)
 }
 
 // LogValue shows the settings without secrets.
@@ -162,7 +126,7 @@ const dotenv = ".env"
 // assignment is how a line of .env begins.
 var assignment = regexp.MustCompile(`^(export\s+)?[\w.]+\s*[=:]`)
 
-// withoutText replaces the error of a .env that cannot be parsed, which quotes the line and so perhaps a password.
+// withoutText replaces the error of a .env that cannot be parsed: it quotes the line, which may have a password.
 func withoutText(err error) error {
 	if parsing := (viper.ConfigParseError{}); !errors.As(err, &parsing) {
 		return err
@@ -187,7 +151,7 @@ var (
 	secretOptions = regexp.MustCompile(`(?i)((?:password|properties)=)[^&]*`)
 )
 
-// redactURI hides who logs in, and with what, even in a URI that is not valid.
+// redactURI hides the user and the passwords in a URI, also in one that is not valid.
 func redactURI(uri string) string {
 	return secretOptions.ReplaceAllString(credentials.ReplaceAllString(uri, "${1}***@"), "${1}***")
 }

@@ -1,6 +1,10 @@
-// Package config reads the settings of the three deployables: from the environment, then from a file .env in the
-// working directory, then their defaults. They are validated once, all of them together, and the job types'
-// Definitions are overridden once, here.
+// Package config reads the settings of the three programs: from the environment, then from a file .env in the working
+// directory, then their defaults. It validates all of them at once, and changes the job types' Definitions as they say.
 //
-// It decides nothing and connects to nothing.
+// The settings are one list, in settings.go. Help texts, docs/settings.md, .env.example and the environment in
+// docker-compose.yml follow from it.
+//
+// It decides nothing else and connects to nothing.
 package config
+
+//go:generate go run ./generate ../..

@@ -35,7 +35,7 @@ func TestRefusedFiles(t *testing.T) {
 		"both":      {[]string{"REDIS_PASSWORD=" + secret, "REDIS_PASSWORD_FILE=" + file(t, "x")}, "REDIS_PASSWORD and REDIS_PASSWORD_FILE are both set; set one of them"},
 		"missing":   {[]string{"REDIS_PASSWORD_FILE=/not/there"}, "REDIS_PASSWORD_FILE: open /not/there: "},
 		"empty":     {[]string{"MONGODB_URI_FILE=" + file(t, " \n")}, "MONGODB_URI_FILE: "},
-		"not valid": {[]string{"MONGODB_URI_FILE=" + file(t, "http://u:"+secret+"@h")}, "MONGODB_URI was "},
+		"not valid": {[]string{"MONGODB_URI_FILE=" + file(t, "http://u:"+secret+"@h")}, "MONGODB_URI must be "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			setup(t, "", test.environment...)

@@ -1,137 +1,98 @@
-// The settings of Redis have a file of their own because they depend on each other: whether it is one server, one that
-// sentinels know or a cluster, and whether and how TLS is spoken with it.
+// The settings of Redis have a file of their own because they depend on each other: whether it is one server, a master with
+// Sentinels or a cluster, and whether and how connections use TLS.
 
 package config
 
 import (
 	"crypto/tls"
 	"crypto/x509"
-	"errors"
-	"fmt"
 	"net"
 	"os"
 	"strconv"
-	"strings"
+
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
-// redisSettings are those that redisconn.Options do not have as they are set. They go into it when all are read.
-type redisSettings struct {
-	host                 string
-	port                 int
-	tls                  bool
-	ca, certificate, key string // paths
-	serverName           string
+func readRedis(r *reader) redisconn.Options {
+	g := r.group("Redis", api, scheduler, worker)
+	const unused = "; not used with REDIS_SENTINEL_ADDRS or REDIS_CLUSTER_ADDRS"
+	c := redisconn.Options{
+		Addr: net.JoinHostPort(
+			read(g, "REDIS_HOST", "127.0.0.1", host, "the host of Redis"+unused),
+			strconv.Itoa(read(g, "REDIS_PORT", "6379", port, "the port of Redis"+unused))),
+		Username:         read(g, "REDIS_USERNAME", "", anyText, "the user of Redis, if it is not the default user"),
+		Password:         read(g, "REDIS_PASSWORD", "", password, "the password of Redis"),
+		DB:               read(g, "REDIS_DB", "0", databaseNumber, "the number of the database in Redis; a cluster has only 0"),
+		Sentinels:        read(g, "REDIS_SENTINEL_ADDRS", "", addresses("sentinel-1:26379,sentinel-2:26379"), "the addresses of the Redis Sentinels"),
+		Master:           read(g, "REDIS_SENTINEL_MASTER", "", anyText, "the name by which the Sentinels know the master"),
+		SentinelPassword: read(g, "REDIS_SENTINEL_PASSWORD", "", password, "the password of the Sentinels"),
+		Cluster: read(g, "REDIS_CLUSTER_ADDRS", "", addresses("node-1:6379,node-2:6379"),
+			"the addresses of some nodes of a Redis Cluster; the others are found through them"),
+		TLS: readRedisTLS(g),
+	}
+	if g.isSet("REDIS_SENTINEL_ADDRS") && g.isSet("REDIS_CLUSTER_ADDRS") {
+		g.refuse("REDIS_SENTINEL_ADDRS and REDIS_CLUSTER_ADDRS are both set; set one of them")
+	}
+	if g.isSet("REDIS_CLUSTER_ADDRS") && c.DB != 0 {
+		g.refuse(`REDIS_DB must be 0 with REDIS_CLUSTER_ADDRS, as a cluster has one database, was "%d"`, c.DB)
+	}
+	g.refuseWithout("REDIS_PASSWORD", g.isSet("REDIS_PASSWORD", "REDIS_PASSWORD_FILE"), "REDIS_USERNAME")
+	g.refuseWithout("REDIS_SENTINEL_MASTER", g.isSet("REDIS_SENTINEL_MASTER"), "REDIS_SENTINEL_ADDRS")
+	g.refuseWithout("REDIS_SENTINEL_ADDRS", g.isSet("REDIS_SENTINEL_ADDRS"), "REDIS_SENTINEL_MASTER", "REDIS_SENTINEL_PASSWORD", "REDIS_SENTINEL_PASSWORD_FILE")
+	return c
 }
 
-const addressList = "addresses as host:port with commas between them, such as %[1]s-1:%[2]d,%[1]s-2:%[2]d"
-
-// addRedis adds the settings of Redis.
-func (l *loader) addRedis() {
-	r, s := &l.config.Redis, &l.redis
-	const alone = "; not used with REDIS_SENTINEL_ADDRS or REDIS_CLUSTER_ADDRS"
-	l.add("REDIS_HOST", "127.0.0.1", "a host name or address", "Redis' host"+alone, host(&s.host))
-	l.add("REDIS_PORT", "6379", portRange, "Redis' port"+alone, number(&s.port, 1, 65535))
-	l.add("REDIS_USERNAME", "", anyText, "Redis' user, where it is not the default one", text(&r.Username))
-	l.addSecret("REDIS_PASSWORD", anyText, "Redis' password", text(&r.Password))
-	l.add("REDIS_DB", "0", "a whole number, 0 or more", "Redis' database; a cluster has only 0", number(&r.DB, 0, 1<<30))
-	l.add("REDIS_SENTINEL_ADDRS", "", fmt.Sprintf(addressList, "sentinel", 26379),
-		"the sentinels, as host:port with commas between them", addresses(&r.Sentinels))
-	l.add("REDIS_SENTINEL_MASTER", "", anyText, "the name by which the sentinels know the master", text(&r.Master))
-	l.addSecret("REDIS_SENTINEL_PASSWORD", anyText, "the sentinels' password", text(&r.SentinelPassword))
-	l.add("REDIS_CLUSTER_ADDRS", "", fmt.Sprintf(addressList, "node", 6379),
-		"some nodes of a Redis Cluster, as host:port with commas between them", addresses(&r.Cluster))
-	l.add("REDIS_TLS", "false", "true or false", "speaks TLS 1.2 or newer with Redis, and with its sentinels", boolean(&s.tls))
-	l.add("REDIS_TLS_CA_FILE", "", "the path of a file",
-		"the authorities that Redis' certificate may be from, in PEM; by default the system's", text(&s.ca))
-	l.add("REDIS_TLS_CERT_FILE", "", "the path of a file", "a client certificate for Redis, in PEM", text(&s.certificate))
-	l.add("REDIS_TLS_KEY_FILE", "", "the path of a file", "the key of REDIS_TLS_CERT_FILE, in PEM", text(&s.key))
-	l.add("REDIS_TLS_SERVER_NAME", "", "a host name or address",
-		"the name that is in Redis' certificate, where it is not that of the address", host(&s.serverName))
+// refuseWithout refuses each of the settings that is set while another one, which it needs, is not.
+func (r *reader) refuseWithout(other string, otherSet bool, names ...string) {
+	for _, name := range names {
+		if r.isSet(name) && !otherSet {
+			r.refuse("%s is set without %s; set both or neither", name, other)
+		}
+	}
 }
 
-// finishRedis returns what is wrong with the settings of Redis together, and reads the files that they name.
-func (l *loader) finishRedis() (wrong []error) {
-	r, s := &l.config.Redis, l.redis
-	if r.Sentinels != nil && r.Cluster != nil {
-		wrong = append(wrong, errors.New("REDIS_SENTINEL_ADDRS and REDIS_CLUSTER_ADDRS are both set; set one of them"))
+// readRedisTLS reads the settings of TLS and the files that they name. It returns nil for connections without TLS.
+func readRedisTLS(g group) *tls.Config {
+	enabled := read(g, "REDIS_TLS", "false", boolean, "whether connections to Redis, and to its Sentinels, use TLS 1.2 or newer")
+	authorities := readPEM(g, "REDIS_TLS_CA_FILE", "the certificate authorities to trust, in PEM; by default the system's")
+	certificate := readPEM(g, "REDIS_TLS_CERT_FILE", "the client certificate, in PEM")
+	key := readPEM(g, "REDIS_TLS_KEY_FILE", "the private key of REDIS_TLS_CERT_FILE, in PEM")
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		ServerName: read(g, "REDIS_TLS_SERVER_NAME", "", host, "the name in the certificate of Redis, if it is not the host of its address"),
 	}
-	if r.Cluster != nil && r.DB != 0 {
-		wrong = append(wrong, fmt.Errorf("REDIS_DB must be 0 with REDIS_CLUSTER_ADDRS, as a cluster has one database, was %q", strconv.Itoa(r.DB)))
-	}
-	for _, needs := range []struct {
-		name  string
-		set   bool
-		other string
-		there bool
-	}{
-		{"REDIS_USERNAME", r.Username != "", "REDIS_PASSWORD", r.Password != ""},
-		{"REDIS_SENTINEL_ADDRS", r.Sentinels != nil, "REDIS_SENTINEL_MASTER", r.Master != ""},
-		{"REDIS_SENTINEL_MASTER", r.Master != "", "REDIS_SENTINEL_ADDRS", r.Sentinels != nil},
-		{"REDIS_SENTINEL_PASSWORD", r.SentinelPassword != "", "REDIS_SENTINEL_ADDRS", r.Sentinels != nil},
-		{"REDIS_TLS_CA_FILE", s.ca != "", "REDIS_TLS=true", s.tls},
-		{"REDIS_TLS_CERT_FILE", s.certificate != "", "REDIS_TLS=true", s.tls},
-		{"REDIS_TLS_KEY_FILE", s.key != "", "REDIS_TLS=true", s.tls},
-		{"REDIS_TLS_SERVER_NAME", s.serverName != "", "REDIS_TLS=true", s.tls},
-		{"REDIS_TLS_CERT_FILE", s.certificate != "", "REDIS_TLS_KEY_FILE", s.key != ""},
-		{"REDIS_TLS_KEY_FILE", s.key != "", "REDIS_TLS_CERT_FILE", s.certificate != ""},
-	} {
-		if needs.set && !needs.there {
-			wrong = append(wrong, fmt.Errorf("%s is set without %s; set both or neither", needs.name, needs.other))
-		}
-	}
-	r.Addr = net.JoinHostPort(s.host, strconv.Itoa(s.port))
-	config, invalid := s.tlsConfig()
-	if s.tls {
-		r.TLS = config
-	}
-	return append(wrong, invalid...)
-}
-
-// tlsConfig reads the files. It returns everything that is wrong with them.
-func (s redisSettings) tlsConfig() (config *tls.Config, wrong []error) {
-	config = &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.serverName}
-	read := func(name, path string) []byte {
-		if path == "" {
-			return nil
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			wrong = append(wrong, fmt.Errorf("%s: %w", name, err))
-			return nil
-		}
-		return data
-	}
-	if authorities := read("REDIS_TLS_CA_FILE", s.ca); authorities != nil {
+	if authorities != nil {
 		config.RootCAs = x509.NewCertPool()
 		if !config.RootCAs.AppendCertsFromPEM(authorities) {
-			wrong = append(wrong, fmt.Errorf("REDIS_TLS_CA_FILE: there is no certificate in PEM in %s", s.ca))
+			g.refuse("REDIS_TLS_CA_FILE: there is no certificate in PEM in %s", g.text("REDIS_TLS_CA_FILE"))
 		}
 	}
-	certificate, key := read("REDIS_TLS_CERT_FILE", s.certificate), read("REDIS_TLS_KEY_FILE", s.key)
-	if certificate == nil || key == nil {
-		return config, wrong
+	if certificate != nil && key != nil {
+		pair, err := tls.X509KeyPair(certificate, key)
+		if err != nil {
+			g.refuse("REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
 	}
-	pair, err := tls.X509KeyPair(certificate, key)
-	if err != nil {
-		wrong = append(wrong, fmt.Errorf("REDIS_TLS_CERT_FILE and REDIS_TLS_KEY_FILE: %w", err))
+	g.refuseWithout("REDIS_TLS=true", enabled, "REDIS_TLS_CA_FILE", "REDIS_TLS_CERT_FILE", "REDIS_TLS_KEY_FILE", "REDIS_TLS_SERVER_NAME")
+	g.refuseWithout("REDIS_TLS_KEY_FILE", g.isSet("REDIS_TLS_KEY_FILE"), "REDIS_TLS_CERT_FILE")
+	g.refuseWithout("REDIS_TLS_CERT_FILE", g.isSet("REDIS_TLS_CERT_FILE"), "REDIS_TLS_KEY_FILE")
+	if !enabled {
+		return nil
 	}
-	config.Certificates = []tls.Certificate{pair}
-	return config, wrong
+	return config
 }
 
-// addresses takes a list of host:port.
-func addresses(target *[]string) func(string) bool {
-	return func(value string) bool {
-		*target = nil
-		valid := true
-		for addr := range strings.SplitSeq(value, ",") {
-			addr = strings.TrimSpace(addr)
-			*target = append(*target, addr)
-			name, port, err := net.SplitHostPort(addr)
-			var s string
-			var n int
-			valid = valid && err == nil && name != "" && host(&s)(name) && number(&n, 1, 65535)(port)
-		}
-		return valid
+// readPEM returns what is in the file that the setting names; nil when it names none, or one that cannot be read.
+func readPEM(g group, name, purpose string) []byte {
+	file := read(g, name, "", path, purpose)
+	if file == "" {
+		return nil
 	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		g.refuse("%s: %w", name, err)
+		return nil
+	}
+	return data
 }

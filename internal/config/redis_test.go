@@ -134,11 +134,11 @@ func TestRefusedSettingsOfRedis(t *testing.T) {
 		},
 		"wrong sentinels": {
 			[]string{"REDIS_SENTINEL_ADDRS=a", "REDIS_SENTINEL_MASTER=m"},
-			[]string{`REDIS_SENTINEL_ADDRS was "a"; it may be addresses as host:port with commas between them, such as sentinel-1:26379,sentinel-2:26379`},
+			[]string{`REDIS_SENTINEL_ADDRS must be addresses as host:port, separated by commas, such as sentinel-1:26379,sentinel-2:26379, was "a"`},
 		},
 		"a name that is none": {
 			[]string{"REDIS_TLS=true", "REDIS_TLS_SERVER_NAME=rediss://h"},
-			[]string{`REDIS_TLS_SERVER_NAME was "rediss://h"; it may be a host name or address`},
+			[]string{`REDIS_TLS_SERVER_NAME must be a host name or address, was "rediss://h"`},
 		},
 		"a user without a password": {
 			[]string{"REDIS_USERNAME=codex"},
@@ -185,7 +185,7 @@ func TestRefusedSettingsOfRedis(t *testing.T) {
 		},
 		"all of it and more": {
 			[]string{"REDIS_TLS=true", "REDIS_TLS_CA_FILE=/not/there", "REDIS_SENTINEL_ADDRS=a:1", "PORT=0"},
-			[]string{`PORT was "0"`, "REDIS_SENTINEL_ADDRS is set without REDIS_SENTINEL_MASTER; ", "REDIS_TLS_CA_FILE: open /not/there: "},
+			[]string{"REDIS_TLS_CA_FILE: open /not/there: ", "REDIS_SENTINEL_ADDRS is set without REDIS_SENTINEL_MASTER; ", "PORT must be "},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

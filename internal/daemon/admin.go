@@ -1,5 +1,5 @@
-// The admin port, which every program has: its metrics, and the probes by which container engines and load balancers know
-// whether it lives and whether it is ready. It speaks plain HTTP and asks for no key, so it is for the inside only.
+// The admin port of a program: its metrics, and the probes that tell container engines and load balancers whether the
+// program is alive and ready. It serves plain HTTP without keys, so it must not be open to the outside.
 
 package daemon
 
@@ -17,9 +17,9 @@ import (
 )
 
 const (
-	// listenPause is between two tries at a port that is in use.
+	// listenPause is the wait between two attempts at a port that is in use.
 	listenPause = 5 * time.Second
-	// readyTimeout bounds the answer to whether the process is ready.
+	// readyTimeout bounds the check whether the process is ready.
 	readyTimeout = 1500 * time.Millisecond
 
 	adminReadTimeout  = 5 * time.Second
@@ -28,10 +28,10 @@ const (
 	adminMaxHeader    = 16 << 10
 )
 
-// ReadyWhen says how to find out whether the process is ready. Until it is called the process is not.
+// ReadyWhen sets the check whether the process is ready. Without one the process is not ready.
 func (p *Process) ReadyWhen(check func(context.Context) error) { p.ready.Store(&check) }
 
-// adminHandler serves the admin port. Once stopping is closed the process is not ready any more.
+// adminHandler serves the admin port. The process is no longer ready once stopping is closed.
 func (p *Process) adminHandler(stopping <-chan struct{}) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", telemetry.MetricsHandler(p.Metrics, p.Log))
@@ -64,11 +64,11 @@ func plain(w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	_, _ = fmt.Fprintln(w, text) // who asked may have left
+	_, _ = fmt.Fprintln(w, text) // the client may be gone
 }
 
-// serveAdmin serves the admin port until ctx ends. A port that is in use is no reason to end: several processes of one
-// program may share a host, and the work matters more than being watched.
+// serveAdmin serves the admin port until ctx ends. A port that is in use does not end the process: several processes of one
+// program may share a host, and the work matters more than the metrics.
 func (p *Process) serveAdmin(ctx context.Context, settings config.Admin, port int, stopping <-chan struct{}) {
 	switch settings.Port {
 	case 0:
@@ -88,14 +88,14 @@ func (p *Process) serveAdmin(ctx context.Context, settings config.Admin, port in
 		ErrorLog: slog.NewLogLogger(p.Log.Handler(), slog.LevelDebug),
 	}
 	p.Log.Info("Admin port ready", "addr", listener.Addr().String())
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // who still asks gets no answer
+	stop := context.AfterFunc(ctx, func() { _ = server.Close() }) // requests in progress get no answer
 	defer stop()
 	if err := server.Serve(listener); ctx.Err() == nil {
 		p.Log.Error("The admin port has failed", "error", err)
 	}
 }
 
-// listen tries until it may listen, or ctx ends: then it returns nil.
+// listen tries until it listens. It returns nil when ctx ends.
 func (p *Process) listen(ctx context.Context, addr string) net.Listener {
 	for warned := false; ; warned = true {
 		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
@@ -103,7 +103,7 @@ func (p *Process) listen(ctx context.Context, addr string) net.Listener {
 			return listener
 		}
 		if !warned && ctx.Err() == nil {
-			p.Log.Warn("No metrics and no probes, trying again", "error", err, "adminPort", "see ADMIN_PORT")
+			p.Log.Warn("No metrics and no probes, trying again", "error", err, "adminPort", addr)
 		}
 		select {
 		case <-time.After(listenPause):

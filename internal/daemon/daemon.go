@@ -1,5 +1,5 @@
-// Package daemon is what the mains of the deployables have in common: the command line, the log, signals and the exit
-// status. What a deployable does is in the package that it is named after.
+// Package daemon has the parts that the three programs share: the command line, the log, signals, the admin port and the
+// exit status. The work of a program is in the package of its name.
 package daemon
 
 import (
@@ -23,11 +23,11 @@ import (
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
-// exitFailure is the status when run has failed.
+// exitFailure is the exit status when Run has failed.
 const exitFailure = 1
 
-// stopTimeout is how long a process may take to stop. It takes longer only when a server hangs, for which the
-// libraries' own ends have no limit; container engines kill after 10 s.
+// stopTimeout bounds the time that a process takes to stop. Only a server that hangs makes it take so long: the libraries
+// have no limit for that. Container engines kill after 10 s.
 const stopTimeout = 9 * time.Second
 
 // traceTimeout bounds the sending of the last traces.
@@ -36,17 +36,17 @@ const traceTimeout = time.Second
 // healthTimeout bounds a health check.
 const healthTimeout = 3 * time.Second
 
-// Program is a deployable.
+// Program is one of the three programs.
 type Program struct {
-	// Name is the command's.
+	// Name is the name of the command.
 	Name string
-	// Summary says in half a sentence what it does.
+	// Summary says in half a sentence what the program does.
 	Summary string
-	// AdminPort is where its metrics and probes are, where ADMIN_PORT does not say.
+	// AdminPort is the default of ADMIN_PORT.
 	AdminPort int
-	// Run does it until the context ends.
+	// Run runs the program until the context ends.
 	Run func(context.Context, *Process) error
-	// Healthy returns an error when the one that runs on this host is not well.
+	// Healthy returns an error when the program that runs on this host is not healthy.
 	Healthy func(context.Context, config.Config, *slog.Logger) error
 }
 
@@ -54,16 +54,16 @@ type Program struct {
 type Process struct {
 	Config config.Config
 	Log    *slog.Logger
-	// Metrics is what Prometheus is told; Run adds its own.
+	// Metrics has the metrics for Prometheus; Run adds its own.
 	Metrics *prometheus.Registry
-	// Tracing is what spans are made with; nil for none.
+	// Tracing makes the spans; nil for none.
 	Tracing trace.TracerProvider
 
 	ready atomic.Pointer[func(context.Context) error]
 }
 
-// Main runs a program until SIGTERM or SIGINT end run's context, and ends the process: with 0 when run returned nil
-// or took too long to stop. A second signal ends it at once.
+// Main runs a program until SIGTERM or SIGINT, which end the context of Run. It ends the process with status 0 when Run
+// returned nil or took too long to stop. A second signal ends the process at once.
 func Main(p Program) {
 	cfg, status, ok := config.FromCommandLine(p.Name, p.Summary, os.Args[1:], os.Stdout, os.Stderr)
 	if !ok {
@@ -78,7 +78,7 @@ func Main(p Program) {
 		stop()
 		log.Info("Stopping")
 		time.AfterFunc(stopTimeout, func() {
-			log.Warn("Stopped before all was done", "error", "a server does not answer")
+			log.Warn("Stopped before all was done", "error", fmt.Errorf("not done after %s", stopTimeout))
 			os.Exit(config.ExitOK)
 		})
 	})

@@ -1,0 +1,205 @@
+// The formats of the settings' values: each says in words what a value must be, and reads one.
+
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// format is how the values of a setting are written.
+type format[T any] struct {
+	// mustBe says in words which values are valid: the end of a sentence that begins with "must be".
+	mustBe string
+	read   func(string) (T, error)
+	// valid says which of the values that can be read are valid; nil for all of them.
+	valid func(T) bool
+	// secret values are never shown.
+	secret bool
+	// inFile says that the value may be in a file, which another setting names.
+	inFile bool
+}
+
+// parse reads a value. Its error says what the value must be.
+func (f format[T]) parse(value string) (T, error) {
+	parsed, err := f.read(value)
+	if err != nil || f.valid != nil && !f.valid(parsed) {
+		return parsed, errors.New("must be " + f.mustBe)
+	}
+	return parsed, nil
+}
+
+// errInvalid says no more than that a value cannot be read: its format says the rest.
+var errInvalid = errors.New("not valid")
+
+func asIs(value string) (string, error) { return value, nil }
+
+var (
+	anyText  = format[string]{mustBe: "any text", read: asIs}
+	password = format[string]{mustBe: "any text", read: asIs, secret: true, inFile: true}
+	path     = format[string]{mustBe: "the path of a file", read: asIs}
+	boolean  = format[bool]{mustBe: "true or false", read: strconv.ParseBool}
+	port     = wholeNumber(1, 65535)
+
+	// host is what can stand before a port. A URL in its place is a common mistake.
+	host = format[string]{mustBe: "a host name or address", read: asIs, valid: func(value string) bool {
+		return !strings.ContainsAny(value, "/@[]?# \t")
+	}}
+
+	// mongoURI is what the driver can parse. The hosts of mongodb+srv are looked up when it connects.
+	mongoURI = format[string]{
+		mustBe: "a connection string, such as mongodb://host:27017 or mongodb+srv://host",
+		read:   asIs,
+		valid: func(value string) bool {
+			if rest, ok := strings.CutPrefix(value, "mongodb+srv://"); ok {
+				return rest != ""
+			}
+			_, err := connstring.ParseAndValidate(value)
+			return err == nil
+		},
+		inFile: true,
+	}
+
+	databaseNumber = format[int]{mustBe: "a whole number, 0 or more", read: strconv.Atoi, valid: func(n int) bool { return n >= 0 }}
+
+	// apiKeys have a parser of their own, in package access.
+	apiKeys = format[string]{
+		mustBe: "name:read:key or name:write:key, several separated by commas", read: asIs, secret: true, inFile: true,
+	}
+
+	databaseName = format[string]{
+		mustBe: `a database name of at most 63 bytes, without spaces, dots, slashes, quotes and $`,
+		read:   asIs,
+		valid:  func(value string) bool { return len(value) <= 63 && !strings.ContainsAny(value, "/\\. \"$") },
+	}
+
+	logLevel = format[slog.Level]{mustBe: "debug, info, warn or error", read: func(value string) (level slog.Level, err error) {
+		if !slices.Contains([]string{"debug", "info", "warn", "error"}, strings.ToLower(value)) {
+			return level, errInvalid
+		}
+		return level, level.UnmarshalText([]byte(value))
+	}}
+
+	adminPort = format[int]{mustBe: "off, or " + port.mustBe, read: func(value string) (int, error) {
+		if value == "off" {
+			return AdminOff, nil
+		}
+		return port.parse(value)
+	}}
+
+	// baseURL is a URL to which a path can be added.
+	baseURL = format[string]{mustBe: "a URL, such as http://collector:4318", read: asIs, valid: func(value string) bool {
+		u, err := url.Parse(value)
+		return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.RawQuery == "" && u.Fragment == ""
+	}}
+
+	headers = format[map[string]string]{
+		mustBe: "name=value pairs, separated by commas, with percent-encoded values",
+		read: func(value string) (map[string]string, error) {
+			all := make(map[string]string)
+			for pair := range strings.SplitSeq(value, ",") {
+				name, encoded, ok := strings.Cut(pair, "=")
+				decoded, err := url.PathUnescape(strings.TrimSpace(encoded))
+				if name = strings.TrimSpace(name); !ok || err != nil || name == "" || strings.ContainsAny(name, " \t:") {
+					return nil, errInvalid
+				}
+				all[name] = decoded
+			}
+			return all, nil
+		},
+		secret: true, inFile: true,
+	}
+
+	// interval is 0 for off.
+	interval = format[time.Duration]{
+		mustBe: "off, or whole seconds that divide a minute, whole minutes that divide an hour or whole hours that divide a day, such as 20m",
+		read: func(value string) (time.Duration, error) {
+			if value == "off" {
+				return 0, nil
+			}
+			return time.ParseDuration(value)
+		},
+		valid: func(d time.Duration) bool { return tasks.Schedule{Every: d}.Validate() == nil },
+	}
+
+	cronExpression = format[string]{
+		mustBe: "five fields: minute, hour, day of month, month, day of week",
+		read:   asIs,
+		valid:  func(value string) bool { return tasks.Schedule{Cron: value}.Validate() == nil },
+	}
+)
+
+func wholeNumber(least, most int) format[int] {
+	return format[int]{
+		mustBe: fmt.Sprintf("a whole number from %d to %d", least, most),
+		read:   strconv.Atoi,
+		valid:  func(n int) bool { return n >= least && n <= most },
+	}
+}
+
+func number(least, most float64) format[float64] {
+	return format[float64]{
+		mustBe: fmt.Sprintf("a number from %g to %g", least, most),
+		read:   func(value string) (float64, error) { return strconv.ParseFloat(value, 64) },
+		valid:  func(f float64) bool { return f >= least && f <= most },
+	}
+}
+
+// longest is ten years: longer durations are mistakes.
+const longest = 10 * 365 * 24 * time.Hour
+
+func duration(least time.Duration, example string) format[time.Duration] {
+	return format[time.Duration]{
+		mustBe: fmt.Sprintf("a duration from %s to %s, such as %s", short(least), short(longest), example),
+		read:   time.ParseDuration,
+		valid:  func(d time.Duration) bool { return d >= least && d <= longest },
+	}
+}
+
+// short writes 20m0s as 20m.
+func short(d time.Duration) string {
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return s
+}
+
+// oneOf is one of the texts, which mustBe lists.
+func oneOf(mustBe string, allowed ...string) format[string] {
+	return format[string]{mustBe: mustBe, read: asIs, valid: func(value string) bool { return slices.Contains(allowed, value) }}
+}
+
+// addresses is a list of host:port.
+func addresses(example string) format[[]string] {
+	return format[[]string]{
+		mustBe: "addresses as host:port, separated by commas, such as " + example,
+		read: func(value string) (all []string, err error) {
+			for addr := range strings.SplitSeq(value, ",") {
+				addr = strings.TrimSpace(addr)
+				hostName, portNumber, err := net.SplitHostPort(addr)
+				_, badHost := host.parse(hostName)
+				_, badPort := port.parse(portNumber)
+				if hostName == "" || errors.Join(err, badHost, badPort) != nil {
+					return nil, errInvalid
+				}
+				all = append(all, addr)
+			}
+			return all, nil
+		},
+	}
+}
