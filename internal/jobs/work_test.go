@@ -276,10 +276,10 @@ func TestAnnouncements(t *testing.T) {
 		b.rdb.Publish(ctx, "codex-jobs:work", "subscribed")
 		select {
 		case message, ok := <-announced:
-			subscribed = message.Payload == "subscribed"
 			if !ok {
 				t.Fatal("not subscribed in time")
 			}
+			subscribed = message.Payload == "subscribed"
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
