@@ -41,28 +41,11 @@ func blocks(t *testing.T) map[string]block {
 	return found
 }
 
-// Whoever adds commands to the document has them tested.
+// A command that is added to the document is tested, too.
 func TestEveryCommandOfTheDocumentIsRun(t *testing.T) {
 	t.Parallel()
 	if got := slices.Sorted(maps.Keys(blocks(t))); !slices.Equal(got, documented) {
 		t.Errorf("the document has the blocks\n%q, the test\n%q", got, documented)
-	}
-}
-
-// The README's commands are the document's, to the letter.
-func TestReadmeShowsTestedCommands(t *testing.T) {
-	t.Parallel()
-	_, section, _ := strings.Cut(read(t, "README.md"), "\n## Deploying\n")
-	section, _, _ = strings.Cut(section, "\n## ")
-	shown := fences.FindAllStringSubmatch(section, -1)
-	if len(shown) == 0 {
-		t.Error("the README shows no commands")
-	}
-	tested := blocks(t)
-	for _, m := range shown {
-		if tested[m[2]] != (block{m[1], m[3]}) {
-			t.Errorf("the block %q is not that of docs/deploying.md:\n%s", m[2], m[3])
-		}
 	}
 }
 
