@@ -1,0 +1,236 @@
+package syncjob_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"testing"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/syncjob"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/worker"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// records is a store of n records, whose keys are their numbers in one byte.
+type records struct {
+	n       byte
+	stamped map[byte]int
+}
+
+type number byte
+
+func (n number) String() string { return fmt.Sprint(byte(n)) }
+
+func (r *records) bounds(within syncrun.Range) (first, last byte) {
+	first, last = 1, r.n
+	if within.After != nil {
+		first = within.After[0] + 1
+	}
+	if within.Upto != nil {
+		last = within.Upto[0]
+	}
+	return first, last
+}
+
+func (r *records) EndOfRange(_ context.Context, after []byte, size int) ([]byte, error) {
+	first, last := r.bounds(syncrun.Range{After: after})
+	if int(first)+size-1 >= int(last) {
+		return nil, nil
+	}
+	return []byte{first + byte(size) - 1}, nil
+}
+
+func (r *records) Count(_ context.Context, _ syncrun.Selection, within syncrun.Range) (int64, error) {
+	first, last := r.bounds(within)
+	return int64(last-first) + 1, nil
+}
+
+func (r *records) Scan(_ context.Context, _ syncrun.Selection, within syncrun.Range) (syncrun.Cursor, error) {
+	first, last := r.bounds(within)
+	return &cursor{first, last}, nil
+}
+
+func (r *records) Stamp(_ context.Context, updates []syncrun.Update, _ time.Time) (syncrun.Stamped, error) {
+	for _, u := range updates {
+		r.stamped[u.Record.Key[0]]++
+	}
+	return syncrun.Stamped{Matched: int64(len(updates))}, nil
+}
+
+type cursor struct{ next, last byte }
+
+func (c *cursor) Next(context.Context) (syncrun.Record, bool, error) {
+	if c.next > c.last {
+		return syncrun.Record{}, false, nil
+	}
+	c.next++
+	return syncrun.Record{Key: []byte{c.next - 1}, ID: number(c.next - 1)}, true, nil
+}
+
+func (c *cursor) Close() {}
+
+// kept are the ranges of one run, in memory.
+type kept struct {
+	specs [][]byte
+	ends  []jobs.RangeEnd
+	last  bool
+}
+
+func (k *kept) Split(context.Context) (jobs.Split, error) {
+	s := jobs.Split{Ranges: len(k.specs), Complete: k.last}
+	if len(k.specs) > 0 {
+		s.Last = k.specs[len(k.specs)-1]
+	}
+	for _, end := range k.ends {
+		if end.Ended {
+			s.Ended++
+		}
+	}
+	return s, nil
+}
+
+func (k *kept) Add(_ context.Context, index int, spec []byte, last bool) error {
+	if index != len(k.specs) {
+		return fmt.Errorf("range %d follows %d", index, len(k.specs))
+	}
+	k.specs, k.ends, k.last = append(k.specs, spec), append(k.ends, jobs.RangeEnd{}), last
+	return nil
+}
+
+func (k *kept) Requeue(context.Context) error { return nil }
+
+func (k *kept) Each(_ context.Context, f func(int, jobs.RangeEnd) error) error {
+	for i, end := range k.ends {
+		if err := f(i, end); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (k *kept) Discard(context.Context) error {
+	*k = kept{}
+	return nil
+}
+
+// attempt is one that needs neither Redis nor a worker.
+func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
+	return &worker.Attempt{
+		ID: tasks.TriggerID("user-sync", time.Now()), Definition: tasks.UserSync, Payload: &tasks.SyncPayload{SyncType: tasks.SyncFull},
+		Number: 1, Ranges: ranges, Log: slog.New(slog.DiscardHandler),
+		Save: func(_ context.Context, checkpoint []byte, _ int) error {
+			*saved = checkpoint
+			return nil
+		},
+	}
+}
+
+func setup(n byte, rangeSize int) (*records, worker.Handler) {
+	store := &records{n: n, stamped: make(map[byte]int)}
+	return store, syncjob.New(store, syncjob.Options{
+		Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: rangeSize, RetryBudget: time.Second,
+	})
+}
+
+func (r *records) wantEachOnce(t *testing.T, from byte) {
+	t.Helper()
+	for i := from; i <= r.n; i++ {
+		if r.stamped[i] != 1 {
+			t.Errorf("record %d was stamped %d times", i, r.stamped[i])
+		}
+	}
+}
+
+func TestSmallRun(t *testing.T) {
+	t.Parallel()
+	store, handler := setup(95, 1000)
+	var saved []byte
+	result, err := handler(t.Context(), attempt(new(kept), &saved))
+	if r, ok := result.(tasks.SyncResult); err != nil || !ok || !r.Success || r.UsersProcessed != 95 || r.UsersUpdated != 95 || r.Errors != 0 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	store.wantEachOnce(t, 1)
+}
+
+func TestResumedRun(t *testing.T) {
+	t.Parallel()
+	store, handler := setup(95, 1000)
+	var saved []byte
+	a := attempt(new(kept), &saved)
+	var err error
+	if a.Checkpoint, err = json.Marshal(syncrun.Checkpoint{After: []byte{50}, Total: 95, Processed: 50, Updated: 49, Errors: 1}); err != nil {
+		t.Fatal(err)
+	}
+	result, err := handler(t.Context(), a)
+	if r, ok := result.(tasks.SyncResult); err != nil || !ok || r.UsersProcessed != 95 || r.UsersUpdated != 94 || r.Errors != 1 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	store.wantEachOnce(t, 51)
+	if len(store.stamped) != 45 {
+		t.Errorf("%d records were stamped", len(store.stamped))
+	}
+}
+
+// A run that is split into ranges adds up what handlers of the ranges have done.
+func TestSplitRun(t *testing.T) {
+	t.Parallel()
+	store, handler := setup(95, 20)
+	ranges := new(kept)
+	var saved []byte
+	a := attempt(&working{ranges, func(spec []byte) (any, error) {
+		part := attempt(nil, &saved)
+		part.Range = spec
+		return handler(t.Context(), part)
+	}}, &saved)
+	result, err := handler(t.Context(), a)
+	if r, ok := result.(tasks.SyncResult); err != nil || !ok || r.UsersProcessed != 95 || r.UsersUpdated != 95 {
+		t.Errorf("%+v, %v", result, err)
+	}
+	if len(ranges.specs) != 5 {
+		t.Errorf("split into %d ranges, want 5", len(ranges.specs))
+	}
+	store.wantEachOnce(t, 1)
+}
+
+// working works on each range as soon as it is added.
+type working struct {
+	*kept
+	work func(spec []byte) (any, error)
+}
+
+func (w *working) Add(ctx context.Context, index int, spec []byte, last bool) error {
+	if err := w.kept.Add(ctx, index, spec, last); err != nil {
+		return err
+	}
+	result, err := w.work(spec)
+	if err != nil {
+		return err
+	}
+	w.ends[index].Ended = true
+	w.ends[index].Checkpoint, err = json.Marshal(result)
+	return err
+}
+
+func TestWrongInput(t *testing.T) {
+	t.Parallel()
+	for name, spoil := range map[string]func(*worker.Attempt){
+		"checkpoint": func(a *worker.Attempt) { a.Checkpoint = []byte("{") },
+		"range":      func(a *worker.Attempt) { a.Range = []byte("{") },
+		"payload":    func(a *worker.Attempt) { a.Payload = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, handler := setup(95, 1000)
+			var saved []byte
+			a := attempt(new(kept), &saved)
+			spoil(a)
+			if result, err := handler(t.Context(), a); err == nil || len(store.stamped) > 0 {
+				t.Errorf("%+v, %v, %d stamped", result, err, len(store.stamped))
+			}
+		})
+	}
+}
