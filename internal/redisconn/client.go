@@ -20,10 +20,15 @@ func New(o Options, l Limits, log *slog.Logger) redis.UniversalClient {
 	options := &redis.UniversalOptions{
 		Username: o.Username, Password: o.Password, DB: o.DB,
 		MasterName: o.Master, SentinelPassword: o.SentinelPassword,
+		Protocol: 2, // RESP3 brings pushes, of which the product uses none; see checkable
+		// The dialer bounds one attempt. DialTimeout also bounds the questions to sentinels before it: there must be time
+		// left to ask another one when the first hangs.
 		Dialer:      dialer(o.TLS, l.Timeout),
-		DialTimeout: l.Timeout, ReadTimeout: l.Timeout, WriteTimeout: l.Timeout, PoolTimeout: l.Timeout,
+		DialTimeout: l.command(), ReadTimeout: l.Timeout, WriteTimeout: l.Timeout, PoolTimeout: l.Timeout,
+		DialerRetries:         1, // a command has its own retries
 		MaxRetries:            l.Retries,
 		PoolSize:              l.PoolSize,
+		PipelinePoolSize:      -1, // pipelines are few and small: they share the connections
 		ContextTimeoutEnabled: true,
 	}
 	if l.Retries == 0 {

@@ -1,6 +1,7 @@
 package redisconn_test
 
 import (
+	"bufio"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -57,12 +58,12 @@ func TestNew(t *testing.T) {
 			case *redis.Client:
 				p := c.Options()
 				got = fmt.Sprintf("client of %s, database %d, %d retries", p.Addr, p.DB, p.MaxRetries)
-				timeouts = []time.Duration{p.DialTimeout, p.ReadTimeout, p.WriteTimeout, p.PoolTimeout}
+				timeouts = []time.Duration{p.ReadTimeout, p.WriteTimeout, p.PoolTimeout}
 				username, password, contextTimeout = p.Username, p.Password, p.ContextTimeoutEnabled
 			case *redis.ClusterClient:
 				p := c.Options()
 				got = fmt.Sprintf("cluster of %s, %d redirects", strings.Join(p.Addrs, " "), p.MaxRedirects)
-				timeouts = []time.Duration{p.DialTimeout, p.ReadTimeout, p.WriteTimeout, p.PoolTimeout}
+				timeouts = []time.Duration{p.ReadTimeout, p.WriteTimeout, p.PoolTimeout}
 				username, password, contextTimeout = p.Username, p.Password, p.ContextTimeoutEnabled
 				if p.ReadOnly || p.RouteByLatency || p.RouteRandomly {
 					t.Errorf("%s: it reads from replicas", name)
@@ -166,7 +167,7 @@ func TestCommandsEndInTime(t *testing.T) {
 	}
 }
 
-// go-redis never turns to another sentinel when the error of a connection attempt says that a context has ended.
+// go-redis does not retry when the error of a connection attempt says that a context has ended.
 func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 	t.Parallel()
 	addrs := hanging(t, 1)
@@ -179,6 +180,90 @@ func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
+}
+
+// A Server that was just started waits for three commands in a row, for 2 s each; one that runs waits for one.
+func TestServerOnHangingRedisStopsInTime(t *testing.T) {
+	t.Parallel()
+	o := redistest.Options(t)
+	proxy := redistest.NewProxy(t, o.Addr)
+	o.Addr = proxy.Addr
+	quiet := slog.New(slog.DiscardHandler)
+	server := asynq.NewServer(redisconn.ConnOpt{Options: o, Limits: redisconn.Stoppable, Log: quiet}, asynq.Config{Logger: telemetry.NewAsynqLogger(quiet)})
+	if err := server.Start(asynq.HandlerFunc(asynq.NotFound)); err != nil {
+		t.Fatal(err)
+	}
+	proxy.Freeze()
+	begun := time.Now()
+	server.Shutdown()
+	if took := time.Since(begun); took > 9*time.Second {
+		t.Errorf("it took %s", took)
+	}
+}
+
+// A sentinel that hangs is given up for another one.
+func TestHangingSentinel(t *testing.T) {
+	t.Parallel()
+	o := redistest.Options(t)
+	master := redistest.NewProxy(t, o.Addr)
+	sentinel := newSentinel(t, master.Addr)
+	first, second := redistest.NewProxy(t, sentinel), redistest.NewProxy(t, sentinel)
+	o.Sentinels, o.Master = []string{first.Addr, second.Addr}, "m"
+	rdb := newRedis(t, o, redisconn.Limits{Timeout: 300 * time.Millisecond}, slog.New(slog.DiscardHandler))
+	for _, step := range []struct{ answers, hangs *redistest.Proxy }{{first, second}, {second, first}} {
+		step.answers.Thaw()
+		step.hangs.Freeze()
+		master.Down() // so that a sentinel is asked
+		master.Up()
+		var err error
+		for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); {
+			if err = rdb.Ping(t.Context()).Err(); err == nil {
+				break
+			}
+		}
+		if err != nil {
+			t.Fatalf("no sentinel tells the master: %v", err)
+		}
+	}
+}
+
+// newSentinel starts what answers as a sentinel of the master, and returns its address.
+func newSentinel(t *testing.T, master string) string {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all sync.WaitGroup
+	t.Cleanup(func() {
+		_ = listener.Close()
+		all.Wait()
+	})
+	host, port, _ := net.SplitHostPort(master)
+	all.Go(func() {
+		for {
+			client, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			all.Go(func() {
+				defer client.Close()
+				for words := bufio.NewScanner(client); words.Scan(); { // of which the first of a command are enough
+					switch words.Text() {
+					case "hello":
+						fmt.Fprint(client, "-ERR unknown command\r\n")
+					case "client":
+						fmt.Fprint(client, "+OK\r\n")
+					case "get-master-addr-by-name":
+						fmt.Fprintf(client, "*2\r\n$%d\r\n%s\r\n$%d\r\n%s\r\n", len(host), host, len(port), port)
+					case "sentinels":
+						fmt.Fprint(client, "*0\r\n")
+					}
+				}
+			})
+		}
+	})
+	return listener.Addr().String()
 }
 
 // Connections that the server has closed are not used again, with TLS neither: none of these commands is tried twice.

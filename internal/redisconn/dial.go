@@ -11,13 +11,14 @@ import (
 	"time"
 )
 
-// keepAlive is go-redis' own.
-const keepAlive = 5 * time.Minute
+// keepAlive is go-redis' own: a connection is known to be dead 45 s after its last byte, and a firewall does not take it
+// for an idle one.
+var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// dialer connects as go-redis does by itself, but also with TLS it gives up when the context ends, and finds out of an
-// idle connection whether the server has closed it.
+// dialer connects as go-redis does by itself. With TLS, too, it gives up when the context ends, and go-redis can see
+// whether the server has closed an idle connection.
 func dialer(config *tls.Config, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
-	plain := &net.Dialer{Timeout: timeout, KeepAlive: keepAlive}
+	plain := &net.Dialer{Timeout: timeout, KeepAliveConfig: keepAlive}
 	dial := plain.DialContext
 	if config != nil {
 		dial = func(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -30,16 +31,15 @@ func dialer(config *tls.Config, timeout time.Duration) func(ctx context.Context,
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := dial(ctx, network, addr)
-		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		if errors.Is(err, context.DeadlineExceeded) {
 			return nil, &dialTimeout{network, addr}
 		}
 		return conn, err
 	}
 }
 
-// dialTimeout is a connection attempt that took too long. The error of package net says that it is a context's, too,
-// which go-redis takes for the end of its caller's patience: it would ask a sentinel that is gone for ever, and never
-// turn to the next one.
+// dialTimeout is a connection attempt that took too long. The errors of net and of crypto/tls match a context's error,
+// which go-redis takes for the end of the caller's context and does not retry.
 type dialTimeout struct{ network, addr string }
 
 func (e *dialTimeout) Error() string { return "dial " + e.network + " " + e.addr + ": i/o timeout" }
@@ -47,7 +47,9 @@ func (e *dialTimeout) Error() string { return "dial " + e.network + " " + e.addr
 // Timeout lets go-redis see what it is.
 func (*dialTimeout) Timeout() bool { return true }
 
-// checkable is a connection that go-redis can look at before it uses it again, as it can at those without TLS.
+// checkable lets go-redis look for the end of an idle TLS connection, as it does without TLS. This needs RESP2: with RESP3
+// go-redis takes what has arrived on an idle connection for a push and reads it, without a time limit. (Its clients of
+// sentinels always speak RESP3, but nothing arrives on theirs but the end.)
 type checkable struct{ *tls.Conn }
 
 // SyscallConn implements syscall.Conn.

@@ -74,7 +74,7 @@ func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
 			addr = c.name
 		}
 		switch {
-		case err != nil && ctx.Err() == nil && c.changed(addr, true):
+		case err != nil && !errors.Is(ctx.Err(), context.Canceled) && c.changed(addr, true):
 			c.log.Warn("Redis unreachable, reconnecting", "addr", addr, "error", err)
 		case err == nil && c.changed(addr, false):
 			c.log.Info("Redis reachable again", "addr", addr)
