@@ -189,7 +189,7 @@ func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 	proxy := redistest.NewProxy(t, o.Addr)
 	o.Addr = proxy.Addr
 	quiet := slog.New(slog.DiscardHandler)
-	server := asynq.NewServer(redisconn.ConnOpt{Options: o, Limits: redisconn.Stoppable, Log: quiet}, asynq.Config{Logger: telemetry.NewAsynqLogger(quiet)})
+	server := asynq.NewServer(redisconn.ConnOpt{Options: o, Limits: redisconn.Worker, Log: quiet}, asynq.Config{Logger: telemetry.NewAsynqLogger(quiet)})
 	if err := server.Start(asynq.HandlerFunc(asynq.NotFound)); err != nil {
 		t.Fatal(err)
 	}

@@ -59,13 +59,12 @@ type Limits struct {
 var (
 	// Patient is for the scheduler, which would only try again.
 	Patient = Limits{Timeout: 3 * time.Second, Retries: 3}
-	// Worker is for the worker, which tries again itself: a Redis that hangs must not hold for long what it waits for.
+	// Worker is for the worker, which tries again itself: each command ends within 3 s, so that a Redis that hangs does not
+	// keep it from stopping in time.
 	Worker = Limits{Timeout: 2 * time.Second}
 	// Prompt is for the API and for health checks, which owe an answer: a few commands must fit into 2 s. There is a
 	// connection for each of a hundred clients, as one that waited for another's would wait too long.
 	Prompt = Limits{Timeout: 700 * time.Millisecond, PoolSize: 100}
-	// Stoppable is for what must end soon after it was told to, whatever Redis does: each command ends within 3 s.
-	Stoppable = Limits{Timeout: 2 * time.Second}
 )
 
 // command is how long a command may take with all its tries.
