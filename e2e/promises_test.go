@@ -208,27 +208,26 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 	}
 	ran := make(map[time.Time]bool)
 	for _, info := range infos {
-		slot := parseID(t, info.ID).Reference
-		if ran[slot] {
-			t.Errorf("the tick at %s ran twice", slot)
+		tickTime := parseID(t, info.ID).Reference
+		if ran[tickTime] {
+			t.Errorf("the tick at %s ran twice", tickTime)
 		}
-		ran[slot] = true
+		ran[tickTime] = true
 	}
 	due, missed := 0, 0
-	for slot := began.Truncate(interval).Add(interval); slot.Before(ended.Add(-5 * time.Second)); slot = slot.Add(interval) {
+	for tickTime := began.Truncate(interval).Add(interval); tickTime.Before(ended.Add(-5 * time.Second)); tickTime = tickTime.Add(interval) {
 		due++
-		if ran[slot.UTC()] {
+		if ran[tickTime.UTC()] {
 			continue
 		}
-		// It may be left out only if a later one was overdue, too, when a scheduler came back. One that is killed just
-		// as it enqueues, or as it is about to see to a tick that asynq's Scheduler left out, which takes it 1.5 s and more
-		// on a busy machine, leaves it to the others, or to the first that comes.
+		// It may be left out only if a later one was overdue, too, when a scheduler came back. One that is killed just as it
+		// enqueues, late on a busy machine, leaves the tick to the others, or to the first that comes.
 		excused := slices.ContainsFunc(gaps, func(g gap) bool {
-			return !slot.Before(g.from.Add(-2*time.Second)) && !slot.Add(interval).After(g.to.Add(2*time.Second))
+			return !tickTime.Before(g.from.Add(-2*time.Second)) && !tickTime.Add(interval).After(g.to.Add(2*time.Second))
 		})
 		if !excused {
 			missed++
-			t.Errorf("the tick at %s was missed; without a scheduler: %v", slot, gaps)
+			t.Errorf("the tick at %s was missed; without a scheduler: %v", tickTime, gaps)
 		}
 	}
 	t.Logf("%d ticks due, %d ran, %d missed, %d times without a scheduler", due, len(ran), missed, len(gaps))

@@ -101,9 +101,9 @@ func (c *chaos) judgeTicks(r *report) {
 		r.ticks.missed = append(r.ticks.missed, v.missed...)
 		r.ticks.late = append(r.ticks.late, v.late...)
 		r.ticks.doubled = append(r.ticks.doubled, v.doubled...)
-		for what, slots := range map[string][]time.Time{"was missed": v.missed, "came too late": v.late, "was enqueued twice": v.doubled} {
-			for _, slot := range slots {
-				c.record.breach(promiseTicks, "the tick of %s at %s %s%s", job, clock(slot), what, c.record.tickDetails(job, slot))
+		for what, times := range map[string][]time.Time{"was missed": v.missed, "came too late": v.late, "was enqueued twice": v.doubled} {
+			for _, tickTime := range times {
+				c.record.breach(promiseTicks, "the tick of %s at %s %s%s", job, clock(tickTime), what, c.record.tickDetails(job, tickTime))
 			}
 		}
 	}
@@ -123,8 +123,8 @@ func (r *record) someRunWaited(job string, at time.Time) bool {
 	return false
 }
 
-func (r *record) tickDetails(job string, slot time.Time) string {
-	id := tasks.TickID(job, slot).String()
+func (r *record) tickDetails(job string, tickTime time.Time) string {
+	id := tasks.TickID(job, tickTime).String()
 	text := ""
 	if at, ok := r.dealt[id]; ok {
 		text += ", dealt with at " + clock(at)

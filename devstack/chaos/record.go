@@ -212,8 +212,8 @@ func (r *record) logged(process string, line logLine) {
 		}
 		r.announced = append(r.announced, fmt.Sprintf("%s: %s at %s: %s: %s", line.subject(), process, clock(line.Time), line.Msg, line.Error))
 	case strings.HasSuffix(line.Msg, "ick enqueued"), strings.HasSuffix(line.Msg, "ick served by a run that still waits"):
-		if slot, err := time.Parse(tasks.TimestampLayout, line.Tick); err == nil {
-			r.dealtWith(tasks.TickID(line.Job, slot).String(), line.Time)
+		if tickTime, err := time.Parse(tasks.TimestampLayout, line.Tick); err == nil {
+			r.dealtWith(tasks.TickID(line.Job, tickTime).String(), line.Time)
 		}
 	}
 }

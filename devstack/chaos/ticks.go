@@ -35,25 +35,25 @@ type tickVerdict struct {
 // judge judges each tick whose time is up.
 func (f tickFacts) judge() tickVerdict {
 	var v tickVerdict
-	for slot := f.from.Truncate(f.every).Add(f.every); ; slot = slot.Add(f.every) {
-		served := f.servedFrom(slot)
+	for tickTime := f.from.Truncate(f.every).Add(f.every); ; tickTime = tickTime.Add(f.every) {
+		served := f.servedFrom(tickTime)
 		deadline := served.Add(tickLimit)
 		if deadline.After(f.to) {
 			return v
 		}
 		v.due++
-		if f.enqueued[slot.UnixMilli()] > 1 {
-			v.doubled = append(v.doubled, slot)
+		if f.enqueued[tickTime.UnixMilli()] > 1 {
+			v.doubled = append(v.doubled, tickTime)
 		}
-		at, dealt := f.dealt[slot.UnixMilli()]
-		inOutage := served.After(slot)
+		at, dealt := f.dealt[tickTime.UnixMilli()]
+		inOutage := served.After(tickTime)
 		switch {
-		case !dealt && inOutage && !slot.Add(f.every).After(deadline):
+		case !dealt && inOutage && !tickTime.Add(f.every).After(deadline):
 			v.overtaken++
 		case !dealt:
-			v.missed = append(v.missed, slot)
+			v.missed = append(v.missed, tickTime)
 		case at.After(deadline):
-			v.late = append(v.late, slot)
+			v.late = append(v.late, tickTime)
 		case inOutage && at.After(served):
 			v.overdue++
 			v.slowest = max(v.slowest, at.Sub(served))
@@ -62,8 +62,8 @@ func (f tickFacts) judge() tickVerdict {
 }
 
 // servedFrom returns from when on, at the tick's instant or later, a scheduler was there for as long as a tick may take.
-func (f tickFacts) servedFrom(slot time.Time) time.Time {
-	served := slot
+func (f tickFacts) servedFrom(tickTime time.Time) time.Time {
+	served := tickTime
 	for _, o := range f.outages {
 		if o.to.After(served) && o.from.Before(served.Add(tickLimit)) {
 			served = o.to

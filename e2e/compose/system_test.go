@@ -292,9 +292,9 @@ func (s *system) wantEveryTick(t *testing.T) {
 	within(t, healthLimit, "the tick of "+last.Format(time.TimeOnly), func() bool {
 		missed = nil
 		enqueued, served := s.ticks(t)
-		for slot := s.since.Truncate(s.interval).Add(s.interval); !slot.After(last); slot = slot.Add(s.interval) {
-			if enqueued[slot.UnixMilli()] == 0 && served[slot.UnixMilli()] == 0 {
-				missed = append(missed, slot.Format(time.TimeOnly))
+		for tickTime := s.since.Truncate(s.interval).Add(s.interval); !tickTime.After(last); tickTime = tickTime.Add(s.interval) {
+			if enqueued[tickTime.UnixMilli()] == 0 && served[tickTime.UnixMilli()] == 0 {
+				missed = append(missed, tickTime.Format(time.TimeOnly))
 			}
 		}
 		// Earlier ones will not come any more.
@@ -305,14 +305,14 @@ func (s *system) wantEveryTick(t *testing.T) {
 	}
 	enqueued, served := s.ticks(t)
 	t.Logf("ticks so far: %d enqueued, %d served by a run that waited", len(enqueued), len(served))
-	for slot, times := range enqueued {
+	for tickTime, times := range enqueued {
 		if times > 1 {
-			t.Errorf("the tick of %s was enqueued %d times", time.UnixMilli(slot).Format(time.TimeOnly), times)
+			t.Errorf("the tick of %s was enqueued %d times", time.UnixMilli(tickTime).Format(time.TimeOnly), times)
 		}
 	}
 }
 
-// ticks returns, by slot, how often a tick was enqueued and how often it was served by a run that waited.
+// ticks returns, by tick time, how often a tick was enqueued and how often it was served by a run that waited.
 func (s *system) ticks(t *testing.T) (enqueued, served map[int64]int) {
 	t.Helper()
 	enqueued, served = make(map[int64]int), make(map[int64]int)
@@ -321,11 +321,11 @@ func (s *system) ticks(t *testing.T) (enqueued, served map[int64]int) {
 		"Tick served by a run that still waits": served, "Overdue tick served by a run that still waits": served,
 	} {
 		for _, line := range s.log.find(msg, attrs{"job": userSync}) {
-			slot, err := time.Parse(tasks.TimestampLayout, line.attrs["tick"].(string))
+			tickTime, err := time.Parse(tasks.TimestampLayout, line.attrs["tick"].(string))
 			if err != nil {
 				t.Fatal(err)
 			}
-			counts[slot.UnixMilli()]++
+			counts[tickTime.UnixMilli()]++
 		}
 	}
 	for _, id := range s.history(t) {
@@ -333,8 +333,8 @@ func (s *system) ticks(t *testing.T) (enqueued, served map[int64]int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if slot := run.Reference.UnixMilli(); run.Scheduled() && enqueued[slot] == 0 {
-			enqueued[slot] = 1
+		if tickTime := run.Reference.UnixMilli(); run.Scheduled() && enqueued[tickTime] == 0 {
+			enqueued[tickTime] = 1
 		}
 	}
 	return enqueued, served

@@ -303,12 +303,12 @@ func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]worker.Hand
 	return background(t, w.Run)
 }
 
-// startScheduler starts a scheduler, and returns when its schedules are live. For the next hours every tick was dealt
-// with already, so that none comes in between.
+// startScheduler starts a scheduler, and returns when its schedules are live. For the next hours every tick was
+// handled already, so that none comes in between.
 func (b *testBundle) startScheduler(t *testing.T) {
 	t.Helper()
 	for _, def := range b.jobs.Registry().All() {
-		if err := b.jobs.EndTick(t.Context(), def, time.Now().Add(4*time.Hour)); err != nil {
+		if err := b.jobs.FirstTick(t.Context(), def, time.Now().Add(4*time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 	}

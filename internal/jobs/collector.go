@@ -149,7 +149,7 @@ func (c collector) schedule(ctx context.Context, def tasks.Definition) ([]promet
 	now := time.Now()
 	return []prometheus.Metric{
 		gauge(lastTickDesc, seconds(last), def.Name),
-		gauge(dueTickDesc, seconds(def.Schedule.Slot(now)), def.Name),
+		gauge(dueTickDesc, seconds(def.Schedule.Prev(now)), def.Name),
 		gauge(intervalDesc, def.Schedule.Interval(now).Seconds(), def.Name),
 	}, nil
 }

@@ -65,12 +65,12 @@ func (b *testBundle) unused() map[string]float64 {
 // wantCollected checks what is told: the tick that is due now, and otherwise just this. It does not look at the ages.
 func (b *testBundle) wantCollected(t *testing.T, want map[string]float64, ages ...string) {
 	t.Helper()
-	before := b.def.Schedule.Slot(time.Now())
+	before := b.def.Schedule.Prev(time.Now())
 	got := collect(t, b.Jobs)
 	for _, age := range ages {
 		got[age] = want[age]
 	}
-	if due := got[dueTick]; due != float64(before.Unix()) && due != float64(b.def.Schedule.Slot(time.Now()).Unix()) {
+	if due := got[dueTick]; due != float64(before.Unix()) && due != float64(b.def.Schedule.Prev(time.Now()).Unix()) {
 		t.Errorf("the tick that was due is said to be at %v, it was at %d", due, before.Unix())
 	}
 	delete(got, dueTick)
@@ -141,8 +141,8 @@ func TestCollect(t *testing.T) {
 		must(b.Heartbeat(ctx, role, id))
 	}
 	want[`processes{role="worker"}`], want[`processes{role="scheduler"}`] = 2, 1
-	tick := b.def.Schedule.Slot(time.Now().Add(-time.Hour))
-	must(b.EndTick(ctx, b.def, tick))
+	tick := b.def.Schedule.Prev(time.Now().Add(-time.Hour))
+	must(b.FirstTick(ctx, b.def, tick))
 	want[lastTick] = float64(tick.Unix())
 
 	// The oldest that wait get older.

@@ -19,8 +19,8 @@ import (
 // that has not begun: it waits in the queue, or it is just being enqueued (then anybody may do that: the task's ID
 // makes the second time a conflict), or its claimer died (then the claim is replaced).
 //
-// A tick's run is claimed in the same script that looks whether the tick was dealt with already, which the worker's
-// start of the run records too: no run of a tick is enqueued twice, whatever happens to its task meanwhile.
+// A tick's run is claimed in the same script that looks whether the tick was handled already, which the worker's start of
+// the run records too: no run of a tick is enqueued twice, whatever happens to its task meanwhile. See tick.go.
 
 const (
 	// claimTimeout is after how long a claim whose task is not in the queue is given up: well above the time that
@@ -30,7 +30,7 @@ const (
 	claimTries = 10
 )
 
-// KEYS: waiting, tick. ARGV: id, payload, now, id of the claim that may be replaced or "", slot of a tick or "".
+// KEYS: waiting, tick. ARGV: id, payload, now, id of the claim that may be replaced or "", tick time (ms) or "".
 // Returns {"handled"}, {"claimed"} or {"waiting", id, payload, time}.
 var claimScript = redis.NewScript(`
 if ARGV[5] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") >= tonumber(ARGV[5]) then
@@ -44,14 +44,13 @@ redis.call("HSET", KEYS[1], "id", ARGV[1], "payload", ARGV[2], "time", ARGV[3])
 return {"claimed"}
 `)
 
-// KEYS: waiting, tick. ARGV: id, slot of a tick or "". Returns 1 when the tick was not dealt with before.
+// KEYS: waiting, tick. ARGV: id, tick time (ms) or "".
 var beginScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
 	redis.call("DEL", KEYS[1])
 end
 if ARGV[2] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") < tonumber(ARGV[2]) then
 	redis.call("SET", KEYS[2], ARGV[2])
-	return 1
 end
 return 0
 `)
@@ -88,106 +87,13 @@ func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.
 	return Accepted{ID: id}, nil
 }
 
-// Tick is what is to be done at a tick.
-type Tick struct {
-	// Due is true when the tick's run is to be enqueued, with the ID that TickID gives it.
-	Due bool
-	// ServedBy is the ID of a waiting run of the same kind that serves the tick; "" when there is none. When neither it
-	// nor Due is set, the tick was dealt with before.
-	ServedBy string
-}
-
-// BeginTick claims the run of the tick at slot. If it is due the caller enqueues it and then calls EndTick.
-func (j *Jobs) BeginTick(ctx context.Context, def tasks.Definition, slot time.Time) (Tick, error) {
-	payload, err := def.ScheduledPayload()
-	if err != nil {
-		return Tick{}, err
-	}
-	data, err := def.EncodePayload(payload)
-	if err != nil {
-		return Tick{}, err
-	}
-	id := tasks.TickID(def.Name, slot)
-	claimed, err := j.claim(ctx, def, payload.Kind(), id, data, millis(slot))
-	switch {
-	case err != nil:
-		return Tick{}, fmt.Errorf("claiming the tick of %s at %s: %w", def.Name, slot.Format(time.RFC3339), err)
-	case claimed.handled:
-		return Tick{}, nil
-	case claimed.waiting == "":
-		return Tick{Due: true}, nil
-	}
-	// Of several schedulers that have found the waiting run the first one to say so has dealt with the tick.
-	first, err := j.endTick(ctx, def, slot)
-	if err != nil || !first {
-		return Tick{}, err
-	}
-	return Tick{ServedBy: claimed.waiting}, nil
-}
-
-// EnqueueTick does all that is to be done at a tick. Due in what it returns says that it was this call that enqueued
-// the run.
-func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, slot time.Time) (Tick, error) {
-	tick, err := j.BeginTick(ctx, def, slot)
-	if err != nil || !tick.Due {
-		return tick, err
-	}
-	payload, err := def.ScheduledPayload()
-	if err != nil {
-		return Tick{}, err
-	}
-	data, err := def.EncodePayload(payload)
-	if err != nil {
-		return Tick{}, err
-	}
-	if tick.Due, err = j.enqueue(ctx, def, tasks.TickID(def.Name, slot), data); err != nil {
-		return Tick{}, err
-	}
-	return tick, j.EndTick(ctx, def, slot)
-}
-
-// FirstTick makes the tick at slot count as dealt with if no tick ever was: on a new system the first tick is the next.
-func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, slot time.Time) error {
-	if err := j.rdb.SetNX(ctx, tickKey(def.Name), slot.UnixMilli(), 0).Err(); err != nil {
-		return fmt.Errorf("recording the first tick of %s: %w", def.Name, err)
-	}
-	return nil
-}
-
-// EndTick remembers that the tick at slot was dealt with, which must outlive its task.
-func (j *Jobs) EndTick(ctx context.Context, def tasks.Definition, slot time.Time) error {
-	_, err := j.endTick(ctx, def, slot)
-	return err
-}
-
-// endTick is EndTick, and reports whether nobody had dealt with the tick before.
-func (j *Jobs) endTick(ctx context.Context, def tasks.Definition, slot time.Time) (first bool, err error) {
-	n, err := beginScript.Run(ctx, j.rdb, []string{waitingKey(def.Name, ""), tickKey(def.Name)}, "", millis(slot)).Int()
-	if err != nil {
-		return false, fmt.Errorf("recording the tick of %s at %s: %w", def.Name, slot.Format(time.RFC3339), err)
-	}
-	return n == 1, nil
-}
-
-// LastTick returns the slot of the latest tick that was dealt with; the zero time when there was none ever.
-func (j *Jobs) LastTick(ctx context.Context, def tasks.Definition) (time.Time, error) {
-	ms, err := j.rdb.Get(ctx, tickKey(def.Name)).Int64()
-	if errors.Is(err, redis.Nil) {
-		return time.Time{}, nil
-	}
-	if err != nil {
-		return time.Time{}, fmt.Errorf("reading the last tick of %s: %w", def.Name, err)
-	}
-	return time.UnixMilli(ms).UTC(), nil
-}
-
 // Begin records that a run has left the queue: the next one of its kind may wait from now on.
 func (j *Jobs) Begin(ctx context.Context, id tasks.RunID, kind string) error {
-	slot := ""
+	tickTime := ""
 	if id.Scheduled() {
-		slot = millis(id.Reference)
+		tickTime = millis(id.Reference)
 	}
-	err := beginScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, kind), tickKey(id.Job)}, id.String(), slot).Err()
+	err := beginScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, kind), tickKey(id.Job)}, id.String(), tickTime).Err()
 	if err != nil {
 		return fmt.Errorf("recording the start of %s: %w", id, err)
 	}
@@ -200,11 +106,11 @@ type claimed struct {
 	waiting string
 }
 
-func (j *Jobs) claim(ctx context.Context, def tasks.Definition, kind string, id tasks.RunID, data []byte, slot string) (claimed, error) {
+func (j *Jobs) claim(ctx context.Context, def tasks.Definition, kind string, id tasks.RunID, data []byte, tickTime string) (claimed, error) {
 	keys := []string{waitingKey(def.Name, kind), tickKey(def.Name)}
 	replace := ""
 	for range claimTries {
-		reply, err := claimScript.Run(ctx, j.rdb, keys, id.String(), data, millis(time.Now()), replace, slot).StringSlice()
+		reply, err := claimScript.Run(ctx, j.rdb, keys, id.String(), data, millis(time.Now()), replace, tickTime).StringSlice()
 		if err != nil {
 			return claimed{}, err
 		}

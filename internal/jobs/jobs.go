@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
-	"time"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -55,27 +53,14 @@ func (j *Jobs) Ping(ctx context.Context) error {
 	return nil
 }
 
+// asynqQueues is asynq's set of the queues that its Inspector shows. asynq adds a queue to it at the first task that a
+// process enqueues, and so not before there is one, nor again when Redis has lost the set since.
+const asynqQueues = "asynq:queues"
+
 // Register makes asynq know the queue of every job type, so that it is shown, and can be paused, before its first run.
 func (j *Jobs) Register(ctx context.Context) error {
-	queues, err := j.queues()
-	if err != nil {
-		return err
-	}
-	// A client of its own, as each remembers what it has registered, even when Redis has lost it since.
-	client := asynq.NewClientFromRedisClient(j.rdb)
-	for _, name := range j.registry.Names() {
-		if slices.Contains(queues, name) {
-			continue
-		}
-		// A queue comes to be with its first task, and stays: so enqueue one for the far future, and delete it.
-		placeholder := asynq.NewTask(name, nil, asynq.Queue(name), asynq.ProcessIn(24*365*time.Hour))
-		info, err := client.EnqueueContext(ctx, placeholder)
-		if err != nil {
-			return fmt.Errorf("registering queue %s: %w", name, err)
-		}
-		if err := j.inspector.DeleteTask(name, info.ID); err != nil {
-			return fmt.Errorf("registering queue %s: %w", name, err)
-		}
+	if err := j.rdb.SAdd(ctx, asynqQueues, j.registry.Names()).Err(); err != nil {
+		return fmt.Errorf("registering the queues: %w", err)
 	}
 	return nil
 }

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -163,57 +165,70 @@ func TestTriggerReplacesAStaleClaim(t *testing.T) {
 func TestTickIsEnqueuedOnce(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
-	slot := b.def.Schedule.Slot(time.Now())
-	id := tasks.TickID(b.def.Name, slot)
-	data, err := b.def.EncodePayload(payload(tasks.SyncIncremental))
-	if err != nil {
-		t.Fatal(err)
-	}
-	client := asynq.NewClientFromRedisClient(b.rdb)
-	tick := func() (enqueued bool, err error) {
-		state, err := b.BeginTick(ctx, b.def, slot)
-		if err != nil || !state.Due {
-			return false, err
-		}
-		_, err = client.EnqueueContext(ctx, b.def.NewTask(id, data, nil))
-		if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-			return false, err
-		}
-		return err == nil, b.EndTick(ctx, b.def, slot)
-	}
-	var mu sync.Mutex
-	total := 0
+	tickTime := b.def.Schedule.Prev(time.Now())
+	id := tasks.TickID(b.def.Name, tickTime)
+	var enqueued atomic.Int32
 	var schedulers sync.WaitGroup
 	for range 20 {
 		schedulers.Go(func() {
-			enqueued, err := tick()
-			if err != nil {
-				t.Error(err)
+			tick, err := b.EnqueueTick(ctx, b.def, tickTime)
+			if err != nil || tick.ServedBy != "" {
+				t.Errorf("got %+v, %v", tick, err)
 			}
-			if enqueued {
-				mu.Lock()
-				defer mu.Unlock()
-				total++
+			if tick.Enqueued {
+				enqueued.Add(1)
 			}
 		})
 	}
 	schedulers.Wait()
-	if waiting := b.pending(t); total != 1 || len(waiting) != 1 || waiting[0].ID != id.String() {
-		t.Fatalf("20 schedulers enqueued %d runs, waiting: %v", total, waiting)
+	if waiting := b.pending(t); enqueued.Load() != 1 || len(waiting) != 1 || waiting[0].ID != id.String() {
+		t.Fatalf("20 schedulers enqueued %d runs, waiting: %v", enqueued.Load(), waiting)
 	}
 
-	// The tick stays dealt with after its run has begun, ended and been removed.
+	// The tick stays handled after its run has begun, ended and been removed.
 	if err := b.Begin(ctx, id, tasks.SyncIncremental); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.inspector.DeleteTask(b.def.Name, id.String()); err != nil {
 		t.Fatal(err)
 	}
-	if enqueued, err := tick(); err != nil || enqueued {
-		t.Errorf("the tick was enqueued again (%v, %v)", enqueued, err)
+	b.wantTick(t, tickTime, jobs.Tick{})
+	if last, err := b.LastTick(ctx, b.def); err != nil || !last.Equal(tickTime) {
+		t.Errorf("last tick %v, %v; want %v", last, err, tickTime)
 	}
-	if last, err := b.LastTick(ctx, b.def); err != nil || !last.Equal(slot) {
-		t.Errorf("last tick %v, %v; want %v", last, err, slot)
+}
+
+// wantTick enqueues a tick, and checks what became of it.
+func (b *testBundle) wantTick(t *testing.T, tickTime time.Time, want jobs.Tick) {
+	t.Helper()
+	if tick, err := b.EnqueueTick(t.Context(), b.def, tickTime); err != nil || tick != want {
+		t.Errorf("got %+v, %v; want %+v", tick, err, want)
+	}
+}
+
+// A scheduler of the previous release, or one that died, has claimed the tick, and perhaps enqueued its run, but not recorded
+// it.
+func TestTickThatIsHalfDone(t *testing.T) {
+	t.Parallel()
+	for enqueued, want := range map[bool]jobs.Tick{false: {Enqueued: true}, true: {}} {
+		b, ctx := setup(t)
+		tickTime := b.def.Schedule.Prev(time.Now())
+		b.wantTick(t, tickTime, jobs.Tick{Enqueued: true})
+		if err := b.rdb.Del(ctx, "codex-jobs:{user-sync}:tick").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if !enqueued {
+			if err := b.inspector.DeleteTask(b.def.Name, tasks.TickID(b.def.Name, tickTime).String()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b.wantTick(t, tickTime, want)
+		if n := len(b.pending(t)); n != 1 {
+			t.Errorf("%d runs wait, want 1", n)
+		}
+		if last, err := b.LastTick(ctx, b.def); err != nil || !last.Equal(tickTime) {
+			t.Errorf("last tick %v, %v; want %v", last, err, tickTime)
+		}
 	}
 }
 
@@ -221,34 +236,51 @@ func TestTickIsEnqueuedOnce(t *testing.T) {
 func TestTickAfterItsRunBegan(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
-	slot := b.def.Schedule.Slot(time.Now())
-	if err := b.Begin(ctx, tasks.TickID(b.def.Name, slot), tasks.SyncIncremental); err != nil {
+	tickTime := b.def.Schedule.Prev(time.Now())
+	if err := b.Begin(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental); err != nil {
 		t.Fatal(err)
 	}
-	if state, err := b.BeginTick(ctx, b.def, slot); err != nil || state.Due || state.ServedBy != "" {
-		t.Errorf("got %+v, %v; want a tick that was dealt with", state, err)
-	}
+	b.wantTick(t, tickTime, jobs.Tick{})
 }
 
 func TestTickServedByAWaitingRun(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	waiting := b.trigger(ctx, t, tasks.SyncIncremental)
-	slot := b.def.Schedule.Slot(time.Now())
-	for range 2 { // the second scheduler finds it dealt with
-		state, err := b.BeginTick(ctx, b.def, slot)
-		if err != nil || state.Due {
-			t.Fatalf("got %+v, %v; want a tick served by %s", state, err, waiting.ID)
-		}
-	}
+	tickTime := b.def.Schedule.Prev(time.Now())
+	b.wantTick(t, tickTime, jobs.Tick{ServedBy: waiting.ID.String()})
+	b.wantTick(t, tickTime, jobs.Tick{}) // the second scheduler finds it handled
 	if n := len(b.pending(t)); n != 1 {
 		t.Errorf("%d runs wait, want 1", n)
 	}
 	// A full run that waits does not serve it.
 	b2, ctx := setup(t)
 	b2.trigger(ctx, t, tasks.SyncFull)
-	if state, err := b2.BeginTick(ctx, b2.def, slot); err != nil || !state.Due {
-		t.Errorf("got %+v, %v; want a tick that is due", state, err)
+	b2.wantTick(t, tickTime, jobs.Tick{Enqueued: true})
+}
+
+// asynq's client makes a queue known once in its life. A Redis that has lost its data since knows it again all the same.
+func TestRegister(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	b.trigger(ctx, t, tasks.SyncFull)
+	if err := b.rdb.FlushDB(ctx).Err(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // again is no error
+		if err := b.Register(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	queues, err := b.inspector.Queues()
+	slices.Sort(queues)
+	if want := slices.Sorted(slices.Values(b.Registry().Names())); err != nil || !slices.Equal(queues, want) {
+		t.Errorf("queues %v, %v; want %v", queues, err, want)
+	}
+	for _, name := range queues {
+		if info, err := b.inspector.GetQueueInfo(name); err != nil || info.Size != 0 {
+			t.Errorf("the queue %s: %+v, %v; want an empty one", name, info, err)
+		}
 	}
 }
 

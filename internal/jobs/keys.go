@@ -11,7 +11,7 @@ func waitingKey(job, kind string) string {
 	return jobKey(job, "waiting") + ":" + kind
 }
 
-// tickKey is the slot (ms) of the latest tick that was dealt with.
+// tickKey is the tick time (ms) of the latest tick that was handled.
 func tickKey(job string) string { return jobKey(job, "tick") }
 
 // leaseKey is held by a worker that may work on the job type's queue; where several may, each has a number.

@@ -274,38 +274,3 @@ func (j *Jobs) sections(f Filter) ([]section, error) {
 	}
 	return sections, nil
 }
-
-// Scheduled is a job type's live schedule, with what has come of it.
-type Scheduled struct {
-	Repeatable
-	// Previous is the latest tick that was dealt with; zero when there was none.
-	Previous time.Time
-	// Paused is true while the job type is.
-	Paused bool
-}
-
-// ListSchedules returns the live schedules, in the order of the job types.
-func (j *Jobs) ListSchedules(ctx context.Context) ([]Scheduled, error) {
-	live, err := j.Schedules(time.Now())
-	if err != nil {
-		return nil, err
-	}
-	var list []Scheduled
-	for _, def := range j.registry.All() {
-		i := slices.IndexFunc(live, func(r Repeatable) bool { return r.Job == def.Name })
-		if i < 0 {
-			continue
-		}
-		s := Scheduled{Repeatable: live[i]}
-		if s.Previous, err = j.LastTick(ctx, def); err != nil {
-			return nil, err
-		}
-		status, err := j.Status(ctx, def)
-		if err != nil {
-			return nil, err
-		}
-		s.Paused = status.Paused
-		list = append(list, s)
-	}
-	return list, nil
-}

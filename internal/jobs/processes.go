@@ -109,9 +109,9 @@ func hostPrefix() string {
 	return hostname + ":"
 }
 
-// RemoveDeadHistories removes what asynq's Schedulers that were killed have left: the history of each entry, which has no
-// expiry. It is the one thing of asynq's that is removed other than by asynq. A live Scheduler whose entries are not
-// shown yet loses a history of a few seconds.
+// RemoveDeadHistories deletes the histories that asynq's Schedulers which were killed have left: asynq gives them no expiry.
+// Schedulers of this release enqueue nothing, and so have none; those of the release before do. A live one whose entries
+// are not shown yet loses a history of a few seconds.
 func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 	entries, err := j.inspector.SchedulerEntries()
 	if err != nil {

@@ -14,16 +14,6 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Repeatable is a job type's live schedule.
-type Repeatable struct {
-	Job  string
-	Spec string
-	// Every is the time between two ticks, 0 when they are not evenly spaced.
-	Every time.Duration
-	// Next is the next tick.
-	Next time.Time
-}
-
 // Counts are the numbers of runs in each state.
 type Counts struct {
 	Active, Waiting, Completed, Failed int
@@ -164,24 +154,4 @@ func (j *Jobs) IsActive(ctx context.Context, queue, id string) (bool, error) {
 		return false, fmt.Errorf("looking up %s: %w", id, err)
 	}
 	return state == asynq.TaskStateActive.String(), nil
-}
-
-// Schedules returns the live schedules, one for each job type that has one, however many schedulers there are.
-func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
-	entries, err := j.inspector.SchedulerEntries()
-	if err != nil {
-		return nil, fmt.Errorf("listing scheduler entries: %w", err)
-	}
-	var schedules []Repeatable
-	for _, e := range entries {
-		next := Repeatable{Job: e.Task.Type(), Spec: e.Spec, Every: tasks.SpecEvery(e.Spec, now), Next: e.Next}
-		i := slices.IndexFunc(schedules, func(s Repeatable) bool { return s.Job == next.Job })
-		switch {
-		case i < 0:
-			schedules = append(schedules, next)
-		case next.Next.Before(schedules[i].Next):
-			schedules[i] = next
-		}
-	}
-	return schedules, nil
 }

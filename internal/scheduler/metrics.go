@@ -34,15 +34,15 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) *met
 	return m
 }
 
-// tick counts what has become of a tick; nothing, if somebody else had dealt with it.
+// tick counts what a scheduler did at a tick: nothing when another one had handled it.
 func (m *metrics) tick(def tasks.Definition, tick jobs.Tick, overdue bool) {
 	var outcome string
 	switch {
-	case tick.ServedBy == "" && !tick.Due:
+	case tick.ServedBy == "" && !tick.Enqueued:
 		return
 	case overdue:
 		outcome = outcomeCaughtUp
-	case tick.Due:
+	case tick.Enqueued:
 		outcome = outcomeEnqueued
 	default:
 		outcome = outcomeCoalesced

@@ -23,9 +23,9 @@ type RunID struct {
 	Suffix string
 }
 
-// TickID returns the ID of the run of the tick at slot: the same for every scheduler.
-func TickID(job string, slot time.Time) RunID {
-	return RunID{Job: job, Reference: slot.Truncate(time.Millisecond).UTC()}
+// TickID returns the ID of the run of the tick at tickTime: the same for every scheduler.
+func TickID(job string, tickTime time.Time) RunID {
+	return RunID{Job: job, Reference: tickTime.Truncate(time.Millisecond).UTC()}
 }
 
 // TriggerID returns a new ID for a run that was triggered at the time.
@@ -80,7 +80,7 @@ func (d Definition) ScheduledPayload() (Payload, error) {
 	return p, nil
 }
 
-// TaskOptions returns the options of a run's task, the task ID last.
+// TaskOptions returns the options of a run's task.
 func (d Definition) TaskOptions(id string) []asynq.Option {
 	return []asynq.Option{
 		asynq.Queue(d.Name),

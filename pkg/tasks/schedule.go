@@ -57,8 +57,8 @@ func (s Schedule) Spec() string {
 	}
 }
 
-// Slot returns the instant of the latest tick at or before t. The schedule must be valid and enabled.
-func (s Schedule) Slot(t time.Time) time.Time {
+// Prev returns the time of the latest tick at or before t, in UTC. The schedule must be valid and enabled.
+func (s Schedule) Prev(t time.Time) time.Time {
 	t = t.UTC()
 	if s.Cron == "" {
 		return t.Truncate(s.Every)
@@ -67,19 +67,23 @@ func (s Schedule) Slot(t time.Time) time.Time {
 	// cron only looks forward: start far enough back to find one activation, then walk up to t.
 	const farthest = 10 * 366 * 24 * time.Hour // the 29th of February may be 8 years ago
 	for back := time.Hour; ; back = min(8*back, farthest) {
-		slot := parsed.Next(t.Add(-back))
-		if slot.IsZero() || slot.After(t) {
+		tick := parsed.Next(t.Add(-back))
+		if tick.IsZero() || tick.After(t) {
 			if back == farthest {
 				return time.Time{}
 			}
 			continue
 		}
-		for next := parsed.Next(slot); !next.IsZero() && !next.After(t); next = parsed.Next(next) {
-			slot = next
+		for next := parsed.Next(tick); !next.IsZero() && !next.After(t); next = parsed.Next(next) {
+			tick = next
 		}
-		return slot
+		return tick
 	}
 }
+
+// Next returns the time of the first tick after t, in UTC; the zero time when a cron expression has none within five
+// years. The schedule must be valid and enabled.
+func (s Schedule) Next(t time.Time) time.Time { return SpecNext(s.Spec(), t) }
 
 // Interval returns the shortest time between two ticks that follow each other: Every, or what the cron expression
 // comes to from now on. It is 0 when there are no ticks.
@@ -97,6 +101,19 @@ func SpecEvery(spec string, now time.Time) time.Duration {
 		return 0
 	}
 	return intervals.shortest
+}
+
+// SpecNext returns the time of the first tick of a spec (see Spec) after t, in UTC; the zero time when there is none. Ticks
+// of "@every" are aligned to the clock, as a Schedule's are.
+func SpecNext(spec string, t time.Time) time.Time {
+	parsed, err := cron.ParseStandard(spec)
+	if err != nil {
+		return time.Time{}
+	}
+	if fixed, ok := parsed.(cron.ConstantDelaySchedule); ok {
+		return t.UTC().Truncate(fixed.Delay).Add(fixed.Delay)
+	}
+	return parsed.Next(t.UTC())
 }
 
 type intervalRange struct{ shortest, longest time.Duration }

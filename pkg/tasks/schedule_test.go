@@ -136,9 +136,9 @@ func TestScheduleSpec(t *testing.T) {
 	}
 }
 
-// What asynq's Scheduler makes of a spec fires at the schedule's slots and at no other time, also over the end of a
+// What asynq's Scheduler makes of a spec fires at the schedule's tick times and at no other time, also over the end of a
 // year and the 29th of February.
-func TestSpecFiresAtSlots(t *testing.T) {
+func TestSpecFiresAtTickTimes(t *testing.T) {
 	t.Parallel()
 	var schedules []tasks.Schedule
 	for _, every := range intervals() {
@@ -163,12 +163,12 @@ func TestSpecFiresAtSlots(t *testing.T) {
 				last := start
 				for tick := parsed.Next(start); tick.Before(start.Add(30 * time.Hour)); tick = parsed.Next(tick) {
 					for _, at := range []time.Time{tick, tick.Add(time.Millisecond), tick.Add(59 * time.Second), tick.In(berlin)} {
-						if slot := schedule.Slot(at); !slot.Equal(tick) || slot.Location() != time.UTC {
-							t.Fatalf("the slot at %s is %s, but %s fires at %s", at, slot, schedule.Spec(), tick)
+						if prev := schedule.Prev(at); !prev.Equal(tick) || prev.Location() != time.UTC {
+							t.Fatalf("the tick before %s is at %s, but %s fires at %s", at, prev, schedule.Spec(), tick)
 						}
 					}
-					if slot := schedule.Slot(tick.Add(-1)); slot.Equal(tick) || last != start && !slot.Equal(last) {
-						t.Fatalf("the slot just before %s is %s, the tick before was at %s", tick, slot, last)
+					if prev := schedule.Prev(tick.Add(-1)); prev.Equal(tick) || last != start && !prev.Equal(last) {
+						t.Fatalf("the tick before %s is at %s, but %s fired at %s", tick, prev, schedule.Spec(), last)
 					}
 					if schedule.Every > 0 && last != start && tick.Sub(last) != schedule.Every {
 						t.Fatalf("it fires at %s and %s", last, tick)
@@ -180,7 +180,7 @@ func TestSpecFiresAtSlots(t *testing.T) {
 	}
 }
 
-func TestSlot(t *testing.T) {
+func TestPrevAndNext(t *testing.T) {
 	t.Parallel()
 	at := func(s string) time.Time {
 		parsed, err := time.Parse(time.RFC3339Nano, s)
@@ -190,25 +190,38 @@ func TestSlot(t *testing.T) {
 		return parsed
 	}
 	for _, test := range []struct {
-		schedule tasks.Schedule
-		at, slot string
+		schedule       tasks.Schedule
+		at, prev, next string
 	}{
-		{tasks.Schedule{Every: 20 * time.Second}, "2026-01-01T00:00:19.999Z", "2026-01-01T00:00:00Z"},
-		{tasks.Schedule{Every: 20 * time.Second}, "2026-01-01T00:00:20Z", "2026-01-01T00:00:20Z"},
-		{tasks.Schedule{Every: 20 * time.Minute}, "2026-01-01T00:19:59.999Z", "2026-01-01T00:00:00Z"},
-		{tasks.Schedule{Every: 20 * time.Minute}, "2026-01-01T01:19:59+01:00", "2026-01-01T00:00:00Z"},
-		{tasks.Schedule{Every: 24 * time.Hour}, "2026-01-01T23:59:59Z", "2026-01-01T00:00:00Z"},
-		{tasks.Schedule{Cron: "0 9 * * 1-5"}, "2026-11-23T08:59:59Z", "2026-11-20T09:00:00Z"}, // Monday, Friday
-		{tasks.Schedule{Cron: "0 9 * * 1-5"}, "2026-11-23T09:00:00Z", "2026-11-23T09:00:00Z"},
-		{tasks.Schedule{Cron: "0 0 1 1 *"}, "2026-12-31T23:59:59Z", "2026-01-01T00:00:00Z"},
-		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z"},
-		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2026-01-01T00:00:00Z", "2024-02-29T00:00:00Z"},
-		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2028-02-28T23:59:59Z", "2024-02-29T00:00:00Z"},
-		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2104-02-28T00:00:00Z", "2096-02-29T00:00:00Z"}, // 2100 has none
+		{tasks.Schedule{Every: 20 * time.Second}, "2026-01-01T00:00:19.999Z", "2026-01-01T00:00:00Z", "2026-01-01T00:00:20Z"},
+		{tasks.Schedule{Every: 20 * time.Second}, "2026-01-01T00:00:20Z", "2026-01-01T00:00:20Z", "2026-01-01T00:00:40Z"},
+		{tasks.Schedule{Every: 20 * time.Minute}, "2026-01-01T00:19:59.999Z", "2026-01-01T00:00:00Z", "2026-01-01T00:20:00Z"},
+		{tasks.Schedule{Every: 20 * time.Minute}, "2026-01-01T01:19:59+01:00", "2026-01-01T00:00:00Z", "2026-01-01T00:20:00Z"},
+		{tasks.Schedule{Every: 24 * time.Hour}, "2026-01-01T23:59:59Z", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"},
+		{tasks.Schedule{Every: 24 * time.Hour}, "2026-01-02T00:59:59+01:00", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"},
+		{tasks.Schedule{Cron: "0 9 * * 1-5"}, "2026-11-23T08:59:59Z", "2026-11-20T09:00:00Z", "2026-11-23T09:00:00Z"}, // Monday, Friday
+		{tasks.Schedule{Cron: "0 9 * * 1-5"}, "2026-11-23T09:59:59+01:00", "2026-11-20T09:00:00Z", "2026-11-23T09:00:00Z"},
+		{tasks.Schedule{Cron: "0 9 * * 1-5"}, "2026-11-23T09:00:00Z", "2026-11-23T09:00:00Z", "2026-11-24T09:00:00Z"},
+		{tasks.Schedule{Cron: "0 0 1 1 *"}, "2026-12-31T23:59:59Z", "2026-01-01T00:00:00Z", "2027-01-01T00:00:00Z"},
+		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2024-02-29T00:00:00Z", "2024-02-29T00:00:00Z", "2028-02-29T00:00:00Z"},
+		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2026-01-01T00:00:00Z", "2024-02-29T00:00:00Z", "2028-02-29T00:00:00Z"},
+		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2028-02-28T23:59:59Z", "2024-02-29T00:00:00Z", "2028-02-29T00:00:00Z"},
+		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2096-03-01T00:00:00Z", "2096-02-29T00:00:00Z", ""}, // 2100 has none
+		{tasks.Schedule{Cron: "0 0 29 2 *"}, "2104-02-28T00:00:00Z", "2096-02-29T00:00:00Z", "2104-02-29T00:00:00Z"},
 	} {
-		if got := test.schedule.Slot(at(test.at)); !got.Equal(at(test.slot)) {
-			t.Errorf("%+v at %s: %s, want %s", test.schedule, test.at, got, test.slot)
+		if got := test.schedule.Prev(at(test.at)); !got.Equal(at(test.prev)) {
+			t.Errorf("%+v: before %s: %s, want %s", test.schedule, test.at, got, test.prev)
 		}
+		var next time.Time
+		if test.next != "" {
+			next = at(test.next)
+		}
+		if got := test.schedule.Next(at(test.at)); !got.Equal(next) {
+			t.Errorf("%+v: after %s: %s, want %s", test.schedule, test.at, got, next)
+		}
+	}
+	if got := tasks.SpecNext("not a spec", time.Now()); !got.IsZero() {
+		t.Errorf("after now, of no spec: %s", got)
 	}
 }
 
