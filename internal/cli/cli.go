@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -37,7 +36,7 @@ const exitHelp = `Exit status:
 
 // Program is what codexctl needs from its process.
 type Program struct {
-	// Version is the release that was built; "" is what the Go toolchain knows of the source.
+	// Version is the release.
 	Version string
 	// Out takes what was asked for, Err everything else: errors and progress.
 	Out, Err io.Writer
@@ -135,7 +134,7 @@ There is no flag for the key itself, because others on this machine could read i
   codexctl trigger user-sync --full --wait synchronise all users, and wait for the end
   codexctl jobs --state failed             what has failed, and why
   codexctl retry 1795495826751:user-sync   try one of them again`,
-		Version:       a.version(),
+		Version:       a.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -170,14 +169,4 @@ func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) 
 		a.running = true
 		return f(cmd.Context(), api, args)
 	}
-}
-
-func (a *app) version() string {
-	if a.Version != "" {
-		return a.Version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
 }
