@@ -26,7 +26,7 @@ const (
 )
 
 // Payload is what a job's request body and its task carry. Implementations are pointers to structs of JSON fields;
-// a field's `allowed` tag says in words what it may be, for error messages (see Decode).
+// a field's `allowed` tag says in words what it must be, for error messages (see Decode) and the description of the API.
 type Payload interface {
 	// Kind names the runs that replace each other while they wait: of each kind at most one run waits. A job whose runs
 	// are all alike returns "".
