@@ -22,7 +22,7 @@ func decodeBody(c *gin.Context, v any) bool {
 	if len(data) > 0 {
 		sent := c.GetHeader("Content-Type")
 		if mediaType, _, err := mime.ParseMediaType(sent); err != nil || mediaType != "application/json" {
-			fail(c, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type was %q; it may be \"application/json\"", sent))
+			fail(c, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type was %q; it must be \"application/json\"", sent))
 			return false
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -28,31 +29,31 @@ type refusal struct {
 }
 
 // guard decides whether a request goes on, and who has sent it. Without keys the client has no name.
-func (s *Server) guard(r *http.Request) (client access.Key, refused *refusal) {
+func (s *Server) guard(r *http.Request) (key access.Key, refused *refusal) {
 	if err := s.crossOrigin.Check(r); err != nil {
-		return client, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
+		return key, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
 	}
 	if slices.Contains(openPaths, r.URL.Path) {
-		return client, nil
+		return key, nil
 	}
 	if len(s.Keys) == 0 {
 		if !s.AuthDisabled && !safeHost(r.Host) {
-			return client, &refusal{http.StatusForbidden, "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it may be an address, " +
+			return key, &refusal{http.StatusForbidden, "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it must be an address, " +
 				"localhost or a name without a dot, unless AUTH_DISABLED=true"}
 		}
-		return client, nil
+		return key, nil
 	}
 	shown, ok := shownKey(r)
 	if !ok {
-		return client, &refusal{http.StatusUnauthorized, "a key is needed: as Authorization: Bearer, or as the password of Basic"}
+		return key, &refusal{http.StatusUnauthorized, "a key is needed: as Authorization: Bearer, or as the password of Basic"}
 	}
-	if client, ok = s.Keys.Find(shown); !ok {
-		return client, &refusal{http.StatusUnauthorized, "the key is not known"}
+	if key, ok = s.Keys.Find(shown); !ok {
+		return key, &refusal{http.StatusUnauthorized, "the key is not known"}
 	}
-	if !client.Write && !reads(r) {
-		return client, &refusal{http.StatusForbidden, "the key may only read; " + r.Method + " needs a write key"}
+	if !key.Write && !reads(r) {
+		return key, &refusal{http.StatusForbidden, "the key may only read; " + r.Method + " needs a write key"}
 	}
-	return client, nil
+	return key, nil
 }
 
 // reads says whether a request only looks.
@@ -85,6 +86,6 @@ func refuse(w http.ResponseWriter, no refusal) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(no.status)
-	body, _ := json.Marshal(answer{Message: no.message}) // nothing in it can fail
-	_, _ = w.Write(body)                                 // the client may have left
+	body, _ := json.Marshal(client.Answer{Message: no.message}) // nothing in it can fail
+	_, _ = w.Write(body)                                        // the client may have left
 }

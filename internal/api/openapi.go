@@ -14,10 +14,11 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The paths of the description, for programs and for people.
+// The paths of what describes the API: for programs, for people, and its job types.
 const (
-	openAPIPath = "/openapi.json"
-	docsPath    = "/docs"
+	jobTypesPath = "/job-types"
+	openAPIPath  = "/openapi.json"
+	docsPath     = "/docs"
 )
 
 //go:embed openapi.json

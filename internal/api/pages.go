@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
 //go:embed pages/*.html
@@ -64,5 +66,5 @@ func (s *Server) index(c *gin.Context) {
 		s.servePage(c, "index.html", there)
 		return
 	}
-	c.JSON(http.StatusOK, answer{Success: true, Data: there})
+	c.JSON(http.StatusOK, client.Answer{Success: true, Data: there})
 }

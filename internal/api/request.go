@@ -38,9 +38,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(requestIDHeader, id)
 	s.secure(w.Header(), r)
 	log := s.Log.With("requestId", id)
-	client, refused := s.guard(r)
-	if client.Name != "" {
-		log = log.With("key", client.Name)
+	key, refused := s.guard(r)
+	if key.Name != "" {
+		log = log.With("key", key.Name)
 	}
 	if refused == nil {
 		refused = takeBody(w, r)
@@ -68,7 +68,7 @@ func takeBody(w http.ResponseWriter, r *http.Request) *refusal {
 	}
 	body, err := io.ReadAll(r.Body)
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was larger than %d bytes; it may be at most that", tooLarge.Limit)}
+		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was too large; it must have at most %d bytes", tooLarge.Limit)}
 	}
 	if err != nil {
 		return &refusal{http.StatusBadRequest, "the body could not be read"}

@@ -22,6 +22,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -120,6 +121,7 @@ func New(o Options) *Server {
 	r.DELETE("/jobs/:id", s.cancelJob)
 	r.POST("/jobs/:id/retry", s.retryJob)
 	r.Match(reading, "/schedules", s.listSchedules)
+	r.Match(reading, jobTypesPath, s.listJobTypes)
 	r.POST("/jobs/trigger/:job", s.trigger)
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)
@@ -137,7 +139,7 @@ func (s *Server) nothingThere(c *gin.Context) {
 	path := c.Request.URL.Path
 	if allowed := s.methodsOf(path); len(allowed) > 0 {
 		c.Header("Allow", strings.Join(allowed, ", "))
-		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it may be %s", c.Request.Method, strings.Join(allowed, " or ")))
+		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it must be %s", c.Request.Method, strings.Join(allowed, " or ")))
 		return
 	}
 	fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", tasks.Describe(path), DashboardPath))
@@ -256,17 +258,9 @@ func (s *Server) recoverPanic(c *gin.Context) {
 	c.Next()
 }
 
-// answer is the body of every answer but those of the health checks.
-type answer struct {
-	Success   bool   `json:"success"`
-	Message   string `json:"message,omitempty"`
-	Timestamp string `json:"timestamp,omitempty"`
-	Data      any    `json:"data,omitempty"`
-}
-
 // fail answers with an error, in the form of every error of this API.
 func fail(c *gin.Context, status int, message string) {
-	c.AbortWithStatusJSON(status, answer{Message: message})
+	c.AbortWithStatusJSON(status, client.Answer{Message: message})
 }
 
 // unavailable answers a request that failed in package jobs, which fails only when Redis does.
@@ -292,5 +286,3 @@ func quoted(names []string) string {
 	}
 	return strings.Join(list, " or ")
 }
-
-func timestamp() string { return time.Now().UTC().Format(tasks.TimestampLayout) }

@@ -57,7 +57,7 @@ func showHealth(p *page, h client.Health) {
 // wrong lists what is not as it should be.
 func wrong(h client.Health) []string {
 	list := []string{"the status is " + line(h.Status)}
-	if h.Status == "OK" {
+	if h.Status == client.StatusOK {
 		list = nil
 	}
 	for _, what := range h.Jobs.Missing {

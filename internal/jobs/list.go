@@ -300,11 +300,9 @@ func (j *Jobs) ListSchedules(ctx context.Context) ([]Scheduled, error) {
 		if s.Previous, err = j.LastTick(ctx, def); err != nil {
 			return nil, err
 		}
-		status, err := j.Status(ctx, def)
-		if err != nil {
+		if s.Paused, err = j.IsPaused(ctx, def); err != nil {
 			return nil, err
 		}
-		s.Paused = status.Paused
 		list = append(list, s)
 	}
 	return list, nil

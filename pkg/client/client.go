@@ -56,7 +56,7 @@ func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = 
 func New(baseURL string, options ...Option) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("the API's URL was %q; it may be one such as http://127.0.0.1:4000", withoutPassword(base, baseURL))
+		return nil, fmt.Errorf("the API's URL was %q; it must be one such as http://127.0.0.1:4000", withoutPassword(base, baseURL))
 	}
 	c := &Client{base: base, timeout: DefaultTimeout}
 	for _, option := range options {
@@ -97,11 +97,10 @@ type call struct {
 	extra time.Duration
 }
 
-// envelope is the form of every answer but that of the health check.
-type envelope struct {
-	Success bool            `json:"success"`
-	Message string          `json:"message"`
-	Data    json.RawMessage `json:"data"`
+// rawAnswer is an Answer whose data has not been decoded.
+type rawAnswer struct {
+	Answer
+	Data json.RawMessage `json:"data"`
 }
 
 // do sends the request, decodes the answer's data into v, unless that is nil, and returns the answer's message.
@@ -110,7 +109,7 @@ func (c *Client) do(ctx context.Context, r call, v any) (message string, err err
 	if err != nil {
 		return "", err
 	}
-	var answer envelope
+	var answer rawAnswer
 	invalid := json.Unmarshal(body, &answer)
 	if status < 200 || status > 299 {
 		return "", newError(status, answer.Message)

@@ -12,7 +12,7 @@ import (
 
 // One method for each endpoint.
 
-// AllJobs is what Status may be asked for besides the name of a job type.
+// AllJobs asks Status for all job types together.
 const AllJobs = "all"
 
 // Health asks how the system is. That it is not well is no error: see Health.Healthy.
@@ -25,7 +25,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	invalid := json.Unmarshal(body, &h)
 	switch {
 	case status != http.StatusOK && (invalid != nil || h.Status == ""): // not a health check's answer
-		var answer envelope
+		var answer Answer
 		_ = json.Unmarshal(body, &answer) // without a message the status must do
 		return h, fmt.Errorf("asking for the health: %w", newError(status, answer.Message))
 	case invalid != nil:
@@ -36,7 +36,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	return h, nil
 }
 
-// Status asks what there is of a job type; of all for AllJobs, and of the user sync for "".
+// Status asks for the state of a job type; of all for AllJobs, and of the server's first one, the user sync, for "".
 func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 	var s Status
 	query := url.Values{}
@@ -47,8 +47,8 @@ func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 	return s, nil
 }
 
-// Trigger enqueues a job of the type with the payload, which becomes a JSON object; nil is an empty one. When one of
-// that kind waits already, that one serves the trigger.
+// Trigger enqueues a job of the type with the payload, which is encoded as a JSON object; nil is an empty one. When a job of
+// the same kind waits already, that job serves the trigger.
 func (c *Client) Trigger(ctx context.Context, job string, payload any) (Triggered, error) {
 	var t Triggered
 	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "trigger", job}, body: payload}, &t)
@@ -59,13 +59,13 @@ func (c *Client) Trigger(ctx context.Context, job string, payload any) (Triggere
 	return t, nil
 }
 
-// Pause keeps jobs of the type from starting; "" is the user sync. One that is active goes on. It returns the server's
-// message, for people.
+// Pause keeps jobs of the type from starting; "" is the server's first job type, the user sync. One that is active goes
+// on. It returns the server's message, for people.
 func (c *Client) Pause(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "pause", "pausing", job)
 }
 
-// Resume ends a pause; "" is that of the user sync. It returns the server's message, for people.
+// Resume ends a pause; "" is the server's first job type, the user sync. It returns the server's message, for people.
 func (c *Client) Resume(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "resume", "resuming", job)
 }
@@ -81,8 +81,8 @@ func (c *Client) control(ctx context.Context, action, doing, job string) (messag
 	return message, nil
 }
 
-// Cleanup removes jobs of the type, of the user sync for "", that ended longer ago than the grace period, which may be
-// 0 to 8,760 hours.
+// Cleanup removes jobs of the type that ended longer ago than the grace period, which must be from 0 to 8,760 hours; "" is
+// the server's first job type, the user sync.
 func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Duration) (CleanedUp, error) {
 	var removed CleanedUp
 	body := map[string]any{"gracePeriodHours": gracePeriod.Hours()}
@@ -105,7 +105,7 @@ type Filter struct {
 	State State
 	// Page is counted from 1; 0 is the first.
 	Page int
-	// PageSize may be 1 to 100; 0 is 20.
+	// PageSize must be from 1 to 100; 0 is 20.
 	PageSize int
 }
 
@@ -163,13 +163,21 @@ func (c *Client) change(ctx context.Context, doing string, r call) (Changed, err
 
 // Schedules lists when jobs are enqueued by themselves.
 func (c *Client) Schedules(ctx context.Context) ([]Schedule, error) {
-	var data struct {
-		Schedules []Schedule `json:"schedules"`
-	}
-	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"schedules"}}, &data); err != nil {
+	var list ScheduleList
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"schedules"}}, &list); err != nil {
 		return nil, fmt.Errorf("listing the schedules: %w", err)
 	}
-	return data.Schedules, nil
+	return list.Schedules, nil
+}
+
+// JobTypes lists the job types that the server knows. A server of a release before there was such a list has none: the
+// error is then one that IsNotFound knows.
+func (c *Client) JobTypes(ctx context.Context) ([]JobType, error) {
+	var list JobTypeList
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"job-types"}}, &list); err != nil {
+		return nil, fmt.Errorf("listing the job types: %w", err)
+	}
+	return list.JobTypes, nil
 }
 
 func set(query url.Values, name, value string) {

@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What the API says and is told, as JSON.
+// What the API says and is told, as JSON. The API itself encodes these types.
 
 // timestampLayout is the ISO 8601 form of every instant in the API.
 const timestampLayout = "2006-01-02T15:04:05.000Z07:00"
@@ -16,6 +16,17 @@ type Time struct{ time.Time }
 // MarshalJSON writes the instant just as the API does. It never fails.
 func (t Time) MarshalJSON() ([]byte, error) {
 	return []byte(t.UTC().Format(`"` + timestampLayout + `"`)), nil
+}
+
+// Answer is the form of every answer under /jobs, and of every error.
+type Answer struct {
+	Success bool `json:"success"`
+	// Message is a sentence for people: what was done, or what was wrong and what is right.
+	Message string `json:"message,omitempty"`
+	// Timestamp is when a trigger was answered.
+	Timestamp Time `json:"timestamp,omitzero"`
+	// Data is one of the types below.
+	Data any `json:"data,omitempty"`
 }
 
 // State is where a job is on its way.
@@ -73,10 +84,12 @@ type Job struct {
 	// Result is what a completed job has come to; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Ranges is there while a large run is active, which several workers share.
-	Ranges    *Ranges `json:"ranges,omitempty"`
-	CreatedAt Time    `json:"createdAt,omitzero"`
-	StartedAt Time    `json:"startedAt,omitzero"`
-	EndedAt   Time    `json:"endedAt,omitzero"`
+	Ranges *Ranges `json:"ranges,omitempty"`
+	// CreatedAt is the instant that the job belongs to: its tick's, or that of its trigger.
+	CreatedAt Time `json:"createdAt"`
+	// StartedAt and EndedAt are zero where they are not known.
+	StartedAt Time `json:"startedAt,omitzero"`
+	EndedAt   Time `json:"endedAt,omitzero"`
 	// NextAttemptAt is when a delayed job is tried again.
 	NextAttemptAt Time `json:"nextAttemptAt,omitzero"`
 }
@@ -212,9 +225,52 @@ type Schedule struct {
 	Paused bool `json:"paused"`
 }
 
+// ScheduleList is every live schedule.
+type ScheduleList struct {
+	Schedules []Schedule `json:"schedules"`
+}
+
+// JobType is what the server knows of one job type.
+type JobType struct {
+	// Name is the job type in URLs and commands, such as user-sync.
+	Name string `json:"name"`
+	// Title is its name in sentences, such as "User sync".
+	Title string `json:"title"`
+	// Schedule is its live schedule, an interval or a cron expression; nil where it has none.
+	Schedule *string `json:"schedule"`
+	// Paused is whether its jobs wait until it is resumed.
+	Paused bool `json:"paused"`
+	// Attempts is how often one of its jobs is tried.
+	Attempts int `json:"attempts"`
+	// Fields are those that the body of a trigger may have.
+	Fields []Field `json:"fields"`
+}
+
+// Field is a field of a trigger's body.
+type Field struct {
+	Name string `json:"name"`
+	// Type is string, integer, number, boolean, array or object; "" where it can be any.
+	Type string `json:"type,omitempty"`
+	// Allowed says in words what the field must be.
+	Allowed string `json:"allowed"`
+}
+
+// JobTypeList is every job type that the server knows. The first one is meant where a request names none.
+type JobTypeList struct {
+	JobTypes []JobType `json:"jobTypes"`
+}
+
+// What Health.Status and Dependency.Status are.
+const (
+	StatusOK           = "OK"
+	StatusDegraded     = "DEGRADED"
+	StatusConnected    = "connected"
+	StatusDisconnected = "disconnected"
+)
+
 // Health is how the system is.
 type Health struct {
-	// Status is "OK", or "DEGRADED" when Redis or MongoDB is away.
+	// Status is StatusOK, or StatusDegraded when Redis or MongoDB is away.
 	Status    string `json:"status"`
 	Timestamp Time   `json:"timestamp"`
 	// Uptime is that of the API's process, in seconds.
@@ -224,9 +280,9 @@ type Health struct {
 	Jobs     JobsHealth `json:"jobs"`
 }
 
-// Dependency is how a server is that the system needs.
+// Dependency is the health of a server that the system needs.
 type Dependency struct {
-	// Status is "connected" or "disconnected".
+	// Status is StatusConnected or StatusDisconnected.
 	Status string `json:"status"`
 	// ResponseTime is in milliseconds.
 	ResponseTime int64 `json:"responseTime"`
@@ -243,4 +299,4 @@ type JobsHealth struct {
 }
 
 // Healthy reports whether all is there: the servers, a worker and a schedule.
-func (h Health) Healthy() bool { return h.Status == "OK" && h.Jobs.Initialized }
+func (h Health) Healthy() bool { return h.Status == StatusOK && h.Jobs.Initialized }
