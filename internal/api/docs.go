@@ -1,5 +1,5 @@
-// The description of the API, for people: a page that the server makes of the document, so that there is nothing to be
-// loaded from elsewhere, no script, and nothing that could tell something else.
+// The description of the API, for people: a page that the server makes of the document. It loads nothing from elsewhere, has
+// no script, and cannot differ from the document.
 
 package api
 
@@ -18,13 +18,13 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// docs is the page but for what depends on who asks.
+// docs is the part of the page that is the same for all readers.
 type docs struct {
 	*document
 	Groups []group
 }
 
-// group is the operations under one tag.
+// group is the operations with one tag.
 type group struct {
 	Name, Description string
 	Entries           []*entry
@@ -86,7 +86,7 @@ func (d *docs) row(name string, required bool, s *schema) row {
 		r.Words = ""
 	}
 	if s.Ref != "" {
-		named := d.Components.Schemas.get(refName(s.Ref))
+		named := d.resolve(s)
 		if len(named.Enum) > 0 || named.Minimum != nil {
 			r.Words = named.words()
 		}
@@ -101,7 +101,7 @@ func (d *docs) row(name string, required bool, s *schema) row {
 // Row describes a schema by itself.
 func (d *docs) Row(s *schema) row { return d.row("", false, s) }
 
-// Fields are the fields of an object, those of objects in it with both names.
+// Fields returns the fields of an object. Those of an object within it have both names.
 func (d *docs) Fields(s *schema) []row {
 	var rows []row
 	for _, p := range s.Properties {
@@ -117,28 +117,39 @@ func (d *docs) Fields(s *schema) []row {
 	return rows
 }
 
-// Body returns the schema of a request's body; nil when there is none.
-func (d *docs) Body(e *entry) *schema {
+// Bodies returns the schemas of which a request's body must be one; none when it has no body.
+func (d *docs) Bodies(e *entry) []*schema {
 	if e.RequestBody == nil {
 		return nil
 	}
-	s := e.RequestBody.Content[0].Value.Schema
-	if s.Ref != "" {
-		return d.Components.Schemas.get(refName(s.Ref))
+	s := d.resolve(e.RequestBody.Content[0].Value.Schema)
+	if len(s.AnyOf) == 0 {
+		return []*schema{s}
 	}
-	return s
+	var list []*schema
+	for _, one := range s.AnyOf {
+		list = append(list, d.resolve(one))
+	}
+	return list
 }
 
-// asked is the page for one who asks for it.
+func (d *docs) resolve(s *schema) *schema {
+	if s.Ref == "" {
+		return s
+	}
+	return d.Components.Schemas.get(refName(s.Ref))
+}
+
+// asked is the page for one request.
 type asked struct {
 	*docs
-	// Base is the server's address as the asker knows it.
+	// Base is the server's address as the client knows it.
 	Base string
-	// Keys is true where the asker showed a key, so that the server seems to want one.
+	// Keys is true where the request came with a key, so that the commands need one too.
 	Keys bool
 }
 
-// Curl returns a command that sends such a request, with the values of the examples.
+// Curl returns a command that sends such a request, with the values of its examples.
 func (a asked) Curl(e *entry) string {
 	path, query := e.Path, url.Values{}
 	for _, p := range e.Parameters {
