@@ -19,7 +19,7 @@ import (
 // The exit statuses, which scripts rely on.
 const (
 	exitOK = 0
-	// exitFailed is the status when what was asked about is not well: a job that failed, a system that is not healthy.
+	// exitFailed is the status when a job failed, or when the system is not healthy.
 	exitFailed      = 1
 	exitUsage       = 2
 	exitServer      = 3
@@ -28,8 +28,8 @@ const (
 
 const exitHelp = `Exit status:
   0    done
-  1    the job failed or was cancelled (with --wait), the system is not healthy (health), or the
-       output could not be written
+  1    with --wait: the job failed or was cancelled; health: the system is not healthy; or the output
+       could not be written
   2    wrong usage: the command line, the configuration file, or a file that it names
   3    the server could not be reached, or answered with an error
   130  interrupted (Ctrl-C, SIGTERM)`
@@ -63,7 +63,7 @@ type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// failure is an answer as it should be about something that is not.
+// failure is an answer that says that a job failed or that the system is not healthy.
 type failure struct{ error }
 
 func (e failure) Unwrap() error { return e.error }
@@ -119,7 +119,7 @@ func (a *app) command() *cobra.Command {
 		Short: "Trigger, watch and control the jobs of codex-jobs",
 		Long: `codexctl triggers, watches and controls the jobs of codex-jobs over its HTTP API.
 
-Where the API is, and the key for it, come from the first of these that says so:
+The first of these that is set says where the API is, and with which key:
   flags                --server URL, --key-file FILE
   the environment      CODEX_SERVER, CODEX_API_KEY
   a configuration file ~/.config/codexctl.yaml, or the one that --config names, with any of
@@ -127,13 +127,13 @@ Where the API is, and the key for it, come from the first of these that says so:
                          key-file: ~/.config/codex.key     (or key: with the key itself)
                          ca-file: /etc/ssl/codex-ca.pem
 
-There is no flag for the key itself, because others on this machine could read it there.
+There is no flag for the key itself: other users of this machine could read it.
 
 ` + exitHelp,
-		Example: `  codexctl status                          what is running, and what is next
+		Example: `  codexctl status                          show what runs, what waits and what is next
   codexctl trigger user-sync --full --wait synchronise all users, and wait for the end
-  codexctl jobs --state failed             what has failed, and why
-  codexctl retry 1795495826751:user-sync   try one of them again`,
+  codexctl jobs --state failed             show what failed, and why
+  codexctl retry 1795495826751:user-sync   try one of those again`,
 		Version:       a.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -151,7 +151,7 @@ There is no flag for the key itself, because others on this machine could read i
 	complete(root, "output", outputTable, outputJSON)
 	root.AddCommand(
 		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.healthCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.healthCommand(),
 	)
 	return root
 }
@@ -160,7 +160,7 @@ There is no flag for the key itself, because others on this machine could read i
 func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if a.output != outputTable && a.output != outputJSON {
-			return fmt.Errorf("--output was %q; it may be %q or %q", a.output, outputTable, outputJSON)
+			return fmt.Errorf("--output was %q; it must be %q or %q", a.output, outputTable, outputJSON)
 		}
 		api, err := a.connect()
 		if err != nil {

@@ -18,9 +18,9 @@ import (
 func (a *app) healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
-		Short: "Show whether the system is well; exits with 1 if it is not",
-		Long: `Show whether the API reaches Redis and MongoDB, and whether a worker and a schedule are live. When any
-of them is missing the exit status is 1.`,
+		Short: "Show whether the system is healthy; exit with 1 if it is not",
+		Long: `Show whether the API reaches Redis and MongoDB, and whether a worker and a schedule are live. If any of
+them is missing, the exit status is 1.`,
 		Example: `  codexctl health
   codexctl health >/dev/null || echo 'look at it'`,
 		Args: cobra.NoArgs,

@@ -84,11 +84,11 @@ func (a *app) settings() (*viper.Viper, error) {
 	known := []string{keyServer, keyKey, keyKeyFile, keyCAFile}
 	for _, key := range v.AllKeys() {
 		if !slices.Contains(known, key) {
-			return nil, fmt.Errorf("the configuration file %s has %q in it; it may have %s", path, key, strings.Join(known, ", "))
+			return nil, fmt.Errorf("the configuration file %s has %q in it; it must have only %s", path, key, strings.Join(known, ", "))
 		}
 	}
 	if v.InConfig(keyKey) && v.InConfig(keyKeyFile) {
-		return nil, fmt.Errorf("the configuration file %s has both %q and %q in it; it may have one of them", path, keyKey, keyKeyFile)
+		return nil, fmt.Errorf("the configuration file %s has both %q and %q in it; it must have only one of them", path, keyKey, keyKeyFile)
 	}
 	return v, nil
 }
@@ -147,7 +147,7 @@ func trusting(path string) (http.RoundTripper, error) {
 		pool = x509.NewCertPool() // there is none on this machine
 	}
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("reading certificates: there is none in %s, which may have them in PEM", path)
+		return nil, fmt.Errorf("reading certificates: there is none in %s; it must have them in PEM", path)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig.RootCAs = pool
