@@ -44,6 +44,7 @@ type row struct {
 	Words       string
 	Refs        []string
 	List        bool
+	Null        bool // it can be null instead
 	Default     string
 	Description string
 }
@@ -82,6 +83,7 @@ func (d *docs) row(name string, required bool, s *schema) row {
 		r.Default = literal(s.Default)
 	}
 	r.Refs, r.List = s.refs()
+	r.Null = slices.ContainsFunc(s.AnyOf, func(one *schema) bool { return one.Type == "null" })
 	if s.Items != nil || len(s.AnyOf) > 0 { // the names of the others say it
 		r.Words = ""
 	}

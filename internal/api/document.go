@@ -192,7 +192,7 @@ func (s *schema) words() string {
 	case s.Minimum != nil && s.Maximum != nil:
 		parts = append(parts, "from "+number(s.Minimum)+" to "+number(s.Maximum))
 	case s.Minimum != nil:
-		parts = append(parts, "from "+number(s.Minimum)+" on")
+		parts = append(parts, number(s.Minimum)+" or more")
 	}
 	return strings.Join(parts, ", ")
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/cli"
 	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -136,7 +138,7 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 	}
 }
 
-// The page and the list of job types follow the registry, too.
+// The page, the list of job types and codexctl follow the registry, too.
 func TestOtherJobTypes(t *testing.T) {
 	t.Parallel()
 	for name, registry := range mails(t) {
@@ -158,7 +160,22 @@ func TestOtherJobTypes(t *testing.T) {
 				t.Errorf("%s: %s: %v", name, path, err)
 			}
 		}
-		b.trigger(t, "welcome-mail", `{"to": "ada@codex.example"}`)
+		codexctl := func(args ...string) string {
+			var out, errOut strings.Builder
+			if status := cli.Run(t.Context(), cli.Program{Out: &out, Err: &errOut}, append([]string{"--server", b.url}, args...)); status != 0 {
+				t.Errorf("%s: codexctl %q ended with %d: %s", name, args, status, errOut.String())
+			}
+			return out.String()
+		}
+		if out := codexctl("trigger", "welcome-mail", "--data", `{"to": "ada@codex.example"}`); !strings.Contains(out, "(ada@codex.example) triggered successfully") {
+			t.Errorf("%s: codexctl has triggered %s", name, out)
+		}
+		if out := codexctl("status"); !regexp.MustCompile(`(?m)^welcome-mail +1 `).MatchString(out) {
+			t.Errorf("%s: the status is\n%s", name, out)
+		}
+		if out := codexctl("__complete", "trigger", ""); !strings.Contains(out, "welcome-mail\tWelcome \"mail\"\n") {
+			t.Errorf("%s: completed is\n%s", name, out)
+		}
 		if err := d.verify(exchange{http.MethodGet, "/jobs", "", b.get(t, "/jobs")}); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
