@@ -11,8 +11,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// decodeBody reads a request's JSON body into v, strictly (see tasks.Decode). When it cannot it answers with what was
-// wrong and returns false.
+// decodeBody decodes a request's JSON body into v, strictly (see tasks.Decode). Where the body is wrong, it answers with the
+// reason and returns false.
 func decodeBody(c *gin.Context, v any) bool {
 	data, err := io.ReadAll(c.Request.Body)
 	if err != nil {

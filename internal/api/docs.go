@@ -30,7 +30,7 @@ type group struct {
 	Entries           []*entry
 }
 
-// entry is one operation with what is shown of it.
+// entry is one operation as it is shown.
 type entry struct {
 	operation
 	Method, Path string
@@ -182,7 +182,7 @@ func (a asked) Curl(e *entry) string {
 	return command
 }
 
-// plainHost is a Host that means nothing but itself to a shell.
+// plainHost is a Host without characters that are special to a shell.
 var plainHost = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]+$`)
 
 // base returns the server's address as a client knows it.
@@ -201,7 +201,7 @@ func (s *Server) serveDocs(c *gin.Context) {
 	s.servePage(c, "docs.html", asked{docs: s.docs, Base: base(c.Request), Keys: c.GetHeader("Authorization") != ""})
 }
 
-// prose is text of the document as HTML: with code between backticks.
+// prose returns text of the document as HTML; backticks enclose code.
 func prose(text string) template.HTML {
 	var b strings.Builder
 	for i, part := range strings.Split(text, "`") {
@@ -214,7 +214,7 @@ func prose(text string) template.HTML {
 	return template.HTML(b.String())
 }
 
-// pretty is JSON as people like to read it, or the text that it is.
+// pretty returns JSON with line breaks; of a JSON string, the text.
 func pretty(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {

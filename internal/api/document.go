@@ -65,7 +65,7 @@ func (o ordered[T]) get(name string) (value T) {
 	return value
 }
 
-// document is what is shown of an OpenAPI document.
+// document is the part of an OpenAPI document that is shown.
 type document struct {
 	Info struct {
 		Title, Version, Summary, Description string
@@ -84,7 +84,7 @@ type operation struct {
 	OperationID          string
 	Tags                 []string
 	Summary, Description string
-	// Security is nil where that of the document holds, and empty where no key is needed.
+	// Security is nil where the document's holds, and empty where no key is needed.
 	Security    *[]any
 	Parameters  []parameter
 	RequestBody *body
@@ -105,7 +105,7 @@ type body struct {
 }
 
 type response struct {
-	// Ref stays after it is resolved: it tells the responses that operations share from those of one operation.
+	// Ref stays after it is resolved: it marks a response that operations share.
 	Ref         string `json:"$ref"`
 	Description string
 	Content     ordered[content]

@@ -1,5 +1,5 @@
-// The gate before all routes: who does not get past it has asked in vain, and has changed nothing. It stands before the
-// router so that no route can be forgotten.
+// The gate before all routes: a request that it refuses changes nothing. It stands before the router so that no route can be
+// forgotten.
 
 package api
 
@@ -15,20 +15,20 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// openPaths need no key: they tell load balancers, container engines and monitoring how the system is.
+// openPaths need no key: they tell load balancers, container engines and monitoring whether the system is healthy.
 var openPaths = []string{"/livez", "/readyz", "/health"}
 
-// challenges ask for a key: a browser for a user and a password, of which the password is the key. They are lines of their
-// own, because Chromium understands none of them where they share one.
+// challenges ask for a key. Basic makes a browser ask for a user and a password; the password is the key. Each is a header line
+// of its own, because Chromium understands neither when they share one.
 var challenges = []string{`Basic realm="codex-jobs"`, "Bearer"}
 
-// refusal is the answer to a request that does not get past the gate.
+// refusal is the answer to a request that the gate refuses.
 type refusal struct {
 	status  int
 	message string
 }
 
-// guard decides whether a request goes on, and who has sent it. Without keys the client has no name.
+// guard decides whether a request goes on, and returns the key that it was sent with. Without keys the key has no name.
 func (s *Server) guard(r *http.Request) (key access.Key, refused *refusal) {
 	if err := s.crossOrigin.Check(r); err != nil {
 		return key, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
@@ -56,10 +56,10 @@ func (s *Server) guard(r *http.Request) (key access.Key, refused *refusal) {
 	return key, nil
 }
 
-// reads says whether a request only looks.
+// reads reports whether a request changes nothing.
 func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// shownKey returns the key that a request shows.
+// shownKey returns the key in a request.
 func shownKey(r *http.Request) (string, bool) {
 	if _, password, ok := r.BasicAuth(); ok {
 		return password, true
@@ -68,8 +68,8 @@ func shownKey(r *http.Request) (string, bool) {
 	return strings.TrimSpace(key), strings.EqualFold(scheme, "Bearer")
 }
 
-// safeHost says whether a Host is one that nobody elsewhere can make point here. A page whose name does (DNS rebinding)
-// is of the same origin to the browser.
+// safeHost reports whether a Host cannot be made to point here from elsewhere. To a browser, a page whose name does point here
+// (DNS rebinding) has the same origin.
 func safeHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name

@@ -75,7 +75,7 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 	return h
 }
 
-// ready tells a load balancer whether requests make sense: without Redis all but the health check fail.
+// ready tells a load balancer whether the API can serve requests: without Redis all but the health check fail.
 func (s *Server) ready(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
@@ -86,8 +86,8 @@ func (s *Server) ready(c *gin.Context) {
 	c.String(http.StatusOK, "ok\n")
 }
 
-// Healthy asks the API that listens on the address, with this certificate or, if that is nil, without TLS, whether it
-// lives. It returns an error when it does not.
+// Healthy asks the API at the address whether it lives, with this certificate or, if that is nil, without TLS. It returns an
+// error when the API does not answer so.
 func Healthy(ctx context.Context, host string, port int, certificate *access.Certificate) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"

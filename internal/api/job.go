@@ -16,7 +16,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The routes about single jobs, which the Bull system did not have.
+// The routes about single jobs and about schedules. The Bull system had none.
 
 // The page sizes of GET /jobs.
 const (
@@ -74,7 +74,8 @@ func (s *Server) listJobs(c *gin.Context) {
 	c.JSON(http.StatusOK, client.Answer{Success: true, Data: list})
 }
 
-// queryNumber reads a query parameter that is from 1 to most, where it is given, or answers with what is wrong.
+// queryNumber reads a query parameter, which must be from 1 to most. Where it is wrong, it answers with the reason and returns
+// false.
 func queryNumber(c *gin.Context, name string, most int, target *int) bool {
 	text, given := c.GetQuery(name)
 	if !given {
@@ -132,7 +133,7 @@ func (s *Server) retryJob(c *gin.Context) {
 	})
 }
 
-// withJob does something with the job of the path, and answers when that fails.
+// withJob calls do with the ID in the path, and answers when that fails.
 func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) error) {
 	text := c.Param("id")
 	id, err := tasks.ParseRunID(text)
@@ -148,9 +149,9 @@ func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) e
 	case errors.Is(err, jobs.ErrNoJob):
 		fail(c, http.StatusNotFound, fmt.Sprintf("there is no job %s; see GET /jobs", tasks.Describe(text)))
 	case errors.Is(err, jobs.ErrEnded):
-		fail(c, http.StatusConflict, fmt.Sprintf("job %s has ended; only one that has not can be cancelled, and POST /jobs/cleanup removes those that have", text))
+		fail(c, http.StatusConflict, fmt.Sprintf("job %s has already ended; POST /jobs/cleanup removes jobs that have ended", text))
 	case errors.Is(err, jobs.ErrNotFailed):
-		fail(c, http.StatusConflict, fmt.Sprintf("job %s has not failed; only one that has can be retried", text))
+		fail(c, http.StatusConflict, fmt.Sprintf("job %s has not failed; only a failed job can be retried", text))
 	default:
 		s.unavailable(c, err)
 	}

@@ -77,7 +77,7 @@ func (s *Server) trigger(c *gin.Context) {
 	})
 }
 
-// controlBody is the body of the requests that pause and resume.
+// controlBody is the body of a request to pause or to resume.
 type controlBody struct {
 	Job string `json:"job" allowed:"the name of a job type"`
 }

@@ -49,7 +49,7 @@ func openAPI(registry *tasks.Registry) []byte {
 			d = set(d, p.describe(), "components", "schemas", p.schema)
 		}
 	}
-	// The examples of a trigger are those of a synchronisation.
+	// The examples of a trigger are for a synchronisation.
 	if sync := slices.IndexFunc(payloads, isSync); sync >= 0 {
 		d = set(d, payloads[sync].description(), "components", "schemas", syncPayloadSchema, "description")
 		return set(d, payloads[sync].jobs[0], "components", "parameters", "TriggerJob", "example")
@@ -144,7 +144,7 @@ func withExamplesOf(registry *tasks.Registry) json.RawMessage {
 	return json.RawMessage(strings.NewReplacer(replace...).Replace(shippedOpenAPI))
 }
 
-// set returns a JSON object with another value at the path; nil removes what is there.
+// set returns the JSON object with the value at the path; nil removes the member.
 func set(object json.RawMessage, value any, path ...string) json.RawMessage {
 	var members ordered[json.RawMessage]
 	if err := json.Unmarshal(object, &members); err != nil {

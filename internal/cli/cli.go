@@ -38,13 +38,13 @@ const exitHelp = `Exit status:
 type Program struct {
 	// Version is the release.
 	Version string
-	// Out takes what was asked for, Err everything else: errors and progress.
+	// Out takes the result, Err everything else: errors and progress.
 	Out, Err io.Writer
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
-	// Poll is the pause between two looks at a job that is waited for; 0 is half a second.
+	// Poll is the pause between two requests while waiting for a job; 0 is half a second.
 	Poll time.Duration
-	// Patience is how long a wait outlasts an API that is away; 0 is a minute.
+	// Patience is how long a wait goes on while the API is away; 0 is a minute.
 	Patience time.Duration
 }
 
@@ -54,11 +54,11 @@ type app struct {
 	root *cobra.Command
 	// output is the value of --output.
 	output string
-	// running is true once the command line has been found right.
+	// running is true once the command line has been checked.
 	running bool
 }
 
-// usageError is one of the command line, or of what it names.
+// usageError is an error in the command line, or in a file that it names.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
@@ -156,7 +156,7 @@ There is no flag for the key itself: other users of this machine could read it.
 	return root
 }
 
-// do returns what a command runs: f with a client, once the flags that all commands share are found right.
+// do returns a command's RunE: it checks the flags that all commands share, and calls f with a client.
 func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if a.output != outputTable && a.output != outputJSON {

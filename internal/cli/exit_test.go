@@ -174,7 +174,7 @@ func TestInterrupted(t *testing.T) {
 		name, args, stderr string
 		signal             os.Signal
 	}{
-		{"waiting", "job 1795495826751:user-sync:mq4z2etl --wait", "codexctl: interrupted; the job goes on, and this waits for it again: codexctl job 1795495826751:user-sync:mq4z2etl --wait\n", os.Interrupt},
+		{"waiting", "job 1795495826751:user-sync:mq4z2etl --wait", "codexctl: interrupted; the job goes on; to wait for it again: codexctl job 1795495826751:user-sync:mq4z2etl --wait\n", os.Interrupt},
 		{"waiting, by SIGTERM", "trigger user-sync --wait", "codexctl: interrupted; the job goes on", syscall.SIGTERM},
 		{"triggering", "trigger project-sync --wait", "codexctl: interrupted; whether the job was triggered is not known\n", os.Interrupt},
 		{"watching", "status --watch --interval 1h", "codexctl: interrupted\n", os.Interrupt},

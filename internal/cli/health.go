@@ -13,7 +13,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// The health, for people and for scripts that watch the system.
+// The command health, for people and for scripts that watch the system.
 
 func (a *app) healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -54,7 +54,7 @@ func showHealth(p *page, h client.Health) {
 	)
 }
 
-// wrong lists what is not as it should be.
+// wrong lists what makes the system unhealthy.
 func wrong(h client.Health) []string {
 	list := []string{"the status is " + line(h.Status)}
 	if h.Status == client.StatusOK {

@@ -33,7 +33,7 @@ const (
 	envKey    = "CODEX_API_KEY"
 )
 
-// connect returns a client with the settings. What it returns as an error is wrong usage.
+// connect returns a client with the settings. Its errors are wrong usage.
 func (a *app) connect() (*client.Client, error) {
 	settings, err := a.settings()
 	if err != nil {
@@ -93,7 +93,7 @@ func (a *app) settings() (*viper.Viper, error) {
 	return v, nil
 }
 
-// key returns the API key; "" when there is none. Its errors do not have the key in them.
+// key returns the API key; "" without one. Its errors do not contain the key.
 func (a *app) key(settings *viper.Viper) (string, error) {
 	if key := os.Getenv(envKey); key != "" && !a.root.PersistentFlags().Changed(keyKeyFile) {
 		return key, nil
@@ -126,7 +126,7 @@ func configPath() string {
 	return filepath.Join(folder, "codexctl.yaml")
 }
 
-// expand replaces a tilde at the beginning, which no shell has done in a file, nor after a "=".
+// expand replaces a tilde at the beginning: no shell does so in a file, or after a "=".
 func expand(path string) string {
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		if home, err := os.UserHomeDir(); err == nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// The trigger, and what its flags make of a payload.
+// The command trigger, and the payload that its flags make.
 
-// request is what the flags of trigger say.
+// request is the flags of trigger.
 type request struct {
 	full      bool
 	batchSize int
@@ -61,7 +61,7 @@ job.`,
 	return cmd
 }
 
-// payload returns what is sent; nil for what the server does without being told.
+// payload returns the payload that the flags say; nil for the server's defaults.
 func (r request) payload(sized, given bool) (any, error) {
 	if given {
 		var object map[string]json.RawMessage

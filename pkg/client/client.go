@@ -14,19 +14,18 @@ import (
 	"time"
 )
 
-// How any request is sent, and any answer read.
+// How requests are sent and answers read.
 
 const (
 	// DefaultTimeout is how long one request may take, up to the end of its answer.
 	DefaultTimeout = 10 * time.Second
-	// cleanupExtra is what Cleanup may take beyond that: the API gives it 25 s, as it may have runs by the thousand to
-	// remove.
+	// cleanupExtra is how much longer Cleanup may take: the API gives it 25 s, as there can be thousands of jobs to remove.
 	cleanupExtra = 20 * time.Second
 	// maxAnswer is the longest answer that is read, in bytes: far more than any that the API gives.
 	maxAnswer = 16 << 20
 )
 
-// Client talks to one API. It may be used by several goroutines at once. Make one with New.
+// Client talks to one API. It is safe for concurrent use. Make one with New.
 type Client struct {
 	// base has no slash at its end.
 	base    *url.URL
@@ -157,7 +156,7 @@ func (c *Client) send(ctx context.Context, r call) (status int, body []byte, err
 	default:
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
-			err = wrapped.Err // it says the method and the path, which whoever called knows
+			err = wrapped.Err // without the method and the path, which the caller knows
 		}
 		return 0, nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, c.base.Redacted(), err)
 	}

@@ -15,7 +15,7 @@ import (
 // AllJobs asks Status for all job types together.
 const AllJobs = "all"
 
-// Health asks how the system is. That it is not well is no error: see Health.Healthy.
+// Health asks for the health of the system. An unhealthy system is no error: see Health.Healthy.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
 	status, body, err := c.send(ctx, call{method: http.MethodGet, path: []string{"health"}})
@@ -97,7 +97,7 @@ func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Durat
 	return removed, nil
 }
 
-// Filter says which jobs are asked for. The zero value is the first page of all, 20 jobs of it.
+// Filter selects jobs. The zero value is the first page of all jobs, with 20 jobs.
 type Filter struct {
 	// Job is a job type; "" is all of them.
 	Job string
@@ -127,7 +127,7 @@ func (c *Client) Jobs(ctx context.Context, f Filter) (JobList, error) {
 	return list, nil
 }
 
-// Job asks for one job. For one that there is not, or not any more, the error is one that IsNotFound knows.
+// Job asks for one job. When it does not exist, or no longer, IsNotFound reports true of the error.
 func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	var j Job
 	_, err := c.do(ctx, call{method: http.MethodGet, path: []string{"jobs", id}}, &j)
@@ -140,13 +140,13 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	return j, nil
 }
 
-// Cancel removes a job that has not begun, and tells one that is active to stop, which then fails with CancelledError.
-// For one that has ended the error is one that IsConflict knows.
+// Cancel removes a job that is waiting or delayed, and tells an active one to stop, which then fails with CancelledError.
+// When the job has ended, IsConflict reports true of the error.
 func (c *Client) Cancel(ctx context.Context, id string) (Changed, error) {
 	return c.change(ctx, "cancelling", call{method: http.MethodDelete, path: []string{"jobs", id}})
 }
 
-// Retry enqueues a failed job again. For one that has not failed the error is one that IsConflict knows.
+// Retry enqueues a failed job again. When the job has not failed, IsConflict reports true of the error.
 func (c *Client) Retry(ctx context.Context, id string) (Changed, error) {
 	return c.change(ctx, "retrying", call{method: http.MethodPost, path: []string{"jobs", id, "retry"}})
 }
@@ -161,7 +161,7 @@ func (c *Client) change(ctx context.Context, doing string, r call) (Changed, err
 	return changed, nil
 }
 
-// Schedules lists when jobs are enqueued by themselves.
+// Schedules lists the live schedules.
 func (c *Client) Schedules(ctx context.Context) ([]Schedule, error) {
 	var list ScheduleList
 	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"schedules"}}, &list); err != nil {
@@ -170,8 +170,8 @@ func (c *Client) Schedules(ctx context.Context) ([]Schedule, error) {
 	return list.Schedules, nil
 }
 
-// JobTypes lists the job types that the server knows. A server of a release before there was such a list has none: the
-// error is then one that IsNotFound knows.
+// JobTypes lists the job types of the server. When the server is of a release without this list, IsNotFound reports true of
+// the error.
 func (c *Client) JobTypes(ctx context.Context) ([]JobType, error) {
 	var list JobTypeList
 	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"job-types"}}, &list); err != nil {

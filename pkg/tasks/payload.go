@@ -193,7 +193,7 @@ func allowedFields(fields []field) string {
 	return strings.Join(list, " or ")
 }
 
-// Describe returns a value as error messages show it: as JSON, and short.
+// Describe returns a value as error messages show it: as JSON, abbreviated.
 func Describe(value any) string {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)

@@ -14,7 +14,7 @@ import (
 // versionField is the JSON field of the version. Payloads of before there were versions have none: version 1.
 const versionField = "version"
 
-// NewerVersionError is returned for a payload of a newer release. It cannot be understood here, but elsewhere.
+// NewerVersionError is returned for a payload that only a newer release understands.
 type NewerVersionError struct {
 	// Version is the payload's, Known the latest that this release understands.
 	Version, Known int
@@ -77,7 +77,7 @@ func (d Definition) takeVersion(object map[string]json.RawMessage) error {
 
 func (d Definition) payloadVersion() int { return max(1, d.PayloadVersion) }
 
-// PayloadFields returns the payload's own fields, as JSON, for people to read; null for what is no payload of the job
+// PayloadFields returns the payload's own fields as JSON, for people to read; null for data that is not a payload of the job
 // type.
 func (d Definition) PayloadFields(data []byte) json.RawMessage {
 	if p, err := d.DecodePayload(data); err == nil {
