@@ -28,7 +28,7 @@ func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
 // IsPaused reports whether the job type is paused. It asks for that alone, where asynq's GetQueueInfo looks at the whole
 // queue.
 func (j *Jobs) IsPaused(ctx context.Context, def tasks.Definition) (bool, error) {
-	n, err := j.rdb.Exists(ctx, pausedKey(def.Name)).Result()
+	n, err := j.rdb.Exists(ctx, asynqKey(def.Name, "paused")).Result()
 	if err != nil {
 		return false, fmt.Errorf("looking whether %s is paused: %w", def.Name, err)
 	}

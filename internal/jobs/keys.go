@@ -30,9 +30,6 @@ func rangesKey(job, id string) string { return jobKey(job, "ranges") + ":" + id 
 
 func jobKey(job, what string) string { return keyPrefix + "{" + job + "}:" + what }
 
-// pausedKey is asynq's own: it is there while the queue is paused.
-func pausedKey(job string) string { return "asynq:{" + job + "}:paused" }
-
 // processesKey is a sorted set of the live processes of a role by when they were last seen (ms).
 func processesKey(role Role) string { return keyPrefix + string(role) + "s" }
 
