@@ -39,7 +39,7 @@ COPY internal internal
 COPY pkg pkg
 ARG VERSION=dev
 RUN set -e; \
-    ldflags="-s -w -X github.com/codex-api/codex-jobs/internal/config.version=${VERSION}"; \
+    ldflags="-s -w -X github.com/codex-api/codex-jobs/internal/version.linked=${VERSION}"; \
     go build -ldflags "$ldflags" -o /out/ ./cmd/scheduler ./cmd/worker; \
     go build -ldflags "$ldflags" -gcflags all=-l -o /out/ ./cmd/api
 

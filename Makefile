@@ -2,8 +2,7 @@
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-# codexctl has a version of its own, as it takes in nothing of internal/config.
-LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/config.version=$(VERSION) -X main.version=$(VERSION)
+LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/version.linked=$(VERSION)
 
 # The linters, and what checks deploy/kubernetes, are built from their modules, pinned here, outside of the product's go.mod.
 GOLANGCI_LINT := bin/golangci-lint-v2.15.0

@@ -8,13 +8,11 @@ import (
 	"syscall"
 
 	"github.com/codex-api/codex-jobs/internal/cli"
+	"github.com/codex-api/codex-jobs/internal/version"
 )
-
-// version is set by the linker; without it the Go toolchain's knowledge must do.
-var version string
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends it at once
-	os.Exit(cli.Run(ctx, cli.Program{Version: version, Out: os.Stdout, Err: os.Stderr}, os.Args[1:]))
+	os.Exit(cli.Run(ctx, cli.Program{Version: version.String(), Out: os.Stdout, Err: os.Stderr}, os.Args[1:]))
 }

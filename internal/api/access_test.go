@@ -64,6 +64,7 @@ var routes = []route{
 		fields: map[string]string{},
 	},
 	{method: http.MethodGet, path: "/schedules"},
+	{method: http.MethodGet, path: "/job-types"},
 	{method: http.MethodGet, path: "/"},
 	{method: http.MethodGet, path: "/docs"},
 	{method: http.MethodGet, path: "/openapi.json"},
@@ -244,7 +245,7 @@ func (b *lockedBundle) misuses(r route) []misuse {
 		append(write, "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Origin", "https://evil.example", "Content-Type", formType)...)
 	add("from an old browser", r.method, url, "", http.StatusForbidden, "another site", append(write, "Origin", "https://evil.example")...)
 	add("from a page without an origin", r.method, url, "", http.StatusForbidden, "another site", append(write, "Origin", "null")...)
-	add("1 MiB of garbage", r.method, url, garbage, http.StatusRequestEntityTooLarge, "larger than 65536 bytes", write...)
+	add("1 MiB of garbage", r.method, url, garbage, http.StatusRequestEntityTooLarge, "at most 65536 bytes", write...)
 	for _, url := range r.wrong {
 		add("wrong URL "+url, r.method, b.replace.Replace(url), body, 0, "", write...)
 	}

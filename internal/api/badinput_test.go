@@ -39,39 +39,39 @@ func TestBadInput(t *testing.T) {
 		bad := func(name, body string, message ...string) {
 			add(name+" to "+path, path, body, http.StatusBadRequest, message...)
 		}
-		bad("no JSON", `syncType=full`, "the body was not valid JSON", "it may be a JSON object")
+		bad("no JSON", `syncType=full`, "the body was not valid JSON", "it must be a JSON object")
 		bad("a comment", "{} // or not", "the body was more than one JSON value")
 		bad("single quotes", `{'job': 'user-sync'}`, "the body was not valid JSON")
 		bad("truncated JSON", `{"job": "user-`, "the body was not valid JSON: it ends too early")
 		bad("only the beginning of JSON", `{`, "the body was not valid JSON: it ends too early")
 		bad("trailing comma", `{"job": "user-sync",}`, "the body was not valid JSON")
-		bad("an array", `[{"job": "user-sync"}]`, "the body was a JSON array; it may be a JSON object")
-		bad("an empty array", `[]`, "the body was a JSON array; it may be a JSON object")
-		bad("a number", `24`, "the body was a JSON number; it may be a JSON object")
-		bad("a negative number", `-1`, "the body was a JSON number; it may be a JSON object")
-		bad("null", `null`, "the body was null; it may be a JSON object")
-		bad("a string", `"full"`, "the body was a JSON string; it may be a JSON object")
-		bad("a boolean", `true`, "the body was a JSON boolean; it may be a JSON object")
-		bad("two objects", `{} {}`, "the body was more than one JSON value; it may be one JSON object")
+		bad("an array", `[{"job": "user-sync"}]`, "the body was a JSON array; it must be a JSON object")
+		bad("an empty array", `[]`, "the body was a JSON array; it must be a JSON object")
+		bad("a number", `24`, "the body was a JSON number; it must be a JSON object")
+		bad("a negative number", `-1`, "the body was a JSON number; it must be a JSON object")
+		bad("null", `null`, "the body was null; it must be a JSON object")
+		bad("a string", `"full"`, "the body was a JSON string; it must be a JSON object")
+		bad("a boolean", `true`, "the body was a JSON boolean; it must be a JSON object")
+		bad("two objects", `{} {}`, "the body was more than one JSON value; it must be one JSON object")
 		bad("an object and a bracket", `{}]`, "the body was more than one JSON value")
 		bad("deep nesting", strings.Repeat("[", 20_000), "the body was not valid JSON")
-		bad("an unknown field", `{"priority": 1}`, `the field "priority" was not known; it may be "`)
+		bad("an unknown field", `{"priority": 1}`, `the field "priority" was not known; it must be "`)
 		bad("a field in other letters", `{"Job": "user-sync", "SyncType": "full", "GracePeriodHours": 1}`, "was not known")
 		bad("an empty field name", `{"": 1}`, `the field "" was not known`)
 		bad("a long field name", `{"`+strings.Repeat("x", 60_000)+`": 1}`, "was not known")
 		add("70 kB to "+path, path, `{"job": "`+strings.Repeat("x", 70_000)+`"}`, http.StatusRequestEntityTooLarge,
-			"the body was larger than 65536 bytes; it may be at most that")
-		add("70 kB of white space to "+path, path, strings.Repeat(" ", 70_000), http.StatusRequestEntityTooLarge, "larger than 65536 bytes")
+			"the body was too large; it must have at most 65536 bytes")
+		add("70 kB of white space to "+path, path, strings.Repeat(" ", 70_000), http.StatusRequestEntityTooLarge, "at most 65536 bytes")
 		for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", "json", ";"} {
 			tests = append(tests, badInput{
 				fmt.Sprintf("content type %q to %s", contentType, path), http.MethodPost, path, contentType, "{}",
-				http.StatusUnsupportedMediaType, []string{fmt.Sprintf(`Content-Type was %q; it may be "application/json"`, contentType)},
+				http.StatusUnsupportedMediaType, []string{fmt.Sprintf(`Content-Type was %q; it must be "application/json"`, contentType)},
 			})
 		}
 		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, "PURGE"} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "",
-				http.StatusMethodNotAllowed, []string{"the method was " + method + "; it may be POST"},
+				http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be POST"},
 			})
 		}
 	}
@@ -79,7 +79,7 @@ func TestBadInput(t *testing.T) {
 	field := func(path, field, allowed string, values ...string) {
 		for _, value := range values {
 			add(fmt.Sprintf("%s %s to %s", field, value, path), path, fmt.Sprintf(`{%q: %s}`, field, value), http.StatusBadRequest,
-				fmt.Sprintf("%s was %s; it may be %s", field, value, allowed))
+				fmt.Sprintf("%s was %s; it must be %s", field, value, allowed))
 		}
 	}
 	field(trigger, "syncType", `"incremental" or "full"`,
@@ -90,24 +90,24 @@ func TestBadInput(t *testing.T) {
 		field(path, "job", "the name of a job type", `1`, `true`, `null`, `["user-sync"]`, `{}`)
 		for _, job := range []string{"", "users", "User-Sync", "all", " user-sync", "user-sync\\u0000", "*"} {
 			add(fmt.Sprintf("job %q to %s", job, path), path, fmt.Sprintf(`{"job": "%s"}`, job), http.StatusBadRequest,
-				`job was "`+job+`"; it may be `+names)
+				`job was "`+job+`"; it must be `+names)
 		}
 	}
 	field(cleanup, "gracePeriodHours", "a number from 0 to 8760",
 		`-1`, `-0.001`, `8761`, `8760.001`, `1e400`, `-1e400`, `"24"`, `true`, `null`, `[24]`, `{}`)
 
 	long := strings.Repeat("<é", 10_000)
-	add("a long job", cleanup, `{"job": "`+long+`"}`, http.StatusBadRequest, `job was "<é<é`, `…; it may be `+names)
-	add("a long unknown job", "/jobs/trigger/"+strings.Repeat("x", 5000), "", http.StatusNotFound, `the job was "xxx`, `…; it may be `+names)
+	add("a long job", cleanup, `{"job": "`+long+`"}`, http.StatusBadRequest, `job was "<é<é`, `…; it must be `+names)
+	add("a long unknown job", "/jobs/trigger/"+strings.Repeat("x", 5000), "", http.StatusNotFound, `the job was "xxx`, `…; it must be `+names)
 	add("a long path", "/"+strings.Repeat("x", 5000), "", http.StatusNotFound, `there is nothing at "/xxx`)
 	for _, path := range []string{"/jobs/trigger/users", "/jobs/trigger/User-Sync", "/jobs/trigger/all", "/jobs/trigger/user-sync%20", "/jobs/trigger/%00", "/jobs/trigger/.."} {
 		name := strings.NewReplacer("%20", " ", "%00", `\u0000`).Replace(strings.TrimPrefix(path, "/jobs/trigger/"))
-		add("unknown job "+path, path, "", http.StatusNotFound, `the job was "`+name+`"; it may be `+names)
+		add("unknown job "+path, path, "", http.StatusNotFound, `the job was "`+name+`"; it must be `+names)
 	}
 	for _, query := range []string{"users", "", "All", "user-sync,project-sync"} {
 		tests = append(tests, badInput{
 			"unknown job in the query: " + query, http.MethodGet, "/jobs/status?job=" + query, "", "",
-			http.StatusBadRequest, []string{`job was "` + query + `"; it may be ` + names + ` or "all"`},
+			http.StatusBadRequest, []string{`job was "` + query + `"; it must be ` + names + ` or "all"`},
 		})
 	}
 	for _, path := range []string{"/jobs/", "/jobs/stop", "/jobs/1000:user-sync/stop", "/schedules/user-sync", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
@@ -120,7 +120,7 @@ func TestBadInput(t *testing.T) {
 	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/metrics", "/openapi.json", "/readyz", "/schedules"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 			tests = append(tests, badInput{
-				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it may be GET"},
+				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be GET"},
 			})
 		}
 	}
@@ -135,16 +135,16 @@ func TestBadInput(t *testing.T) {
 	tests = append(tests,
 		badInput{"retrying what waits", http.MethodPost, "/jobs/" + waiting + "/retry", "", "", http.StatusConflict, []string{"has not failed"}},
 		badInput{"a body for a retry", http.MethodPost, "/jobs/" + waiting + "/retry", "application/json", `{"x":1}`, http.StatusBadRequest, []string{`the field "x" was not known`}},
-		badInput{"PUT of a job", http.MethodPut, "/jobs/" + waiting, "", "", http.StatusMethodNotAllowed, []string{"the method was PUT; it may be DELETE or GET or HEAD"}},
-		badInput{"GET of a retry", http.MethodGet, "/jobs/" + waiting + "/retry", "", "", http.StatusMethodNotAllowed, []string{"it may be POST"}},
+		badInput{"PUT of a job", http.MethodPut, "/jobs/" + waiting, "", "", http.StatusMethodNotAllowed, []string{"the method was PUT; it must be DELETE or GET or HEAD"}},
+		badInput{"GET of a retry", http.MethodGet, "/jobs/" + waiting + "/retry", "", "", http.StatusMethodNotAllowed, []string{"it must be POST"}},
 	)
 	for query, message := range map[string]string{
 		"job=users":                 `the job was`,
-		"job=":                      `job was ""; it may be ` + names,
-		"state=pending":             `state was "pending"; it may be "active" or "waiting" or "delayed" or "failed" or "completed"`,
-		"page=0":                    `page was "0"; it may be a whole number from 1 to 1000000`,
+		"job=":                      `job was ""; it must be ` + names,
+		"state=pending":             `state was "pending"; it must be "active" or "waiting" or "delayed" or "failed" or "completed"`,
+		"page=0":                    `page was "0"; it must be a whole number from 1 to 1000000`,
 		"page=x":                    `page was "x"`,
-		"pageSize=101":              `pageSize was "101"; it may be a whole number from 1 to 100`,
+		"pageSize=101":              `pageSize was "101"; it must be a whole number from 1 to 100`,
 		"pageSize=1.5":              `pageSize was "1.5"`,
 		"pageSize=":                 `pageSize was ""`,
 		"page=99999999999999999999": `page was "99999999999999999999"`,
@@ -205,12 +205,12 @@ func TestBadInputNamesTheField(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, test := range []struct{ path, body, message string }{
-		{"/jobs/trigger/issue-sync", `{"syncType": "full", "batchSize": 0}`, "batchSize was 0; it may be a whole number from 1 to 10000"},
-		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "syncType": "none"}`, `syncType was "none"; it may be "incremental" or "full"`},
-		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "job": "issue-sync"}`, `the field "job" was not known; it may be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`},
-		{"/jobs/cleanup", `{"job": "issue-sync", "gracePeriodHours": -5}`, "gracePeriodHours was -5; it may be a number from 0 to 8760"},
-		{"/jobs/cleanup", `{"job": "x", "gracePeriodHours": 5}`, `job was "x"; it may be "user-sync" or "project-sync" or "issue-sync"`},
-		{"/jobs/pause", `{"gracePeriodHours": 5}`, `the field "gracePeriodHours" was not known; it may be "job" (the name of a job type)`},
+		{"/jobs/trigger/issue-sync", `{"syncType": "full", "batchSize": 0}`, "batchSize was 0; it must be a whole number from 1 to 10000"},
+		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "syncType": "none"}`, `syncType was "none"; it must be "incremental" or "full"`},
+		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "job": "issue-sync"}`, `the field "job" was not known; it must be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`},
+		{"/jobs/cleanup", `{"job": "issue-sync", "gracePeriodHours": -5}`, "gracePeriodHours was -5; it must be a number from 0 to 8760"},
+		{"/jobs/cleanup", `{"job": "x", "gracePeriodHours": 5}`, `job was "x"; it must be "user-sync" or "project-sync" or "issue-sync"`},
+		{"/jobs/pause", `{"gracePeriodHours": 5}`, `the field "gracePeriodHours" was not known; it must be "job" (the name of a job type)`},
 	} {
 		a := b.post(t, test.path, test.body)
 		if message, _ := a.json(t)["message"].(string); a.status != http.StatusBadRequest || message != test.message {

@@ -11,8 +11,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// decodeBody reads a request's JSON body into v, strictly (see tasks.Decode). When it cannot it answers with what was
-// wrong and returns false.
+// decodeBody decodes a request's JSON body into v, strictly (see tasks.Decode). Where the body is wrong, it answers with the
+// reason and returns false.
 func decodeBody(c *gin.Context, v any) bool {
 	data, err := io.ReadAll(c.Request.Body)
 	if err != nil {
@@ -22,7 +22,7 @@ func decodeBody(c *gin.Context, v any) bool {
 	if len(data) > 0 {
 		sent := c.GetHeader("Content-Type")
 		if mediaType, _, err := mime.ParseMediaType(sent); err != nil || mediaType != "application/json" {
-			fail(c, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type was %q; it may be \"application/json\"", sent))
+			fail(c, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type was %q; it must be \"application/json\"", sent))
 			return false
 		}
 	}

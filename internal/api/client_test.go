@@ -3,16 +3,13 @@ package api_test
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
-	"reflect"
-	"strings"
 	"testing"
 	"time"
 
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// pkg/client has the wire types once more, for other programs: here it talks to the API itself.
+// pkg/client against the API itself.
 
 func (b *testBundle) api(t *testing.T) *client.Client {
 	t.Helper()
@@ -125,47 +122,3 @@ func TestClient(t *testing.T) {
 }
 
 func second[T any](_ T, err error) error { return err }
-
-// The client's types lose nothing of what the API says: read and written again it is the same.
-func TestClientTypesAreComplete(t *testing.T) {
-	t.Parallel()
-	b := setup(t)
-	began := b.startWorker(t)
-	b.startScheduler(t)
-	b.trigger(t, "user-sync", "")
-	next(t, began).finish(nil)
-	b.trigger(t, "issue-sync", `{"syncType": "full"}`)
-	next(t, began)
-	b.trigger(t, "project-sync", "")
-	next(t, began).finish(errors.New("on purpose"))
-	poll(t, "a delayed job", func() bool { return b.list(t, "?state=delayed").Total == 1 && b.list(t, "?state=completed").Total == 1 })
-	type schedules struct {
-		Schedules []client.Schedule `json:"schedules"`
-	}
-	for path, v := range map[string]any{
-		"/jobs/status?job=all": new(client.Status), "/jobs": new(client.JobList), "/schedules": new(schedules), "/health": new(client.Health),
-	} {
-		body := b.get(t, path).json(t)
-		var want any = body
-		if path != "/health" {
-			want = body["data"]
-		}
-		text, err := json.Marshal(want)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(text, v); err != nil {
-			t.Fatalf("%s: %v", path, err)
-		}
-		if text, err = json.Marshal(v); err != nil {
-			t.Fatal(err)
-		}
-		var got any
-		if err := json.Unmarshal(text, &got); err != nil {
-			t.Fatal(err)
-		}
-		if !reflect.DeepEqual(got, want) {
-			t.Errorf("%s: read and written again it is\n%s\nnot\n%s", path, text, strings.TrimSpace(fmt.Sprint(want)))
-		}
-	}
-}

@@ -1,5 +1,5 @@
-// The description of the API, for people: a page that the server makes of the document, so that there is nothing to be
-// loaded from elsewhere, no script, and nothing that could tell something else.
+// The description of the API, for people: a page that the server makes of the document. It loads nothing from elsewhere, has
+// no script, and cannot differ from the document.
 
 package api
 
@@ -18,19 +18,19 @@ import (
 	"github.com/gin-gonic/gin"
 )
 
-// docs is the page but for what depends on who asks.
+// docs is the part of the page that is the same for all readers.
 type docs struct {
 	*document
 	Groups []group
 }
 
-// group is the operations under one tag.
+// group is the operations with one tag.
 type group struct {
 	Name, Description string
 	Entries           []*entry
 }
 
-// entry is one operation with what is shown of it.
+// entry is one operation as it is shown.
 type entry struct {
 	operation
 	Method, Path string
@@ -44,6 +44,7 @@ type row struct {
 	Words       string
 	Refs        []string
 	List        bool
+	Null        bool // it can be null instead
 	Default     string
 	Description string
 }
@@ -82,11 +83,12 @@ func (d *docs) row(name string, required bool, s *schema) row {
 		r.Default = literal(s.Default)
 	}
 	r.Refs, r.List = s.refs()
+	r.Null = slices.ContainsFunc(s.AnyOf, func(one *schema) bool { return one.Type == "null" })
 	if s.Items != nil || len(s.AnyOf) > 0 { // the names of the others say it
 		r.Words = ""
 	}
 	if s.Ref != "" {
-		named := d.Components.Schemas.get(refName(s.Ref))
+		named := d.resolve(s)
 		if len(named.Enum) > 0 || named.Minimum != nil {
 			r.Words = named.words()
 		}
@@ -101,7 +103,7 @@ func (d *docs) row(name string, required bool, s *schema) row {
 // Row describes a schema by itself.
 func (d *docs) Row(s *schema) row { return d.row("", false, s) }
 
-// Fields are the fields of an object, those of objects in it with both names.
+// Fields returns the fields of an object. Those of an object within it have both names.
 func (d *docs) Fields(s *schema) []row {
 	var rows []row
 	for _, p := range s.Properties {
@@ -117,28 +119,39 @@ func (d *docs) Fields(s *schema) []row {
 	return rows
 }
 
-// Body returns the schema of a request's body; nil when there is none.
-func (d *docs) Body(e *entry) *schema {
+// Bodies returns the schemas of which a request's body must be one; none when it has no body.
+func (d *docs) Bodies(e *entry) []*schema {
 	if e.RequestBody == nil {
 		return nil
 	}
-	s := e.RequestBody.Content[0].Value.Schema
-	if s.Ref != "" {
-		return d.Components.Schemas.get(refName(s.Ref))
+	s := d.resolve(e.RequestBody.Content[0].Value.Schema)
+	if len(s.AnyOf) == 0 {
+		return []*schema{s}
 	}
-	return s
+	var list []*schema
+	for _, one := range s.AnyOf {
+		list = append(list, d.resolve(one))
+	}
+	return list
 }
 
-// asked is the page for one who asks for it.
+func (d *docs) resolve(s *schema) *schema {
+	if s.Ref == "" {
+		return s
+	}
+	return d.Components.Schemas.get(refName(s.Ref))
+}
+
+// asked is the page for one request.
 type asked struct {
 	*docs
-	// Base is the server's address as the asker knows it.
+	// Base is the server's address as the client knows it.
 	Base string
-	// Keys is true where the asker showed a key, so that the server seems to want one.
+	// Keys is true where the request came with a key, so that the commands need one too.
 	Keys bool
 }
 
-// Curl returns a command that sends such a request, with the values of the examples.
+// Curl returns a command that sends such a request, with the values of its examples.
 func (a asked) Curl(e *entry) string {
 	path, query := e.Path, url.Values{}
 	for _, p := range e.Parameters {
@@ -169,7 +182,7 @@ func (a asked) Curl(e *entry) string {
 	return command
 }
 
-// plainHost is a Host that means nothing but itself to a shell.
+// plainHost is a Host without characters that are special to a shell.
 var plainHost = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]+$`)
 
 // base returns the server's address as a client knows it.
@@ -188,7 +201,7 @@ func (s *Server) serveDocs(c *gin.Context) {
 	s.servePage(c, "docs.html", asked{docs: s.docs, Base: base(c.Request), Keys: c.GetHeader("Authorization") != ""})
 }
 
-// prose is text of the document as HTML: with code between backticks.
+// prose returns text of the document as HTML; backticks enclose code.
 func prose(text string) template.HTML {
 	var b strings.Builder
 	for i, part := range strings.Split(text, "`") {
@@ -201,7 +214,7 @@ func prose(text string) template.HTML {
 	return template.HTML(b.String())
 }
 
-// pretty is JSON as people like to read it, or the text that it is.
+// pretty returns JSON with line breaks; of a JSON string, the text.
 func pretty(raw json.RawMessage) string {
 	var text string
 	if json.Unmarshal(raw, &text) == nil {

@@ -1,5 +1,5 @@
-// The description of the API as the page at /docs needs it: with everything in the order in which it was written, and with
-// the references resolved.
+// The description of the API as the page at /docs and docs/api.md need it: everything in the order in which it was written,
+// and the references resolved.
 
 package api
 
@@ -39,6 +39,22 @@ func (o *ordered[T]) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
+// MarshalJSON implements json.Marshaler.
+func (o ordered[T]) MarshalJSON() ([]byte, error) {
+	var b bytes.Buffer
+	for i, m := range o {
+		if i > 0 {
+			b.WriteByte(',')
+		}
+		value, err := json.Marshal(m.Value)
+		if err != nil {
+			return nil, fmt.Errorf("encoding %s: %w", m.Name, err)
+		}
+		fmt.Fprintf(&b, "%s:%s", literal(m.Name), value)
+	}
+	return []byte("{" + b.String() + "}"), nil
+}
+
 // get returns the value of a member, or the zero value.
 func (o ordered[T]) get(name string) (value T) {
 	for _, m := range o {
@@ -49,7 +65,7 @@ func (o ordered[T]) get(name string) (value T) {
 	return value
 }
 
-// document is what the page shows of an OpenAPI document.
+// document is the part of an OpenAPI document that is shown.
 type document struct {
 	Info struct {
 		Title, Version, Summary, Description string
@@ -68,7 +84,7 @@ type operation struct {
 	OperationID          string
 	Tags                 []string
 	Summary, Description string
-	// Security is nil where that of the document holds, and empty where no key is needed.
+	// Security is nil where the document's holds, and empty where no key is needed.
 	Security    *[]any
 	Parameters  []parameter
 	RequestBody *body
@@ -89,6 +105,7 @@ type body struct {
 }
 
 type response struct {
+	// Ref stays after it is resolved: it marks a response that operations share.
 	Ref         string `json:"$ref"`
 	Description string
 	Content     ordered[content]
@@ -120,8 +137,7 @@ type schema struct {
 // refName returns the last part of a reference.
 func refName(ref string) string { return ref[strings.LastIndexByte(ref, '/')+1:] }
 
-// parseDocument reads an OpenAPI document and resolves its references, but for those to schemas, which have a name that
-// tells something.
+// parseDocument reads an OpenAPI document and resolves its references, but for those to schemas, whose names are shown.
 func parseDocument(data []byte) (*document, error) {
 	d := new(document)
 	if err := json.Unmarshal(data, d); err != nil {
@@ -136,7 +152,9 @@ func parseDocument(data []byte) (*document, error) {
 			}
 			for i, r := range method.Value.Responses {
 				if r.Value.Ref != "" {
-					method.Value.Responses[i].Value = d.Components.Responses.get(refName(r.Value.Ref))
+					shared := d.Components.Responses.get(refName(r.Value.Ref))
+					shared.Ref = r.Value.Ref
+					method.Value.Responses[i].Value = shared
 				}
 			}
 		}
@@ -144,7 +162,7 @@ func parseDocument(data []byte) (*document, error) {
 	return d, nil
 }
 
-// words says what a value may be. The names of other schemas are left to the page, see refs.
+// words says what a value must be. The names of other schemas are left to the page, see refs.
 func (s *schema) words() string {
 	var parts []string
 	switch kind := s.Type.(type) {
@@ -174,7 +192,7 @@ func (s *schema) words() string {
 	case s.Minimum != nil && s.Maximum != nil:
 		parts = append(parts, "from "+number(s.Minimum)+" to "+number(s.Maximum))
 	case s.Minimum != nil:
-		parts = append(parts, "from "+number(s.Minimum)+" on")
+		parts = append(parts, number(s.Minimum)+" or more")
 	}
 	return strings.Join(parts, ", ")
 }

@@ -1,5 +1,5 @@
-// The gate before all routes: who does not get past it has asked in vain, and has changed nothing. It stands before the
-// router so that no route can be forgotten.
+// The gate before all routes: a request that it refuses changes nothing. It stands before the router so that no route can be
+// forgotten.
 
 package api
 
@@ -11,54 +11,55 @@ import (
 	"strings"
 
 	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// openPaths need no key: they tell load balancers, container engines and monitoring how the system is.
+// openPaths need no key: they tell load balancers, container engines and monitoring whether the system is healthy.
 var openPaths = []string{"/livez", "/readyz", "/health"}
 
-// challenges ask for a key: a browser for a user and a password, of which the password is the key. They are lines of their
-// own, because Chromium understands none of them where they share one.
+// challenges ask for a key. Basic makes a browser ask for a user and a password; the password is the key. Each is a header line
+// of its own, because Chromium understands neither when they share one.
 var challenges = []string{`Basic realm="codex-jobs"`, "Bearer"}
 
-// refusal is the answer to a request that does not get past the gate.
+// refusal is the answer to a request that the gate refuses.
 type refusal struct {
 	status  int
 	message string
 }
 
-// guard decides whether a request goes on, and who has sent it. Without keys the client has no name.
-func (s *Server) guard(r *http.Request) (client access.Key, refused *refusal) {
+// guard decides whether a request goes on, and returns the key that it was sent with. Without keys the key has no name.
+func (s *Server) guard(r *http.Request) (key access.Key, refused *refusal) {
 	if err := s.crossOrigin.Check(r); err != nil {
-		return client, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
+		return key, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
 	}
 	if slices.Contains(openPaths, r.URL.Path) {
-		return client, nil
+		return key, nil
 	}
 	if len(s.Keys) == 0 {
 		if !s.AuthDisabled && !safeHost(r.Host) {
-			return client, &refusal{http.StatusForbidden, "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it may be an address, " +
+			return key, &refusal{http.StatusForbidden, "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it must be an address, " +
 				"localhost or a name without a dot, unless AUTH_DISABLED=true"}
 		}
-		return client, nil
+		return key, nil
 	}
 	shown, ok := shownKey(r)
 	if !ok {
-		return client, &refusal{http.StatusUnauthorized, "a key is needed: as Authorization: Bearer, or as the password of Basic"}
+		return key, &refusal{http.StatusUnauthorized, "a key is needed: as Authorization: Bearer, or as the password of Basic"}
 	}
-	if client, ok = s.Keys.Find(shown); !ok {
-		return client, &refusal{http.StatusUnauthorized, "the key is not known"}
+	if key, ok = s.Keys.Find(shown); !ok {
+		return key, &refusal{http.StatusUnauthorized, "the key is not known"}
 	}
-	if !client.Write && !reads(r) {
-		return client, &refusal{http.StatusForbidden, "the key may only read; " + r.Method + " needs a write key"}
+	if !key.Write && !reads(r) {
+		return key, &refusal{http.StatusForbidden, "the key may only read; " + r.Method + " needs a write key"}
 	}
-	return client, nil
+	return key, nil
 }
 
-// reads says whether a request only looks.
+// reads reports whether a request changes nothing.
 func reads(r *http.Request) bool { return r.Method == http.MethodGet || r.Method == http.MethodHead }
 
-// shownKey returns the key that a request shows.
+// shownKey returns the key in a request.
 func shownKey(r *http.Request) (string, bool) {
 	if _, password, ok := r.BasicAuth(); ok {
 		return password, true
@@ -67,8 +68,8 @@ func shownKey(r *http.Request) (string, bool) {
 	return strings.TrimSpace(key), strings.EqualFold(scheme, "Bearer")
 }
 
-// safeHost says whether a Host is one that nobody elsewhere can make point here. A page whose name does (DNS rebinding)
-// is of the same origin to the browser.
+// safeHost reports whether a Host cannot be made to point here from elsewhere. To a browser, a page whose name does point here
+// (DNS rebinding) has the same origin.
 func safeHost(host string) bool {
 	if name, _, err := net.SplitHostPort(host); err == nil {
 		host = name
@@ -85,6 +86,6 @@ func refuse(w http.ResponseWriter, no refusal) {
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(no.status)
-	body, _ := json.Marshal(answer{Message: no.message}) // nothing in it can fail
-	_, _ = w.Write(body)                                 // the client may have left
+	body, _ := json.Marshal(client.Answer{Message: no.message}) // nothing in it can fail
+	_, _ = w.Write(body)                                        // the client may have left
 }

@@ -14,41 +14,16 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// dependency is the health of a server that the system needs.
-type dependency struct {
-	Status string `json:"status"` // "connected" or "disconnected"
-	// ResponseTime is how long the answer, or giving up on one, took, in milliseconds.
-	ResponseTime int64 `json:"responseTime"`
-}
+func connected(d client.Dependency) bool { return d.Status == client.StatusConnected }
 
-type jobsHealth struct {
-	// Initialized is true when Redis answers, a schedule and a worker are live.
-	Initialized bool `json:"initialized"`
-	Workers     int  `json:"workers"`
-	Schedulers  int  `json:"schedulers"`
-	// Missing says what there should be, where Initialized is false.
-	Missing []string `json:"missing,omitempty"`
-}
-
-type health struct {
-	Status    string `json:"status"` // "OK" or "DEGRADED"
-	Timestamp string `json:"timestamp"`
-	// Uptime is that of this API process, in seconds.
-	Uptime   int64      `json:"uptime"`
-	Database dependency `json:"database"`
-	Redis    dependency `json:"redis"`
-	Jobs     jobsHealth `json:"jobs"`
-}
-
-func (d dependency) connected() bool { return d.Status == "connected" }
-
-func check(ctx context.Context, p Pinger) dependency {
+func check(ctx context.Context, p Pinger) client.Dependency {
 	start := time.Now()
-	d := dependency{Status: "connected"}
+	d := client.Dependency{Status: client.StatusConnected}
 	if p.Ping(ctx) != nil {
-		d.Status = "disconnected"
+		d.Status = client.StatusDisconnected
 	}
 	d.ResponseTime = time.Since(start).Milliseconds()
 	return d
@@ -57,11 +32,11 @@ func check(ctx context.Context, p Pinger) dependency {
 func (s *Server) health(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	h := health{Status: "OK", Timestamp: timestamp(), Uptime: int64(time.Since(s.started).Seconds())}
+	h := client.Health{Status: client.StatusOK, Timestamp: now(), Uptime: int64(time.Since(s.started).Seconds())}
 	var checks sync.WaitGroup
 	checks.Go(func() { h.Database = check(ctx, s.Database) })
 	checks.Go(func() {
-		if h.Redis = check(ctx, s.Jobs); h.Redis.connected() {
+		if h.Redis = check(ctx, s.Jobs); connected(h.Redis) {
 			h.Jobs = s.jobsHealth(ctx, s.log(c))
 		} else {
 			h.Jobs.Missing = []string{"Redis"}
@@ -69,14 +44,14 @@ func (s *Server) health(c *gin.Context) {
 	})
 	checks.Wait()
 	status := http.StatusOK
-	if !h.Database.connected() || !h.Redis.connected() {
-		h.Status, status = "DEGRADED", http.StatusServiceUnavailable
+	if !connected(h.Database) || !connected(h.Redis) {
+		h.Status, status = client.StatusDegraded, http.StatusServiceUnavailable
 	}
 	c.JSON(status, h)
 }
 
-func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) jobsHealth {
-	var h jobsHealth
+func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHealth {
+	var h client.JobsHealth
 	var err error
 	if h.Workers, err = s.Jobs.Live(ctx, jobs.RoleWorker); err == nil {
 		h.Schedulers, err = s.Jobs.Live(ctx, jobs.RoleScheduler)
@@ -100,7 +75,7 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) jobsHealth {
 	return h
 }
 
-// ready tells a load balancer whether requests make sense: without Redis all but the health check fail.
+// ready tells a load balancer whether the API can serve requests: without Redis all but the health check fail.
 func (s *Server) ready(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
@@ -111,8 +86,8 @@ func (s *Server) ready(c *gin.Context) {
 	c.String(http.StatusOK, "ok\n")
 }
 
-// Healthy asks the API that listens on the address, with this certificate or, if that is nil, without TLS, whether it
-// lives. It returns an error when it does not.
+// Healthy asks the API at the address whether it lives, with this certificate or, if that is nil, without TLS. It returns an
+// error when the API does not answer so.
 func Healthy(ctx context.Context, host string, port int, certificate *access.Certificate) error {
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "localhost"

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -13,10 +12,11 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The routes about single jobs, which the Bull system did not have.
+// The routes about single jobs and about schedules. The Bull system had none.
 
 // The page sizes of GET /jobs.
 const (
@@ -24,62 +24,22 @@ const (
 	maxPageSize     = 100
 )
 
-// job is a run as the API shows it. Times are ISO 8601 in UTC, and left out where they are not known.
-type job struct {
-	ID    string          `json:"id"`
-	Job   string          `json:"job"`
-	State jobs.State      `json:"state"`
-	Data  json.RawMessage `json:"data"`
-	// Progress is in percent.
-	Progress int `json:"progress"`
-	// Attempt is the current attempt or the last one, counted from 1; 0 when it has not begun. Attempts is how many it has.
-	Attempt     int             `json:"attempt"`
-	Attempts    int             `json:"attempts"`
-	Error       string          `json:"error,omitempty"`
-	Result      json.RawMessage `json:"result,omitempty"`
-	Ranges      *ranges         `json:"ranges,omitempty"`
-	CreatedAt   string          `json:"createdAt"`
-	StartedAt   string          `json:"startedAt,omitempty"`
-	EndedAt     string          `json:"endedAt,omitempty"`
-	NextAttempt string          `json:"nextAttemptAt,omitempty"`
-}
-
-// ranges counts those of a run that is shared.
-type ranges struct {
-	Total int `json:"total"`
-	Ended int `json:"ended"`
-}
-
-func newJob(j jobs.Job) job {
-	shown := job{
-		ID: j.ID.String(), Job: j.ID.Job, State: j.State, Data: j.Data, Progress: j.Progress, Attempt: j.Attempt, Attempts: j.Attempts,
-		Error: j.Error, Result: j.Result, CreatedAt: iso(j.Created), StartedAt: iso(j.Started), EndedAt: iso(j.Ended),
-		NextAttempt: iso(j.NextAttempt),
+func newJob(j jobs.Job) client.Job {
+	shown := client.Job{
+		ID: j.ID.String(), Job: j.ID.Job, State: client.State(j.State), Data: j.Data, Progress: j.Progress,
+		Attempt: j.Attempt, Attempts: j.Attempts, Error: j.Error, Result: j.Result,
+		CreatedAt: client.Time{Time: j.Created}, StartedAt: client.Time{Time: j.Started}, EndedAt: client.Time{Time: j.Ended},
+		NextAttemptAt: client.Time{Time: j.NextAttempt},
 	}
 	if j.Ranges > 0 {
-		shown.Ranges = &ranges{Total: j.Ranges, Ended: j.RangesEnded}
+		shown.Ranges = &client.Ranges{Total: j.Ranges, Ended: j.RangesEnded}
 	}
 	return shown
 }
 
-// iso is "" for a time that is not known.
-func iso(t time.Time) string {
-	if t.IsZero() {
-		return ""
-	}
-	return t.UTC().Format(tasks.TimestampLayout)
-}
-
-type jobList struct {
-	Jobs     []job `json:"jobs"`
-	Total    int   `json:"total"`
-	Page     int   `json:"page"`
-	PageSize int   `json:"pageSize"`
-}
-
 func (s *Server) listJobs(c *gin.Context) {
 	filter := jobs.Filter{Jobs: s.Jobs.Registry().All(), States: jobs.States(), Page: 1, PageSize: defaultPageSize}
-	if name, given := c.GetQuery("job"); given && name != allJobs {
+	if name, given := c.GetQuery("job"); given && name != client.AllJobs {
 		def, ok := s.lookup(c, http.StatusBadRequest, "job", name)
 		if !ok {
 			return
@@ -107,14 +67,15 @@ func (s *Server) listJobs(c *gin.Context) {
 		s.unavailable(c, err)
 		return
 	}
-	list := jobList{Jobs: []job{}, Total: total, Page: filter.Page, PageSize: filter.PageSize}
+	list := client.JobList{Jobs: []client.Job{}, Total: total, Page: filter.Page, PageSize: filter.PageSize}
 	for _, j := range page {
 		list.Jobs = append(list.Jobs, newJob(j))
 	}
-	c.JSON(http.StatusOK, answer{Success: true, Data: list})
+	c.JSON(http.StatusOK, client.Answer{Success: true, Data: list})
 }
 
-// queryNumber reads a query parameter that is from 1 to most, where it is given, or answers with what is wrong.
+// queryNumber reads a query parameter, which must be from 1 to most. Where it is wrong, it answers with the reason and returns
+// false.
 func queryNumber(c *gin.Context, name string, most int, target *int) bool {
 	text, given := c.GetQuery(name)
 	if !given {
@@ -134,16 +95,10 @@ func (s *Server) showJob(c *gin.Context) {
 	s.withJob(c, func(ctx context.Context, id tasks.RunID) error {
 		j, err := s.Jobs.Find(ctx, id)
 		if err == nil {
-			c.JSON(http.StatusOK, answer{Success: true, Data: newJob(j)})
+			c.JSON(http.StatusOK, client.Answer{Success: true, Data: newJob(j)})
 		}
 		return err
 	})
-}
-
-// changed says what a job is after a change.
-type changed struct {
-	ID    string `json:"id"`
-	State string `json:"state"`
 }
 
 func (s *Server) cancelJob(c *gin.Context) {
@@ -152,12 +107,12 @@ func (s *Server) cancelJob(c *gin.Context) {
 		if err != nil {
 			return err
 		}
-		status, message, state := http.StatusAccepted, "is being cancelled", "cancelling"
+		status, message, state := http.StatusAccepted, "is being cancelled", client.StateCancelling
 		if removed {
-			status, message, state = http.StatusOK, "removed", "removed"
+			status, message, state = http.StatusOK, "removed", client.StateRemoved
 		}
 		s.log(c).Info("Job "+message, "job", id.Job, "jobId", id.String())
-		c.JSON(status, answer{Success: true, Message: "Job " + id.String() + " " + message, Data: changed{id.String(), state}})
+		c.JSON(status, client.Answer{Success: true, Message: "Job " + id.String() + " " + message, Data: client.Changed{ID: id.String(), State: state}})
 		return nil
 	})
 }
@@ -171,14 +126,14 @@ func (s *Server) retryJob(c *gin.Context) {
 			return err
 		}
 		s.log(c).Info("Job will be tried again", "job", id.Job, "jobId", id.String())
-		c.JSON(http.StatusOK, answer{
-			Success: true, Message: "Job " + id.String() + " will be tried again", Data: changed{id.String(), string(jobs.StateWaiting)},
+		c.JSON(http.StatusOK, client.Answer{
+			Success: true, Message: "Job " + id.String() + " will be tried again", Data: client.Changed{ID: id.String(), State: client.StateWaiting},
 		})
 		return nil
 	})
 }
 
-// withJob does something with the job of the path, and answers when that fails.
+// withJob calls do with the ID in the path, and answers when that fails.
 func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) error) {
 	text := c.Param("id")
 	id, err := tasks.ParseRunID(text)
@@ -194,24 +149,12 @@ func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) e
 	case errors.Is(err, jobs.ErrNoJob):
 		fail(c, http.StatusNotFound, fmt.Sprintf("there is no job %s; see GET /jobs", tasks.Describe(text)))
 	case errors.Is(err, jobs.ErrEnded):
-		fail(c, http.StatusConflict, fmt.Sprintf("job %s has ended; only one that has not can be cancelled, and POST /jobs/cleanup removes those that have", text))
+		fail(c, http.StatusConflict, fmt.Sprintf("job %s has already ended; POST /jobs/cleanup removes jobs that have ended", text))
 	case errors.Is(err, jobs.ErrNotFailed):
-		fail(c, http.StatusConflict, fmt.Sprintf("job %s has not failed; only one that has can be retried", text))
+		fail(c, http.StatusConflict, fmt.Sprintf("job %s has not failed; only a failed job can be retried", text))
 	default:
 		s.unavailable(c, err)
 	}
-}
-
-// schedule is a live schedule.
-type schedule struct {
-	Job  string `json:"job"`
-	Spec string `json:"spec"`
-	// Every is in milliseconds; null for a cron expression whose ticks are not evenly spaced.
-	Every *int64 `json:"every"`
-	Next  string `json:"next"`
-	// Previous is the latest tick that was dealt with; null when there was none.
-	Previous *string `json:"previous"`
-	Paused   bool    `json:"paused"`
 }
 
 func (s *Server) listSchedules(c *gin.Context) {
@@ -222,15 +165,15 @@ func (s *Server) listSchedules(c *gin.Context) {
 		s.unavailable(c, err)
 		return
 	}
-	list := []schedule{}
+	list := client.ScheduleList{Schedules: []client.Schedule{}}
 	for _, l := range live {
-		shown := schedule{Job: l.Job, Spec: l.Spec, Every: millisOrNull(l.Every), Next: iso(l.Next), Paused: l.Paused}
-		if previous := iso(l.Previous); previous != "" {
-			shown.Previous = &previous
+		shown := client.Schedule{Job: l.Job, Spec: l.Spec, Every: millisOrNull(l.Every), Next: client.Time{Time: l.Next}, Paused: l.Paused}
+		if !l.Previous.IsZero() {
+			shown.Previous = &client.Time{Time: l.Previous}
 		}
-		list = append(list, shown)
+		list.Schedules = append(list.Schedules, shown)
 	}
-	c.JSON(http.StatusOK, answer{Success: true, Data: map[string]any{"schedules": list}})
+	c.JSON(http.StatusOK, client.Answer{Success: true, Data: list})
 }
 
 // millisOrNull is nil for 0.

@@ -89,7 +89,7 @@ func TestJobThroughItsLife(t *testing.T) {
 			t.Errorf("GET /jobs%s: %+v, want %d", query, l, want)
 		}
 	}
-	if a := b.request(t, http.MethodDelete, "/jobs/"+id, ""); a.status != http.StatusConflict || !strings.Contains(a.text, "has ended") {
+	if a := b.request(t, http.MethodDelete, "/jobs/"+id, ""); a.status != http.StatusConflict || !strings.Contains(a.text, "already ended") {
 		t.Errorf("cancelling what is completed: %d %s", a.status, a.text)
 	}
 }

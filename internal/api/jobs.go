@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"encoding/json"
 	"math"
 	"net/http"
 	"strconv"
@@ -10,51 +9,18 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
-
-// allJobs is what the query parameter job may be besides the name of a job type.
-const allJobs = "all"
-
-type repeatableJob struct {
-	Name string `json:"name"`
-	// Key begins with the job type's name.
-	Key string `json:"key"`
-	// Every is in milliseconds; null for a cron expression whose ticks are not evenly spaced.
-	Every *int64 `json:"every"`
-	// Next is in milliseconds since the epoch.
-	Next int64 `json:"next"`
-}
-
-type counts struct {
-	Active    int `json:"active"`
-	Waiting   int `json:"waiting"`
-	Completed int `json:"completed"`
-	Failed    int `json:"failed"`
-	Delayed   int `json:"delayed"`
-}
-
-type activeJob struct {
-	ID       string          `json:"id"`
-	Data     json.RawMessage `json:"data"`
-	Progress int             `json:"progress"`
-}
-
-type jobsStatus struct {
-	RepeatableJobs []repeatableJob `json:"repeatableJobs"`
-	Counts         counts          `json:"counts"`
-	Paused         bool            `json:"paused"`
-	ActiveJobs     []activeJob     `json:"activeJobs"`
-}
 
 func (s *Server) status(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
 	definitions := s.Jobs.Registry().All()
-	if name := c.DefaultQuery("job", definitions[0].Name); name != allJobs {
+	if name := c.DefaultQuery("job", definitions[0].Name); name != client.AllJobs {
 		def, ok := s.Jobs.Registry().Lookup(name)
 		if !ok {
-			err := &tasks.FieldError{Field: "job", Was: tasks.Describe(name), Allowed: quoted(append(s.Jobs.Registry().Names(), allJobs))}
+			err := &tasks.FieldError{Field: "job", Was: tasks.Describe(name), Allowed: quoted(append(s.Jobs.Registry().Names(), client.AllJobs))}
 			fail(c, http.StatusBadRequest, err.Error())
 			return
 		}
@@ -65,27 +31,21 @@ func (s *Server) status(c *gin.Context) {
 		s.unavailable(c, err)
 		return
 	}
-	body := jobsStatus{
-		RepeatableJobs: []repeatableJob{},
-		Counts:         counts(status.Counts),
+	body := client.Status{
+		RepeatableJobs: []client.RepeatableJob{},
+		Counts:         client.Counts(status.Counts),
 		Paused:         status.Paused,
-		ActiveJobs:     []activeJob{},
+		ActiveJobs:     []client.ActiveJob{},
 	}
 	for _, r := range status.Repeatable {
-		body.RepeatableJobs = append(body.RepeatableJobs, repeatableJob{
+		body.RepeatableJobs = append(body.RepeatableJobs, client.RepeatableJob{
 			Name: "__default__", Key: r.Job + ":" + r.Spec, Every: millisOrNull(r.Every), Next: r.Next.UnixMilli(),
 		})
 	}
 	for _, a := range status.Active {
-		body.ActiveJobs = append(body.ActiveJobs, activeJob{ID: a.ID, Data: a.Data, Progress: a.Progress})
+		body.ActiveJobs = append(body.ActiveJobs, client.ActiveJob{ID: a.ID, Data: a.Data, Progress: a.Progress})
 	}
-	c.JSON(http.StatusOK, answer{Success: true, Data: body})
-}
-
-type triggered struct {
-	JobID string `json:"jobId"`
-	// Coalesced is true when that run waited already.
-	Coalesced bool `json:"coalesced"`
+	c.JSON(http.StatusOK, client.Answer{Success: true, Data: body})
 }
 
 func (s *Server) trigger(c *gin.Context) {
@@ -111,13 +71,13 @@ func (s *Server) trigger(c *gin.Context) {
 		what += " (" + kind + ")"
 	}
 	s.log(c).Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
-	c.JSON(http.StatusOK, answer{
-		Success: true, Message: what + " triggered successfully", Timestamp: timestamp(),
-		Data: triggered{accepted.ID.String(), accepted.Coalesced},
+	c.JSON(http.StatusOK, client.Answer{
+		Success: true, Message: what + " triggered successfully", Timestamp: now(),
+		Data: client.Triggered{JobID: accepted.ID.String(), Coalesced: accepted.Coalesced},
 	})
 }
 
-// controlBody is the body of the requests that pause and resume.
+// controlBody is the body of a request to pause or to resume.
 type controlBody struct {
 	Job string `json:"job" allowed:"the name of a job type"`
 }
@@ -141,7 +101,7 @@ func (s *Server) control(c *gin.Context, done string, do func(context.Context, t
 		return
 	}
 	s.log(c).Info(def.Title+" jobs "+done, "job", def.Name)
-	c.JSON(http.StatusOK, answer{Success: true, Message: def.Title + " jobs " + done})
+	c.JSON(http.StatusOK, client.Answer{Success: true, Message: def.Title + " jobs " + done})
 }
 
 const (
@@ -152,12 +112,6 @@ const (
 type cleanupBody struct {
 	Job   string   `json:"job" allowed:"the name of a job type"`
 	Hours *float64 `json:"gracePeriodHours" allowed:"a number from 0 to 8760"`
-}
-
-// cleanedUp is how many runs of each outcome were removed.
-type cleanedUp struct {
-	Completed int `json:"completed"`
-	Failed    int `json:"failed"`
 }
 
 func (s *Server) cleanup(c *gin.Context) {
@@ -186,8 +140,11 @@ func (s *Server) cleanup(c *gin.Context) {
 	}
 	grace := strconv.FormatFloat(math.Abs(hours), 'f', -1, 64) + "h" // JSON has a negative zero
 	s.log(c).Info("Old jobs cleaned up", "job", def.Name, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
-	c.JSON(http.StatusOK, answer{
+	c.JSON(http.StatusOK, client.Answer{
 		Success: true, Message: "Old jobs cleaned up (grace period: " + grace + ")",
-		Data: cleanedUp{removed.Completed, removed.Failed},
+		Data: client.CleanedUp{Completed: removed.Completed, Failed: removed.Failed},
 	})
 }
+
+// now is the timestamp of an answer.
+func now() client.Time { return client.Time{Time: time.Now()} }

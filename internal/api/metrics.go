@@ -16,13 +16,13 @@ import (
 
 const metricsPath = "/metrics"
 
-// Routes of requests that have none, as metrics call them: a path that somebody has made up must not become a label.
+// What metrics call the route of a request that has none: a path that a client made up must not become a label.
 const (
-	routeUnknown = "unknown" // there is nothing at the path
-	routeRefused = "refused" // it did not get past the gate
+	routeUnknown = "unknown" // nothing is at the path
+	routeRefused = "refused" // the gate refused it
 )
 
-// otherMethod stands for the methods that no route has, of which clients may make up any number.
+// otherMethod stands for the methods that no route has: a client can make up any number of them.
 const otherMethod = "other"
 
 var knownMethods = []string{
@@ -54,7 +54,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) *met
 	return m
 }
 
-// trigger counts triggers of a job type that a waiting run has served, or for which one was enqueued.
+// trigger returns the counter of the triggers of a job type that a waiting run served, or for which a run was enqueued.
 func (m *metrics) trigger(job string, coalesced bool) prometheus.Counter {
 	outcome := "enqueued"
 	if coalesced {

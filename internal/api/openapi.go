@@ -1,38 +1,177 @@
-// The description of the API, for programs: an OpenAPI document, written by hand and held true by the tests, which
-// compare every request and every answer with it.
+// The description of the API, for programs: an OpenAPI document. openapi.json describes an API with the job types that this
+// product ships, and is written by hand; the job types of another registry are put in here. The tests compare every request
+// and every answer with it.
 
 package api
 
 import (
-	"bytes"
 	_ "embed"
 	"encoding/json"
 	"net/http"
+	"reflect"
+	"slices"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The paths of the description, for programs and for people.
+// The paths of what describes the API: for programs, for people, and its job types.
 const (
-	openAPIPath = "/openapi.json"
-	docsPath    = "/docs"
+	openAPIPath  = "/openapi.json"
+	docsPath     = "/docs"
+	jobTypesPath = "/job-types"
 )
 
 //go:embed openapi.json
-var openAPITemplate []byte
+var shippedOpenAPI string
 
-// openAPI returns the description of an API over the registry: with its job types in the place of "$JOB_TYPES", and the
-// one that is meant where a request names none in that of "$FIRST_JOB_TYPE".
+// openAPI returns the description of an API over the registry.
 func openAPI(registry *tasks.Registry) []byte {
-	var names [][]byte
-	for _, name := range registry.Names() {
-		text, _ := json.Marshal(name) // a string, which cannot fail
-		names = append(names, text)
+	names, payloads := registry.Names(), payloadsOf(registry)
+	var refs []any
+	for _, p := range payloads {
+		refs = append(refs, map[string]string{"$ref": "#/components/schemas/" + p.schema})
 	}
-	document := bytes.ReplaceAll(openAPITemplate, []byte(`"$JOB_TYPES"`), bytes.Join(names, []byte(", ")))
-	return bytes.ReplaceAll(document, []byte(`"$FIRST_JOB_TYPE"`), names[0])
+	d := withExamplesOf(registry)
+	d = set(d, names, "components", "schemas", "JobType", "enum")
+	d = set(d, append(registry.Names(), client.AllJobs), "components", "schemas", "JobTypeOrAll", "enum")
+	d = set(d, names[0], "components", "schemas", "ControlBody", "properties", "job", "default")
+	d = set(d, names[0], "components", "schemas", "CleanupBody", "properties", "job", "default")
+	d = set(d, names[0], "components", "parameters", "StatusJob", "schema", "default")
+	d = set(d, names[0], "components", "parameters", "ListJob", "example")
+	d = set(d, refs, "components", "schemas", "TriggerBody", "anyOf")
+	d = set(d, append(refs, map[string]string{"type": "null"}), "components", "schemas", "Data", "anyOf")
+	for _, p := range payloads {
+		if p.schema != syncPayloadSchema {
+			d = set(d, p.describe(), "components", "schemas", p.schema)
+		}
+	}
+	// The examples of a trigger are for a synchronisation.
+	if sync := slices.IndexFunc(payloads, isSync); sync >= 0 {
+		d = set(d, payloads[sync].description(), "components", "schemas", syncPayloadSchema, "description")
+		return set(d, payloads[sync].jobs[0], "components", "parameters", "TriggerJob", "example")
+	}
+	d = set(d, nil, "components", "schemas", syncPayloadSchema)
+	d = set(d, nil, "paths", "/jobs/trigger/{job}", "post", "requestBody", "content", "application/json", "examples")
+	return set(d, names[0], "components", "parameters", "TriggerJob", "example")
+}
+
+// syncPayloadSchema is the schema of tasks.SyncPayload. It says more than the payload's tags do, and is written by hand.
+const syncPayloadSchema = "SyncPayload"
+
+// payload is the payload of one or more job types.
+type payload struct {
+	schema string
+	jobs   []string
+	fields []tasks.Field
+}
+
+func isSync(p *payload) bool { return p.schema == syncPayloadSchema }
+
+// payloadsOf returns the payloads of the registry's job types. Job types that share a Go type share a payload.
+func payloadsOf(registry *tasks.Registry) []*payload {
+	var list []*payload
+	known := make(map[reflect.Type]*payload)
+	for _, def := range registry.All() {
+		goType := reflect.TypeOf(def.NewPayload())
+		p := known[goType]
+		if p == nil {
+			p = &payload{schema: schemaName(def.Name), fields: def.Fields()}
+			if goType == reflect.TypeFor[*tasks.SyncPayload]() {
+				p.schema = syncPayloadSchema
+			}
+			known[goType] = p
+			list = append(list, p)
+		}
+		p.jobs = append(p.jobs, def.Name)
+	}
+	return list
+}
+
+// schemaName returns the name of the schema of a job type's payload, such as WelcomeMailPayload.
+func schemaName(job string) string {
+	var b strings.Builder
+	for word := range strings.SplitSeq(job, "-") {
+		b.WriteString(strings.ToUpper(word[:1]) + word[1:])
+	}
+	if b.String()+"Payload" == syncPayloadSchema {
+		b.WriteString("Job")
+	}
+	return b.String() + "Payload"
+}
+
+func (p *payload) description() string {
+	jobs := "`" + strings.Join(p.jobs, "`, `") + "`"
+	if i := strings.LastIndex(jobs, ", "); i >= 0 {
+		jobs = jobs[:i] + " and " + jobs[i+2:]
+	}
+	return "The payload of " + jobs + "."
+}
+
+// describe returns the payload's schema: its fields, with what their tags say.
+func (p *payload) describe() any {
+	properties := ordered[any]{}
+	for _, f := range p.fields {
+		property := map[string]string{"description": "Must be " + f.Allowed + "."}
+		if f.Type != "" {
+			property["type"] = f.Type
+		}
+		properties = append(properties, member[any]{f.Name, property})
+	}
+	return ordered[any]{
+		{"type", "object"}, {"description", p.description()}, {"properties", properties}, {"additionalProperties", false},
+	}
+}
+
+// withExamplesOf returns the shipped description with examples of the registry's job types: where it lacks a shipped one,
+// another takes its place.
+func withExamplesOf(registry *tasks.Registry) json.RawMessage {
+	var replace []string
+	all := registry.All()
+	for i, shipped := range tasks.Default().All() {
+		if _, ok := registry.Lookup(shipped.Name); !ok {
+			other := all[min(i, len(all)-1)]
+			title := string(must(json.Marshal(other.Title)))
+			replace = append(replace, shipped.Name, other.Name, shipped.Title, title[1:len(title)-1])
+		}
+	}
+	if !slices.ContainsFunc(payloadsOf(registry), isSync) {
+		replace = append(replace, `"data": {"syncType": "full"}`, `"data": {}`)
+	}
+	return json.RawMessage(strings.NewReplacer(replace...).Replace(shippedOpenAPI))
+}
+
+// set returns the JSON object with the value at the path; nil removes the member.
+func set(object json.RawMessage, value any, path ...string) json.RawMessage {
+	var members ordered[json.RawMessage]
+	if err := json.Unmarshal(object, &members); err != nil {
+		panic(err) // a programming error that every test would show
+	}
+	i := slices.IndexFunc(members, func(m member[json.RawMessage]) bool { return m.Name == path[0] })
+	if i < 0 {
+		i = len(members)
+		members = append(members, member[json.RawMessage]{Name: path[0]})
+	}
+	switch {
+	case len(path) > 1:
+		members[i].Value = set(members[i].Value, value, path[1:]...)
+	case value == nil:
+		members = slices.Delete(members, i, i+1)
+	default:
+		members[i].Value = must(json.Marshal(value))
+	}
+	return must(json.Marshal(members))
+}
+
+// must is for the encoding of values that cannot fail to be encoded.
+func must(data []byte, err error) []byte {
+	if err != nil {
+		panic(err)
+	}
+	return data
 }
 
 func (s *Server) serveOpenAPI(c *gin.Context) {

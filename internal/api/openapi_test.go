@@ -1,9 +1,14 @@
 package api_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"os"
+	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -11,6 +16,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/cli"
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -18,11 +25,27 @@ func TestOpenAPIIsServed(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	a := b.get(t, "/openapi.json")
-	if a.text != string(api.OpenAPI(tasks.Default())) || strings.Contains(a.text, "_JOB_TYPE") {
+	if a.text != string(api.OpenAPI(tasks.Default())) {
 		t.Errorf("got %d %.300s", a.status, a.text)
 	}
 	if servers := a.json(t)["servers"]; fmt.Sprint(servers) != "[map[url:/]]" {
 		t.Errorf("the servers are %v, not the one that it comes from", servers)
+	}
+}
+
+// The file is the description of an API with the job types that are shipped.
+func TestOpenAPIFileIsOfTheShippedJobTypes(t *testing.T) {
+	t.Parallel()
+	file, err := os.ReadFile("openapi.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var written, served any
+	if err := errors.Join(json.Unmarshal(file, &written), json.Unmarshal(api.OpenAPI(tasks.Default()), &served)); err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(served, written) {
+		t.Errorf("with the shipped job types the description is\n%s", api.OpenAPI(tasks.Default()))
 	}
 }
 
@@ -43,27 +66,139 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	}
 }
 
-// A job type that is added is described, without anybody writing so.
+// welcome is the payload of a job type that is not shipped.
+type welcome struct {
+	To       string `json:"to" allowed:"an e-mail address"`
+	Language string `json:"language" allowed:"\"en\" or \"nl\""`
+	Copies   *int   `json:"copies,omitempty" allowed:"a whole number from 1 to 3"`
+}
+
+func (w *welcome) Kind() string { return w.To }
+
+func (w *welcome) Validate() error {
+	if !strings.Contains(w.To, "@") {
+		return tasks.NewFieldError(w, "to", w.To)
+	}
+	return nil
+}
+
+// mails are registries with a job type that is not shipped.
+func mails(t *testing.T) map[string]*tasks.Registry {
+	t.Helper()
+	mail := tasks.Definition{Name: "welcome-mail", Title: `Welcome "mail"`, NewPayload: func() tasks.Payload { return new(welcome) }}
+	registries := make(map[string]*tasks.Registry)
+	for name, definitions := range map[string][]tasks.Definition{
+		"alone": {mail}, "first": {mail, tasks.ProjectSync}, "last": {tasks.UserSync, tasks.ProjectSync, tasks.IssueSync, mail},
+	} {
+		registry, err := tasks.NewRegistry(definitions...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registries[name] = registry
+	}
+	return registries
+}
+
+// Each job type of a registry is described, whichever it is, and the description says nothing of others.
 func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 	t.Parallel()
-	mail := tasks.Definition{Name: "welcome-mail", Title: "Welcome mail", NewPayload: func() tasks.Payload { return new(tasks.SyncPayload) }}
-	registry, err := tasks.NewRegistry(mail, tasks.UserSync)
-	if err != nil {
-		t.Fatal(err)
-	}
-	d, err := newDescription(api.OpenAPI(registry))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for path, want := range map[string]string{
-		"/components/schemas/JobType/enum":                      "[welcome-mail user-sync]",
-		"/components/schemas/ControlBody/properties/job":        "map[description:The name of a job type. enum:[welcome-mail user-sync] type:string]",
-		"/paths/~1jobs~1status/get/parameters/0/schema/enum":    "[welcome-mail user-sync all]",
-		"/paths/~1jobs~1status/get/parameters/0/schema/default": "welcome-mail",
-	} {
-		if got, _ := d.at(path); fmt.Sprint(got) != want {
-			t.Errorf("%s is %v, want %s", path, got, want)
+	for name, registry := range mails(t) {
+		text := api.OpenAPI(registry)
+		d, err := newDescription(text)
+		if err != nil {
+			t.Fatal(err)
 		}
+		d.sound(t)
+		names := strings.Join(registry.Names(), " ")
+		for path, want := range map[string]string{
+			"/components/schemas/JobType/enum":                         "[" + names + "]",
+			"/components/schemas/JobTypeOrAll/enum":                    "[" + names + " all]",
+			"/components/schemas/ControlBody/properties/job/enum":      "[" + names + "]",
+			"/components/parameters/StatusJob/schema/enum":             "[" + names + " all]",
+			"/components/schemas/WelcomeMailPayload/description":       "The payload of `welcome-mail`.",
+			"/components/schemas/WelcomeMailPayload/properties/to":     "map[description:Must be an e-mail address. type:string]",
+			"/components/schemas/WelcomeMailPayload/properties/copies": "map[description:Must be a whole number from 1 to 3. type:integer]",
+		} {
+			if got, _ := d.at(path); fmt.Sprint(got) != want {
+				t.Errorf("%s: %s is %v, want %s", name, path, got, want)
+			}
+		}
+		for _, shipped := range tasks.Default().Names() {
+			if _, ok := registry.Lookup(shipped); !ok && bytes.Contains(text, []byte(shipped)) {
+				t.Errorf("%s: %s is in the description", name, shipped)
+			}
+		}
+		trigger := "/paths/~1jobs~1trigger~1{job}/post/requestBody/content/application~1json/schema"
+		if err := d.check(trigger, object{"to": "ada@codex.example", "language": "nl"}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if d.check(trigger, object{"to": "ada@codex.example", "lang": "nl"}) == nil {
+			t.Errorf("%s: a field that is not known is described", name)
+		}
+	}
+}
+
+// The page, the list of job types and codexctl follow the registry, too.
+func TestOtherJobTypes(t *testing.T) {
+	t.Parallel()
+	for name, registry := range mails(t) {
+		b := setupRegistry(t, registry)
+		b.undescribed = true // the description that requests are compared with is that of the shipped job types
+		page := b.get(t, "/docs")
+		isPage(t, page)
+		for _, want := range []string{`id="schema-WelcomeMailPayload"`, "The payload of <code>welcome-mail</code>.", "Must be an e-mail address.", "<code>copies</code>"} {
+			if !strings.Contains(page.text, want) {
+				t.Errorf("%s: the page has no %s", name, want)
+			}
+		}
+		d, err := newDescription(api.OpenAPI(registry))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, path := range []string{"/job-types", "/jobs/status?job=welcome-mail", "/jobs?job=welcome-mail"} {
+			if err := d.verify(exchange{http.MethodGet, path, "", b.get(t, path)}); err != nil {
+				t.Errorf("%s: %s: %v", name, path, err)
+			}
+		}
+		codexctl := func(args ...string) string {
+			var out, errOut strings.Builder
+			if status := cli.Run(t.Context(), cli.Program{Out: &out, Err: &errOut}, append([]string{"--server", b.url}, args...)); status != 0 {
+				t.Errorf("%s: codexctl %q ended with %d: %s", name, args, status, errOut.String())
+			}
+			return out.String()
+		}
+		if out := codexctl("trigger", "welcome-mail", "--data", `{"to": "ada@codex.example"}`); !strings.Contains(out, "(ada@codex.example) triggered successfully") {
+			t.Errorf("%s: codexctl has triggered %s", name, out)
+		}
+		if out := codexctl("status"); !regexp.MustCompile(`(?m)^welcome-mail +1 `).MatchString(out) {
+			t.Errorf("%s: the status is\n%s", name, out)
+		}
+		if out := codexctl("__complete", "trigger", ""); !strings.Contains(out, "welcome-mail\tWelcome \"mail\"\n") {
+			t.Errorf("%s: completed is\n%s", name, out)
+		}
+		if err := d.verify(exchange{http.MethodGet, "/jobs", "", b.get(t, "/jobs")}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestJobTypes(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.post(t, "/jobs/pause", `{"job": "project-sync"}`)
+	const syncFields = `"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""},` +
+		`{"name":"batchSize","type":"integer","allowed":"a whole number from 1 to 10000"}]}`
+	want := `{"success":true,"data":{"jobTypes":[` +
+		`{"name":"user-sync","title":"User sync","schedule":null,"paused":false,"attempts":3,` + syncFields + `,` +
+		`{"name":"project-sync","title":"Project sync","schedule":null,"paused":true,"attempts":3,` + syncFields + `,` +
+		`{"name":"issue-sync","title":"Issue sync","schedule":null,"paused":false,"attempts":3,` + syncFields + `]}}`
+	if got := b.get(t, "/job-types"); got.status != http.StatusOK || got.text != want {
+		t.Errorf("got %d %s, want %s", got.status, got.text, want)
+	}
+	b.startScheduler(t)
+	list := must[[]client.JobType](t)(b.api(t).JobTypes(t.Context()))
+	if len(list) != 3 || list[0].Schedule == nil || *list[0].Schedule != tasks.UserSync.Schedule.Spec() || list[1].Schedule != nil {
+		t.Errorf("with a scheduler they are %+v", list)
 	}
 }
 
@@ -80,7 +215,7 @@ func TestOpenAPIHasEveryPayload(t *testing.T) {
 			t.Fatal(err)
 		}
 		for field := range zero {
-			if described, _ := describedAPI().at(pointer("components", "schemas", "SyncBody", "properties", field)); described == nil {
+			if described, _ := describedAPI().at(pointer("components", "schemas", "SyncPayload", "properties", field)); described == nil {
 				t.Errorf("the field %q of %s is not described: its body needs a schema in openapi.json", field, def.Name)
 			}
 		}
@@ -91,7 +226,11 @@ func TestOpenAPIHasEveryPayload(t *testing.T) {
 // fields they have, and whatever is said in examples is true.
 func TestOpenAPIIsSound(t *testing.T) {
 	t.Parallel()
-	d := describedAPI()
+	describedAPI().sound(t)
+}
+
+func (d *description) sound(t *testing.T) {
+	t.Helper()
 	ids := make(map[string]bool)
 	for _, route := range d.operations() {
 		method, path, _ := strings.Cut(route, " ")

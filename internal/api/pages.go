@@ -1,4 +1,4 @@
-// The pages that are the API's own, for browsers: they share a style sheet, have no scripts, and load nothing.
+// The API's own pages for browsers: they share a style sheet, have no scripts, and load nothing.
 
 package api
 
@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
 //go:embed pages/*.html
@@ -29,7 +31,7 @@ var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"style":      func() template.CSS { return template.CSS(styleSheet) },
 }).ParseFS(pageFiles, "pages/*.html"))
 
-// pagePolicy lets a page use the style sheet that is in it, and nothing else.
+// pagePolicy allows a page its own style sheet and nothing else.
 var pagePolicy = func() string {
 	hash := sha256.Sum256([]byte(styleSheet))
 	return "default-src 'none'; style-src 'sha256-" + base64.StdEncoding.EncodeToString(hash[:]) +
@@ -47,7 +49,7 @@ func (s *Server) servePage(c *gin.Context, name string, data any) {
 	c.Data(http.StatusOK, "text/html; charset=utf-8", page.Bytes())
 }
 
-// links are where there is something to look at.
+// links are the paths that the root answers with.
 type links struct {
 	Dashboard string `json:"dashboard"`
 	Docs      string `json:"docs"`
@@ -56,7 +58,7 @@ type links struct {
 	Status    string `json:"status"`
 }
 
-// index tells who comes to the server's root where to go on: browsers with a page, others with JSON.
+// index answers at the root with links: browsers get a page, other clients JSON.
 func (s *Server) index(c *gin.Context) {
 	there := links{Dashboard: DashboardPath, Docs: docsPath, OpenAPI: openAPIPath, Health: "/health", Status: "/jobs/status"}
 	c.Header("Vary", "Accept")
@@ -64,5 +66,5 @@ func (s *Server) index(c *gin.Context) {
 		s.servePage(c, "index.html", there)
 		return
 	}
-	c.JSON(http.StatusOK, answer{Success: true, Data: there})
+	c.JSON(http.StatusOK, client.Answer{Success: true, Data: there})
 }

@@ -1,5 +1,5 @@
-// What every request gets, whatever becomes of it: an ID by which it is found in the log, a logger that knows it, a limit
-// to its body, and an answer that browsers do nothing foolish with.
+// What every request gets: an ID that the log has too, a logger with that ID, a limit for its body, and the headers that make
+// browsers careful with its answer.
 
 package api
 
@@ -22,7 +22,7 @@ import (
 // requestIDHeader carries a request's ID in both directions.
 const requestIDHeader = "X-Request-Id"
 
-// saneID is an ID that may be logged and sent back as it is.
+// saneID is an ID that can be logged and sent back as it is.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
 // requestLog is the key of a request's logger in its context.
@@ -38,9 +38,9 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set(requestIDHeader, id)
 	s.secure(w.Header(), r)
 	log := s.Log.With("requestId", id)
-	client, refused := s.guard(r)
-	if client.Name != "" {
-		log = log.With("key", client.Name)
+	key, refused := s.guard(r)
+	if key.Name != "" {
+		log = log.With("key", key.Name)
 	}
 	if refused == nil {
 		refused = takeBody(w, r)
@@ -59,8 +59,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.router.ServeHTTP(w, r)
 }
 
-// takeBody limits what a request may send. A body that may be meant for something is read here, so that no route can do
-// without the limit, whether it looks at the body or not.
+// takeBody limits the size of a request's body. The body of a request that can change something is read here, so that the
+// limit holds for every route, whether it reads the body or not.
 func takeBody(w http.ResponseWriter, r *http.Request) *refusal {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 	if reads(r) {
@@ -68,7 +68,7 @@ func takeBody(w http.ResponseWriter, r *http.Request) *refusal {
 	}
 	body, err := io.ReadAll(r.Body)
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was larger than %d bytes; it may be at most that", tooLarge.Limit)}
+		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was too large; it must have at most %d bytes", tooLarge.Limit)}
 	}
 	if err != nil {
 		return &refusal{http.StatusBadRequest, "the body could not be read"}
@@ -77,7 +77,7 @@ func takeBody(w http.ResponseWriter, r *http.Request) *refusal {
 	return nil
 }
 
-// log returns the logger of a request, whose lines carry its ID and who has sent it.
+// log returns a request's logger. Its lines have the request's ID and the name of its key.
 func (s *Server) log(c *gin.Context) *slog.Logger {
 	if log, ok := c.Request.Context().Value(requestLog{}).(*slog.Logger); ok {
 		return log
@@ -85,7 +85,7 @@ func (s *Server) log(c *gin.Context) *slog.Logger {
 	return s.Log
 }
 
-// secure sets the headers that keep browsers from more than was meant.
+// secure sets the headers that restrict what browsers do with an answer.
 func (s *Server) secure(h http.Header, r *http.Request) {
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("X-Frame-Options", "DENY")

@@ -22,14 +22,15 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 const (
-	// answerTimeout is when a request that waits for Redis or MongoDB gives up, so that its answer comes within 2 s.
+	// answerTimeout bounds the wait for Redis or MongoDB, so that an answer comes within 2 s.
 	answerTimeout = 1500 * time.Millisecond
-	// cleanupTimeout is when a cleanup gives up. Removing runs by the thousand takes its time; when Redis does not answer
-	// it is the first command that fails, long before.
+	// cleanupTimeout bounds a cleanup, which can have thousands of runs to remove. When Redis does not answer, the first
+	// command fails long before.
 	cleanupTimeout = 25 * time.Second
 	// maxBody is the largest request body, in bytes.
 	maxBody = 64 << 10
@@ -46,7 +47,7 @@ const (
 // DashboardPath is where asynqmon is mounted.
 const DashboardPath = "/dashboard"
 
-// Pinger is a dependency that can be asked whether it is there.
+// Pinger is a dependency whose Ping returns an error when it does not answer.
 type Pinger interface {
 	Ping(ctx context.Context) error
 }
@@ -56,19 +57,19 @@ type Options struct {
 	Jobs *jobs.Jobs
 	// Database is the MongoDB that the workers use, for the health check only.
 	Database Pinger
-	// Dashboard makes the clients that asynqmon uses.
+	// Dashboard makes asynqmon's clients.
 	Dashboard asynq.RedisConnOpt
 	// DashboardReadOnly keeps the dashboard from changing anything.
 	DashboardReadOnly bool
-	// Keys are the clients that may use it; with none everybody may who reaches it.
+	// Keys are the keys of the clients. Without keys every client that reaches the API can use it.
 	Keys access.Keys
-	// AuthDisabled lets requests without keys come under whatever name leads here.
+	// AuthDisabled allows requests without keys for any Host.
 	AuthDisabled bool
-	// Certificate makes it speak TLS; nil for none.
+	// Certificate makes the API speak TLS; nil for none.
 	Certificate *access.Certificate
-	// Metrics is what is served at /metrics, where the API adds its own and those of the queues.
+	// Metrics is served at /metrics. New adds the metrics of the API and of the queues.
 	Metrics *prometheus.Registry
-	// Tracing is what spans are made with; nil for none.
+	// Tracing makes the spans; nil for none.
 	Tracing trace.TracerProvider
 	Log     *slog.Logger
 }
@@ -120,6 +121,7 @@ func New(o Options) *Server {
 	r.DELETE("/jobs/:id", s.cancelJob)
 	r.POST("/jobs/:id/retry", s.retryJob)
 	r.Match(reading, "/schedules", s.listSchedules)
+	r.Match(reading, jobTypesPath, s.listJobTypes)
 	r.POST("/jobs/trigger/:job", s.trigger)
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)
@@ -132,18 +134,18 @@ func New(o Options) *Server {
 	return s
 }
 
-// nothingThere answers a request for a path that is not there, or not with that method.
+// nothingThere answers a request for a path that does not exist, or not with that method.
 func (s *Server) nothingThere(c *gin.Context) {
 	path := c.Request.URL.Path
 	if allowed := s.methodsOf(path); len(allowed) > 0 {
 		c.Header("Allow", strings.Join(allowed, ", "))
-		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it may be %s", c.Request.Method, strings.Join(allowed, " or ")))
+		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it must be %s", c.Request.Method, strings.Join(allowed, " or ")))
 		return
 	}
 	fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", tasks.Describe(path), DashboardPath))
 }
 
-// methodsOf returns those that a path has: of the route that is this very path, or else of those that it fits.
+// methodsOf returns the methods of a path: those of the route with this very path, or else of the routes that it fits.
 func (s *Server) methodsOf(path string) []string {
 	var exact, fitting []string
 	for _, route := range s.router.Routes() {
@@ -161,7 +163,7 @@ func (s *Server) methodsOf(path string) []string {
 	return slices.Compact(exact)
 }
 
-// fits reports whether a path is one of a route with parameters. What cannot be a job's ID is none.
+// fits reports whether a path fits a route with parameters. An :id must have the form of a job's ID.
 func fits(route, path string) bool {
 	want, got := strings.Split(route, "/"), strings.Split(path, "/")
 	if len(want) != len(got) {
@@ -184,10 +186,10 @@ func fits(route, path string) bool {
 	return true
 }
 
-// Close frees what the dashboard holds.
+// Close closes the dashboard's clients.
 func (s *Server) Close() error { return s.dashboard.Close() }
 
-// ListenAndServe answers requests to the address until ctx ends and the requests under way are answered.
+// ListenAndServe answers requests to the address until ctx ends; then it answers the requests under way and returns.
 func (s *Server) ListenAndServe(ctx context.Context, host string, port int) error {
 	addr := net.JoinHostPort(host, strconv.Itoa(port))
 	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
@@ -197,7 +199,7 @@ func (s *Server) ListenAndServe(ctx context.Context, host string, port int) erro
 	return s.Serve(ctx, listener)
 }
 
-// Serve answers requests on the listener until ctx ends and the requests under way are answered.
+// Serve answers requests on the listener until ctx ends; then it answers the requests under way and returns.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	server := &http.Server{
 		Handler: s, ReadHeaderTimeout: readHeaderTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout,
@@ -229,7 +231,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	return err
 }
 
-// logRequest logs what has changed something, or may have before it failed, and when debugging every request.
+// logRequest logs each request that changed something, or could have before it failed; at the level debug, each request.
 func (s *Server) logRequest(c *gin.Context) {
 	start := time.Now()
 	c.Next()
@@ -256,26 +258,18 @@ func (s *Server) recoverPanic(c *gin.Context) {
 	c.Next()
 }
 
-// answer is the body of every answer but those of the health checks.
-type answer struct {
-	Success   bool   `json:"success"`
-	Message   string `json:"message,omitempty"`
-	Timestamp string `json:"timestamp,omitempty"`
-	Data      any    `json:"data,omitempty"`
-}
-
 // fail answers with an error, in the form of every error of this API.
 func fail(c *gin.Context, status int, message string) {
-	c.AbortWithStatusJSON(status, answer{Message: message})
+	c.AbortWithStatusJSON(status, client.Answer{Message: message})
 }
 
-// unavailable answers a request that failed in package jobs, which fails only when Redis does.
+// unavailable answers a request that failed in package jobs, which fails only when Redis does not serve.
 func (s *Server) unavailable(c *gin.Context, err error) {
 	s.log(c).Warn("Redis did not serve a request", "path", c.Request.URL.Path, "error", err)
 	fail(c, http.StatusServiceUnavailable, "Redis is not available; try again later")
 }
 
-// lookup finds a job type, or answers with the status and the names that there are.
+// lookup returns a job type. Where there is none of the name, it answers with the status and the known names, and returns false.
 func (s *Server) lookup(c *gin.Context, status int, what, name string) (tasks.Definition, bool) {
 	def, ok := s.Jobs.Registry().Lookup(name)
 	if !ok {
@@ -292,5 +286,3 @@ func quoted(names []string) string {
 	}
 	return strings.Join(list, " or ")
 }
-
-func timestamp() string { return time.Now().UTC().Format(tasks.TimestampLayout) }

@@ -1,4 +1,4 @@
-// The API speaks TLS itself where it is given a certificate: not everybody has a proxy before it.
+// The API speaks TLS itself when it has a certificate, for systems without a proxy in front of it.
 
 package api
 
@@ -12,7 +12,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 )
 
-// serverTLS returns how the server speaks TLS: with whatever certificate there is at the moment.
+// serverTLS returns the server's TLS configuration, which uses the current certificate for each connection.
 func (s *Server) serverTLS() *tls.Config {
 	return &tls.Config{
 		MinVersion: tls.VersionTLS12,
@@ -29,8 +29,8 @@ func (s *Server) serverTLS() *tls.Config {
 	}
 }
 
-// pinned returns a client that talks to the server with this very certificate, whatever name is in it and whoever
-// vouches for it: it is asked for on this machine, where its name need not lead. With none it talks without TLS.
+// pinned returns a client that accepts this very certificate and no other, whatever its name and authority are: the client
+// connects to this machine, where the name need not lead. Without a certificate it does not use TLS.
 func pinned(certificate *access.Certificate) *http.Client {
 	transport := &http.Transport{DisableKeepAlives: true}
 	if certificate != nil {

@@ -12,11 +12,11 @@ import (
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
-// untraced are asked every few seconds, by machines.
+// untraced are the paths that machines ask for every few seconds.
 var untraced = append([]string{metricsPath}, openPaths...)
 
-// trace makes a span of each request that got past the gate, in the trace that it brings along if it does. The request's
-// logger knows the trace from then on.
+// trace makes a span of each request that the gate lets through, in the request's own trace if it has one. From then on the
+// request's logger has the trace's ID.
 func (s *Server) trace(r *gin.Engine) {
 	if s.Tracing == nil {
 		return
@@ -30,7 +30,7 @@ func (s *Server) trace(r *gin.Engine) {
 	})
 }
 
-// traceJob tells the request's span which job it was about.
+// traceJob adds a job to the request's span.
 func traceJob(c *gin.Context, job, id string) {
 	trace.SpanFromContext(c.Request.Context()).SetAttributes(
 		telemetry.AttributeJobType.String(job), telemetry.AttributeJobID.String(id))

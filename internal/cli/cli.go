@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"strings"
 	"time"
 
@@ -20,7 +19,7 @@ import (
 // The exit statuses, which scripts rely on.
 const (
 	exitOK = 0
-	// exitFailed is the status when what was asked about is not well: a job that failed, a system that is not healthy.
+	// exitFailed is the status when a job failed, or when the system is not healthy.
 	exitFailed      = 1
 	exitUsage       = 2
 	exitServer      = 3
@@ -29,23 +28,23 @@ const (
 
 const exitHelp = `Exit status:
   0    done
-  1    the job failed or was cancelled (with --wait), the system is not healthy (health), or the
-       output could not be written
+  1    with --wait: the job failed or was cancelled; health: the system is not healthy; or the output
+       could not be written
   2    wrong usage: the command line, the configuration file, or a file that it names
   3    the server could not be reached, or answered with an error
   130  interrupted (Ctrl-C, SIGTERM)`
 
 // Program is what codexctl needs from its process.
 type Program struct {
-	// Version is the release that was built; "" is what the Go toolchain knows of the source.
+	// Version is the release.
 	Version string
-	// Out takes what was asked for, Err everything else: errors and progress.
+	// Out takes the result, Err everything else: errors and progress.
 	Out, Err io.Writer
 	// Now is the clock; nil is the system's.
 	Now func() time.Time
-	// Poll is the pause between two looks at a job that is waited for; 0 is half a second.
+	// Poll is the pause between two requests while waiting for a job; 0 is half a second.
 	Poll time.Duration
-	// Patience is how long a wait outlasts an API that is away; 0 is a minute.
+	// Patience is how long a wait goes on while the API is away; 0 is a minute.
 	Patience time.Duration
 }
 
@@ -55,16 +54,16 @@ type app struct {
 	root *cobra.Command
 	// output is the value of --output.
 	output string
-	// running is true once the command line has been found right.
+	// running is true once the command line has been checked.
 	running bool
 }
 
-// usageError is one of the command line, or of what it names.
+// usageError is an error in the command line, or in a file that it names.
 type usageError struct{ error }
 
 func (e usageError) Unwrap() error { return e.error }
 
-// failure is an answer as it should be about something that is not.
+// failure is an answer that says that a job failed or that the system is not healthy.
 type failure struct{ error }
 
 func (e failure) Unwrap() error { return e.error }
@@ -120,7 +119,7 @@ func (a *app) command() *cobra.Command {
 		Short: "Trigger, watch and control the jobs of codex-jobs",
 		Long: `codexctl triggers, watches and controls the jobs of codex-jobs over its HTTP API.
 
-Where the API is, and the key for it, come from the first of these that says so:
+The first of these that is set says where the API is, and with which key:
   flags                --server URL, --key-file FILE
   the environment      CODEX_SERVER, CODEX_API_KEY
   a configuration file ~/.config/codexctl.yaml, or the one that --config names, with any of
@@ -128,14 +127,14 @@ Where the API is, and the key for it, come from the first of these that says so:
                          key-file: ~/.config/codex.key     (or key: with the key itself)
                          ca-file: /etc/ssl/codex-ca.pem
 
-There is no flag for the key itself, because others on this machine could read it there.
+There is no flag for the key itself: other users of this machine could read it.
 
 ` + exitHelp,
-		Example: `  codexctl status                          what is running, and what is next
+		Example: `  codexctl status                          show what runs, what waits and what is next
   codexctl trigger user-sync --full --wait synchronise all users, and wait for the end
-  codexctl jobs --state failed             what has failed, and why
-  codexctl retry 1795495826751:user-sync   try one of them again`,
-		Version:       a.version(),
+  codexctl jobs --state failed             show what failed, and why
+  codexctl retry 1795495826751:user-sync   try one of those again`,
+		Version:       a.Version,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
@@ -152,16 +151,16 @@ There is no flag for the key itself, because others on this machine could read i
 	complete(root, "output", outputTable, outputJSON)
 	root.AddCommand(
 		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.healthCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.healthCommand(),
 	)
 	return root
 }
 
-// do returns what a command runs: f with a client, once the flags that all commands share are found right.
+// do returns a command's RunE: it checks the flags that all commands share, and calls f with a client.
 func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if a.output != outputTable && a.output != outputJSON {
-			return fmt.Errorf("--output was %q; it may be %q or %q", a.output, outputTable, outputJSON)
+			return fmt.Errorf("--output was %q; it must be %q or %q", a.output, outputTable, outputJSON)
 		}
 		api, err := a.connect()
 		if err != nil {
@@ -170,14 +169,4 @@ func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) 
 		a.running = true
 		return f(cmd.Context(), api, args)
 	}
-}
-
-func (a *app) version() string {
-	if a.Version != "" {
-		return a.Version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
 }

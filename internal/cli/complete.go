@@ -12,55 +12,74 @@ import (
 
 // What the shells complete besides commands and flags.
 
-// completionTimeout is how long somebody who has pressed Tab is kept waiting for job IDs.
+// completionTimeout is how long a user who has pressed Tab waits for the server.
 const completionTimeout = time.Second
-
-// JobTypes are the job types that are shipped, for completion and for the rows of the status. Any name may be given:
-// the server knows which there are.
-var JobTypes = []string{"user-sync", "project-sync", "issue-sync"}
 
 // complete completes the values of a flag.
 func complete(cmd *cobra.Command, flag string, values ...string) {
-	if err := cmd.RegisterFlagCompletionFunc(flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	completeFlag(cmd, flag, cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp))
+}
+
+func completeFlag(cmd *cobra.Command, flag string, f cobra.CompletionFunc) {
+	if err := cmd.RegisterFlagCompletionFunc(flag, f); err != nil {
 		panic(err) // a programming error that every test would show
 	}
 }
 
-// completeJobType completes the only argument of a command.
-func completeJobType(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
+// ask returns what f asks the server for, in that order; nothing when the server does not answer in time.
+func (a *app) ask(cmd *cobra.Command, f func(context.Context, *client.Client) ([]string, error)) ([]string, cobra.ShellCompDirective) {
+	const directive = cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+	api, err := a.connect()
+	if err != nil {
+		return nil, directive
 	}
-	return JobTypes, cobra.ShellCompDirectiveNoFileComp
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
+	defer cancel()
+	values, err := f(ctx, api)
+	if err != nil {
+		return nil, directive
+	}
+	return values, directive
 }
 
-// completeID completes the only argument of a command with the IDs of jobs in one of the states, of those that the
-// server lists first.
+// completeJobType completes the value of a flag with the server's job types.
+func (a *app) completeJobType(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return a.ask(cmd, func(ctx context.Context, api *client.Client) ([]string, error) {
+		types, err := api.JobTypes(ctx)
+		var names []string
+		for _, t := range types {
+			names = append(names, cobra.CompletionWithDesc(t.Name, line(t.Title)))
+		}
+		return names, err
+	})
+}
+
+// completeID completes an argument with the IDs of jobs in one of the states, of those that the server lists first.
 func (a *app) completeID(states ...client.State) cobra.CompletionFunc {
-	return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {
+		return a.ask(cmd, func(ctx context.Context, api *client.Client) ([]string, error) {
+			filter := client.Filter{PageSize: maxPageSize}
+			if len(states) == 1 {
+				filter.State = states[0]
+			}
+			list, err := api.Jobs(ctx, filter)
+			var ids []string
+			for _, j := range list.Jobs {
+				if slices.Contains(states, j.State) {
+					ids = append(ids, cobra.CompletionWithDesc(j.ID, line(string(j.State)+" "+brief(j.Data))))
+				}
+			}
+			return ids, err
+		})
+	}
+}
+
+// only completes the only argument of a command.
+func only(f cobra.CompletionFunc) cobra.CompletionFunc {
+	return func(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
-		api, err := a.connect()
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		ctx, cancel := context.WithTimeout(cmd.Context(), completionTimeout)
-		defer cancel()
-		filter := client.Filter{PageSize: maxPageSize}
-		if len(states) == 1 {
-			filter.State = states[0]
-		}
-		list, err := api.Jobs(ctx, filter)
-		if err != nil {
-			return nil, cobra.ShellCompDirectiveNoFileComp
-		}
-		var ids []string
-		for _, j := range list.Jobs {
-			if slices.Contains(states, j.State) {
-				ids = append(ids, cobra.CompletionWithDesc(j.ID, line(string(j.State)+" "+brief(j.Data))))
-			}
-		}
-		return ids, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+		return f(cmd, args, toComplete)
 	}
 }

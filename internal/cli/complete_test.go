@@ -6,9 +6,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/codex-api/codex-jobs/internal/cli"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // What the shells' completion gets to see.
@@ -18,7 +15,7 @@ func TestCompletion(t *testing.T) {
 	jobs := []string{waitingJob, activeJob, delayedJob, completedJob, failedJob}
 	f.on("GET /jobs?pageSize=100", 200, list("5", "1", "100", jobs...))
 	f.on("GET /jobs?pageSize=100&state=failed", 200, list("1", "1", "100", failedJob))
-	types := []string{"user-sync", "project-sync", "issue-sync"}
+	types := []string{"user-sync\tUser sync", "project-sync\tProject sync", "issue-sync\tIssue sync", "welcome-mail\tWelcome mail"}
 	for _, test := range []struct {
 		args string
 		want []string
@@ -30,6 +27,7 @@ func TestCompletion(t *testing.T) {
 		{"status ", types},
 		{"jobs --job ", types},
 		{"cleanup --job ", types},
+		{"job-types ", nil},
 		{"jobs --state ", []string{"waiting", "active", "delayed", "completed", "failed"}},
 		{"jobs --output ", []string{"table", "json"}},
 		{"job ", []string{
@@ -54,24 +52,20 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// A server that does not answer does not keep anybody waiting.
+// A server that does not answer offers nothing, and keeps the user waiting for a second at most.
 func TestCompletionWithoutAServer(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)
-	f.handle("GET /jobs?pageSize=100", func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
+	f.handle("GET /jobs?pageSize=100", hang)
+	f.handle("GET /job-types", hang)
 	for _, server := range []string{f.URL, "http://127.0.0.1:1", "nonsense"} {
-		start := time.Now()
-		p := run(t, "", "__complete", "--server", server, "job", "")
-		if took := time.Since(start); p.status != 0 || !strings.HasPrefix(p.out, ":4\n") || took > 5*time.Second {
-			t.Errorf("%s: after %s %+v", server, took, p)
+		for _, args := range []string{"job ", "trigger ", "jobs --job "} {
+			start := time.Now()
+			p := run(t, "", append([]string{"__complete", "--server", server}, strings.Split(args, " ")...)...)
+			if took := time.Since(start); p.status != 0 || !strings.HasPrefix(p.out, ":36\n") || took > 5*time.Second {
+				t.Errorf("%s: %q: after %s %+v", server, args, took, p)
+			}
 		}
-	}
-}
-
-// What is completed is what is shipped.
-func TestJobTypes(t *testing.T) {
-	t.Parallel()
-	if want := tasks.Default().Names(); !slices.Equal(cli.JobTypes, want) {
-		t.Errorf("the job types are %q, want %q", cli.JobTypes, want)
 	}
 }

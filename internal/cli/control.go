@@ -17,17 +17,17 @@ const maxGrace = 8760 * time.Hour
 
 func (a *app) pauseCommand() *cobra.Command {
 	return a.controlCommand("pause", "Keep jobs from starting",
-		"Keep jobs of the type from starting. One that is active goes on to its end; triggers and the schedule\nstill enqueue. Without JOB it is the user sync.",
+		"Keep jobs of the type from starting. An active job goes on to its end; triggers and the schedule still\nenqueue. Without JOB it is the server's first job type, the user sync.",
 		(*client.Client).Pause)
 }
 
 func (a *app) resumeCommand() *cobra.Command {
 	return a.controlCommand("resume", "Let jobs start again",
-		"End a pause: what waits starts. Without JOB it is the user sync's.",
+		"End a pause: jobs that wait can start. Without JOB it is the server's first job type, the user sync.",
 		(*client.Client).Resume)
 }
 
-// message is what the API answers when there is nothing else to say.
+// message is the answer of a command that has no other data.
 type message struct {
 	Message string `json:"message"`
 }
@@ -39,7 +39,7 @@ func (a *app) controlCommand(name, short, long string, do func(*client.Client, c
 		Long:              long,
 		Example:           fmt.Sprintf("  codexctl %[1]s\n  codexctl %[1]s project-sync", name),
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeJobType,
+		ValidArgsFunction: only(a.completeJobType),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		var job string
@@ -61,16 +61,16 @@ func (a *app) cleanupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove jobs that ended some time ago",
-		Long: `Remove completed and failed jobs that ended longer ago than the grace period, of one job type. What is
-removed is gone for good.`,
+		Long: `Remove the completed and failed jobs of one job type that ended longer ago than the grace period. They are
+gone for good.`,
 		Example: `  codexctl cleanup
   codexctl cleanup --grace 48h --job project-sync
-  codexctl cleanup --grace 0s                      all that have ended`,
+  codexctl cleanup --grace 0s                      remove all that have ended`,
 		Args: cobra.NoArgs,
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, _ []string) error {
 		if grace < 0 || grace > maxGrace {
-			return usageError{fmt.Errorf("--grace was %s; it may be from 0s to %dh", grace, int(maxGrace.Hours()))}
+			return usageError{fmt.Errorf("--grace was %s; it must be from 0s to %dh", grace, int(maxGrace.Hours()))}
 		}
 		removed, err := api.Cleanup(ctx, job, grace)
 		if err != nil {
@@ -81,7 +81,7 @@ removed is gone for good.`,
 		})
 	})
 	cmd.Flags().DurationVar(&grace, "grace", 24*time.Hour, "how long ago a job must have ended, such as 48h and 30m")
-	cmd.Flags().StringVar(&job, "job", "", "a job `type` (default the user sync)")
-	complete(cmd, "job", JobTypes...)
+	cmd.Flags().StringVar(&job, "job", "", "a job `type` (default the first one, the user sync)")
+	completeFlag(cmd, "job", a.completeJobType)
 	return cmd
 }

@@ -34,12 +34,23 @@ const (
 		"counts":{"active":0,"waiting":0,"completed":3,"failed":1,"delayed":0},"paused":false,"activeJobs":[]}`
 	allStatus = `{"repeatableJobs":[{"name":"__default__","key":"user-sync:@every 20m","every":1200000,"next":1795496400000},
 			{"name":"__default__","key":"issue-sync:0 9 * * 1-5","every":null,"next":1795510800000}],
-		"counts":{"active":1,"waiting":1,"completed":13,"failed":1,"delayed":1},"paused":false,
+		"counts":{"active":1,"waiting":3,"completed":13,"failed":1,"delayed":1},"paused":false,
 		"activeJobs":[{"id":"1795495826751:user-sync:mq4z2etl","data":{"syncType":"full","batchSize":50},"progress":55}]}`
 
 	schedules = `{"schedules":[
 		{"job":"user-sync","spec":"@every 20m","every":1200000,"next":"2026-11-24T05:00:00.000Z","previous":"2026-11-24T04:40:00.000Z","paused":false},
 		{"job":"issue-sync","spec":"0 9 * * 1-5","every":null,"next":"2026-11-24T09:00:00.000Z","previous":null,"paused":true}]}`
+
+	// welcome-mail is a job type that codexctl has never heard of.
+	jobTypes = `{"jobTypes":[
+		{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` + syncFields + `},
+		{"name":"project-sync","title":"Project sync","schedule":null,"paused":true,"attempts":3,` + syncFields + `},
+		{"name":"issue-sync","title":"Issue sync","schedule":"0 9 * * 1-5","paused":false,"attempts":3,` + syncFields + `},
+		{"name":"welcome-mail","title":"Welcome mail","schedule":null,"paused":false,"attempts":5,
+			"fields":[{"name":"to","type":"string","allowed":"an e-mail address"}]}]}`
+	syncFields = `"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""},
+			{"name":"batchSize","type":"integer","allowed":"a whole number from 1 to 10000"}]`
+	welcomeStatus = `{"repeatableJobs":[],"counts":{"active":0,"waiting":2,"completed":0,"failed":0,"delayed":0},"paused":false,"activeJobs":[]}`
 
 	healthy = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":4000,
 		"database":{"status":"connected","responseTime":3},"redis":{"status":"connected","responseTime":0},
@@ -87,12 +98,16 @@ func newSystem(t *testing.T) *fake {
 	f.on("POST /jobs/1795408800000:issue-sync:zzzzzzzz/retry", 200, data(`{"id":"1795408800000:issue-sync:zzzzzzzz","state":"waiting"}`))
 	f.on("POST /jobs/1795494000000:user-sync/retry", 409, `{"success":false,"message":"the job is completed; one that has failed can be retried"}`)
 	f.on("GET /schedules", 200, data(schedules))
+	f.on("GET /job-types", 200, data(jobTypes))
+	f.on("GET /jobs/status?job=welcome-mail", 200, data(welcomeStatus))
+	f.on("POST /jobs/trigger/welcome-mail", 200, `{"success":true,"message":"Welcome mail (ada@codex.example) triggered successfully",
+		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495826751:welcome-mail:mq4z2etl","coalesced":false}}`)
 	f.on("GET /health", 200, healthy)
 	f.on("POST /jobs/trigger/user-sync", 200, `{"success":true,"message":"User sync (full) triggered successfully",
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495826751:user-sync:mq4z2etl","coalesced":false}}`)
 	f.on("POST /jobs/trigger/project-sync", 200, `{"success":true,"message":"Project sync (incremental) triggered successfully",
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495800000:project-sync","coalesced":true}}`)
-	f.on("POST /jobs/trigger/users", 404, `{"success":false,"message":"the job was \"users\"; it may be \"user-sync\""}`)
+	f.on("POST /jobs/trigger/users", 404, `{"success":false,"message":"the job was \"users\"; it must be \"user-sync\""}`)
 	f.on("POST /jobs/pause", 200, `{"success":true,"message":"User sync jobs paused"}`)
 	f.on("POST /jobs/resume", 200, `{"success":true,"message":"User sync jobs resumed"}`)
 	f.on("POST /jobs/cleanup", 200, `{"success":true,"message":"Old jobs cleaned up (grace period: 48h)","data":{"completed":3,"failed":1}}`)

@@ -44,6 +44,10 @@ func TestOutput(t *testing.T) {
 		{"resume", "resume user-sync", `POST /jobs/resume {"job":"user-sync"}`, `{"message":"User sync jobs resumed"}`},
 		{"cleanup", "cleanup --grace 48h --job user-sync", `POST /jobs/cleanup {"gracePeriodHours":48,"job":"user-sync"}`, `{"completed":3,"failed":1}`},
 		{"schedules", "schedules", "GET /schedules", schedules},
+		{"job-types", "job-types", "GET /job-types", jobTypes},
+		{"status-welcome-mail", "status welcome-mail", "GET /jobs/status?job=welcome-mail", welcomeStatus},
+		{"trigger-welcome-mail", `trigger welcome-mail --data {"to":"ada@codex.example"}`, `POST /jobs/trigger/welcome-mail {"to":"ada@codex.example"}`,
+			`{"jobId":"1795495826751:welcome-mail:mq4z2etl","coalesced":false}`},
 		{"health", "health", "GET /health", healthy},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -126,13 +130,13 @@ func TestUnhealthy(t *testing.T) {
 	}
 }
 
-// A job type that the server does not know is left out of the status; one that only the server knows is in the sum.
-func TestStatusOfAnotherServer(t *testing.T) {
+// A server of a release that does not list its job types tells their sum only.
+func TestStatusOfAnOlderServer(t *testing.T) {
 	t.Parallel()
 	f := newSystem(t)
-	f.on("GET /jobs/status?job=issue-sync", 400, `{"success":false,"message":"job was \"issue-sync\""}`)
+	f.on("GET /job-types", 404, `{"success":false,"message":"there is nothing at \"/job-types\""}`)
 	p := run(t, f.URL, "status")
-	if p.status != 0 || strings.Contains(p.out, "\nissue-sync") || !strings.Contains(p.out, "\nproject-sync") || !strings.Contains(p.out, "\nall ") {
+	if p.status != 0 || p.err != "" || strings.Contains(p.out, "\nproject-sync") || !strings.Contains(p.out, "\nall ") {
 		t.Errorf("got %+v", p)
 	}
 }

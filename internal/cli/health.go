@@ -13,14 +13,14 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// The health, for people and for scripts that watch the system.
+// The command health, for people and for scripts that watch the system.
 
 func (a *app) healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
-		Short: "Show whether the system is well; exits with 1 if it is not",
-		Long: `Show whether the API reaches Redis and MongoDB, and whether a worker and a schedule are live. When any
-of them is missing the exit status is 1.`,
+		Short: "Show whether the system is healthy; exit with 1 if it is not",
+		Long: `Show whether the API reaches Redis and MongoDB, and whether a worker and a schedule are live. If any of
+them is missing, the exit status is 1.`,
 		Example: `  codexctl health
   codexctl health >/dev/null || echo 'look at it'`,
 		Args: cobra.NoArgs,
@@ -54,10 +54,10 @@ func showHealth(p *page, h client.Health) {
 	)
 }
 
-// wrong lists what is not as it should be.
+// wrong lists what makes the system unhealthy.
 func wrong(h client.Health) []string {
 	list := []string{"the status is " + line(h.Status)}
-	if h.Status == "OK" {
+	if h.Status == client.StatusOK {
 		list = nil
 	}
 	for _, what := range h.Jobs.Missing {

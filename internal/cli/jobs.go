@@ -29,7 +29,7 @@ func (a *app) jobsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "jobs",
 		Short: "List jobs, with their state and why they failed",
-		Long:  "List jobs of all job types and in all states, or of those that the flags say.",
+		Long:  "List the jobs of all job types and in all states, or those that the flags select.",
 		Example: `  codexctl jobs
   codexctl jobs --job user-sync --state failed
   codexctl jobs --page 2 --page-size 50
@@ -39,13 +39,13 @@ func (a *app) jobsCommand() *cobra.Command {
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, _ []string) error {
 		filter.State = client.State(state)
 		if state != "" && !slices.Contains(client.States(), filter.State) {
-			return usageError{fmt.Errorf("--state was %q; it may be %s", state, strings.Join(stateNames(), ", "))}
+			return usageError{fmt.Errorf("--state was %q; it must be %s", state, strings.Join(stateNames(), ", "))}
 		}
 		if filter.Page < 1 {
-			return usageError{fmt.Errorf("--page was %d; it may be 1 or more", filter.Page)}
+			return usageError{fmt.Errorf("--page was %d; it must be 1 or more", filter.Page)}
 		}
 		if filter.PageSize < 1 || filter.PageSize > maxPageSize {
-			return usageError{fmt.Errorf("--page-size was %d; it may be from 1 to %d", filter.PageSize, maxPageSize)}
+			return usageError{fmt.Errorf("--page-size was %d; it must be from 1 to %d", filter.PageSize, maxPageSize)}
 		}
 		list, err := api.Jobs(ctx, filter)
 		if err != nil {
@@ -56,9 +56,9 @@ func (a *app) jobsCommand() *cobra.Command {
 	flags := cmd.Flags()
 	flags.StringVar(&filter.Job, "job", "", "a job `type`, such as user-sync")
 	flags.StringVar(&state, "state", "", "a `state`: "+strings.Join(stateNames(), ", "))
-	flags.IntVar(&filter.Page, "page", 1, "which page, counted from 1")
-	flags.IntVar(&filter.PageSize, "page-size", defaultPageSize, "jobs on a page, at most 100")
-	complete(cmd, "job", JobTypes...)
+	flags.IntVar(&filter.Page, "page", 1, "the page, counted from 1")
+	flags.IntVar(&filter.PageSize, "page-size", defaultPageSize, "jobs on a page, from 1 to 100")
+	completeFlag(cmd, "job", a.completeJobType)
 	complete(cmd, "state", stateNames()...)
 	return cmd
 }
@@ -106,12 +106,12 @@ func (a *app) jobCommand() *cobra.Command {
 		Short: "Show one job: its state, progress, error and result",
 		Long: `Show one job: its state, progress, error and result.
 
-With --wait it waits for the job's end first, as trigger --wait does, and exits with 1 if the job failed.`,
+With --wait it first waits for the job's end, as trigger --wait does, and exits with 1 if the job failed.`,
 		Example: `  codexctl job 1795495826751:user-sync:mq4z2etl
   codexctl job 1795495826751:user-sync:mq4z2etl --wait
   codexctl job 1795495826751:user-sync:mq4z2etl --output json | jq .result`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeID(client.States()...),
+		ValidArgsFunction: only(a.completeID(client.States()...)),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		if wait {
@@ -169,8 +169,11 @@ func resultOf(j client.Job) string {
 	if !ok {
 		return brief(j.Result)
 	}
-	records := map[string]string{"project-sync": "projects", "issue-sync": "issues"}
-	return fmt.Sprintf("%d %s processed, %d updated, %d failed, in %s", sync.UsersProcessed, cmp.Or(records[j.Job], "users"),
+	records := "records"
+	if name, ok := strings.CutSuffix(j.Job, "-sync"); ok {
+		records = name + "s"
+	}
+	return fmt.Sprintf("%d %s processed, %d updated, %d failed, in %s", sync.UsersProcessed, records,
 		sync.UsersUpdated, sync.Errors, short(time.Duration(sync.Duration)*time.Millisecond))
 }
 
@@ -178,11 +181,11 @@ func (a *app) cancelCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cancel ID",
 		Short: "Remove a job that waits, or stop one that is active",
-		Long: `Remove a job that waits or is delayed, or tell one that is active to stop: soon after that it is
-listed as failed, with the error "cancelled". A job that has ended cannot be cancelled.`,
+		Long: `Remove a job that is waiting or delayed, or stop one that is active: soon afterwards it is listed as
+failed, with the error "cancelled". A job that has ended cannot be cancelled.`,
 		Example:           `  codexctl cancel 1795495826751:user-sync:mq4z2etl`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeID(client.StateWaiting, client.StateActive, client.StateDelayed),
+		ValidArgsFunction: only(a.completeID(client.StateWaiting, client.StateActive, client.StateDelayed)),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		changed, err := api.Cancel(ctx, args[0])
@@ -197,7 +200,7 @@ func (a *app) retryCommand() *cobra.Command {
 		Short:             "Enqueue a failed job again",
 		Example:           `  codexctl retry 1795495826751:user-sync:mq4z2etl`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: a.completeID(client.StateFailed),
+		ValidArgsFunction: only(a.completeID(client.StateFailed)),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		changed, err := api.Retry(ctx, args[0])

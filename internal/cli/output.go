@@ -23,10 +23,10 @@ const (
 	outputJSON  = "json"
 )
 
-// none stands in the place of what there is not.
+// none is shown where there is no value.
 const none = "-"
 
-// print writes the data as --output says: as JSON, or what table makes of it.
+// print writes the data as --output says: as JSON, or as table writes it.
 func (a *app) print(data any, table func(*page)) error {
 	p, err := a.render(data, table)
 	if err == nil {
@@ -52,7 +52,7 @@ func (a *app) render(data any, table func(*page)) ([]byte, error) {
 	return p.text.Bytes(), nil
 }
 
-// say writes a line for people, beside what was asked for.
+// say writes a line for people to stderr.
 func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.Err, format+"\n", args...)
 }
@@ -83,7 +83,7 @@ func (p *page) table(heading []string, rows [][]string) {
 	}
 }
 
-// fields writes names and values in turn, leaving out those without a value.
+// fields writes pairs of a name and a value, and leaves out those without a value.
 func (p *page) fields(pairs ...string) {
 	w := tabwriter.NewWriter(&p.text, 0, 0, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
@@ -94,7 +94,7 @@ func (p *page) fields(pairs ...string) {
 	_ = w.Flush() // a buffer takes everything
 }
 
-// line makes one line of a text that a server or a database may have written, with nothing in it that a terminal obeys.
+// line returns a text from a server or a database as one line, without control characters that a terminal obeys.
 func line(s string) string {
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -146,8 +146,7 @@ func short(d time.Duration) string {
 	}
 }
 
-// took returns how long the job took, or has taken up to now if it is active; "" for one that waits, and where it is not
-// known.
+// took returns how long the job took, or how long an active job has taken so far; "" where that is not known.
 func took(j client.Job, now time.Time) string {
 	end := j.EndedAt.Time
 	if j.State == client.StateActive {

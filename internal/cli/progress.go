@@ -12,7 +12,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// How the progress of a job that is waited for is shown.
+// The progress of a job, while codexctl waits for it.
 
 // progress shows how far a job is.
 type progress interface {
@@ -50,7 +50,7 @@ func terminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
-// stateOf says in words what a job is about, and how fast it is.
+// stateOf returns a job's state and pace in words.
 func stateOf(j client.Job, pace string) string {
 	s := string(j.State) + pace
 	if j.Ranges != nil {
@@ -97,8 +97,8 @@ const barWidth = 30
 // besideText is how much of a terminal's line is kept for the percentage and the bar.
 const besideText = 24
 
-// bar shows progress on a terminal, in one line. What it says of the rate and the time left it does not have from the
-// library, which looks at the last few steps only, and so knows nothing of jobs that take minutes for a percent.
+// bar shows progress on a terminal, in one line. It computes the rate and the time left itself: the library looks at the last
+// few steps only, which says nothing about a job that takes minutes for one percent.
 type bar struct {
 	bar *progressbar.ProgressBar
 	out io.Writer

@@ -13,9 +13,9 @@ import (
 func (a *app) schedulesCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schedules",
-		Short: "Show when jobs are enqueued by themselves",
-		Long: `Show the schedule of each job type that has one: its next tick, and the latest tick that was dealt
-with. Cron expressions are in UTC.`,
+		Short: "Show the schedules and their next ticks",
+		Long: `Show the live schedule of each job type that has one: its next tick, and the latest tick that was
+handled. Cron expressions are in UTC.`,
 		Example: `  codexctl schedules
   codexctl schedules --output json | jq -r '.schedules[].next'`,
 		Args: cobra.NoArgs,
@@ -25,10 +25,7 @@ with. Cron expressions are in UTC.`,
 		if err != nil {
 			return err
 		}
-		data := struct {
-			Schedules []client.Schedule `json:"schedules"`
-		}{list}
-		return a.print(data, func(p *page) { listSchedules(p, list) })
+		return a.print(client.ScheduleList{Schedules: list}, func(p *page) { listSchedules(p, list) })
 	})
 	return cmd
 }

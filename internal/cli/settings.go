@@ -33,7 +33,7 @@ const (
 	envKey    = "CODEX_API_KEY"
 )
 
-// connect returns a client with the settings. What it returns as an error is wrong usage.
+// connect returns a client with the settings. Its errors are wrong usage.
 func (a *app) connect() (*client.Client, error) {
 	settings, err := a.settings()
 	if err != nil {
@@ -84,16 +84,16 @@ func (a *app) settings() (*viper.Viper, error) {
 	known := []string{keyServer, keyKey, keyKeyFile, keyCAFile}
 	for _, key := range v.AllKeys() {
 		if !slices.Contains(known, key) {
-			return nil, fmt.Errorf("the configuration file %s has %q in it; it may have %s", path, key, strings.Join(known, ", "))
+			return nil, fmt.Errorf("the configuration file %s has %q in it; it must have only %s", path, key, strings.Join(known, ", "))
 		}
 	}
 	if v.InConfig(keyKey) && v.InConfig(keyKeyFile) {
-		return nil, fmt.Errorf("the configuration file %s has both %q and %q in it; it may have one of them", path, keyKey, keyKeyFile)
+		return nil, fmt.Errorf("the configuration file %s has both %q and %q in it; it must have only one of them", path, keyKey, keyKeyFile)
 	}
 	return v, nil
 }
 
-// key returns the API key; "" when there is none. Its errors do not have the key in them.
+// key returns the API key; "" without one. Its errors do not contain the key.
 func (a *app) key(settings *viper.Viper) (string, error) {
 	if key := os.Getenv(envKey); key != "" && !a.root.PersistentFlags().Changed(keyKeyFile) {
 		return key, nil
@@ -126,7 +126,7 @@ func configPath() string {
 	return filepath.Join(folder, "codexctl.yaml")
 }
 
-// expand replaces a tilde at the beginning, which no shell has done in a file, nor after a "=".
+// expand replaces a tilde at the beginning: no shell does so in a file, or after a "=".
 func expand(path string) string {
 	if rest, ok := strings.CutPrefix(path, "~/"); ok {
 		if home, err := os.UserHomeDir(); err == nil {
@@ -147,7 +147,7 @@ func trusting(path string) (http.RoundTripper, error) {
 		pool = x509.NewCertPool() // there is none on this machine
 	}
 	if !pool.AppendCertsFromPEM(data) {
-		return nil, fmt.Errorf("reading certificates: there is none in %s, which may have them in PEM", path)
+		return nil, fmt.Errorf("reading certificates: there is none in %s; it must have them in PEM", path)
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.TLSClientConfig.RootCAs = pool

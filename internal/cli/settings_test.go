@@ -65,7 +65,7 @@ func TestSettings(t *testing.T) {
 		t.Errorf("with an empty key file: %+v", p)
 	}
 	unknown := write("unknown.yaml", "url: x\n")
-	if p := call(t, nil, "pause", "--config", unknown); p.status != 2 || !strings.Contains(p.err, `has "url" in it; it may have server, key, key-file, ca-file`) {
+	if p := call(t, nil, "pause", "--config", unknown); p.status != 2 || !strings.Contains(p.err, `has "url" in it; it must have only server, key, key-file, ca-file`) {
 		t.Errorf("with an unknown key: %+v", p)
 	}
 }

@@ -2,9 +2,7 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -24,18 +22,18 @@ func (a *app) statusCommand() *cobra.Command {
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "status [JOB]",
-		Short: "Show what is running, what waits, and what is next",
-		Long: `Show how many jobs there are in each state, which are active and how far they are, and when the
-next scheduled ones are. Without JOB it shows all job types.
+		Short: "Show what runs, what waits, and what is next",
+		Long: `Show how many jobs there are in each state, which ones are active and how far they are, and when the
+next ticks are. Without JOB it shows every job type of the server.
 
-With --watch it does so again and again, until Ctrl-C. On a terminal the screen is redrawn; otherwise one
-answer follows the other. It outlasts a server that is away for a while.`,
+--watch repeats this until Ctrl-C. On a terminal it redraws the screen; otherwise one answer follows the
+other. It goes on when the server is away for a while.`,
 		Example: `  codexctl status
   codexctl status user-sync
   codexctl status --watch
   codexctl status --output json | jq .counts`,
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: completeJobType,
+		ValidArgsFunction: only(a.completeJobType),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		job := client.AllJobs
@@ -46,16 +44,16 @@ answer follows the other. It outlasts a server that is away for a while.`,
 			return a.show(ctx, api, job)
 		}
 		if interval < minInterval {
-			return usageError{fmt.Errorf("--interval was %s; it may be %s or longer", interval, minInterval)}
+			return usageError{fmt.Errorf("--interval was %s; it must be %s or longer", interval, minInterval)}
 		}
 		return a.watch(ctx, api, job, interval)
 	})
-	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again")
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "repeat it until Ctrl-C")
 	cmd.Flags().DurationVar(&interval, "interval", 2*time.Second, "the pause between two looks of --watch")
 	return cmd
 }
 
-// overview is the status of what was asked for, and that of each job type where all were.
+// overview is the status of one job type, or of all together and of each.
 type overview struct {
 	job  string
 	of   client.Status
@@ -82,16 +80,19 @@ func (a *app) overview(ctx context.Context, api *client.Client, job string) (ove
 	if o.of, err = api.Status(ctx, job); err != nil || job != client.AllJobs || a.output == outputJSON {
 		return o, err
 	}
-	for _, name := range JobTypes {
-		s, err := api.Status(ctx, name)
-		var refused *client.Error
-		if errors.As(err, &refused) && refused.StatusCode == http.StatusBadRequest {
-			continue // the server does not know it
-		}
+	types, err := api.JobTypes(ctx)
+	if client.IsNotFound(err) {
+		return o, nil // the server is of a release that does not list them
+	}
+	if err != nil {
+		return o, err
+	}
+	for _, t := range types {
+		s, err := api.Status(ctx, t.Name)
 		if err != nil {
 			return o, err
 		}
-		o.each = append(o.each, namedStatus{name, s})
+		o.each = append(o.each, namedStatus{t.Name, s})
 	}
 	return o, nil
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// The trigger, and what its flags make of a payload.
+// The command trigger, and the payload that its flags make.
 
-// request is what the flags of trigger say.
+// request is the flags of trigger.
 type request struct {
 	full      bool
 	batchSize int
@@ -27,19 +27,20 @@ func (a *app) triggerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trigger JOB",
 		Short: "Start a job; with --wait, wait for its end",
-		Long: `Enqueue a job: a worker takes it when no other of its type is active. When one of its kind waits already,
-that one serves the trigger. A synchronisation is incremental unless --full says otherwise.
+		Long: `Enqueue a job. A worker runs it when no other job of its type is active. When a job of the same kind
+already waits, that job serves the trigger. A synchronisation is incremental unless --full is given.
+"codexctl job-types" lists the job types, and the fields that --data can have for each.
 
 With --wait it shows the progress until the job has ended, prints the job, and exits with 1 if the job
-failed or was cancelled. It outlasts an API that is away for up to a minute. Ctrl-C ends the waiting,
-not the job.`,
+failed or was cancelled. It waits up to a minute for an API that is away. Ctrl-C ends the wait, not the
+job.`,
 		Example: `  codexctl trigger user-sync
   codexctl trigger user-sync --full --wait
   codexctl trigger project-sync --full --batch-size 500
   codexctl trigger welcome-mail --data '{"to": "a@example.com"}'
   id=$(codexctl trigger user-sync --output json | jq -r .jobId)`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: completeJobType,
+		ValidArgsFunction: only(a.completeJobType),
 	}
 	flags := cmd.Flags()
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
@@ -50,8 +51,8 @@ not the job.`,
 		return a.trigger(ctx, api, args[0], payload, r.wait)
 	})
 	flags.BoolVar(&r.full, "full", false, "visit every record")
-	flags.IntVar(&r.batchSize, "batch-size", 0, "records in one batch, 1 to 10000 (default what the workers are set to)")
-	flags.StringVar(&r.data, "data", "", "the payload of another kind of job, as a `JSON` object")
+	flags.IntVar(&r.batchSize, "batch-size", 0, "records in one batch, from 1 to 10000 (default the workers' SYNC_BATCH_SIZE)")
+	flags.StringVar(&r.data, "data", "", "the payload, as a `JSON` object")
 	flags.BoolVarP(&r.wait, "wait", "w", false, "wait for the job's end")
 	cmd.MarkFlagsMutuallyExclusive("data", "full")
 	cmd.MarkFlagsMutuallyExclusive("data", "batch-size")
@@ -60,12 +61,12 @@ not the job.`,
 	return cmd
 }
 
-// payload returns what is sent; nil for what the server does without being told.
+// payload returns the payload that the flags say; nil for the server's defaults.
 func (r request) payload(sized, given bool) (any, error) {
 	if given {
 		var object map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(r.data), &object); err != nil || object == nil {
-			return nil, errors.New(`--data was no JSON object; it may be one such as '{"to": "a@example.com"}'`)
+			return nil, errors.New(`--data was not a JSON object; it must be one, such as '{"to": "a@example.com"}'`)
 		}
 		var compact bytes.Buffer
 		if err := json.Compact(&compact, []byte(r.data)); err != nil {
@@ -74,7 +75,7 @@ func (r request) payload(sized, given bool) (any, error) {
 		return json.RawMessage(compact.Bytes()), nil
 	}
 	if sized && r.batchSize < 1 {
-		return nil, fmt.Errorf("--batch-size was %d; it may be 1 or more", r.batchSize)
+		return nil, fmt.Errorf("--batch-size was %d; it must be 1 or more", r.batchSize)
 	}
 	if !r.full && !sized {
 		return nil, nil

@@ -9,13 +9,13 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
-// Waiting for a job, which outlasts an API that is away for a while.
+// Waiting for a job, also while the API is away.
 
 // maxPause is the longest pause between two attempts to reach an API that is away.
 const maxPause = 8 * time.Second
 
-// wait waits for a job's end, showing its progress, and prints the job. It returns a failure when that end is not a
-// good one.
+// wait shows a job's progress until it has ended, and prints the job. It returns a failure when the job failed or was
+// cancelled.
 func (a *app) wait(ctx context.Context, api *client.Client, id string) error {
 	j, err := a.follow(ctx, api, id)
 	if err != nil {
@@ -33,7 +33,7 @@ func (a *app) wait(ctx context.Context, api *client.Client, id string) error {
 	return nil
 }
 
-// follow looks at the job until it has ended.
+// follow asks for the job until it has ended.
 func (a *app) follow(ctx context.Context, api *client.Client, id string) (client.Job, error) {
 	shown := newProgress(a.Err, a.Now)
 	defer shown.end()
@@ -55,9 +55,9 @@ func (a *app) follow(ctx context.Context, api *client.Client, id string) (client
 		case ctx.Err() != nil:
 			return last, leftRunning(id)
 		case client.IsNotFound(err) && (last.State == client.StateWaiting || last.State == client.StateDelayed):
-			return last, failure{fmt.Errorf("job %s was cancelled: it is not there any more, and had not ended", id)}
+			return last, failure{fmt.Errorf("job %s was cancelled: it no longer exists, and had not ended", id)}
 		case client.IsNotFound(err) && last.State == client.StateActive:
-			return last, fmt.Errorf("job %s is not kept any more, and so how it ended is not known: %w", id, err)
+			return last, fmt.Errorf("job %s is no longer kept, so how it ended is not known: %w", id, err)
 		case !client.Temporary(err):
 			return last, err
 		default:
@@ -78,5 +78,5 @@ func (a *app) follow(ctx context.Context, api *client.Client, id string) (client
 }
 
 func leftRunning(id string) error {
-	return errors.New("interrupted; the job goes on, and this waits for it again: codexctl job " + id + " --wait")
+	return errors.New("interrupted; the job goes on; to wait for it again: codexctl job " + id + " --wait")
 }

@@ -77,10 +77,10 @@ func TestWait(t *testing.T) {
 			"  5 %  active", " 43 %  failed", "codexctl: job " + waitID + " was cancelled",
 		}, "failed"},
 		{"cancelled while waiting", []look{waits, gone}, 1, []string{
-			"  0 %  waiting", "codexctl: job " + waitID + " was cancelled: it is not there any more, and had not ended",
+			"  0 %  waiting", "codexctl: job " + waitID + " was cancelled: it no longer exists, and had not ended",
 		}, ""},
 		{"not kept", []look{active5, gone}, 3, []string{
-			"  5 %  active", "codexctl: job " + waitID + " is not kept any more, and so how it ended is not known: asking for job " + waitID + ": the server answered 404: there is no job",
+			"  5 %  active", "codexctl: job " + waitID + " is no longer kept, so how it ended is not known: asking for job " + waitID + ": the server answered 404: there is no job",
 		}, ""},
 		{"Redis away for a while", []look{active5, noRedis, noRedis, completed}, 0, []string{
 			"  5 %  active", "asking for job " + waitID + ": the server answered 503: Redis is not available; try again later; trying again",

@@ -6,27 +6,13 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/codex-api/codex-jobs/internal/version"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
-
-// version is set by the linker; see Version.
-var version string
-
-// Version returns the release that was built, or the version that the Go toolchain knows.
-func Version() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "(unknown)"
-}
 
 // The exit statuses of a program that does not start.
 const (
@@ -56,7 +42,7 @@ func FromCommandLine(name, summary string, args []string, out, errOut io.Writer)
 		_, _ = fmt.Fprintf(errOut, "%s: unexpected argument %q; see %s --help\n", name, flags.Arg(0), name)
 		return c, ExitUsage, false
 	case *showVersion:
-		_, _ = fmt.Fprintln(out, name, Version())
+		_, _ = fmt.Fprintln(out, name, version.String())
 		return c, ExitOK, false
 	}
 	if c, err = Load(registry); err != nil {

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/version"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -46,7 +47,7 @@ func TestVersion(t *testing.T) {
 	setup(t, "", "PORT=no number") // which does not matter here
 	for _, arg := range []string{"--version", "-version"} {
 		r := commandLine(arg)
-		if r.ok || r.status != 0 || r.err != "" || r.out != "api "+config.Version()+"\n" || config.Version() == "" {
+		if r.ok || r.status != 0 || r.err != "" || r.out != "api "+version.String()+"\n" {
 			t.Errorf("%s: %+v", arg, r)
 		}
 	}

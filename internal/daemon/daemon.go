@@ -21,6 +21,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/version"
 )
 
 // exitFailure is the exit status when Run has failed.
@@ -98,10 +99,10 @@ func Main(p Program) {
 // Run runs a program with its admin port and its traces until ctx ends, and returns what the program's Run does. It is Main
 // without what only a process of its own has.
 func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) error {
-	log.Info("Starting", "version", config.Version(), "settings", cfg)
-	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, config.Version())}
+	log.Info("Starting", "version", version.String(), "settings", cfg)
+	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, version.String())}
 	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
-		Service: p.Name, Version: config.Version(),
+		Service: p.Name, Version: version.String(),
 		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, Ratio: cfg.Tracing.Ratio,
 	}, log)
 	if err != nil {

@@ -25,6 +25,16 @@ func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
 	return nil
 }
 
+// IsPaused reports whether the job type is paused. It asks for that alone, where asynq's GetQueueInfo looks at the whole
+// queue.
+func (j *Jobs) IsPaused(ctx context.Context, def tasks.Definition) (bool, error) {
+	n, err := j.rdb.Exists(ctx, asynqKey(def.Name, "paused")).Result()
+	if err != nil {
+		return false, fmt.Errorf("looking whether %s is paused: %w", def.Name, err)
+	}
+	return n > 0, nil
+}
+
 // changeTries bounds how often a pause or resume is tried again because somebody did the opposite at the same time.
 const changeTries = 10
 

@@ -44,17 +44,6 @@ redis.call("HSET", KEYS[1], "id", ARGV[1], "payload", ARGV[2], "time", ARGV[3])
 return {"claimed"}
 `)
 
-// KEYS: waiting, tick. ARGV: id, tick time (ms) or "".
-var beginScript = redis.NewScript(`
-if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
-	redis.call("DEL", KEYS[1])
-end
-if ARGV[2] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") < tonumber(ARGV[2]) then
-	redis.call("SET", KEYS[2], ARGV[2])
-end
-return 0
-`)
-
 // Accepted is the answer to a trigger.
 type Accepted struct {
 	// ID is that of the run that will serve the trigger.
@@ -85,19 +74,6 @@ func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.
 		return Accepted{}, err
 	}
 	return Accepted{ID: id}, nil
-}
-
-// Begin records that a run has left the queue: the next one of its kind may wait from now on.
-func (j *Jobs) Begin(ctx context.Context, id tasks.RunID, kind string) error {
-	tickTime := ""
-	if id.Scheduled() {
-		tickTime = millis(id.Reference)
-	}
-	err := beginScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, kind), tickKey(id.Job)}, id.String(), tickTime).Err()
-	if err != nil {
-		return fmt.Errorf("recording the start of %s: %w", id, err)
-	}
-	return nil
 }
 
 // claimed is the outcome of a claim: the tick was handled before, another run waits, or (neither) the claim is ours.

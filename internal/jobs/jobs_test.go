@@ -79,7 +79,7 @@ func TestTriggerCoalesces(t *testing.T) {
 	}
 
 	// Once the run has begun the next one may wait.
-	if err := b.Begin(ctx, first.ID, tasks.SyncIncremental); err != nil {
+	if _, err := b.StartRun(ctx, first.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
 		t.Fatal(err)
 	}
 	third := b.trigger(ctx, t, tasks.SyncIncremental)
@@ -186,7 +186,7 @@ func TestTickIsEnqueuedOnce(t *testing.T) {
 	}
 
 	// The tick stays handled after its run has begun, ended and been removed.
-	if err := b.Begin(ctx, id, tasks.SyncIncremental); err != nil {
+	if _, err := b.StartRun(ctx, id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.inspector.DeleteTask(b.def.Name, id.String()); err != nil {
@@ -237,7 +237,7 @@ func TestTickAfterItsRunBegan(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	tickTime := b.def.Schedule.Prev(time.Now())
-	if err := b.Begin(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental); err != nil {
+	if _, err := b.StartRun(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental, jobs.NewOwner()); err != nil {
 		t.Fatal(err)
 	}
 	b.wantTick(t, tickTime, jobs.Tick{})

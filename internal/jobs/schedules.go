@@ -58,10 +58,6 @@ func (j *Jobs) ListSchedules(ctx context.Context) ([]Scheduled, error) {
 	if err != nil {
 		return nil, err
 	}
-	queues, err := j.queues()
-	if err != nil {
-		return nil, err
-	}
 	var list []Scheduled
 	for _, def := range j.registry.All() {
 		i := slices.IndexFunc(live, func(r Repeatable) bool { return r.Job == def.Name })
@@ -72,11 +68,9 @@ func (j *Jobs) ListSchedules(ctx context.Context) ([]Scheduled, error) {
 		if s.Previous, err = j.LastTick(ctx, def); err != nil {
 			return nil, err
 		}
-		info, err := j.queue(queues, def.Name)
-		if err != nil {
+		if s.Paused, err = j.IsPaused(ctx, def); err != nil {
 			return nil, err
 		}
-		s.Paused = info.Paused
 		list = append(list, s)
 	}
 	return list, nil

@@ -183,7 +183,7 @@ func (b *testBundle) drain(t *testing.T, seen map[string]int) {
 		if time.Since(id.Reference) < deletable {
 			continue
 		}
-		if err := b.Begin(t.Context(), id, tasks.SyncIncremental); err != nil {
+		if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.inspector.DeleteTask(b.user.Name, info.ID); err != nil {
@@ -386,7 +386,7 @@ func TestClockThatSteps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := b.Begin(t.Context(), id, tasks.SyncIncremental); err != nil {
+			if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.inspector.DeleteTask(b.user.Name, info.ID); err != nil {
@@ -442,7 +442,7 @@ func TestTickServedByWaitingRun(t *testing.T) {
 	}
 
 	// Once it has begun the next tick has a run of its own.
-	if err := b.Begin(t.Context(), waiting.ID, tasks.SyncIncremental); err != nil {
+	if _, err := b.StartRun(t.Context(), waiting.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.inspector.DeleteTask(b.user.Name, waiting.ID.String()); err != nil {

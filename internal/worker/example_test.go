@@ -31,7 +31,7 @@ var welcomeMail = tasks.Definition{
 	Attempts:   5, // what is left out has the defaults
 }
 
-// ... with a payload that knows what it may be ...
+// ... with a payload that knows what it must be ...
 type welcome struct {
 	To       string `json:"to" allowed:"an e-mail address"`
 	Language string `json:"language" allowed:"\"en\" or \"nl\""`
@@ -98,8 +98,8 @@ func Example_newJobType() {
 	fmt.Println("sent", <-outbox)
 
 	// Output:
-	// 400 to was "nobody"; it may be an e-mail address
-	// 400 the field "lang" was not known; it may be "to" (an e-mail address) or "language" ("en" or "nl")
+	// 400 to was "nobody"; it must be an e-mail address
+	// 400 the field "lang" was not known; it must be "to" (an e-mail address) or "language" ("en" or "nl")
 	// 200 Welcome mail (ada@codex.example) triggered successfully
 	// result {"attempt":1,"sent":true}
 	// sent to ada@codex.example: Welkom!

@@ -14,19 +14,18 @@ import (
 	"time"
 )
 
-// How any request is sent, and any answer read.
+// How requests are sent and answers read.
 
 const (
 	// DefaultTimeout is how long one request may take, up to the end of its answer.
 	DefaultTimeout = 10 * time.Second
-	// cleanupExtra is what Cleanup may take beyond that: the API gives it 25 s, as it may have runs by the thousand to
-	// remove.
+	// cleanupExtra is how much longer Cleanup may take: the API gives it 25 s, as there can be thousands of jobs to remove.
 	cleanupExtra = 20 * time.Second
 	// maxAnswer is the longest answer that is read, in bytes: far more than any that the API gives.
 	maxAnswer = 16 << 20
 )
 
-// Client talks to one API. It may be used by several goroutines at once. Make one with New.
+// Client talks to one API. It is safe for concurrent use. Make one with New.
 type Client struct {
 	// base has no slash at its end.
 	base    *url.URL
@@ -56,7 +55,7 @@ func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = 
 func New(baseURL string, options ...Option) (*Client, error) {
 	base, err := url.Parse(strings.TrimRight(baseURL, "/"))
 	if err != nil || base.Host == "" || base.Scheme != "http" && base.Scheme != "https" || base.RawQuery != "" || base.Fragment != "" {
-		return nil, fmt.Errorf("the API's URL was %q; it may be one such as http://127.0.0.1:4000", withoutPassword(base, baseURL))
+		return nil, fmt.Errorf("the API's URL was %q; it must be one such as http://127.0.0.1:4000", withoutPassword(base, baseURL))
 	}
 	c := &Client{base: base, timeout: DefaultTimeout}
 	for _, option := range options {
@@ -97,11 +96,10 @@ type call struct {
 	extra time.Duration
 }
 
-// envelope is the form of every answer but that of the health check.
-type envelope struct {
-	Success bool            `json:"success"`
-	Message string          `json:"message"`
-	Data    json.RawMessage `json:"data"`
+// rawAnswer is an Answer whose data has not been decoded.
+type rawAnswer struct {
+	Answer
+	Data json.RawMessage `json:"data"`
 }
 
 // do sends the request, decodes the answer's data into v, unless that is nil, and returns the answer's message.
@@ -110,7 +108,7 @@ func (c *Client) do(ctx context.Context, r call, v any) (message string, err err
 	if err != nil {
 		return "", err
 	}
-	var answer envelope
+	var answer rawAnswer
 	invalid := json.Unmarshal(body, &answer)
 	if status < 200 || status > 299 {
 		return "", newError(status, answer.Message)
@@ -158,7 +156,7 @@ func (c *Client) send(ctx context.Context, r call) (status int, body []byte, err
 	default:
 		var wrapped *url.Error
 		if errors.As(err, &wrapped) {
-			err = wrapped.Err // it says the method and the path, which whoever called knows
+			err = wrapped.Err // without the method and the path, which the caller knows
 		}
 		return 0, nil, fmt.Errorf("%w: %s: %w", ErrUnreachable, c.base.Redacted(), err)
 	}

@@ -63,6 +63,9 @@ const (
 		`"activeJobs":[{"id":"1795495826751:user-sync:mq4z2etl","data":{"syncType":"full"},"progress":55}]}`
 	schedules = `[{"job":"user-sync","spec":"@every 20m","every":1200000,"next":"2026-11-24T05:00:00.000Z","previous":"2026-11-24T04:40:00.000Z","paused":false},` +
 		`{"job":"issue-sync","spec":"0 9 * * 1-5","every":null,"next":"2026-11-24T09:00:00.000Z","previous":null,"paused":true}]`
+	jobTypes = `[{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` +
+		`"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""}]},` +
+		`{"name":"nightly-report","title":"Nightly report","schedule":null,"paused":true,"attempts":1,"fields":[]}]`
 	health = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":11,"database":{"status":"connected","responseTime":3},` +
 		`"redis":{"status":"connected","responseTime":0},"jobs":{"initialized":false,"workers":0,"schedulers":1,"missing":["a live worker"]}}`
 )
@@ -113,6 +116,7 @@ func TestEndpoints(t *testing.T) {
 		{"cancel", "DELETE /jobs/" + id, data(`{"id":"` + id + `","state":"removed"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Cancel(ctx, id) }, `{"id":"` + id + `","state":"removed"}`},
 		{"cancel an odd one", "DELETE /jobs/a%2Fb%3Fc%20%25d:%C3%A4", data(`{"id":"a","state":"removed"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Cancel(ctx, "a/b?c %d:ä") }, `{"id":"a","state":"removed"}`},
 		{"retry", "POST /jobs/" + id + "/retry", data(`{"id":"` + id + `","state":"waiting"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Retry(ctx, id) }, `{"id":"` + id + `","state":"waiting"}`},
+		{"job types", "GET /job-types", data(`{"jobTypes":` + jobTypes + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.JobTypes(ctx) }, jobTypes},
 		{"schedules", "GET /schedules", data(`{"schedules":` + schedules + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Schedules(ctx) }, schedules},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -182,7 +186,7 @@ func TestAPIKey(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	t.Parallel()
 	for _, url := range []string{"", "/", "localhost", "localhost:4000", "127.0.0.1:4000", "ftp://localhost", "http://", "http://localhost?x=1", "http://localhost#x", "http://a b", "unix:/x"} {
-		if _, err := client.New(url); err == nil || !strings.Contains(err.Error(), "it may be one such as http://127.0.0.1:4000") {
+		if _, err := client.New(url); err == nil || !strings.Contains(err.Error(), "it must be one such as http://127.0.0.1:4000") {
 			t.Errorf("%q: %v", url, err)
 		}
 	}

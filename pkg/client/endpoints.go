@@ -12,10 +12,10 @@ import (
 
 // One method for each endpoint.
 
-// AllJobs is what Status may be asked for besides the name of a job type.
+// AllJobs asks Status for all job types together.
 const AllJobs = "all"
 
-// Health asks how the system is. That it is not well is no error: see Health.Healthy.
+// Health asks for the health of the system. An unhealthy system is no error: see Health.Healthy.
 func (c *Client) Health(ctx context.Context) (Health, error) {
 	var h Health
 	status, body, err := c.send(ctx, call{method: http.MethodGet, path: []string{"health"}})
@@ -25,7 +25,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	invalid := json.Unmarshal(body, &h)
 	switch {
 	case status != http.StatusOK && (invalid != nil || h.Status == ""): // not a health check's answer
-		var answer envelope
+		var answer Answer
 		_ = json.Unmarshal(body, &answer) // without a message the status must do
 		return h, fmt.Errorf("asking for the health: %w", newError(status, answer.Message))
 	case invalid != nil:
@@ -36,7 +36,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	return h, nil
 }
 
-// Status asks what there is of a job type; of all for AllJobs, and of the user sync for "".
+// Status asks for the state of a job type; of all for AllJobs, and of the server's first one, the user sync, for "".
 func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 	var s Status
 	query := url.Values{}
@@ -47,8 +47,8 @@ func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 	return s, nil
 }
 
-// Trigger enqueues a job of the type with the payload, which becomes a JSON object; nil is an empty one. When one of
-// that kind waits already, that one serves the trigger.
+// Trigger enqueues a job of the type with the payload, which is encoded as a JSON object; nil is an empty one. When a job of
+// the same kind waits already, that job serves the trigger.
 func (c *Client) Trigger(ctx context.Context, job string, payload any) (Triggered, error) {
 	var t Triggered
 	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "trigger", job}, body: payload}, &t)
@@ -59,13 +59,13 @@ func (c *Client) Trigger(ctx context.Context, job string, payload any) (Triggere
 	return t, nil
 }
 
-// Pause keeps jobs of the type from starting; "" is the user sync. One that is active goes on. It returns the server's
-// message, for people.
+// Pause keeps jobs of the type from starting; "" is the server's first job type, the user sync. One that is active goes
+// on. It returns the server's message, for people.
 func (c *Client) Pause(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "pause", "pausing", job)
 }
 
-// Resume ends a pause; "" is that of the user sync. It returns the server's message, for people.
+// Resume ends a pause; "" is the server's first job type, the user sync. It returns the server's message, for people.
 func (c *Client) Resume(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "resume", "resuming", job)
 }
@@ -81,8 +81,8 @@ func (c *Client) control(ctx context.Context, action, doing, job string) (messag
 	return message, nil
 }
 
-// Cleanup removes jobs of the type, of the user sync for "", that ended longer ago than the grace period, which may be
-// 0 to 8,760 hours.
+// Cleanup removes jobs of the type that ended longer ago than the grace period, which must be from 0 to 8,760 hours; "" is
+// the server's first job type, the user sync.
 func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Duration) (CleanedUp, error) {
 	var removed CleanedUp
 	body := map[string]any{"gracePeriodHours": gracePeriod.Hours()}
@@ -97,7 +97,7 @@ func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Durat
 	return removed, nil
 }
 
-// Filter says which jobs are asked for. The zero value is the first page of all, 20 jobs of it.
+// Filter selects jobs. The zero value is the first page of all jobs, with 20 jobs.
 type Filter struct {
 	// Job is a job type; "" is all of them.
 	Job string
@@ -105,7 +105,7 @@ type Filter struct {
 	State State
 	// Page is counted from 1; 0 is the first.
 	Page int
-	// PageSize may be 1 to 100; 0 is 20.
+	// PageSize must be from 1 to 100; 0 is 20.
 	PageSize int
 }
 
@@ -127,7 +127,7 @@ func (c *Client) Jobs(ctx context.Context, f Filter) (JobList, error) {
 	return list, nil
 }
 
-// Job asks for one job. For one that there is not, or not any more, the error is one that IsNotFound knows.
+// Job asks for one job. When it does not exist, or no longer, IsNotFound reports true of the error.
 func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	var j Job
 	_, err := c.do(ctx, call{method: http.MethodGet, path: []string{"jobs", id}}, &j)
@@ -140,13 +140,13 @@ func (c *Client) Job(ctx context.Context, id string) (Job, error) {
 	return j, nil
 }
 
-// Cancel removes a job that has not begun, and tells one that is active to stop, which then fails with CancelledError.
-// For one that has ended the error is one that IsConflict knows.
+// Cancel removes a job that is waiting or delayed, and tells an active one to stop, which then fails with CancelledError.
+// When the job has ended, IsConflict reports true of the error.
 func (c *Client) Cancel(ctx context.Context, id string) (Changed, error) {
 	return c.change(ctx, "cancelling", call{method: http.MethodDelete, path: []string{"jobs", id}})
 }
 
-// Retry enqueues a failed job again. For one that has not failed the error is one that IsConflict knows.
+// Retry enqueues a failed job again. When the job has not failed, IsConflict reports true of the error.
 func (c *Client) Retry(ctx context.Context, id string) (Changed, error) {
 	return c.change(ctx, "retrying", call{method: http.MethodPost, path: []string{"jobs", id, "retry"}})
 }
@@ -161,15 +161,23 @@ func (c *Client) change(ctx context.Context, doing string, r call) (Changed, err
 	return changed, nil
 }
 
-// Schedules lists when jobs are enqueued by themselves.
+// Schedules lists the live schedules.
 func (c *Client) Schedules(ctx context.Context) ([]Schedule, error) {
-	var data struct {
-		Schedules []Schedule `json:"schedules"`
-	}
-	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"schedules"}}, &data); err != nil {
+	var list ScheduleList
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"schedules"}}, &list); err != nil {
 		return nil, fmt.Errorf("listing the schedules: %w", err)
 	}
-	return data.Schedules, nil
+	return list.Schedules, nil
+}
+
+// JobTypes lists the job types of the server. When the server is of a release without this list, IsNotFound reports true of
+// the error.
+func (c *Client) JobTypes(ctx context.Context) ([]JobType, error) {
+	var list JobTypeList
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"job-types"}}, &list); err != nil {
+		return nil, fmt.Errorf("listing the job types: %w", err)
+	}
+	return list.JobTypes, nil
 }
 
 func set(query url.Values, name, value string) {

@@ -6,13 +6,13 @@ import (
 	"net/http"
 )
 
-// What can go wrong, and how a program tells one from the other.
+// What can go wrong, and how a program distinguishes it.
 
 var (
-	// ErrUnreachable is in the errors of requests that got no whole answer: nobody listens, the connection broke, or the
-	// time was up. Whether the request has done what it asks for is not known then.
+	// ErrUnreachable is in the error of a request without a whole answer: nothing listens, the connection broke, or the time
+	// was up. It is then unknown whether the server did what the request asks for.
 	ErrUnreachable = errors.New("the server could not be reached")
-	// ErrAnswer is in the errors of requests whose answer was not one of this API's.
+	// ErrAnswer is in the error of a request whose answer is not in the form of this API.
 	ErrAnswer = errors.New("the server's answer is not one of codex-jobs")
 )
 
@@ -24,7 +24,7 @@ type Error struct {
 	Message string
 }
 
-// newError says what HTTP says of the status where the server, or a proxy before it, does not.
+// newError returns an Error; without a message from the server it has HTTP's name of the status.
 func newError(status int, message string) *Error {
 	if message == "" {
 		message = http.StatusText(status)
@@ -42,7 +42,7 @@ func IsNotFound(err error) bool { return hasStatus(err, http.StatusNotFound) }
 // IsConflict reports whether the job's state does not allow what was asked for.
 func IsConflict(err error) bool { return hasStatus(err, http.StatusConflict) }
 
-// IsUnauthorized reports whether the API asks for a key, or does not know the one that it got.
+// IsUnauthorized reports whether the API wants a key, or does not know the one that it got.
 func IsUnauthorized(err error) bool { return hasStatus(err, http.StatusUnauthorized) }
 
 // IsForbidden reports whether the key does not allow what was asked for.

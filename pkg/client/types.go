@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// What the API says and is told, as JSON.
+// What the API says and is told, as JSON. The API itself encodes these types.
 
 // timestampLayout is the ISO 8601 form of every instant in the API.
 const timestampLayout = "2006-01-02T15:04:05.000Z07:00"
@@ -18,28 +18,39 @@ func (t Time) MarshalJSON() ([]byte, error) {
 	return []byte(t.UTC().Format(`"` + timestampLayout + `"`)), nil
 }
 
-// State is where a job is on its way.
+// Answer is the form of every answer under /jobs, and of every error.
+type Answer struct {
+	Success bool `json:"success"`
+	// Message is a sentence for people: what was done, or what was wrong and what is right.
+	Message string `json:"message,omitempty"`
+	// Timestamp is when a trigger was answered.
+	Timestamp Time `json:"timestamp,omitzero"`
+	// Data is one of the types below.
+	Data any `json:"data,omitempty"`
+}
+
+// State is the state of a job.
 type State string
 
 // The states of a job that is listed.
 const (
-	// StateWaiting is that of a job that has its turn before it.
+	// StateWaiting: the job waits for a worker.
 	StateWaiting State = "waiting"
-	// StateActive is that of a job that a worker works on.
+	// StateActive: a worker runs the job.
 	StateActive State = "active"
-	// StateDelayed is that of a job that waits for its next attempt.
+	// StateDelayed: the job waits for its next attempt.
 	StateDelayed State = "delayed"
-	// StateCompleted is that of a job that has ended well.
+	// StateCompleted: the job succeeded.
 	StateCompleted State = "completed"
-	// StateFailed is that of a job whose last attempt has failed, or that was cancelled.
+	// StateFailed: the last attempt failed, or the job was cancelled.
 	StateFailed State = "failed"
 )
 
 // The states that Cancel leaves a job in.
 const (
-	// StateRemoved is that of a job that had not begun, and is gone.
+	// StateRemoved: the job was waiting or delayed, and no longer exists.
 	StateRemoved State = "removed"
-	// StateCancelling is that of a job that was active, and has been told to stop.
+	// StateCancelling: the job is active, and was told to stop.
 	StateCancelling State = "cancelling"
 )
 
@@ -48,7 +59,7 @@ func States() []State {
 	return []State{StateWaiting, StateActive, StateDelayed, StateCompleted, StateFailed}
 }
 
-// Ended reports whether nothing more becomes of the job by itself.
+// Ended reports whether the job is completed or failed.
 func (s State) Ended() bool { return s == StateCompleted || s == StateFailed }
 
 // CancelledError is the Job.Error of a job that was cancelled while it was active.
@@ -66,17 +77,19 @@ type Job struct {
 	Progress int `json:"progress"`
 	// Attempt is the current attempt or the last one, counted from 1; 0 when none has begun.
 	Attempt int `json:"attempt"`
-	// Attempts is how many there may be.
+	// Attempts is how many the job has.
 	Attempts int `json:"attempts"`
-	// Error is why the last attempt failed; empty where none has.
+	// Error is why the last attempt failed; "" if none has.
 	Error string `json:"error,omitempty"`
-	// Result is what a completed job has come to; see SyncResult.
+	// Result is the result of a completed job; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
-	// Ranges is there while a large run is active, which several workers share.
-	Ranges    *Ranges `json:"ranges,omitempty"`
-	CreatedAt Time    `json:"createdAt,omitzero"`
-	StartedAt Time    `json:"startedAt,omitzero"`
-	EndedAt   Time    `json:"endedAt,omitzero"`
+	// Ranges is set while several workers share a large run.
+	Ranges *Ranges `json:"ranges,omitempty"`
+	// CreatedAt is the instant that the job belongs to: that of its tick or of its trigger.
+	CreatedAt Time `json:"createdAt"`
+	// StartedAt and EndedAt are zero where they are not known.
+	StartedAt Time `json:"startedAt,omitzero"`
+	EndedAt   Time `json:"endedAt,omitzero"`
 	// NextAttemptAt is when a delayed job is tried again.
 	NextAttemptAt Time `json:"nextAttemptAt,omitzero"`
 }
@@ -84,7 +97,7 @@ type Job struct {
 // Cancelled reports whether the job was cancelled while it was active.
 func (j Job) Cancelled() bool { return j.State == StateFailed && j.Error == CancelledError }
 
-// Ranges is how far the parts of a large run are.
+// Ranges counts the ranges of a large run.
 type Ranges struct {
 	Total int `json:"total"`
 	Ended int `json:"ended"`
@@ -94,7 +107,7 @@ type Ranges struct {
 type SyncPayload struct {
 	// SyncType is SyncFull or SyncIncremental, the default.
 	SyncType string `json:"syncType,omitempty"`
-	// BatchSize is how many records make one unit of work, 1 to 10,000; 0 leaves it to the workers' settings.
+	// BatchSize is the number of records in a batch, from 1 to 10,000; 0 leaves it to the workers' settings.
 	BatchSize int `json:"batchSize,omitempty"`
 }
 
@@ -102,7 +115,7 @@ type SyncPayload struct {
 const (
 	// SyncFull visits every record.
 	SyncFull = "full"
-	// SyncIncremental visits those that were not synchronised lately.
+	// SyncIncremental visits the records that were not synchronised within the freshness window.
 	SyncIncremental = "incremental"
 )
 
@@ -113,7 +126,7 @@ type SyncResult struct {
 	Success bool `json:"success"`
 	// UsersProcessed is the number of records that the run visited.
 	UsersProcessed int64 `json:"usersProcessed"`
-	// UsersUpdated is the number of records that were stamped.
+	// UsersUpdated is the number of records that the run updated.
 	UsersUpdated int64 `json:"usersUpdated"`
 	// Errors is the number of records whose update failed.
 	Errors int64 `json:"errors"`
@@ -133,21 +146,21 @@ type JobList struct {
 	PageSize int `json:"pageSize"`
 }
 
-// Triggered is what became of a trigger.
+// Triggered is the answer to a trigger.
 type Triggered struct {
 	JobID string `json:"jobId"`
-	// Coalesced is true when a job of that kind waited already: it is the one that JobID names.
+	// Coalesced is true when a job of that kind already waits: it is the one that JobID names.
 	Coalesced bool `json:"coalesced"`
 	// Message is the server's, for people.
 	Message string `json:"-"`
 }
 
-// Changed is what became of a job that was cancelled or retried.
+// Changed is the answer to a cancel or a retry.
 type Changed struct {
 	ID string `json:"id"`
 	// State is StateRemoved, StateCancelling or StateWaiting.
 	State State `json:"state"`
-	// Message is the server's, for people; it may be empty.
+	// Message is the server's, for people; it can be "".
 	Message string `json:"-"`
 }
 
@@ -159,11 +172,11 @@ type CleanedUp struct {
 	Message string `json:"-"`
 }
 
-// Status is what there is of one job type, or of all.
+// Status is the state of one job type, or of all together.
 type Status struct {
 	RepeatableJobs []RepeatableJob `json:"repeatableJobs"`
 	Counts         Counts          `json:"counts"`
-	// Paused is, of all job types, whether each of them is paused.
+	// Paused is whether the job type is paused; of all together, whether each is.
 	Paused     bool        `json:"paused"`
 	ActiveJobs []ActiveJob `json:"activeJobs"`
 }
@@ -188,7 +201,7 @@ type Counts struct {
 	Delayed   int `json:"delayed"`
 }
 
-// ActiveJob is a job that a worker works on, in short.
+// ActiveJob is an active job, in short.
 type ActiveJob struct {
 	ID string `json:"id"`
 	// Data is the payload, a JSON object.
@@ -197,7 +210,7 @@ type ActiveJob struct {
 	Progress int `json:"progress"`
 }
 
-// Schedule is when jobs of a job type are enqueued by themselves.
+// Schedule is a job type's live schedule.
 type Schedule struct {
 	Job string `json:"job"`
 	// Spec is the interval or the cron expression.
@@ -206,41 +219,84 @@ type Schedule struct {
 	Every *int64 `json:"every"`
 	// Next is the next tick.
 	Next Time `json:"next"`
-	// Previous is the latest tick that was dealt with; nil where there was none.
+	// Previous is the latest tick that was handled; nil if there was none.
 	Previous *Time `json:"previous"`
 	// Paused is whether the jobs of the job type wait until it is resumed.
 	Paused bool `json:"paused"`
 }
 
-// Health is how the system is.
+// ScheduleList is every live schedule.
+type ScheduleList struct {
+	Schedules []Schedule `json:"schedules"`
+}
+
+// JobType is what the server knows of one job type.
+type JobType struct {
+	// Name is the job type in URLs and commands, such as user-sync.
+	Name string `json:"name"`
+	// Title is its name in sentences, such as "User sync".
+	Title string `json:"title"`
+	// Schedule is its live schedule, an interval or a cron expression; nil where it has none.
+	Schedule *string `json:"schedule"`
+	// Paused is whether its jobs wait until it is resumed.
+	Paused bool `json:"paused"`
+	// Attempts is how often one of its jobs is tried.
+	Attempts int `json:"attempts"`
+	// Fields are those that the body of a trigger may have.
+	Fields []Field `json:"fields"`
+}
+
+// Field is a field of a trigger's body.
+type Field struct {
+	Name string `json:"name"`
+	// Type is string, integer, number, boolean, array or object; "" where it can be any.
+	Type string `json:"type,omitempty"`
+	// Allowed says in words what the field must be.
+	Allowed string `json:"allowed"`
+}
+
+// JobTypeList is every job type that the server knows. The first one is meant where a request names none.
+type JobTypeList struct {
+	JobTypes []JobType `json:"jobTypes"`
+}
+
+// What Health.Status and Dependency.Status are.
+const (
+	StatusOK           = "OK"
+	StatusDegraded     = "DEGRADED"
+	StatusConnected    = "connected"
+	StatusDisconnected = "disconnected"
+)
+
+// Health is the health of the system.
 type Health struct {
-	// Status is "OK", or "DEGRADED" when Redis or MongoDB is away.
+	// Status is StatusOK, or StatusDegraded when Redis or MongoDB is away.
 	Status    string `json:"status"`
 	Timestamp Time   `json:"timestamp"`
-	// Uptime is that of the API's process, in seconds.
+	// Uptime is how long the API's process has run, in seconds.
 	Uptime   int64      `json:"uptime"`
 	Database Dependency `json:"database"`
 	Redis    Dependency `json:"redis"`
 	Jobs     JobsHealth `json:"jobs"`
 }
 
-// Dependency is how a server is that the system needs.
+// Dependency is the health of a server that the system needs.
 type Dependency struct {
-	// Status is "connected" or "disconnected".
+	// Status is StatusConnected or StatusDisconnected.
 	Status string `json:"status"`
 	// ResponseTime is in milliseconds.
 	ResponseTime int64 `json:"responseTime"`
 }
 
-// JobsHealth is whether jobs can be run.
+// JobsHealth is whether jobs can run.
 type JobsHealth struct {
 	// Initialized is true when a schedule and a worker are live.
 	Initialized bool `json:"initialized"`
 	Workers     int  `json:"workers"`
 	Schedulers  int  `json:"schedulers"`
-	// Missing says what there should be, where Initialized is false.
+	// Missing says what is missing, when Initialized is false.
 	Missing []string `json:"missing,omitempty"`
 }
 
-// Healthy reports whether all is there: the servers, a worker and a schedule.
-func (h Health) Healthy() bool { return h.Status == "OK" && h.Jobs.Initialized }
+// Healthy reports whether nothing is missing: the servers, a worker and a schedule.
+func (h Health) Healthy() bool { return h.Status == StatusOK && h.Jobs.Initialized }

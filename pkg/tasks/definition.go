@@ -25,8 +25,8 @@ const (
 	DefaultMaxDuration = 6 * time.Hour
 )
 
-// Payload is what a job's request body and its task carry. Implementations are pointers to structs of JSON fields;
-// a field's `allowed` tag says in words what it may be, for error messages (see Decode).
+// Payload is the content of a trigger's body and of a task. Implementations are pointers to structs of JSON fields;
+// a field's `allowed` tag says in words what it must be, for error messages (see Decode) and the description of the API.
 type Payload interface {
 	// Kind names the runs that replace each other while they wait: of each kind at most one run waits. A job whose runs
 	// are all alike returns "".
@@ -43,8 +43,8 @@ type Schedule struct {
 	Cron string
 }
 
-// Definition is everything there is to know about a job type. API routes, schedule, retention and dashboard follow
-// from it.
+// Definition describes a job type. Routes, schedule, retries, retention, the API's description and the dashboard follow from
+// it.
 type Definition struct {
 	// Name is the job type in URLs, settings and logs; it is also the name of its asynq queue and task type. Lower-case
 	// words joined by hyphens.
@@ -56,7 +56,7 @@ type Definition struct {
 	NewPayload func() Payload
 	// PayloadVersion is the version of the payload, which grows with each change of its fields; 0 is 1.
 	PayloadVersion int
-	// Schedule is when runs are enqueued by themselves.
+	// Schedule is when runs are enqueued; the zero value for never.
 	Schedule Schedule
 	// Leases is how many runs are worked on at the same time, over all workers; 0 is 1.
 	Leases int

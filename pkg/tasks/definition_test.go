@@ -176,7 +176,7 @@ func TestScheduledPayloadMustBeValid(t *testing.T) {
 	def := tasks.Definition{Name: "report", Title: "Report", NewPayload: func() tasks.Payload { return new(demanding) }}
 	_, err := def.ScheduledPayload()
 	var wrong *tasks.FieldError
-	if want := `job type "report" cannot be scheduled: year was 0; it may be a year from 2000`; !errors.As(err, &wrong) || err.Error() != want {
+	if want := `job type "report" cannot be scheduled: year was 0; it must be a year from 2000`; !errors.As(err, &wrong) || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 }
@@ -204,5 +204,5 @@ func ExampleNewRegistry() {
 	// Output:
 	// user-sync: scheduled true, 3 attempts, first retry after 5s
 	// yearly-report: scheduled false, 5 attempts, first retry after 5s
-	// year was 1999; it may be a year from 2000
+	// year was 1999; it must be a year from 2000
 }

@@ -2,6 +2,7 @@ package tasks
 
 import (
 	"bytes"
+	"encoding"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,38 +11,40 @@ import (
 	"strings"
 )
 
-// FieldError says which field of a JSON body is wrong, what it was, and what it may be.
+// FieldError says which field of a JSON body is wrong, what it was, and what it must be.
 type FieldError struct {
 	Field, Was, Allowed string
 }
 
 func (e *FieldError) Error() string {
-	return fmt.Sprintf("%s was %s; it may be %s", e.Field, e.Was, e.Allowed)
+	return fmt.Sprintf("%s was %s; it must be %s", e.Field, e.Was, e.Allowed)
 }
 
-// NewFieldError returns the error for a field of the struct that v points to: was is the value found, and what it may
-// be is read from the field's `allowed` tag.
+// NewFieldError returns the error for a field of the struct that v points to: was is the value found, and the field's
+// `allowed` tag says what it must be.
 func NewFieldError(v any, field string, was any) *FieldError {
 	e := &FieldError{Field: field, Was: Describe(was)}
 	for _, f := range fieldsOf(v) {
-		if f.name == field {
-			e.Allowed = f.allowed
+		if f.Name == field {
+			e.Allowed = f.Allowed
 		}
 	}
 	return e
 }
 
 // Decode reads data, a JSON object, into the struct that v points to, strictly: an unknown field, a null, a value of
-// another type and anything after the object are errors that name the field, what it was and what it may be. Empty
+// another type and anything after the object are errors that name the field, what it was and what it must be. Empty
 // data is the empty object. If v is a Payload it is validated.
 func Decode(data []byte, v any) error {
-	fields := fieldsOf(v)
-	var object map[string]json.RawMessage
-	if len(bytes.TrimSpace(data)) > 0 {
-		if err := decodeObject(data, &object); err != nil {
-			return err
-		}
+	object, err := decodeObject(data)
+	if err != nil {
+		return err
 	}
+	return decodeFields(object, v)
+}
+
+func decodeFields(object map[string]json.RawMessage, v any) error {
+	fields := fieldsOf(v)
 	for name := range object {
 		if !contains(fields, name) {
 			return &FieldError{Field: "the field " + Describe(name), Was: "not known", Allowed: allowedFields(fields)}
@@ -49,12 +52,12 @@ func Decode(data []byte, v any) error {
 	}
 	target := reflect.ValueOf(v).Elem()
 	for _, f := range fields {
-		raw, given := object[f.name]
+		raw, given := object[f.Name]
 		if !given {
 			continue
 		}
 		if string(raw) == "null" || json.Unmarshal(raw, target.Field(f.index).Addr().Interface()) != nil {
-			return &FieldError{Field: f.name, Was: abbreviate(string(raw)), Allowed: f.allowed}
+			return &FieldError{Field: f.Name, Was: abbreviate(string(raw)), Allowed: f.Allowed}
 		}
 	}
 	if p, ok := v.(Payload); ok {
@@ -63,24 +66,28 @@ func Decode(data []byte, v any) error {
 	return nil
 }
 
-func decodeObject(data []byte, object *map[string]json.RawMessage) error {
+func decodeObject(data []byte) (map[string]json.RawMessage, error) {
+	if len(bytes.TrimSpace(data)) == 0 {
+		return nil, nil
+	}
+	var object map[string]json.RawMessage
 	decoder := json.NewDecoder(bytes.NewReader(data))
-	err := decoder.Decode(object)
+	err := decoder.Decode(&object)
 	var wrongType *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &wrongType):
-		return fmt.Errorf("the body was a JSON %s; it may be a JSON object", kindOf(data))
+		return nil, fmt.Errorf("the body was a JSON %s; it must be a JSON object", kindOf(data))
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return errors.New("the body was not valid JSON: it ends too early; it may be a JSON object")
+		return nil, errors.New("the body was not valid JSON: it ends too early; it must be a JSON object")
 	case err != nil:
-		return fmt.Errorf("the body was not valid JSON: %w; it may be a JSON object", err)
-	case *object == nil:
-		return errors.New("the body was null; it may be a JSON object")
+		return nil, fmt.Errorf("the body was not valid JSON: %w; it must be a JSON object", err)
+	case object == nil:
+		return nil, errors.New("the body was null; it must be a JSON object")
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
-		return errors.New("the body was more than one JSON value; it may be one JSON object")
+		return nil, errors.New("the body was more than one JSON value; it must be one JSON object")
 	}
-	return nil
+	return object, nil
 }
 
 // kindOf names the JSON type of valid JSON data that is not an object.
@@ -97,9 +104,28 @@ func kindOf(data []byte) string {
 	}
 }
 
+// Field is a field of a payload's JSON.
+type Field struct {
+	Name string
+	// Type is its JSON type: string, integer, number, boolean, array or object; "" where the Go type has a JSON form of its
+	// own.
+	Type string
+	// Allowed says in words what it must be, such as "a whole number from 1 to 10000"; it is the field's `allowed` tag.
+	Allowed string
+}
+
+// Fields returns the fields of the job type's payload, in their order in the Go struct.
+func (d Definition) Fields() []Field {
+	var list []Field
+	for _, f := range fieldsOf(d.NewPayload()) {
+		list = append(list, f.Field)
+	}
+	return list
+}
+
 type field struct {
-	index         int
-	name, allowed string
+	Field
+	index int
 }
 
 // fieldsOf lists the JSON fields of the struct that v points to.
@@ -109,15 +135,47 @@ func fieldsOf(v any) []field {
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		if name != "" && name != "-" {
-			fields = append(fields, field{i, name, t.Field(i).Tag.Get("allowed")})
+			fields = append(fields, field{Field{name, jsonType(t.Field(i).Type), t.Field(i).Tag.Get("allowed")}, i})
 		}
 	}
 	return fields
 }
 
+func jsonType(t reflect.Type) string {
+	if t.Kind() == reflect.Pointer {
+		return jsonType(t.Elem())
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[json.Unmarshaler]()) {
+		return ""
+	}
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return "string"
+	}
+	switch t.Kind() {
+	case reflect.String:
+		return "string"
+	case reflect.Bool:
+		return "boolean"
+	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64,
+		reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
+		return "integer"
+	case reflect.Float32, reflect.Float64:
+		return "number"
+	case reflect.Slice, reflect.Array:
+		if t.Elem().Kind() == reflect.Uint8 {
+			return "string" // base64
+		}
+		return "array"
+	case reflect.Map, reflect.Struct:
+		return "object"
+	default:
+		return ""
+	}
+}
+
 func contains(fields []field, name string) bool {
 	for _, f := range fields {
-		if f.name == name {
+		if f.Name == name {
 			return true
 		}
 	}
@@ -130,12 +188,12 @@ func allowedFields(fields []field) string {
 	}
 	var list []string
 	for _, f := range fields {
-		list = append(list, fmt.Sprintf("%q (%s)", f.name, f.allowed))
+		list = append(list, fmt.Sprintf("%q (%s)", f.Name, f.Allowed))
 	}
 	return strings.Join(list, " or ")
 }
 
-// Describe returns a value as error messages show it: as JSON, and short.
+// Describe returns a value as error messages show it: as JSON, abbreviated.
 func Describe(value any) string {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)

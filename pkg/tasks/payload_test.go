@@ -3,8 +3,10 @@ package tasks_test
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -41,8 +43,8 @@ func TestDecodeSyncPayload(t *testing.T) {
 func TestDecodeRefuses(t *testing.T) {
 	t.Parallel()
 	const (
-		syncType  = `; it may be "incremental" or "full"`
-		batchSize = "; it may be a whole number from 1 to 10000"
+		syncType  = `; it must be "incremental" or "full"`
+		batchSize = "; it must be a whole number from 1 to 10000"
 	)
 	for body, want := range map[string]string{
 		`{"syncType": "both"}`:     `syncType was "both"` + syncType,
@@ -57,16 +59,16 @@ func TestDecodeRefuses(t *testing.T) {
 		`{"batchSize": "1"}`:       `batchSize was "1"` + batchSize,
 		`{"batchSize": true}`:      `batchSize was true` + batchSize,
 		`{"batchSize": null}`:      `batchSize was null` + batchSize,
-		`{"BatchSize": 1}`:         `the field "BatchSize" was not known; it may be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`,
-		`[]`:                       `the body was a JSON array; it may be a JSON object`,
-		`"full"`:                   `the body was a JSON string; it may be a JSON object`,
-		` 7`:                       `the body was a JSON number; it may be a JSON object`,
-		`false`:                    `the body was a JSON boolean; it may be a JSON object`,
-		`null`:                     `the body was null; it may be a JSON object`,
-		`{"syncType"`:              `the body was not valid JSON: it ends too early; it may be a JSON object`,
-		`{} {}`:                    `the body was more than one JSON value; it may be one JSON object`,
-		`{} x`:                     `the body was more than one JSON value; it may be one JSON object`,
-		`{syncType: full}`:         `the body was not valid JSON: invalid character 's' looking for beginning of object key string; it may be a JSON object`,
+		`{"BatchSize": 1}`:         `the field "BatchSize" was not known; it must be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`,
+		`[]`:                       `the body was a JSON array; it must be a JSON object`,
+		`"full"`:                   `the body was a JSON string; it must be a JSON object`,
+		` 7`:                       `the body was a JSON number; it must be a JSON object`,
+		`false`:                    `the body was a JSON boolean; it must be a JSON object`,
+		`null`:                     `the body was null; it must be a JSON object`,
+		`{"syncType"`:              `the body was not valid JSON: it ends too early; it must be a JSON object`,
+		`{} {}`:                    `the body was more than one JSON value; it must be one JSON object`,
+		`{} x`:                     `the body was more than one JSON value; it must be one JSON object`,
+		`{syncType: full}`:         `the body was not valid JSON: invalid character 's' looking for beginning of object key string; it must be a JSON object`,
 		"{\"syncType\": \"\xff\"}": "syncType was \"\uFFFD\"" + syncType,
 	} {
 		err := tasks.Decode([]byte(body), new(tasks.SyncPayload))
@@ -99,7 +101,7 @@ func TestDecodeWithoutFields(t *testing.T) {
 		t.Error(err)
 	}
 	err := tasks.Decode([]byte(`{"a": 1}`), new(alone))
-	if want := `the field "a" was not known; it may be left out: this body has no fields`; err == nil || err.Error() != want {
+	if want := `the field "a" was not known; it must be left out: this body has no fields`; err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
 	}
 }
@@ -143,7 +145,42 @@ func ExampleDecode() {
 	// Output:
 	// a full sync
 	// a incremental sync
-	// syncType was "some"; it may be "incremental" or "full"
-	// batchSize was "many"; it may be a whole number from 1 to 10000
-	// the field "size" was not known; it may be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)
+	// syncType was "some"; it must be "incremental" or "full"
+	// batchSize was "many"; it must be a whole number from 1 to 10000
+	// the field "size" was not known; it must be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)
+}
+
+// varied is a payload with a field of each JSON type.
+type varied struct {
+	Text    string          `json:"text" allowed:"some text"`
+	Count   *uint16         `json:"count" allowed:"a count"`
+	Share   float64         `json:"share" allowed:"a share"`
+	Wanted  bool            `json:"wanted,omitempty" allowed:"true or false"`
+	Names   []string        `json:"names" allowed:"names"`
+	Bytes   []byte          `json:"bytes" allowed:"base64"`
+	Headers map[string]int  `json:"headers" allowed:"headers"`
+	Address struct{ A int } `json:"address" allowed:"an address"`
+	At      time.Time       `json:"at" allowed:"an instant"`
+	Level   slog.LevelVar   `json:"level" allowed:"a level"`
+	Any     any             `json:"any" allowed:"anything"`
+	Hidden  int             `json:"-"`
+}
+
+func (*varied) Kind() string    { return "" }
+func (*varied) Validate() error { return nil }
+
+func TestFields(t *testing.T) {
+	t.Parallel()
+	var types, allowed []string
+	for _, f := range (tasks.Definition{NewPayload: func() tasks.Payload { return new(varied) }}).Fields() {
+		types = append(types, f.Name+":"+f.Type)
+		allowed = append(allowed, f.Allowed)
+	}
+	want := "text:string count:integer share:number wanted:boolean names:array bytes:string headers:object address:object at: level:string any:"
+	if got := strings.Join(types, " "); got != want {
+		t.Errorf("the fields are %s, want %s", got, want)
+	}
+	if allowed[0] != "some text" || allowed[10] != "anything" {
+		t.Errorf("they must be %q", allowed)
+	}
 }

@@ -15,10 +15,10 @@ import (
 func (s Schedule) Validate() error {
 	switch {
 	case s.Every != 0 && s.Cron != "":
-		return fmt.Errorf("an interval (%s) and a cron expression (%q) are both set; only one may be", s.Every, s.Cron)
+		return fmt.Errorf("an interval (%s) and a cron expression (%q) are both set; set only one of them", s.Every, s.Cron)
 	case s.Cron != "":
 		if _, err := parseCron(s.Cron); err != nil {
-			return fmt.Errorf("cron expression %q: %w; it may have five fields: minute, hour, day of month, month, day of week", s.Cron, err)
+			return fmt.Errorf("cron expression %q: %w; it must have five fields: minute, hour, day of month, month, day of week", s.Cron, err)
 		}
 		return nil
 	case s.Every == 0:
@@ -31,7 +31,7 @@ func (s Schedule) Validate() error {
 			return nil
 		}
 	}
-	return fmt.Errorf("an interval of %s cannot be aligned to the clock; it may be whole seconds that divide a minute, "+
+	return fmt.Errorf("an interval of %s cannot be aligned to the clock; it must be whole seconds that divide a minute, "+
 		"whole minutes that divide an hour or whole hours that divide a day; use a cron expression for others", s.Every)
 }
 

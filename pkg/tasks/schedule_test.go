@@ -52,7 +52,7 @@ func TestScheduleValidate(t *testing.T) {
 			t.Errorf("%s is allowed", every)
 			continue
 		}
-		want := fmt.Sprintf("an interval of %s cannot be aligned to the clock; it may be whole seconds that divide a minute, "+
+		want := fmt.Sprintf("an interval of %s cannot be aligned to the clock; it must be whole seconds that divide a minute, "+
 			"whole minutes that divide an hour or whole hours that divide a day; use a cron expression for others", every)
 		if err.Error() != want {
 			t.Errorf("%s: %v, want %s", every, err, want)
@@ -95,12 +95,12 @@ func TestScheduleValidateCron(t *testing.T) {
 			continue
 		}
 		if err == nil || !strings.Contains(err.Error(), reason) || !strings.Contains(err.Error(), fmt.Sprintf("cron expression %q", expression)) ||
-			!strings.HasSuffix(err.Error(), "it may have five fields: minute, hour, day of month, month, day of week") {
+			!strings.HasSuffix(err.Error(), "it must have five fields: minute, hour, day of month, month, day of week") {
 			t.Errorf("%q: %v, want the reason %q", expression, err, reason)
 		}
 	}
 	err := tasks.Schedule{Every: 20 * time.Minute, Cron: "* * * * *"}.Validate()
-	if want := `an interval (20m0s) and a cron expression ("* * * * *") are both set; only one may be`; err == nil || err.Error() != want {
+	if want := `an interval (20m0s) and a cron expression ("* * * * *") are both set; set only one of them`; err == nil || err.Error() != want {
 		t.Errorf("both: %v, want %s", err, want)
 	}
 }

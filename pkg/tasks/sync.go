@@ -40,7 +40,7 @@ const (
 type SyncPayload struct {
 	// SyncType is SyncFull or SyncIncremental, the default.
 	SyncType string `json:"syncType" allowed:"\"incremental\" or \"full\""`
-	// BatchSize is how many records make one unit of work; nil leaves it to the worker's configuration.
+	// BatchSize is the number of records in a batch; nil leaves it to the worker's settings.
 	BatchSize *int `json:"batchSize,omitempty" allowed:"a whole number from 1 to 10000"`
 }
 
@@ -62,15 +62,13 @@ func (p *SyncPayload) Validate() error {
 	return nil
 }
 
-// SyncResult is the result of a synchronisation. Its field names are those of the users' sync, whichever the
-// collection.
+// SyncResult is the result of a synchronisation. Its fields are named after users, whichever records it visited.
 type SyncResult struct {
 	// Success is true when the run reached its end.
 	Success bool `json:"success"`
-	// UsersProcessed is the number of records that the run visited: those updated, those that failed, and those that
-	// somebody deleted under its hands.
+	// UsersProcessed is the number of records that the run visited: updated, failed, or deleted by others meanwhile.
 	UsersProcessed int64 `json:"usersProcessed"`
-	// UsersUpdated is the number of records that were stamped.
+	// UsersUpdated is the number of records that the run updated.
 	UsersUpdated int64 `json:"usersUpdated"`
 	// Errors is the number of records whose update failed.
 	Errors int64 `json:"errors"`

@@ -14,7 +14,7 @@ import (
 // versionField is the JSON field of the version. Payloads of before there were versions have none: version 1.
 const versionField = "version"
 
-// NewerVersionError is returned for a payload of a newer release. It cannot be understood here, but elsewhere.
+// NewerVersionError is returned for a payload that only a newer release understands.
 type NewerVersionError struct {
 	// Version is the payload's, Known the latest that this release understands.
 	Version, Known int
@@ -41,40 +41,43 @@ func (d Definition) EncodePayload(p Payload) ([]byte, error) {
 	return append(versioned, fields...), nil
 }
 
-// DecodePayload reads a payload of the job type, strictly; see Decode. It returns a *NewerVersionError for one that only
-// a newer release understands.
+// DecodePayload reads a payload of the job type from what a task carries, strictly; see Decode. It returns a
+// *NewerVersionError for one that only a newer release understands.
 func (d Definition) DecodePayload(data []byte) (Payload, error) {
-	p := d.NewPayload()
-	fields, err := d.withoutVersion(data)
+	object, err := decodeObject(data)
 	if err != nil {
 		return nil, err
 	}
-	if err := Decode(fields, p); err != nil {
+	if err := d.takeVersion(object); err != nil {
+		return nil, err
+	}
+	p := d.NewPayload()
+	if err := decodeFields(object, p); err != nil {
 		return nil, err
 	}
 	return p, nil
 }
 
-// withoutVersion checks the version and returns the payload's own fields. What is no JSON object it returns as it is.
-func (d Definition) withoutVersion(data []byte) ([]byte, error) {
-	var object map[string]json.RawMessage
-	if notAnObject := json.Unmarshal(data, &object); notAnObject != nil || object[versionField] == nil {
-		return data, nil //nolint:nilerr // Decode says what is wrong with it
+// takeVersion checks the version, and leaves the payload's own fields in the object.
+func (d Definition) takeVersion(object map[string]json.RawMessage) error {
+	raw, given := object[versionField]
+	if !given {
+		return nil
 	}
 	var version int
-	if err := json.Unmarshal(object[versionField], &version); err != nil || version < 1 {
-		return nil, &FieldError{Field: versionField, Was: abbreviate(string(object[versionField])), Allowed: "a whole number from 1"}
+	if err := json.Unmarshal(raw, &version); err != nil || version < 1 {
+		return &FieldError{Field: versionField, Was: abbreviate(string(raw)), Allowed: "a whole number from 1"}
 	}
 	if version > d.payloadVersion() {
-		return nil, &NewerVersionError{Version: version, Known: d.payloadVersion()}
+		return &NewerVersionError{Version: version, Known: d.payloadVersion()}
 	}
 	delete(object, versionField)
-	return json.Marshal(object)
+	return nil
 }
 
 func (d Definition) payloadVersion() int { return max(1, d.PayloadVersion) }
 
-// PayloadFields returns the payload's own fields, as JSON, for people to read; null for what is no payload of the job
+// PayloadFields returns the payload's own fields as JSON, for people to read; null for data that is not a payload of the job
 // type.
 func (d Definition) PayloadFields(data []byte) json.RawMessage {
 	if p, err := d.DecodePayload(data); err == nil {

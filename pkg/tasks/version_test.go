@@ -35,7 +35,7 @@ func TestPayloadVersions(t *testing.T) {
 	}
 	for _, wrong := range []string{`{"version":0}`, `{"version":-1}`, `{"version":1.5}`, `{"version":"1"}`, `{"version":[]}`} {
 		if _, err := first.DecodePayload([]byte(wrong)); err == nil || errors.As(err, &newer) ||
-			!strings.HasPrefix(err.Error(), "version was ") || !strings.HasSuffix(err.Error(), "it may be a whole number from 1") {
+			!strings.HasPrefix(err.Error(), "version was ") || !strings.HasSuffix(err.Error(), "it must be a whole number from 1") {
 			t.Errorf("%s: %v", wrong, err)
 		}
 	}
