@@ -2,6 +2,8 @@ package worker_test
 
 import (
 	"context"
+	"fmt"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -192,4 +194,66 @@ func TestRedisHangsAtTheStart(t *testing.T) {
 	time.AfterFunc(5*time.Second, proxy.Thaw)
 	b.await(t, id, asynq.TaskStateCompleted)
 	b.idle(t)
+}
+
+// counting is a hook that counts the commands of a client.
+type counting struct{ n *atomic.Int64 }
+
+func (counting) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (c counting) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		c.n.Add(1)
+		return next(ctx, cmd)
+	}
+}
+
+func (c counting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		c.n.Add(int64(len(cmds)))
+		return next(ctx, cmds)
+	}
+}
+
+// An idle worker leaves Redis alone but for a heartbeat and a look at each job type once a second.
+func TestIdleCommands(t *testing.T) {
+	t.Parallel()
+	const seconds, most = 5, 3 // 3 a second without job types
+	for _, types := range []int{3, 9} {
+		t.Run(fmt.Sprint(types), func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			var definitions []tasks.Definition
+			handlers := make(map[string]worker.Handler)
+			for i := range types {
+				def := tasks.UserSync
+				def.Name = fmt.Sprintf("sync-%d", i)
+				definitions = append(definitions, def)
+				handlers[def.Name] = done
+			}
+			registry, err := tasks.NewRegistry(definitions...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			rdb := b.connect()
+			t.Cleanup(func() { _ = rdb.Close() })
+			var commands atomic.Int64
+			rdb.AddHook(counting{&commands})
+			w, err := worker.New(jobs.New(rdb, registry, b.logger()), handlers, worker.Options{Concurrency: 1, Connect: b.connect}, b.logger())
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			running.Go(func() { w.Run(ctx) })
+			defer running.Wait()
+			defer cancel()
+			poll(t, "the first look", func() bool { return commands.Load() >= int64(types) })
+			before := commands.Load()
+			time.Sleep(seconds * time.Second) // what is counted
+			if n := commands.Load() - before; n > seconds*int64(most+types)+int64(types) {
+				t.Errorf("%d commands in %d s with %d job types", n, seconds, types)
+			}
+		})
+	}
 }
