@@ -17,6 +17,9 @@ TEST_FLAGS ?=
 # The race detector needs cgo, and so a C compiler.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null && echo -race)
 
+# Says at the end of a test command what has failed.
+TESTED := sh $(CURDIR)/devstack/tested.sh
+
 # Given to the benchmarks, and to chaos, such as --json or --for 10m; see make bench ARGS=--help and make chaos ARGS=--help.
 ARGS ?=
 
@@ -35,8 +38,8 @@ run: build devstack ## start the whole system with throwaway servers and demo us
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/demo -bin bin
 
 test: devstack ## run the quick tests, against throwaway servers or those that the environment names
-	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
-	cd devstack && $(GO) test $(RACE) $(TEST_FLAGS) ./...
+	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
+	@$(TESTED) $(GO) -C devstack test $(RACE) $(TEST_FLAGS) ./...
 	@# Once more: what it reads is outside of its module, where the go command does not notice changes.
 	$(GO) -C devstack test -count 1 $(TEST_FLAGS) ./grafana
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
@@ -46,8 +49,8 @@ check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: process
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
 	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \
-		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags observability -run Observability -count 1 $(TEST_FLAGS) ./e2e; fi
-	bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow $(TEST_FLAGS) ./e2e
+		$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags observability -run Observability -count 1 $(TEST_FLAGS) ./e2e; fi
+	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags slow -run Slow -timeout 20m $(TEST_FLAGS) ./e2e ./internal/...
 	@if command -v redis-server >/dev/null; then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
 	@if $(HAVE_ENGINE); then $(GO) test -tags compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
 	@if $(HAVE_CHROMIUM); then \

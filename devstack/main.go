@@ -21,7 +21,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/codex-api/codex-jobs/devstack/process"
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 // commandGrace is how long COMMAND may take to end after it was asked to: the product's processes take up to 12 s.
@@ -104,16 +104,16 @@ func run(args []string, stderr io.Writer) int {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	// In devstack's own group, so that the terminal's Ctrl-C reaches it; told to end when devstack is killed, because
 	// its servers are gone then.
-	child, err := process.Start(cmd, process.Options{DeathSignal: syscall.SIGTERM})
+	process, err := procs.Start(cmd, procs.Options{Name: command[0], Foreground: true})
 	if err != nil {
-		fmt.Fprintf(stderr, "devstack: starting %s: %v\n", command[0], err)
-		return exitFailure
-	}
-	if err := attend(child, s, signals); err != nil {
 		fmt.Fprintf(stderr, "devstack: %v\n", err)
 		return exitFailure
 	}
-	return child.ExitCode()
+	if err := attend(process, s, signals); err != nil {
+		fmt.Fprintf(stderr, "devstack: %v\n", err)
+		return exitFailure
+	}
+	return process.ExitCode()
 }
 
 // startUnlessSignalled starts the servers. A signal that comes meanwhile stops what has been started and is returned.
@@ -143,26 +143,26 @@ func startUnlessSignalled(signals <-chan os.Signal, set settings) (*stack, sysca
 
 // attend waits for COMMAND to end. It passes SIGTERM on; of SIGINT and SIGHUP COMMAND has had its own from the
 // terminal. A server that ends by itself ends COMMAND too, and is the error.
-func attend(child *process.Child, s *stack, signals <-chan os.Signal) error {
+func attend(process *procs.Process, s *stack, signals <-chan os.Signal) error {
 	var failure error
 	var overdue <-chan time.Time
 	redisEnded, mongodbEnded := s.redis.ended, s.mongodb.ended
 	end := func() {
-		_ = child.Signal(syscall.SIGTERM) // if that fails, it is killed when overdue
+		_ = process.Terminate() // if that fails, it is killed when overdue
 		if overdue == nil {
 			overdue = time.After(commandGrace)
 		}
 	}
 	for {
 		select {
-		case <-child.Done():
+		case <-process.Done():
 			return failure
 		case sig := <-signals:
 			if sig == syscall.SIGTERM {
 				end()
 			}
 		case <-overdue:
-			child.Kill()
+			process.Kill()
 		case <-redisEnded:
 			failure, redisEnded = s.redis.failure(), nil
 			end()

@@ -84,7 +84,7 @@ func startMongod(ctx context.Context, path, dir, database string) (*server, erro
 	return &server{
 		description: fmt.Sprintf("MongoDB %s (%s, 127.0.0.1:%s)", info.version, mongodbServer, port),
 		environment: mongodbEnvironment(mongodbServer, "mongodb://127.0.0.1:"+port, database),
-		ended:       p.child.Done(),
+		ended:       p.process.Done(),
 		failure:     p.failure,
 		stop:        p.stop,
 	}, nil

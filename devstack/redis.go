@@ -104,7 +104,7 @@ func startRedisServer(ctx context.Context, path, dir string, db int) (*server, e
 		return nil, err
 	}
 	s := newRedis(redisServer, info.version, redisAddress{host: "127.0.0.1", port: port, db: db})
-	s.ended, s.failure, s.stop = p.child.Done(), p.failure, p.stop
+	s.ended, s.failure, s.stop = p.process.Done(), p.failure, p.stop
 	return s, nil
 }
 

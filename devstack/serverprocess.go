@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 
-	"github.com/codex-api/codex-jobs/devstack/process"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed/freeport"
 )
 
 // logTail is how much of a failed server's log is shown.
@@ -19,7 +18,8 @@ const logTail = 2000
 // serverProcess is a server that runs as a child process and logs into a file.
 type serverProcess struct {
 	name    string
-	child   *process.Child
+	process *procs.Process
+	port    *freeport.Port
 	logPath string
 }
 
@@ -29,27 +29,21 @@ func startServerProcess(
 	ctx context.Context, name, path, logPath string, arguments func(port string) []string,
 	ready func(ctx context.Context, port string, pid int) error,
 ) (*serverProcess, string, error) {
-	var failure error
-	for range startAttempts {
-		port, err := freePort()
-		if err != nil {
-			return nil, "", fmt.Errorf("starting %s: %w", name, err)
-		}
-		p, err := launch(name, path, logPath, arguments(port))
-		if err != nil {
-			return nil, "", err
-		}
-		err = untilAnswer(ctx, p.child.Done(), func(ctx context.Context) error { return ready(ctx, port, p.child.PID()) })
-		if err == nil {
-			return p, port, nil
-		}
-		p.stop()
-		failure = fmt.Errorf("starting %s on 127.0.0.1:%s: %w (%s)%s", name, port, err, p.child.Status(), p.tail())
-		if !errors.Is(err, errEnded) {
-			break
-		}
+	port, err := freeport.Reserve()
+	if err != nil {
+		return nil, "", fmt.Errorf("starting %s: %w", name, err)
 	}
-	return nil, "", failure
+	p, err := launch(name, path, logPath, arguments(port.String()))
+	if err != nil {
+		return nil, "", errors.Join(err, port.Release())
+	}
+	p.port = port
+	err = untilAnswer(ctx, p.process.Done(), func(ctx context.Context) error { return ready(ctx, port.String(), p.process.PID()) })
+	if err != nil {
+		p.stop()
+		return nil, "", fmt.Errorf("starting %s on %s: %w (%s)%s", name, port.Address(), err, p.process.Status(), p.tail())
+	}
+	return p, port.String(), nil
 }
 
 // launch starts the program with its output in the file at logPath.
@@ -58,22 +52,25 @@ func launch(name, path, logPath string, args []string) (*serverProcess, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting %s: %w", name, err)
 	}
-	defer log.Close() // the child has its own descriptor
+	defer log.Close() // the process has its own descriptor
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = log, log
 	// Out of reach of Ctrl-C, so that COMMAND still has its servers while it ends; killed when devstack is.
-	child, err := process.Start(cmd, process.Options{OwnGroup: true, DeathSignal: syscall.SIGKILL})
+	process, err := procs.Start(cmd, procs.Options{Name: name})
 	if err != nil {
-		return nil, fmt.Errorf("starting %s: %w", name, err)
+		return nil, err
 	}
-	return &serverProcess{name: name, child: child, logPath: logPath}, nil
+	return &serverProcess{name: name, process: process, logPath: logPath}, nil
 }
 
-func (p *serverProcess) stop() { p.child.Stop(serverGrace) }
+func (p *serverProcess) stop() {
+	p.process.Stop(serverGrace)
+	_ = p.port.Release() // nothing depends on it any more
+}
 
 // failure says how the server ended by itself.
 func (p *serverProcess) failure() error {
-	return fmt.Errorf("%s ended by itself (%s)%s", p.name, p.child.Status(), p.tail())
+	return fmt.Errorf("%s ended by itself (%s)%s", p.name, p.process.Status(), p.tail())
 }
 
 // tail returns the end of the server's log, introduced and indented.
@@ -93,15 +90,4 @@ func (p *serverProcess) tail() string {
 		}
 	}
 	return "; the end of its log:\n\t" + strings.ReplaceAll(text, "\n", "\n\t")
-}
-
-// freePort returns a port of the loopback interface that nothing listens on now.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("finding a free port: %w", err)
-	}
-	defer l.Close()
-	_, port, err := net.SplitHostPort(l.Addr().String())
-	return port, err
 }

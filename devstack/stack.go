@@ -20,8 +20,6 @@ const (
 	answerPoll = 30 * time.Millisecond
 	// serverGrace is how long a server may take to end before it is killed.
 	serverGrace = 5 * time.Second
-	// startAttempts is how often a server is started when it fails: another process may take the port that was free.
-	startAttempts = 3
 )
 
 // Why a server is not waited for any longer.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access/accesstest"
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // Who would open the API to others without saying so is told both ways out.
@@ -18,7 +19,7 @@ func TestOpenAPIMustBeSaid(t *testing.T) {
 		if status != config.ExitUsage || out != "" || strings.Count(errOut, "\n") != 2 {
 			t.Errorf("%s: exit status %d, %q, %q", name, status, out, errOut)
 		}
-		for _, part := range []string{`HOST was "0.0.0.0"`, "set API_KEYS", "AUTH_DISABLED=true"} {
+		for _, part := range []string{"HOST must be ", `was "0.0.0.0"`, "set API_KEYS", "AUTH_DISABLED=true"} {
 			if !strings.Contains(errOut, part) {
 				t.Errorf("%s does not say %q: %s", name, part, errOut)
 			}
@@ -83,7 +84,7 @@ func TestKeysAndTLS(t *testing.T) {
 		}
 	}
 	files.Renew(t, "jobs.example")
-	eventually(t, "the new certificate", func() bool {
+	testbed.Eventually(t, "the new certificate", func() bool {
 		status, err := ask(http.MethodGet, "/livez", "")
 		return err == nil && status == http.StatusOK
 	})
@@ -93,7 +94,7 @@ func TestKeysAndTLS(t *testing.T) {
 	p.waitForLog(t, "User sync jobs paused", attrs{"key": "ops"})
 	p.waitForLog(t, "Request refused", attrs{"key": "viewer", "status": 403.0})
 	p.stop(t)
-	if text := p.text(); strings.Contains(text, "S3CR3T") || strings.Contains(text, "0123456789abcdef") || !strings.Contains(text, "ops (write)") {
+	if text := p.Log().String(); strings.Contains(text, "S3CR3T") || strings.Contains(text, "0123456789abcdef") || !strings.Contains(text, "ops (write)") {
 		t.Errorf("what the log has of the keys: %s", text)
 	}
 }

@@ -12,8 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
-	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // watched starts one of each program with an admin port, and returns where these are.
@@ -21,7 +21,7 @@ func (s *system) watched(t *testing.T) (admin map[string]string, all map[string]
 	t.Helper()
 	admin, all = make(map[string]string), make(map[string]*process)
 	for _, name := range deployables {
-		port := freePort(t)
+		port := testbed.FreePort(t)
 		admin[name] = "http://127.0.0.1:" + port
 		all[name] = s.start(t, name, "ADMIN_PORT="+port)
 		all[name].waitForLog(t, "Admin port ready", attrs{"addr": "127.0.0.1:" + port})
@@ -44,7 +44,7 @@ func fetch(t *testing.T, url string) (status int, text string) {
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	redis, mongo := redistest.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
+	redis, mongo := testbed.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
 	redis.Down()
 	mongo.Down()
 	s.env = append(append(s.env, redisEnv(redis.Addr)...), s.mongoEnv(t, mongo))
@@ -79,7 +79,7 @@ func TestProbes(t *testing.T) {
 		{"MongoDB goes", mongo.Down, []string{"api", "scheduler"}},
 	} {
 		step.do()
-		eventually(t, step.what+", and then these are ready: "+strings.Join(step.want, ", "), func() bool { return slices.Equal(ready(), step.want) })
+		testbed.Eventually(t, step.what+", and then these are ready: "+strings.Join(step.want, ", "), func() bool { return slices.Equal(ready(), step.want) })
 	}
 }
 

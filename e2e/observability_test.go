@@ -7,7 +7,6 @@
 package e2e_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -24,7 +23,8 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
-	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 const (
@@ -47,11 +47,11 @@ func TestObservability(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	redis := redistest.NewProxy(t, s.redis.Addr)
+	redis := testbed.NewProxy(t, s.redis.Addr)
 	s.env = append(append(s.env, redisEnv(redis.Addr)...), "MONGODB_URI="+throughProxy, "SYNC_RANGE_SIZE=100", "SYNC_BATCH_SIZE=10",
 		"JOB_ATTEMPTS=1", "USER_SYNC_INTERVAL=5s")
 
-	ports := map[string][]string{"api": {freePort(t)}, "scheduler": {freePort(t)}, "worker": {freePort(t), freePort(t)}}
+	ports := map[string][]string{"api": {testbed.FreePort(t)}, "scheduler": {testbed.FreePort(t)}, "worker": {testbed.FreePort(t), testbed.FreePort(t)}}
 	p := startPrometheus(t, ports)
 	running := make(map[string][]*process)
 	start := func(names ...string) {
@@ -74,7 +74,7 @@ func TestObservability(t *testing.T) {
 	p.wantAlarm(t, "CodexJobsNoWorker", "CodexJobsNoScheduler")
 
 	start("scheduler", "worker")
-	eventually(t, "all to be well", func() bool {
+	testbed.Eventually(t, "all to be well", func() bool {
 		h, _ := s.health(t)
 		return h.Jobs.Initialized && h.Jobs.Workers == 2
 	})
@@ -90,7 +90,7 @@ func TestObservability(t *testing.T) {
 			t.Logf("no data: %s\nPrometheus says %s", query, answer)
 		}
 	}()
-	within(t, queryLimit, fmt.Sprintf("the answers to the %d queries of the dashboard", len(queries)), func() bool {
+	testbed.Within(t, queryLimit, fmt.Sprintf("the answers to the %d queries of the dashboard", len(queries)), func() bool {
 		s.triggerJobAgain(t, "user-sync")
 		unanswered = make(map[string]string)
 		for _, query := range queries {
@@ -110,7 +110,7 @@ func TestObservability(t *testing.T) {
 			}
 		}
 	}
-	within(t, queryLimit, "no alert to have a reason", func() bool {
+	testbed.Within(t, queryLimit, "no alert to have a reason", func() bool {
 		for _, rule := range p.rules(t) {
 			if rule.State == "firing" {
 				t.Fatalf("%s fires on a system that is well: %+v", rule.Name, rule)
@@ -235,23 +235,20 @@ func startPrometheus(t *testing.T, ports map[string][]string) prometheus {
 		}
 	}
 
-	address := "127.0.0.1:" + freePort(t)
-	var log bytes.Buffer
-	cmd := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"),
-		"--web.listen-address="+address)
-	cmd.Stdout, cmd.Stderr = &log, &log
-	if err := cmd.Start(); err != nil {
-		t.Fatalf("starting prometheus: %v", err)
+	address := "127.0.0.1:" + testbed.FreePort(t)
+	server, err := procs.Start(exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"),
+		"--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+address), procs.Options{Log: new(procs.Log)})
+	if err != nil {
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
+		server.Kill()
 		if t.Failed() {
-			t.Logf("Prometheus' log:\n%s", log.String())
+			t.Logf("Prometheus' log ends with\n%s", server.Log().Tail(shownLines))
 		}
 	})
 	p := prometheus{"http://" + address}
-	eventually(t, "Prometheus to be ready", func() bool {
+	testbed.Eventually(t, "Prometheus to be ready", func() bool {
 		response, err := http.Get(p.url + "/-/ready")
 		if err != nil {
 			return false
@@ -302,7 +299,7 @@ type rule struct{ Name, Query, State, Health, LastError string }
 func (p prometheus) rules(t *testing.T) []rule {
 	t.Helper()
 	var all []rule
-	eventually(t, "all rules to be evaluated", func() bool {
+	testbed.Eventually(t, "all rules to be evaluated", func() bool {
 		var data struct{ Groups []struct{ Rules []rule } }
 		p.get(t, "rules", &data)
 		all = nil
@@ -341,7 +338,7 @@ func (p prometheus) alarm(t *testing.T, name string) bool {
 func (p prometheus) wantAlarm(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		within(t, queryLimit, "a reason for "+name, func() bool { return p.alarm(t, name) })
+		testbed.Within(t, queryLimit, "a reason for "+name, func() bool { return p.alarm(t, name) })
 	}
 }
 
@@ -349,6 +346,6 @@ func (p prometheus) wantAlarm(t *testing.T, names ...string) {
 func (p prometheus) wantNoAlarm(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		within(t, queryLimit, "no reason for "+name, func() bool { return !p.alarm(t, name) })
+		testbed.Within(t, queryLimit, "no reason for "+name, func() bool { return !p.alarm(t, name) })
 	}
 }

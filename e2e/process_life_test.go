@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -26,22 +28,22 @@ func TestStop(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		// take takes the servers away, after the processes have become ready.
-		take func(redis, mongo *redistest.Proxy)
+		take func(redis, mongo *testbed.Proxy)
 	}{
-		{"idle", func(_, _ *redistest.Proxy) {}},
-		{"servers gone", func(redis, mongo *redistest.Proxy) { redis.Down(); mongo.Down() }},
-		{"servers hang", func(redis, mongo *redistest.Proxy) { redis.Freeze(); mongo.Freeze() }},
+		{"idle", func(_, _ *testbed.Proxy) {}},
+		{"servers gone", func(redis, mongo *testbed.Proxy) { redis.Down(); mongo.Down() }},
+		{"servers hang", func(redis, mongo *testbed.Proxy) { redis.Freeze(); mongo.Freeze() }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := setup(t)
-			redis, mongo := redistest.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
+			redis, mongo := testbed.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
 			s.env = append(append(s.env, redisEnv(redis.Addr)...), s.mongoEnv(t, mongo))
 			var all []*process
 			for _, name := range deployables {
 				all = append(all, s.startReady(t, name))
 			}
-			eventually(t, "all is well", func() bool {
+			testbed.Eventually(t, "all is well", func() bool {
 				h, _ := s.health(t)
 				return h.Jobs.Initialized
 			})
@@ -61,10 +63,10 @@ func TestStopInARunWithoutServers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
-		take func(redis *redistest.Proxy)
+		take func(redis *testbed.Proxy)
 	}{
-		{"gone", (*redistest.Proxy).Down},
-		{"hang", (*redistest.Proxy).Freeze},
+		{"gone", (*testbed.Proxy).Down},
+		{"hang", (*testbed.Proxy).Freeze},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -72,9 +74,9 @@ func TestStopInARunWithoutServers(t *testing.T) {
 			s.insert(t, messyUsers(200))
 			batchSize := 1
 			s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull, BatchSize: &batchSize})
-			redis, mongo := redistest.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
+			redis, mongo := testbed.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
 			s.env = append(append(s.env, redisEnv(redis.Addr)...), s.mongoEnv(t, mongo), "LOG_LEVEL=debug")
-			mongo.Delay(batchDelay)
+			mongo.Delay(4 * batchDelay) // so that the run is far from its end when the test comes to freeze it
 			w := s.startReady(t, "worker")
 			w.waitForLog(t, batchBegun, attrs{"skip": 5.0})
 			mongo.Freeze()
@@ -89,7 +91,7 @@ func TestStopInARunWithoutServers(t *testing.T) {
 func TestStopWhileWaiting(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	redis, mongo := redistest.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
+	redis, mongo := testbed.NewProxy(t, s.redis.Addr), s.mongoProxy(t)
 	redis.Down()
 	mongo.Down()
 	s.env = append(append(s.env, redisEnv(redis.Addr)...), s.mongoEnv(t, mongo))
@@ -117,19 +119,17 @@ func TestEvictionWarning(t *testing.T) {
 	s := setup(t)
 	for policy, warned := range map[string]bool{"allkeys-lru": true, "volatile-ttl": true, "noeviction": false} {
 		t.Run(policy, func(t *testing.T) {
-			port := freePort(t)
-			server := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", policy)
-			server.Dir = t.TempDir()
-			if err := server.Start(); err != nil {
+			port := testbed.FreePort(t)
+			cmd := exec.Command(path, "--port", port, "--bind", "127.0.0.1", "--save", "", "--maxmemory-policy", policy)
+			cmd.Dir = t.TempDir()
+			server, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
+			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() {
-				_ = server.Process.Kill()
-				_ = server.Wait() // it was killed
-			})
+			t.Cleanup(server.Kill)
 			addr := net.JoinHostPort("127.0.0.1", port)
 			rdb := redistest.Client(t, redisconn.Options{Addr: addr})
-			eventually(t, "Redis answers", func() bool { return rdb.Ping(t.Context()).Err() == nil })
+			testbed.Eventually(t, "Redis answers", func() bool { return rdb.Ping(t.Context()).Err() == nil })
 
 			const warning = "Redis may evict jobs when its memory runs out; set maxmemory-policy to noeviction"
 			env := append(redisEnv(addr), "REDIS_DB=0", "REDIS_PASSWORD=")
@@ -209,7 +209,7 @@ func TestHealthy(t *testing.T) {
 			t.Errorf("%s is healthy although none runs", name)
 		}
 		p := s.startReady(t, name)
-		eventually(t, name+" is healthy", func() bool { return healthy(name) })
+		testbed.Eventually(t, name+" is healthy", func() bool { return healthy(name) })
 		p.stop(t)
 		if healthy(name) {
 			t.Errorf("%s is healthy although it was stopped", name)

@@ -1,28 +1,29 @@
 package e2e_test
 
 import (
-	"bufio"
-	"bytes"
-	"encoding/json"
+	"context"
+	"errors"
 	"fmt"
-	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 const (
 	// patience is how long anything may take on a busy machine.
-	patience = 40 * time.Second
+	patience = testbed.Patience
 	// stopLimit is how long a process may take to end after a SIGTERM.
 	stopLimit = 10 * time.Second
-	// poll is the pause between two looks at something that is waited for.
-	poll = 10 * time.Millisecond
 )
 
 // binDir is where TestMain has built the binaries.
@@ -31,6 +32,7 @@ var binDir string
 func TestMain(m *testing.M) { os.Exit(buildAndRun(m)) }
 
 func buildAndRun(m *testing.M) int {
+	redis.SetLogger(telemetry.NewRedisLogger(slog.New(slog.DiscardHandler))) // the tests take Redis away
 	var err error
 	if binDir, err = os.MkdirTemp("", "codex-jobs-e2e-"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -57,111 +59,75 @@ func command(t *testing.T, name string, env []string, args ...string) *exec.Cmd 
 	return cmd
 }
 
-// attrs are attributes of a line of the log. JSON's numbers are float64.
-type attrs map[string]any
+// attrs are fields of a line of the log. JSON's numbers are float64.
+type attrs = procs.Attrs
 
 // process is a running binary.
 type process struct {
-	name string
-	cmd  *exec.Cmd
-	exit chan struct{} // closed when it has ended
+	*procs.Process
 
 	terminated time.Time // when it was asked to stop
-
-	mu     sync.Mutex
-	lines  []attrs // its log
-	broken []string
-	stderr bytes.Buffer
 }
 
 // start runs a binary until the test ends, at the latest.
 func start(t *testing.T, name string, env ...string) *process {
 	t.Helper()
-	p := &process{name: name, cmd: command(t, name, env), exit: make(chan struct{})}
-	out, err := p.cmd.StdoutPipe()
+	started, err := procs.Start(command(t, name, env), procs.Options{Log: new(procs.Log)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.cmd.Stderr = &p.stderr
-	if err := p.cmd.Start(); err != nil {
-		t.Fatalf("starting %s: %v", name, err)
-	}
-	go func() {
-		defer close(p.exit)
-		p.readLog(out)
-		_ = p.cmd.Wait() // the test looks at ProcessState
-	}()
+	p := &process{Process: started}
 	t.Cleanup(func() {
-		p.kill()
+		if err := p.Failure(); err != nil {
+			t.Error(err)
+		}
+		p.Kill()
+		if odd := p.Log().Odd(); len(odd) > 0 { // a panic, or what the race detector has found
+			t.Errorf("%s wrote what is no line of its log:\n%s", p, strings.Join(odd[:min(len(odd), procs.TailLines)], "\n"))
+		}
 		if t.Failed() {
-			t.Logf("the log of %s:\n%s", p, p.text())
-		}
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		if len(p.broken) > 0 {
-			t.Errorf("%s wrote lines that are no JSON: %q", p, p.broken)
-		}
-		if p.stderr.Len() > 0 { // a panic, or what the race detector has found
-			t.Errorf("%s wrote to stderr: %s", p, p.stderr.String())
+			p.keepLog(t)
 		}
 	})
 	return p
 }
 
-func (p *process) String() string { return fmt.Sprintf("%s (pid %d)", p.name, p.cmd.Process.Pid) }
+// The end of a log that a failed test shows. More would hide what has failed.
+const (
+	shownLines = 2
+	shownWidth = 160
+)
 
-func (p *process) readLog(out io.Reader) {
-	lines := bufio.NewReader(out)
-	for {
-		text, err := lines.ReadBytes('\n')
-		if len(text) > 0 {
-			var line attrs
-			invalid := json.Unmarshal(text, &line)
-			p.mu.Lock()
-			if invalid != nil {
-				p.broken = append(p.broken, string(text))
-			} else {
-				p.lines = append(p.lines, line)
-			}
-			p.mu.Unlock()
-		}
-		if err != nil {
-			return
-		}
+// keepLog writes the log into a file that stays, and shows its end.
+func (p *process) keepLog(t *testing.T) {
+	file, err := os.CreateTemp("", "codex-jobs-e2e-"+p.Name()+"-*.log")
+	if err != nil {
+		t.Log(err)
+		return
 	}
-}
-
-// text returns the end of the log.
-func (p *process) text() string {
-	const most = 200
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var b strings.Builder
-	for _, line := range p.lines[max(0, len(p.lines)-most):] {
-		data, _ := json.Marshal(line)
-		b.Write(append(data, '\n'))
+	_, err = file.WriteString(p.Log().String())
+	if err = errors.Join(err, file.Close()); err != nil {
+		t.Log(err)
 	}
-	return b.String()
+	var end strings.Builder
+	for line := range strings.Lines(p.Log().Tail(shownLines)) {
+		line = strings.TrimSpace(line)
+		end.WriteString("\n" + line[:min(len(line), shownWidth)])
+	}
+	t.Logf("the log of %s is %s and ends with%s", p, file.Name(), end.String())
 }
 
 // log returns the lines with the message and all of the attributes.
 func (p *process) log(msg string, want attrs) []attrs {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	var found []attrs
-next:
-	for _, line := range p.lines {
-		if line["msg"] != msg {
-			continue
-		}
-		for name, value := range want {
-			if line[name] != value {
-				continue next
-			}
-		}
-		found = append(found, line)
+	return fields(p.Log().Find(procs.Match{Msg: msg, Attrs: want}))
+}
+
+func fields(entries []procs.Entry) []attrs {
+	var all []attrs
+	for _, e := range entries {
+		all = append(all, e.Attrs)
 	}
-	return found
+	return all
 }
 
 // waitForLog returns the first line with the message and all of the attributes. It fails the test when the process ends
@@ -174,15 +140,13 @@ func (p *process) waitForLog(t *testing.T, msg string, want attrs) attrs {
 // waitForLogs waits until there are at least n such lines, and returns them.
 func (p *process) waitForLogs(t *testing.T, n int, msg string, want attrs) []attrs {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(poll) {
-		ended := p.ended()
-		if found := p.log(msg, want); len(found) >= n {
-			return found
-		}
-		if ended || time.Now().After(deadline) {
-			t.Fatalf("%s has not logged %q %v in time %d times (it has ended: %t)", p, msg, want, n, ended)
-		}
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	found, err := p.Await(ctx, n, procs.Match{Msg: msg, Attrs: want})
+	if err != nil {
+		t.Fatalf("%d of %d lines: %v", len(found), n, err)
 	}
+	return fields(found)
 }
 
 // mustNotLog fails the test when there is a line with the message.
@@ -193,23 +157,14 @@ func (p *process) mustNotLog(t *testing.T, msg string) {
 	}
 }
 
-func (p *process) ended() bool {
-	select {
-	case <-p.exit:
-		return true
-	default:
-		return false
-	}
-}
-
 // terminate asks the process to stop.
 func (p *process) terminate(t *testing.T) {
 	t.Helper()
-	if p.ended() {
-		t.Fatalf("%s has ended by itself: %s", p, p.cmd.ProcessState)
+	if p.Ended() {
+		t.Fatalf("%s has ended by itself: %s", p, p.Status())
 	}
 	p.terminated = time.Now()
-	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+	if err := p.Terminate(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -223,19 +178,17 @@ func (p *process) stop(t *testing.T) {
 
 func (p *process) waitForExit(t *testing.T) {
 	t.Helper()
+	timer := time.NewTimer(time.Until(p.terminated.Add(stopLimit)))
+	defer timer.Stop()
 	select {
-	case <-p.exit:
-		t.Logf("%s ended after %s", p, time.Since(p.terminated).Round(time.Millisecond))
-	case <-time.After(time.Until(p.terminated.Add(stopLimit))):
+	case <-p.Done():
+		if testing.Verbose() {
+			t.Logf("%s ended after %s", p, time.Since(p.terminated).Round(time.Millisecond))
+		}
+	case <-timer.C:
 		t.Fatalf("%s did not end within %s", p, stopLimit)
 	}
-	if status := p.cmd.ProcessState; !status.Success() {
-		t.Errorf("%s ended with %s, want exit status 0", p, status)
+	if p.ExitCode() != 0 {
+		t.Errorf("%s ended with %s, want exit status 0", p, p.Status())
 	}
-}
-
-// kill ends the process at once, and returns when it has ended.
-func (p *process) kill() {
-	_ = p.cmd.Process.Kill() // it may have ended
-	<-p.exit
 }

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -22,6 +21,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -60,15 +60,15 @@ func TestSlowFrozenWorker(t *testing.T) {
 			since := time.Now().Truncate(time.Millisecond)
 			id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
 			first.waitForLogs(t, 10, batchBegun, nil)
-			if err := first.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+			if err := first.Pause(); err != nil {
 				t.Fatal(err)
 			}
 			second := s.startReady(t, "worker")
 			s.wantNoAttempt(t, id, rangeRecoveryLimit+patience, n)
-			if err := first.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+			if err := first.Resume(); err != nil {
 				t.Fatal(err)
 			}
-			eventually(t, "the woken worker to notice", func() bool {
+			testbed.Eventually(t, "the woken worker to notice", func() bool {
 				return len(first.log("Lost the lease", nil)) > 0
 			})
 			s.wantStamped(t, before, id.Reference, since)
@@ -100,7 +100,7 @@ func TestSlowMongoDBAway(t *testing.T) {
 			s.env = append(s.env, rangeSize, "SYNC_BATCH_SIZE=2", "LOG_LEVEL=debug", s.mongoEnv(t, proxy))
 			workers := []*process{s.startReady(t, "worker"), s.startReady(t, "worker")}
 			id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
-			eventually(t, "the run to be in its middle", func() bool {
+			testbed.Eventually(t, "the run to be in its middle", func() bool {
 				return len(workers[0].log(batchBegun, nil))+len(workers[1].log(batchBegun, nil)) > 10
 			})
 			proxy.Down()
@@ -129,13 +129,13 @@ func TestSlowRedisAway(t *testing.T) {
 			const n = 300
 			s := setup(t)
 			s.insert(t, messyUsers(n))
-			proxy := redistest.NewProxy(t, s.redis.Addr)
+			proxy := testbed.NewProxy(t, s.redis.Addr)
 			mongo := s.mongoProxy(t)
 			mongo.Delay(batchDelay)
 			s.env = append(append(s.env, redisEnv(proxy.Addr)...), rangeSize, "SYNC_BATCH_SIZE=2", "LOG_LEVEL=debug", s.mongoEnv(t, mongo))
 			all := []*process{s.startReady(t, "api"), s.startReady(t, "scheduler"), s.startReady(t, "worker"), s.startReady(t, "worker")}
 			id := s.trigger(t, `{"syncType": "full"}`)
-			eventually(t, "the run to be in its middle", func() bool {
+			testbed.Eventually(t, "the run to be in its middle", func() bool {
 				return len(all[2].log(batchBegun, nil))+len(all[3].log(batchBegun, nil)) > 10
 			})
 			proxy.Down()
@@ -177,7 +177,7 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 		if random.IntN(6) == 0 {
 			g := gap{from: time.Now()}
 			for _, p := range schedulers {
-				p.kill()
+				p.Kill()
 			}
 			time.Sleep(time.Duration(random.Int64N(int64(7 * time.Second))))
 			for i := range schedulers {
@@ -191,7 +191,7 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 		}
 		i := random.IntN(len(schedulers))
 		if random.IntN(2) == 0 {
-			schedulers[i].kill()
+			schedulers[i].Kill()
 		} else {
 			schedulers[i].stop(t)
 		}
@@ -262,7 +262,7 @@ func TestSlowRedisMemoryIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	w := s.startReady(t, "worker")
-	within(t, 6*time.Minute, "the end of all jobs", func() bool {
+	testbed.Within(t, 6*time.Minute, "the end of all jobs", func() bool {
 		for _, name := range registry.Names() {
 			info, err := s.inspector.GetQueueInfo(name)
 			if err != nil {
@@ -329,7 +329,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(rand.N(2 * time.Second)) // any moment, with some done, some in progress, some waiting
-		order := []func(){api.kill, worker.kill, server.kill}
+		order := []func(){api.Kill, worker.Kill, server.kill}
 		for _, i := range rand.Perm(3) {
 			order[i]()
 		}
@@ -337,7 +337,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 		server.restart(t)
 	}
 	w := s.startReady(t, "worker")
-	within(t, 2*rangeRecoveryLimit+patience, "the end of all jobs", func() bool {
+	testbed.Within(t, 2*rangeRecoveryLimit+patience, "the end of all jobs", func() bool {
 		for id := range acknowledged {
 			info, err := s.inspector.GetTaskInfo(parseID(t, id).Job, id)
 			if errors.Is(err, asynq.ErrTaskNotFound) {

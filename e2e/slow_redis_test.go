@@ -3,7 +3,7 @@
 package e2e_test
 
 import (
-	"log/slog"
+	"context"
 	"net"
 	"net/http"
 	"os"
@@ -15,7 +15,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -31,20 +32,17 @@ const (
 	redisPassword = "r3dis"
 )
 
-func init() { redis.SetLogger(telemetry.NewRedisLogger(slog.New(slog.DiscardHandler))) }
-
 // redisServer is a redis-server or a redis-sentinel.
 type redisServer struct {
 	addr, port string
 
 	program, dir string
-	arguments    func(port string) []string
-	cmd          *exec.Cmd
-	exit         chan struct{} // closed when it has ended
+	arguments    []string
+	process      *procs.Process
 }
 
-// ready is what a server's log says when it serves.
-var ready = map[string]string{"redis-server": "Ready to accept connections", "redis-sentinel": "Sentinel ID is"}
+// serving is what a server's log says when it serves.
+var serving = map[string]string{"redis-server": "Ready to accept connections", "redis-sentinel": "Sentinel ID is"}
 
 // startRedis starts a server on a free port; it ends with the test. The arguments come on top of those that keep it to
 // this host and its data in a directory of its own.
@@ -54,76 +52,44 @@ func startRedis(t *testing.T, program string, arguments func(port string) []stri
 	if err != nil {
 		t.Fatalf("this test needs %s: %v", program, err)
 	}
-	s := &redisServer{program: path, dir: t.TempDir(), arguments: arguments}
+	port := testbed.FreePort(t)
+	s := &redisServer{addr: net.JoinHostPort("127.0.0.1", port), port: port, program: path, dir: t.TempDir(), arguments: arguments(port)}
+	s.start(t)
 	t.Cleanup(func() {
 		s.kill()
 		if t.Failed() {
-			t.Logf("the log of the %s at %s:\n%s", program, s.addr, s.log())
+			t.Logf("the log of the %s at %s ends with\n%s", program, s.addr, s.process.Log().Tail(shownLines))
 		}
 	})
-	for range 5 { // somebody else may take the port while it is free
-		s.port = freePort(t)
-		s.addr = net.JoinHostPort("127.0.0.1", s.port)
-		if s.start(t) {
-			return s
-		}
-	}
-	t.Fatalf("%s does not start:\n%s", program, s.log())
-	return nil
+	return s
 }
 
-// start starts the server on its port, and returns false when it ends at once.
-func (s *redisServer) start(t *testing.T) bool {
+// start starts the server on its port.
+func (s *redisServer) start(t *testing.T) {
 	t.Helper()
-	out, err := os.Create(s.logPath())
+	cmd := exec.Command(s.program, s.arguments...)
+	cmd.Dir = s.dir
+	process, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = out.Close() }()
-	s.cmd, s.exit = exec.Command(s.program, s.arguments(s.port)...), make(chan struct{})
-	s.cmd.Dir, s.cmd.Stdout, s.cmd.Stderr = s.dir, out, out
-	if err := s.cmd.Start(); err != nil {
-		t.Fatal(err)
+	s.process = process
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := process.Await(ctx, 1, procs.Match{Text: serving[filepath.Base(s.program)]}); err != nil {
+		process.Kill()
+		t.Fatalf("%v:\n%s", err, process.Log().Tail(procs.TailLines))
 	}
-	go func(cmd *exec.Cmd, exit chan<- struct{}) {
-		_ = cmd.Wait() // it is killed
-		close(exit)
-	}(s.cmd, s.exit)
-	var ended bool
-	eventually(t, s.program+" is ready", func() bool {
-		select {
-		case <-s.exit:
-			ended = true
-		default:
-		}
-		return ended || strings.Contains(s.log(), ready[filepath.Base(s.program)])
-	})
-	return !ended
 }
 
 // restart starts a server anew that was killed, with the data that it had.
 func (s *redisServer) restart(t *testing.T) {
 	t.Helper()
-	if !s.start(t) {
-		t.Fatalf("it does not start again:\n%s", s.log())
-	}
+	s.start(t)
 }
 
 // kill ends the server as a power failure does.
-func (s *redisServer) kill() {
-	if s.cmd == nil {
-		return
-	}
-	_ = s.cmd.Process.Kill() // it may have ended
-	<-s.exit
-}
-
-func (s *redisServer) logPath() string { return filepath.Join(s.dir, "log") }
-
-func (s *redisServer) log() string {
-	data, _ := os.ReadFile(s.logPath()) // there is none yet
-	return string(data)
-}
+func (s *redisServer) kill() { s.process.Kill() }
 
 // client returns a client of this very server, as the user that may do everything.
 func (s *redisServer) client(t *testing.T) *redis.Client {
@@ -200,7 +166,7 @@ func (s *system) wantOutage(t *testing.T, job string) {
 		if time.Since(begun) > failoverLimit {
 			t.Fatalf("the outage began after %s and has not ended within %s", away, failoverLimit)
 		}
-		time.Sleep(poll)
+		time.Sleep(10 * time.Millisecond)
 	}
 	t.Logf("the API noticed the outage after %s and served again after %s", away.Round(time.Millisecond), back.Round(time.Millisecond))
 }
@@ -286,7 +252,7 @@ func (s *system) wantControls(t *testing.T, job string) {
 	}
 	post("/jobs/resume", named)
 	s.result(t, id)
-	eventually(t, job+" to be cleaned up", func() bool {
+	testbed.Eventually(t, job+" to be cleaned up", func() bool {
 		post("/jobs/cleanup", `{"job": "`+job+`", "gracePeriodHours": 0}`)
 		var cleaned status
 		return s.get(t, "/jobs/status?job="+job, &cleaned) == http.StatusOK && !cleaned.Data.Paused && cleaned.Data.Counts.Completed == 0
@@ -297,12 +263,12 @@ func (s *system) wantControls(t *testing.T, job string) {
 func (s *system) wantHealthy(t *testing.T) {
 	t.Helper()
 	for _, name := range deployables {
-		eventually(t, name+" is healthy", func() bool {
+		testbed.Eventually(t, name+" is healthy", func() bool {
 			status, _, _ := run(t, command(t, name, s.env, "--healthy"))
 			return status == 0
 		})
 	}
-	eventually(t, "a health check without complaints", func() bool {
+	testbed.Eventually(t, "a health check without complaints", func() bool {
 		h, status := s.health(t)
 		return status == http.StatusOK && h.Status == "OK" && h.Jobs.Initialized
 	})

@@ -13,6 +13,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -29,7 +30,7 @@ func startSentinels(t *testing.T) (master, replica *redisServer, sentinels []*re
 		return serverArguments(t, port, "--replicaof", "127.0.0.1 "+master.port)
 	})
 	c := replica.client(t)
-	eventually(t, "the replica to have what the master has", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
+	testbed.Eventually(t, "the replica to have what the master has", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
 	for range 3 {
 		configuration := filepath.Join(t.TempDir(), "sentinel.conf") // which it rewrites
 		sentinels = append(sentinels, startRedis(t, "redis-sentinel", func(port string) []string {
@@ -51,7 +52,7 @@ sentinel failover-timeout %[3]s 5000
 	for _, s := range sentinels {
 		c := redis.NewSentinelClient(&redis.Options{Addr: s.addr, Password: sentinelPassword})
 		t.Cleanup(func() { _ = c.Close() })
-		eventually(t, "the sentinels to know each other", func() bool {
+		testbed.Eventually(t, "the sentinels to know each other", func() bool {
 			m, err := c.Master(t.Context(), sentinelMaster).Result()
 			return err == nil && m["num-other-sentinels"] == "2" && m["num-slaves"] == "1"
 		})
@@ -87,7 +88,7 @@ func TestSlowSentinelFailover(t *testing.T) {
 	s.wantHealthy(t)
 
 	id := s.trigger(t, `{"syncType": "full", "batchSize": 1}`)
-	eventually(t, "the middle of the run", func() bool {
+	testbed.Eventually(t, "the middle of the run", func() bool {
 		return len(workers[0].log(batchBegun, attrs{"skip": 50.0}))+len(workers[1].log(batchBegun, attrs{"skip": 50.0})) > 0
 	})
 	master.kill()
@@ -113,7 +114,7 @@ func TestSlowSentinelFailover(t *testing.T) {
 	// The old master comes back, and is told that it is none.
 	master.restart(t)
 	c := master.client(t)
-	eventually(t, "the old master to be a replica", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
+	testbed.Eventually(t, "the old master to be a replica", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
 	if status, body := s.request(t, http.MethodGet, "/readyz", ""); status != http.StatusOK {
 		t.Errorf("/readyz: %d %s", status, body)
 	}

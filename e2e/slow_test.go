@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -32,7 +33,7 @@ func TestSlowKilledWorker(t *testing.T) {
 	second := s.startReady(t, "worker")
 	// A checkpoint is there by then, and users behind it that the next worker visits again.
 	first.waitForLog(t, batchBegun, attrs{"skip": 150.0})
-	first.kill()
+	first.Kill()
 	killed := time.Now()
 	first.mustNotLog(t, runCompleted)
 
@@ -86,7 +87,7 @@ func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 			workers := []*process{s.startReady(t, "worker"), s.startReady(t, "worker"), s.startReady(t, "worker")}
 			since := time.Now().Truncate(time.Millisecond)
 			id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
-			eventually(t, "the run to be shared", func() bool {
+			testbed.Eventually(t, "the run to be shared", func() bool {
 				for _, w := range workers {
 					if len(w.log("Sharing the run with all workers", nil)) > 0 {
 						return true
@@ -97,7 +98,7 @@ func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 			for range 2 {
 				time.Sleep(rand.N(700 * time.Millisecond)) // any moment of the run
 				i := random.IntN(len(workers))
-				workers[i].kill()
+				workers[i].Kill()
 				workers[i] = s.startReady(t, "worker")
 			}
 			killed := time.Now()
@@ -121,7 +122,7 @@ func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 					}
 				}
 			}
-			eventually(t, "nothing of the run and its ranges to be left in Redis", func() bool {
+			testbed.Eventually(t, "nothing of the run and its ranges to be left in Redis", func() bool {
 				keys, err := s.rdb.Keys(t.Context(), "*"+id.String()+"*").Result()
 				return err == nil && len(keys) == 1 && strings.HasSuffix(keys[0], ":t:"+id.String()) // what is kept of a run
 			})

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // authority signs certificates.
@@ -140,7 +141,7 @@ func TestSlowTLS(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				var all []*process
 				for _, program := range deployables {
-					all = append(all, s.start(t, program, append(test.env, "PORT="+freePort(t))...))
+					all = append(all, s.start(t, program, append(test.env, "PORT="+testbed.FreePort(t))...))
 				}
 				for _, p := range all {
 					for _, line := range p.waitForLogs(t, 3, "Waiting for Redis", attrs{"level": "WARN"}) {
@@ -149,7 +150,7 @@ func TestSlowTLS(t *testing.T) {
 							t.Errorf("%s waits because of %q, want one of %q", p, text, test.said)
 						}
 					}
-					if strings.Contains(p.text(), "s3cret") || strings.Contains(p.text(), redisPassword) {
+					if strings.Contains(p.Log().String(), "s3cret") || strings.Contains(p.Log().String(), redisPassword) {
 						t.Errorf("%s logged a password", p)
 					}
 					p.stop(t)
@@ -177,7 +178,7 @@ func TestSlowTLS(t *testing.T) {
 		t.Fatalf("/jobs/pause: %d %s", status, body)
 	}
 	waiting := s.trigger(t, `{"syncType": "full"}`)
-	eventually(t, "Redis to have written that", func() bool {
+	testbed.Eventually(t, "Redis to have written that", func() bool {
 		return info(t, s.rdb, "persistence", "aof_pending_bio_fsync") == "0" && info(t, s.rdb, "persistence", "aof_buffer_length") == "0"
 	})
 	server.kill()
@@ -185,7 +186,7 @@ func TestSlowTLS(t *testing.T) {
 		t.Errorf("/jobs/status without Redis: %d %s", status, body)
 	}
 	server.restart(t)
-	eventually(t, "the API serves again", func() bool {
+	testbed.Eventually(t, "the API serves again", func() bool {
 		status, _ := s.request(t, http.MethodGet, "/readyz", "")
 		return status == http.StatusOK
 	})

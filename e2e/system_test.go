@@ -25,8 +25,10 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -76,7 +78,7 @@ func setupOn(t *testing.T, o redisconn.Options, env ...string) *system {
 		}
 	})
 	s.users = db.Collection("users")
-	port := freePort(t)
+	port := testbed.FreePort(t)
 	s.api = "http://127.0.0.1:" + port
 	s.env = slices.Concat(env, []string{
 		"MONGODB_URI=" + uri, "MONGODB_DATABASE=" + db.Name(), "PORT=" + port,
@@ -94,7 +96,7 @@ func redisEnv(addr string) []string {
 }
 
 // mongoEnv is where MongoDB is, behind a proxy.
-func (s *system) mongoEnv(t *testing.T, p *redistest.Proxy) string {
+func (s *system) mongoEnv(t *testing.T, p *testbed.Proxy) string {
 	t.Helper()
 	u := s.parseMongoURI(t)
 	u.Host = p.Addr
@@ -117,19 +119,9 @@ func (s *system) parseMongoURI(t *testing.T) *url.URL {
 }
 
 // mongoProxy stands before the test's MongoDB.
-func (s *system) mongoProxy(t *testing.T) *redistest.Proxy {
+func (s *system) mongoProxy(t *testing.T) *testbed.Proxy {
 	t.Helper()
-	return redistest.NewProxy(t, s.parseMongoURI(t).Host)
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
+	return testbed.NewProxy(t, s.parseMongoURI(t).Host)
 }
 
 // start runs a binary as part of the system; env comes on top of the system's own.
@@ -142,8 +134,7 @@ func (s *system) start(t *testing.T, name string, env ...string) *process {
 func (s *system) startReady(t *testing.T, name string, env ...string) *process {
 	t.Helper()
 	p := s.start(t, name, env...)
-	ready := map[string]string{"api": "API ready", "scheduler": "Scheduler ready", "worker": "Worker ready"}
-	p.waitForLog(t, ready[name], nil)
+	p.waitForLog(t, procs.Ready(name).Msg, nil)
 	return p
 }
 
@@ -254,7 +245,7 @@ func (s *system) result(t *testing.T, id tasks.RunID) tasks.SyncResult {
 func (s *system) resultWithin(t *testing.T, limit time.Duration, id tasks.RunID) tasks.SyncResult {
 	t.Helper()
 	var result tasks.SyncResult
-	within(t, limit, "the completion of "+id.String(), func() bool {
+	testbed.Within(t, limit, "the completion of "+id.String(), func() bool {
 		info, err := s.inspector.GetTaskInfo(id.Job, id.String())
 		if err != nil {
 			t.Fatal(err)
@@ -291,7 +282,7 @@ func wantComplete(t *testing.T, got tasks.SyncResult, n int) {
 // waitUntilIdle waits until no run is active or waits.
 func (s *system) waitUntilIdle(t *testing.T) {
 	t.Helper()
-	eventually(t, "the end of all runs", func() bool {
+	testbed.Eventually(t, "the end of all runs", func() bool {
 		info, err := s.inspector.GetQueueInfo(userSync)
 		if errors.Is(err, asynq.ErrQueueNotFound) {
 			return true
@@ -301,21 +292,6 @@ func (s *system) waitUntilIdle(t *testing.T) {
 		}
 		return info.Active+info.Pending+info.Retry == 0
 	})
-}
-
-// eventually polls until ok holds.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	within(t, patience, what, ok)
-}
-
-func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(poll) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not happen in time: %s", what)
-		}
-	}
 }
 
 // Fields that a sync sets.

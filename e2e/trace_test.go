@@ -13,6 +13,8 @@ import (
 
 	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // collector is what takes traces, as an OpenTelemetry collector does.
@@ -141,7 +143,7 @@ func TestTraces(t *testing.T) {
 
 	// Spans arrive when they have ended: last the run's, and somewhat later what was sent off last.
 	const ranges, batches = users / 30, users / 10
-	eventually(t, "the whole trace to arrive", func() bool {
+	testbed.Eventually(t, "the whole trace to arrive", func() bool {
 		return len(c.find(brought, named("run user-sync"))) == 1 && len(c.find(brought, named("range of user-sync"))) == ranges &&
 			len(c.find(brought, named("batch"))) == batches && len(c.find(brought, named("POST /jobs/trigger/:job"))) == 1
 	})
@@ -212,7 +214,7 @@ func TestTraces(t *testing.T) {
 	if !ok {
 		t.Fatalf("a tick without a trace: %v", tick)
 	}
-	eventually(t, "the trace of the tick to arrive", func() bool {
+	testbed.Eventually(t, "the trace of the tick to arrive", func() bool {
 		return len(c.find(trace, named("tick user-sync"))) == 1 && len(c.find(trace, named("run user-sync"))) == 1
 	})
 	root, run := c.find(trace, named("tick user-sync"))[0], c.find(trace, named("run user-sync"))[0]
@@ -251,8 +253,8 @@ func TestTracesAreNotWaitedFor(t *testing.T) {
 		if took := time.Since(begun); took > 5*time.Second {
 			t.Errorf("%s took %s to stop", p, took)
 		}
-		if strings.Contains(p.text(), password) {
-			t.Errorf("%s has logged the password:\n%s", p, p.text())
+		if strings.Contains(p.Log().String(), password) {
+			t.Errorf("%s has logged the password:\n%s", p, p.Log().String())
 		}
 	}
 }

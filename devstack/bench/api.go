@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed/freeport"
 )
 
 const (
@@ -23,30 +25,26 @@ const (
 // api is a client of the product's API.
 type api struct {
 	base   string
+	port   *freeport.Port
 	client *http.Client
 }
 
 // newAPI returns what to start, and a client of it for so many requests at a time.
 func newAPI(clients int) (spec, *api, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	port, err := freeport.Reserve()
 	if err != nil {
-		return spec{}, nil, fmt.Errorf("finding a free port: %w", err)
+		return spec{}, nil, err
 	}
-	address := l.Addr().String()
-	if err := l.Close(); err != nil {
-		return spec{}, nil, fmt.Errorf("finding a free port: %w", err)
-	}
-	host, port, err := net.SplitHostPort(address)
-	if err != nil {
-		return spec{}, nil, fmt.Errorf("finding a free port: %w", err)
-	}
-	a := &api{"http://" + address, &http.Client{
+	a := &api{"http://" + port.Address(), port, &http.Client{
 		Timeout: requestTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: clients},
 	}}
-	return spec{apiProgram, apiReady, settings{"HOST": host, "PORT": port}}, a, nil
+	return spec{apiProgram, procs.Ready(procs.API), settings{"HOST": "127.0.0.1", "PORT": port.String()}}, a, nil
 }
 
-func (a *api) close() { a.client.CloseIdleConnections() }
+func (a *api) close() {
+	a.client.CloseIdleConnections()
+	_ = a.port.Release() // nothing depends on it any more
+}
 
 // ask sends a request, with JSON unless that is empty, and decodes the data of the answer.
 func (a *api) ask(ctx context.Context, method, path, body string, data any) error {

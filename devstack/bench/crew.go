@@ -8,41 +8,30 @@ import (
 	"fmt"
 	"maps"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/codex-api/codex-jobs/devstack/process"
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The programs of the bin directory.
+// The programs of the bin directory; slowProgram is a worker whose batches wait.
 const (
-	apiProgram    = "api"
-	workerProgram = "worker"
+	apiProgram    = procs.API
+	workerProgram = procs.Worker
 	slowProgram   = "slowworker"
 )
 
-// What the programs log when they are ready.
 const (
-	apiReady    = "API ready"
-	workerReady = "Worker ready"
-)
-
-const (
-	// readyTimeout is how long a program may take to start.
+	// readyTimeout is how long a program may take to start, and to log what the bench waits for.
 	readyTimeout = 30 * time.Second
-	// stopGrace is how long it may take to end: a worker takes up to 9 s. After a Ctrl-C it has interruptedGrace.
-	stopGrace        = 12 * time.Second
+	// interruptedGrace is how long it may take to end after a Ctrl-C.
 	interruptedGrace = 3 * time.Second
-	// outputGrace is how long the output of an ended process is waited for.
-	outputGrace = time.Second
 )
 
 // Settings of the product that the bench changes.
@@ -58,48 +47,44 @@ type settings map[string]string
 // spec says what to start.
 type spec struct {
 	program string
-	ready   string // what it logs then
+	ready   procs.Match // what it logs then
 	// settings come on top of those that all processes have.
 	settings settings
 }
 
-func newWorker(s settings) spec { return spec{workerProgram, workerReady, s} }
-
-// child is a process of the product.
-type child struct {
-	*process.Child
-	program string
-	log     *childLog
-}
+func newWorker(s settings) spec { return spec{workerProgram, procs.Ready(procs.Worker), s} }
 
 // with starts processes of the product, calls do when all are ready, and stops them after it. When one of them ends by
 // itself do's context ends, with that as its cause.
-func (b *bench) with(ctx context.Context, specs []spec, do func(ctx context.Context, crew []*child) error) (err error) {
+func (b *bench) with(ctx context.Context, specs []spec, do func(ctx context.Context, crew []*procs.Process) error) (err error) {
 	attending, cancel := context.WithCancelCause(ctx)
-	var crew []*child
+	group := procs.NewGroup()
 	var watching sync.WaitGroup
+	watching.Go(func() {
+		select {
+		case p := <-group.Failed():
+			cancel(withLog(p.Failure(), p))
+		case <-attending.Done():
+		}
+	})
 	defer func() {
 		cancel(nil)
 		watching.Wait()
-		err = errors.Join(err, stopAll(ctx, crew))
+		err = errors.Join(err, stopAll(ctx, group))
 	}()
+	var crew []*procs.Process
 	for _, s := range specs {
-		c, err := b.start(s)
+		cmd := exec.Command(filepath.Join(b.bin, s.program))
+		cmd.Env, cmd.Dir = b.environment(s.settings), b.bin
+		p, err := group.Start(cmd, procs.Options{Log: new(procs.Log)})
 		if err != nil {
 			return err
 		}
-		crew = append(crew, c)
-		watching.Go(func() {
-			select {
-			case <-c.Done():
-				cancel(fmt.Errorf("%s ended by itself (%s); the end of its log:\n%s", c.program, c.Status(), c.log.end()))
-			case <-attending.Done():
-			}
-		})
+		crew = append(crew, p)
 	}
-	for i, c := range crew {
-		if err := c.log.await(attending, specs[i].ready); err != nil {
-			return fmt.Errorf("starting %s: %w", c.program, err)
+	for i, p := range crew {
+		if _, err := awaitLine(attending, p, specs[i].ready); err != nil {
+			return withLog(err, p)
 		}
 	}
 	if err := do(attending, crew); err != nil {
@@ -111,54 +96,51 @@ func (b *bench) with(ctx context.Context, specs []spec, do func(ctx context.Cont
 	return nil
 }
 
-// start starts one process, with no other environment than it needs.
-func (b *bench) start(s spec) (*child, error) {
-	c := &child{program: s.program, log: newChildLog(s.ready, firstBatch)}
-	cmd := exec.Command(filepath.Join(b.bin, s.program))
-	cmd.Env = b.environment(s.settings)
-	cmd.Dir = b.bin
-	cmd.Stdout, cmd.Stderr = c.log, c.log // one pipe for both
-	cmd.WaitDelay = outputGrace
-	// Out of reach of the terminal's Ctrl-C: the bench stops it.
-	p, err := process.Start(cmd, process.Options{OwnGroup: true, DeathSignal: syscall.SIGKILL})
+// withLog adds the end of the process' log to an error.
+func withLog(err error, p *procs.Process) error {
+	return fmt.Errorf("%w; the end of the log of %s:\n%s", err, p.Name(), p.Log().Tail(procs.TailLines))
+}
+
+// errSilent says that a line was not logged in time.
+var errSilent = errors.New("nothing was logged")
+
+// awaitLine waits for a line of the process' log, and returns the first.
+func awaitLine(ctx context.Context, p *procs.Process, match procs.Match) (procs.Entry, error) {
+	waiting, cancel := context.WithTimeoutCause(ctx, readyTimeout, errSilent)
+	defer cancel()
+	found, err := p.Await(waiting, 1, match)
 	if err != nil {
-		return nil, fmt.Errorf("starting %s: %w", s.program, err)
+		return procs.Entry{}, err
 	}
-	c.Child = p
-	return c, nil
+	return found[0], nil
 }
 
 // stopAll stops the processes at the same time, and returns an error when one had to be killed though there was time.
-func stopAll(ctx context.Context, crew []*child) error {
-	grace := stopGrace
+func stopAll(ctx context.Context, group *procs.Group) error {
+	grace := procs.StopGrace
 	if ctx.Err() != nil {
 		grace = interruptedGrace
 	}
-	stopped := make([]error, len(crew))
-	var stopping sync.WaitGroup
-	for i, c := range crew {
-		stopping.Go(func() {
-			if c.Stop(grace) && ctx.Err() == nil {
-				stopped[i] = fmt.Errorf("%s did not end within %v; the end of its log:\n%s", c.program, grace, c.log.end())
-			}
-		})
+	var errs []error
+	for _, p := range group.Stop(grace) {
+		if ctx.Err() == nil {
+			errs = append(errs, withLog(fmt.Errorf("%s did not end within %v", p.Name(), grace), p))
+		}
 	}
-	stopping.Wait()
-	return errors.Join(stopped...)
+	return errors.Join(errs...)
 }
 
 // environment returns what a process gets: the settings of the product that this process has, those that the bench
 // needs to be otherwise, and the given ones.
 func (b *bench) environment(own settings) []string {
-	all := settings{"PATH": os.Getenv("PATH"), "HOME": os.Getenv("HOME")}
+	var names []string
 	for _, s := range config.Settings(tasks.Default()) {
-		value := os.Getenv(s.Name)
-		if value != "" && !strings.HasSuffix(s.Name, "_FILE") { // what such a file holds is below
-			all[s.Name] = value
+		if !strings.HasSuffix(s.Name, "_FILE") { // what such a file holds is below
+			names = append(names, s.Name)
 		}
 	}
 	host, port, _ := net.SplitHostPort(b.cfg.Redis.Addr) // the settings are valid
-	maps.Copy(all, settings{
+	all := settings{
 		"REDIS_HOST":     host,
 		"REDIS_PORT":     port,
 		"REDIS_PASSWORD": b.cfg.Redis.Password,
@@ -167,13 +149,9 @@ func (b *bench) environment(own settings) []string {
 		"LOG_LEVEL": "info", "LOG_FORMAT": "json",
 		"ADMIN_PORT":         "off",
 		"JOB_KEEP_COMPLETED": "10", // results must not be gone before they are read
-	})
-	maps.Copy(all, own)
-	var environ []string
-	for name, value := range all {
-		environ = append(environ, name+"="+value)
 	}
-	return environ
+	maps.Copy(all, own)
+	return procs.Environ(names, all)
 }
 
 // version returns what a program of the bin directory says of its version.
@@ -183,7 +161,7 @@ func (b *bench) version(ctx context.Context) string {
 	for _, program := range []string{workerProgram, apiProgram} {
 		cmd := exec.CommandContext(ctx, filepath.Join(b.bin, program), "--version")
 		cmd.Env = b.environment(nil)
-		cmd.WaitDelay = outputGrace
+		cmd.WaitDelay = time.Second
 		if out, err := cmd.Output(); err == nil {
 			return strings.TrimSpace(strings.TrimPrefix(string(out), program))
 		}

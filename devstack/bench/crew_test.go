@@ -17,6 +17,8 @@ import (
 	"github.com/alicebob/miniredis/v2"
 	"github.com/redis/go-redis/v9"
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 // pretend is a worker as far as this file needs one. It logs its environment. BENCH_BATCH_WAIT=dies makes it end by
@@ -27,7 +29,7 @@ func pretend() int {
 	for _, variable := range os.Environ() {
 		fmt.Printf("{\"msg\":%q}\n", "has "+variable)
 	}
-	fmt.Printf("{\"time\":%q,\"msg\":%q}\n", time.Now().Format(time.RFC3339Nano), workerReady)
+	fmt.Printf("{\"time\":%q,\"msg\":%q}\n", time.Now().Format(time.RFC3339Nano), procs.Ready(procs.Worker).Msg)
 	if os.Getenv("BENCH_BATCH_WAIT") == "dies" {
 		fmt.Fprint(os.Stderr, "panic: no more")
 		return 9
@@ -58,7 +60,7 @@ func TestCrewIsThereForAWhile(t *testing.T) {
 	b := newTestBench(t)
 	errDone := errors.New("done")
 	var pids []int
-	err := b.with(t.Context(), []spec{newWorker(nil), newWorker(nil)}, func(_ context.Context, crew []*child) error {
+	err := b.with(t.Context(), []spec{newWorker(nil), newWorker(nil)}, func(_ context.Context, crew []*procs.Process) error {
 		for _, c := range crew {
 			pids = append(pids, c.PID())
 			if err := syscall.Kill(c.PID(), 0); err != nil {
@@ -80,10 +82,10 @@ func TestCrewIsThereForAWhile(t *testing.T) {
 func TestDeadChildEndsWhatIsBeingDone(t *testing.T) {
 	t.Parallel()
 	b := newTestBench(t)
-	err := b.with(t.Context(), []spec{newWorker(settings{"BENCH_BATCH_WAIT": "dies"}), newWorker(nil)}, func(ctx context.Context, _ []*child) error {
+	err := b.with(t.Context(), []spec{newWorker(settings{"BENCH_BATCH_WAIT": "dies"}), newWorker(nil)}, func(ctx context.Context, _ []*procs.Process) error {
 		return pause(ctx, time.Minute)
 	})
-	if err == nil || !strings.Contains(err.Error(), "worker ended by itself (exit status 9)") || !strings.Contains(err.Error(), "panic: no more") {
+	if err == nil || !strings.Contains(err.Error(), "worker ended by itself: exit status 9") || !strings.Contains(err.Error(), "panic: no more") {
 		t.Errorf("error %v, want it to say how the worker ended", err)
 	}
 }
@@ -91,7 +93,7 @@ func TestDeadChildEndsWhatIsBeingDone(t *testing.T) {
 func TestMissingProgramIsAnError(t *testing.T) {
 	t.Parallel()
 	b := newTestBench(t)
-	err := b.with(t.Context(), []spec{newWorker(nil), {program: "nothing"}}, func(context.Context, []*child) error {
+	err := b.with(t.Context(), []spec{newWorker(nil), {program: "nothing"}}, func(context.Context, []*procs.Process) error {
 		t.Error("it went on")
 		return nil
 	})
@@ -119,33 +121,6 @@ func TestChildrenGetOnlySettings(t *testing.T) {
 		if strings.HasPrefix(variable, "SECRET") || strings.HasPrefix(variable, "MONGODB_URI_FILE") {
 			t.Errorf("a child gets %s", variable)
 		}
-	}
-}
-
-func TestChildLog(t *testing.T) {
-	t.Parallel()
-	l := newChildLog("begin")
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-	defer cancel()
-	for _, piece := range []string{
-		`{"time":"2026-11-24T04:50:26.1Z","msg":"begin"}`, "\n{\"msg\":\"other\"}\n{\"time\":\"2026-11-24T04:50:27.123456789Z\",",
-		"\"msg\":\"begin\"}\nnot JSON\n", strings.Repeat("x", maxLine), "y\n", "the rest",
-	} {
-		if n, err := l.Write([]byte(piece)); n != len(piece) || err != nil {
-			t.Errorf("wrote %d of %d, error %v", n, len(piece), err)
-		}
-	}
-	at, err := l.after(ctx, "begin", time.Date(2026, time.November, 24, 4, 50, 27, 0, time.UTC))
-	if err != nil || at.Nanosecond() != 123456789 {
-		t.Errorf("got the line of %v, error %v; want the second one", at, err)
-	}
-	if end := l.end(); !strings.HasSuffix(end, "not JSON\n"+strings.Repeat("x", maxLine)+"\ny\nthe rest") {
-		t.Errorf("its end is %.300q", end)
-	}
-	over, end := context.WithCancelCause(t.Context())
-	end(errSilent)
-	if err := l.await(over, "begin"); !errors.Is(err, errSilent) {
-		t.Errorf("error %v, want %v", err, errSilent)
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
@@ -61,7 +62,7 @@ func (b *bench) measureLatency(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	_, err = b.syncOn(ctx, []spec{newWorker(nil)}, fewUsers, full, func([]*child) (err error) {
+	_, err = b.syncOn(ctx, []spec{newWorker(nil)}, fewUsers, full, func([]*procs.Process) (err error) {
 		idle.Value, _, err = b.commands(ctx)
 		return err
 	})
@@ -102,19 +103,19 @@ func (b *bench) apiTriggers(ctx context.Context) (took []float64, err error) {
 	}
 	defer client.close()
 	logging := newWorker(settings{"LOG_LEVEL": "debug"})
-	err = b.with(ctx, []spec{server, logging}, func(ctx context.Context, crew []*child) error {
+	err = b.with(ctx, []spec{server, logging}, func(ctx context.Context, crew []*procs.Process) error {
 		took, err = b.triggers(ctx, "the product", func(ctx context.Context) (time.Duration, error) {
 			var run struct{ JobID string }
 			triggered := time.Now()
 			if err := client.ask(ctx, http.MethodPost, "/jobs/trigger/user-sync", `{"syncType":"full"}`, &run); err != nil {
 				return 0, err
 			}
-			began, err := crew[1].log.after(ctx, firstBatch, triggered)
+			began, err := awaitLine(ctx, crew[1], procs.Match{Msg: firstBatch, Since: triggered})
 			if err != nil {
 				return 0, err
 			}
 			_, err = b.awaitRun(ctx, run.JobID, fewUsers)
-			return began.Sub(triggered), err
+			return began.Time().Sub(triggered), err
 		})
 		return err
 	})

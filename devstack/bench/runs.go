@@ -10,6 +10,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -29,8 +30,8 @@ var (
 
 // syncOn starts fresh workers, lets them synchronise all n users once, and returns how long that took from the trigger
 // to the end of the run. With the workers still there it then calls look, unless that is nil.
-func (b *bench) syncOn(ctx context.Context, workers []spec, n int, payload *tasks.SyncPayload, look func([]*child) error) (took time.Duration, err error) {
-	err = b.with(ctx, workers, func(ctx context.Context, crew []*child) error {
+func (b *bench) syncOn(ctx context.Context, workers []spec, n int, payload *tasks.SyncPayload, look func([]*procs.Process) error) (took time.Duration, err error) {
+	err = b.with(ctx, workers, func(ctx context.Context, crew []*procs.Process) error {
 		started := time.Now()
 		accepted, err := b.jobs.Trigger(ctx, b.userSync, payload)
 		if err != nil {

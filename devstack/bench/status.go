@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -82,7 +83,7 @@ func (b *bench) askStatus(ctx context.Context, waiting int) (all []answers, err 
 		return nil, err
 	}
 	defer client.close()
-	err = b.with(ctx, []spec{server}, func(ctx context.Context, _ []*child) error {
+	err = b.with(ctx, []spec{server}, func(ctx context.Context, _ []*procs.Process) error {
 		for _, clients := range statusClients {
 			b.progress.say("GET /jobs/status for %v, %s waiting, clients: %d", askTime, count(waiting), clients)
 			a, err := askFor(ctx, clients, func(ctx context.Context) error {

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 // usersPerSecond is the unit of all that is measured of syncs.
@@ -35,7 +37,7 @@ func (b *bench) measureSync(ctx context.Context) error {
 			if err != nil {
 				return err
 			}
-			synced, err := b.syncOn(ctx, []spec{newWorker(nil)}, n, full, func(crew []*child) (err error) {
+			synced, err := b.syncOn(ctx, []spec{newWorker(nil)}, n, full, func(crew []*procs.Process) (err error) {
 				peak, err := peakMemory(crew[0].PID())
 				memory = max(memory, peak)
 				return err

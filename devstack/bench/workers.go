@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"strconv"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 // batchWait is how long each batch waits for something outside, in the programs that are compared here.
@@ -25,7 +27,7 @@ func (b *bench) measureWorkers(ctx context.Context) error {
 		for i, size := range crews {
 			var workers []spec
 			for range size {
-				workers = append(workers, spec{slowProgram, workerReady, settings{
+				workers = append(workers, spec{slowProgram, procs.Ready(procs.Worker), settings{
 					writersSetting: "1", batchSizeSetting: strconv.Itoa(b.plan.sharedBatch),
 					rangeSizeSetting:   strconv.Itoa(n / b.plan.ranges),
 					"BENCH_BATCH_WAIT": batchWait.String(),

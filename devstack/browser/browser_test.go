@@ -11,6 +11,8 @@ import (
 
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/chromedp"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // The pages, one after another, as somebody goes through them.
@@ -72,7 +74,7 @@ var inTime = regexp.MustCompile(`\bin ((?:\d+h)?(?:\d+m)?\d+s)\b`)
 func nextTick(t *testing.T, s *system, b *browser) {
 	b.do(t, chromedp.Navigate(s.url+"/dashboard/schedulers"))
 	b.says(t, "*/20 * * * *", "user-sync", `"syncType": "incremental"`)
-	s.eventually(t, "the page and the API to name the same tick", func() bool {
+	testbed.Eventually(t, "the page and the API to name the same tick", func() bool {
 		found := inTime.FindStringSubmatch(b.text())
 		if found == nil { // "now"
 			return false
@@ -104,7 +106,7 @@ func pauseAndResume(t *testing.T, s *system, b *browser) {
 	}{{true, "paused"}, {false, "run"}} {
 		b.hover(t, actions)
 		b.do(t, chromedp.Click(actions+" button")) // the first is that one
-		s.eventually(t, "the API to agree with the dashboard", func() bool { return s.paused(t) == step.paused })
+		testbed.Eventually(t, "the API to agree with the dashboard", func() bool { return s.paused(t) == step.paused })
 		b.says(t, "user-sync\t"+step.state)
 	}
 }

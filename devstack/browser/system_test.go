@@ -3,7 +3,6 @@
 package browser_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -16,8 +15,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
-	"syscall"
 	"testing"
 	"time"
 
@@ -26,8 +23,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/devstack/demo/users"
-	"github.com/codex-api/codex-jobs/devstack/process"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 const (
@@ -42,7 +40,7 @@ const (
 type system struct {
 	url string
 	// mongodb stands before MongoDB, and makes runs slow.
-	mongodb *redistest.Proxy
+	mongodb *testbed.Proxy
 	env     []string
 }
 
@@ -57,7 +55,7 @@ func start(t *testing.T) *system {
 	if err != nil {
 		t.Fatal("MONGODB_URI cannot be put behind a proxy")
 	}
-	s := &system{mongodb: redistest.NewProxy(t, server.Host)}
+	s := &system{mongodb: testbed.NewProxy(t, server.Host)}
 	server.Host = s.mongodb.Addr
 	query := server.Query()
 	query.Set("directConnection", "true") // servers tell their own addresses
@@ -71,19 +69,19 @@ func start(t *testing.T) *system {
 	if err != nil {
 		t.Fatal(err)
 	}
-	listening := freePort(t)
+	listening := testbed.FreePort(t)
 	s.url = "http://127.0.0.1:" + listening
 	s.env = append(os.Environ(),
 		"REDIS_HOST="+host, "REDIS_PORT="+port, "REDIS_PASSWORD="+redis.Password, "REDIS_DB="+strconv.Itoa(redis.DB),
 		"MONGODB_URI="+server.String(), "MONGODB_DATABASE="+loadUsers(t, uri),
-		"HOST=127.0.0.1", "PORT="+listening, "DASHBOARD_READ_ONLY=false", "LOG_FORMAT=text", "ADMIN_PORT=off",
+		"HOST=127.0.0.1", "PORT="+listening, "DASHBOARD_READ_ONLY=false", "LOG_FORMAT=json", "ADMIN_PORT=off",
 		// A batch each, so that there is time to look.
 		"SYNC_BATCH_SIZE=1", "SYNC_WRITERS=1",
 	)
 	for _, program := range []string{"api", "scheduler", "worker"} {
 		s.run(t, program)
 	}
-	s.eventually(t, "the system to be ready", func() bool {
+	testbed.Eventually(t, "the system to be ready", func() bool {
 		var health struct{ Jobs struct{ Initialized bool } }
 		return s.ask(http.MethodGet, "/health", "", &health) == nil && health.Jobs.Initialized
 	})
@@ -115,16 +113,6 @@ func loadUsers(t *testing.T, uri string) string {
 	return db.Name()
 }
 
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-}
-
 // run runs one of the programs until the test ends.
 func (s *system) run(t *testing.T, name string) {
 	t.Helper()
@@ -135,40 +123,20 @@ func (s *system) run(t *testing.T, name string) {
 	if _, err := os.Stat(path); err != nil {
 		t.Fatalf("the programs are not built, run `make build`: %v", err)
 	}
-	var log output
 	cmd := exec.Command(path)
-	cmd.Dir = t.TempDir() // where no .env is
-	cmd.Env, cmd.Stdout, cmd.Stderr = s.env, &log, &log
-	child, err := process.Start(cmd, process.Options{DeathSignal: syscall.SIGKILL})
+	cmd.Dir, cmd.Env = t.TempDir(), s.env // where no .env is
+	p, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
 	if err != nil {
-		t.Fatalf("starting %s: %v", name, err)
+		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if killed := child.Stop(12 * time.Second); killed || child.ExitCode() != 0 {
-			t.Errorf("%s ended with %s", name, child.Status())
+		if killed := p.Stop(procs.StopGrace); killed || p.ExitCode() != 0 {
+			t.Errorf("%s ended with %s", name, p.Status())
 		}
 		if t.Failed() {
-			t.Logf("the log of %s:\n%s", name, log.text())
+			t.Logf("the end of the log of %s:\n%s", name, p.Log().Tail(procs.TailLines))
 		}
 	})
-}
-
-// output collects what a program prints.
-type output struct {
-	mu     sync.Mutex
-	buffer bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buffer.Write(p)
-}
-
-func (o *output) text() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.buffer.String()
 }
 
 // ask sends a request and decodes the answer.
@@ -210,7 +178,7 @@ func (s *system) trigger(t *testing.T) string {
 // reaches waits for a job to be in a state.
 func (s *system) reaches(t *testing.T, id, state string) {
 	t.Helper()
-	s.eventually(t, id+" to be "+state, func() bool {
+	testbed.Eventually(t, id+" to be "+state, func() bool {
 		var answer struct{ Data struct{ State string } }
 		return s.ask(http.MethodGet, "/jobs/"+id, "", &answer) == nil && answer.Data.State == state
 	})
@@ -224,13 +192,4 @@ func (s *system) paused(t *testing.T) bool {
 		t.Fatal(err)
 	}
 	return answer.Data.Paused
-}
-
-func (s *system) eventually(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !condition(); time.Sleep(50 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
 }

@@ -17,6 +17,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed/freeport"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -61,6 +63,7 @@ type chaos struct {
 	ways      map[string]*way
 	crew      map[string]*member
 	apis      map[string]string // base addresses
+	ports     []*freeport.Port  // of the APIs
 	watching  sync.WaitGroup    // whoever waits for a member's end
 
 	// ticking is the time in which ticks are judged.
@@ -242,20 +245,21 @@ func (c *chaos) settings(r role, name string) (map[string]string, error) {
 		}
 		c.ways[w.name] = w
 		if server == mongoName {
-			if own["MONGODB_URI"], _, err = behind(own["MONGODB_URI"], w.address); err != nil {
+			if own["MONGODB_URI"], _, err = behind(own["MONGODB_URI"], w.proxy.Addr); err != nil {
 				return nil, err
 			}
 			continue
 		}
-		_, own["REDIS_PORT"], _ = strings.Cut(w.address, ":")
+		_, own["REDIS_PORT"], _ = strings.Cut(w.proxy.Addr, ":")
 	}
 	if r.name == apiRole {
-		port, err := lastingPort()
+		port, err := freeport.Reserve()
 		if err != nil {
 			return nil, err
 		}
-		own["HOST"], own["PORT"] = loopback, port
-		c.apis[name] = "http://" + loopback + ":" + port
+		c.ports = append(c.ports, port)
+		own["HOST"], own["PORT"] = loopback, port.String()
+		c.apis[name] = "http://" + port.Address()
 	}
 	return own, nil
 }
@@ -267,17 +271,13 @@ func settingName(job, what string) string {
 
 // environment returns the product's settings that this process has, and over them the given ones.
 func environment(own map[string]string) []string {
-	environ := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + os.Getenv("HOME")}
+	var names []string
 	for _, s := range config.Settings(tasks.Default()) {
-		value, set := own[s.Name]
-		if !set && !strings.HasSuffix(s.Name, "_FILE") {
-			value = os.Getenv(s.Name)
-		}
-		if value != "" {
-			environ = append(environ, s.Name+"="+value)
+		if !strings.HasSuffix(s.Name, "_FILE") {
+			names = append(names, s.Name)
 		}
 	}
-	return environ
+	return procs.Environ(names, own)
 }
 
 // breakThings lets clients ask while everything is broken, and returns when that is over.
@@ -377,6 +377,9 @@ func (c *chaos) killAll() {
 	}
 	for _, w := range c.ways {
 		w.close()
+	}
+	for _, port := range c.ports {
+		_ = port.Release() // nothing depends on it any more
 	}
 }
 

@@ -10,45 +10,40 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
-	"syscall"
 	"time"
 
-	"github.com/codex-api/codex-jobs/devstack/process"
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 const (
 	// readyTimeout is how long the processes may take to start when nothing is broken.
 	readyTimeout = time.Minute
-	// stopGrace is how long a process may take to end after SIGTERM: 10 s, as promised, and what a busy machine adds.
-	stopGrace = 12 * time.Second
-	// outputGrace is how long the output of an ended process is waited for.
-	outputGrace = time.Second
-	readyPoll   = 50 * time.Millisecond
+	// maxOdd is how many lines that are none of a log are reported of one life.
+	maxOdd = 5
 )
 
 // The names of the roles, which are those of their programs.
 const (
-	apiRole       = "api"
-	schedulerRole = "scheduler"
-	workerRole    = "worker"
+	apiRole       = procs.API
+	schedulerRole = procs.Scheduler
+	workerRole    = procs.Worker
 )
 
 // role is what several processes are.
 type role struct {
 	name  string
 	count int
-	// ready is what they log then.
-	ready string
 	// servers are those that they use.
 	servers []string
 }
 
 // roles are all that is run.
 var roles = []role{
-	{apiRole, 2, "API ready", []string{redisName, mongoName}},
-	{schedulerRole, 3, "Scheduler ready", []string{redisName}},
-	{workerRole, 3, "Worker ready", []string{redisName, mongoName}},
+	{apiRole, 2, []string{redisName, mongoName}},
+	{schedulerRole, 3, []string{redisName}},
+	{workerRole, 3, []string{redisName, mongoName}},
 }
 
 // names returns the names of the role's processes.
@@ -80,8 +75,9 @@ type member struct {
 
 // life is a member from one start to its end. What can change is guarded by the member's mutex.
 type life struct {
-	child *process.Child
-	ready bool
+	process *procs.Process
+	ready   bool
+	began   chan struct{} // closed when it is ready
 	// ending is true when it is meant to end, and over when it has.
 	ending, over bool
 }
@@ -91,37 +87,41 @@ func downName(process string) string { return process + " down" }
 
 // start starts a member that does not run.
 func (m *member) start() error {
-	l := &life{}
+	l := &life{began: make(chan struct{})}
 	m.mu.Lock()
 	m.life, m.frozen = l, false
 	m.mu.Unlock()
 	fmt.Fprintf(m.file, "--- %s starts at %s\n", m.name, time.Now().UTC().Format(time.RFC3339Nano))
-	log := &childLog{out: m.file, line: func(line logLine) {
-		if line.Msg == m.ready {
-			m.change(func() { l.ready = true })
+	ready := procs.Ready(m.role.name).Msg
+	var odd []string
+	log := &procs.Log{Copy: m.file, Each: func(e procs.Entry) {
+		switch {
+		case e.Attrs != nil:
+			if e.Msg() == ready && !l.ready {
+				m.change(func() { l.ready = true })
+				close(l.began)
+			}
+			m.record.logged(m.name, newLogLine(e))
+		case strings.TrimSpace(e.Text) != "" && len(odd) < maxOdd:
+			odd = append(odd, e.Text)
 		}
-		m.record.logged(m.name, line)
 	}}
 	cmd := exec.Command(filepath.Join(m.bin, m.role.name))
 	cmd.Env = m.environ
 	cmd.Dir = m.bin // where no .env is
-	cmd.Stdout, cmd.Stderr = log, log
-	cmd.WaitDelay = outputGrace
-	child, err := process.Start(cmd, process.Options{OwnGroup: true, DeathSignal: syscall.SIGKILL})
+	process, err := procs.Start(cmd, procs.Options{Name: m.name, Log: log})
 	if err != nil {
-		return fmt.Errorf("starting %s: %w", m.name, err)
+		return err
 	}
-	m.change(func() { l.child = child })
+	m.change(func() { l.process = process })
 	m.watching.Go(func() {
-		<-child.Done()
-		log.end()
-		var ending bool
-		m.change(func() { ending, l.over = l.ending, true })
-		for _, text := range log.odd {
+		<-process.Done()
+		m.change(func() { l.over = true })
+		for _, text := range odd {
 			m.record.breach(promiseProcesses, "%s wrote what is no line of a log: %s", m.name, text)
 		}
-		if !ending {
-			m.record.breach(promiseProcesses, "%s ended by itself: %s", m.name, child.Status())
+		if err := process.Failure(); err != nil {
+			m.record.breach(promiseProcesses, "%s", err)
 		}
 	})
 	return nil
@@ -136,94 +136,83 @@ func (m *member) change(f func()) {
 	m.chronicle.set(downName(m.name), l == nil || !l.ready || l.ending || l.over || m.frozen)
 }
 
-// up reports whether it can be used.
-func (m *member) up() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.life != nil && m.life.ready && !m.life.over && !m.frozen
-}
-
 // running returns the process; nil when there is none. It is told to be about to end when that is meant.
-func (m *member) running(ending bool) *process.Child {
-	var child *process.Child
+func (m *member) running(ending bool) *procs.Process {
+	var process *procs.Process
 	m.change(func() {
 		if l := m.life; l != nil && !l.over {
-			child = l.child
+			process = l.process
 			l.ending = l.ending || ending
 		}
 	})
-	return child
+	return process
 }
 
 // kill kills it, frozen or not.
 func (m *member) kill() {
-	if child := m.running(true); child != nil {
-		child.Kill()
-		<-child.Done()
+	if process := m.running(true); process != nil {
+		process.Kill()
 	}
 }
 
 // stop ends it as an operator does; after a Ctrl-C without a grace.
 func (m *member) stop(ctx context.Context) {
-	child := m.running(true)
-	if child == nil {
+	process := m.running(true)
+	if process == nil {
 		return
 	}
+	if ctx.Err() != nil {
+		process.Kill()
+		return
+	}
+	defer context.AfterFunc(ctx, process.Kill)()
 	began := time.Now()
-	_ = child.Signal(syscall.SIGTERM) // if that fails, it is killed
-	timer := time.NewTimer(stopGrace)
-	defer timer.Stop()
-	select {
-	case <-child.Done():
-		if child.ExitCode() != 0 {
-			m.record.breach(promiseProcesses, "%s ended with %s after SIGTERM at %s", m.name, child.Status(), clock(began))
-		}
-		return
-	case <-timer.C:
-		m.record.breach(promiseProcesses, "%s did not end within %s of SIGTERM at %s", m.name, stopGrace, clock(began))
-	case <-ctx.Done():
+	killed := process.Stop(procs.StopGrace)
+	switch {
+	case ctx.Err() != nil:
+	case killed:
+		m.record.breach(promiseProcesses, "%s did not end within %s of SIGTERM at %s", m.name, procs.StopGrace, clock(began))
+	case process.ExitCode() != 0:
+		m.record.breach(promiseProcesses, "%s ended with %s after SIGTERM at %s", m.name, process.Status(), clock(began))
 	}
-	child.Kill()
-	<-child.Done()
 }
 
 // freeze stops it from doing anything until thaw.
-func (m *member) freeze() error { return m.setFrozen(true, syscall.SIGSTOP) }
-
-func (m *member) thaw() error { return m.setFrozen(false, syscall.SIGCONT) }
-
-func (m *member) setFrozen(frozen bool, signal syscall.Signal) error {
-	child := m.running(false)
-	if child == nil {
+func (m *member) freeze() error {
+	process := m.running(false)
+	if process == nil {
 		return nil
 	}
-	if frozen {
-		m.change(func() { m.frozen = true })
+	m.change(func() { m.frozen = true })
+	return process.Pause()
+}
+
+func (m *member) thaw() error {
+	process := m.running(false)
+	if process == nil {
+		return nil
 	}
-	if err := child.Signal(signal); err != nil {
-		return fmt.Errorf("sending %s a signal: %w", m.name, err)
+	if err := process.Resume(); err != nil {
+		return err
 	}
-	if !frozen {
-		m.change(func() { m.frozen = false })
-	}
+	m.change(func() { m.frozen = false })
 	return nil
 }
 
 // errNotReady says that a process did not start.
 var errNotReady = errors.New("it did not become ready")
 
-// await waits until it can be used.
+// await waits until it has become ready.
 func (m *member) await(ctx context.Context) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, readyTimeout, errNotReady)
 	defer cancel()
-	ticker := time.NewTicker(readyPoll)
-	defer ticker.Stop()
-	for !m.up() {
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return fmt.Errorf("waiting for %s: %w", m.name, context.Cause(ctx))
-		}
+	m.mu.Lock()
+	began := m.life.began
+	m.mu.Unlock()
+	select {
+	case <-began:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for %s: %w", m.name, context.Cause(ctx))
 	}
-	return nil
 }

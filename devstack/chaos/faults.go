@@ -91,7 +91,7 @@ func (c *chaos) make(ctx, breaking context.Context, f fault) error {
 	case killRedis:
 		return c.restartRedis(ctx, breaking, f)
 	}
-	return c.breakWays(ctx, breaking, f)
+	return c.breakWays(breaking, f)
 }
 
 // claimed returns the place of a process or a way.
@@ -164,42 +164,40 @@ func (c *chaos) restartRedis(ctx, breaking context.Context, f fault) error {
 }
 
 // breakWays breaks ways to a server: one process's, or all.
-func (c *chaos) breakWays(ctx, breaking context.Context, f fault) error {
+func (c *chaos) breakWays(breaking context.Context, f fault) error {
 	var ways []*way
 	for _, name := range f.concerns() {
 		ways = append(ways, c.ways[name])
 	}
-	each := func(do func(*way) error) error {
-		for _, w := range ways {
-			if err := do(w); err != nil {
-				return err
-			}
-		}
-		return nil
-	}
-	var mend func(*way) error
-	var err error
-	switch {
-	case f.kind == cutConnections:
-		return each((*way).cut)
-	case f.kind == slowDown:
-		mend = func(w *way) error { return w.heal(ctx) }
-		err = each(func(w *way) error { return w.slowDown(f.delay) })
-	case f.kind == silence || f.silent:
-		mend = func(w *way) error { return w.heal(ctx) }
-		err = each((*way).silence)
-	default:
-		mend = (*way).open
-		err = each(func(w *way) error {
+	for _, w := range ways {
+		switch {
+		case f.kind == cutConnections:
+			w.cut()
+		case f.kind == slowDown:
+			w.slowDown(f.delay)
+		case f.kind == silence || f.silent:
+			w.silence()
+		default:
 			w.refuse()
-			return nil
-		})
+		}
 	}
-	if err != nil {
-		return err
+	if f.kind == cutConnections {
+		return nil
 	}
 	if err := pause(breaking, f.lasts); err != nil {
 		return err
 	}
-	return each(mend)
+	for _, w := range ways {
+		switch {
+		case f.kind == slowDown:
+			w.slowDown(0)
+		case f.kind == silence || f.silent:
+			w.speak()
+		default:
+			if err := w.open(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 func TestCommandLine(t *testing.T) {
@@ -45,27 +47,21 @@ func TestSeeds(t *testing.T) {
 	}
 }
 
-func TestLinesOfALog(t *testing.T) {
+func TestLineOfALog(t *testing.T) {
 	t.Parallel()
 	var lines []logLine
-	var file bytes.Buffer
-	l := &childLog{out: &file, line: func(line logLine) { lines = append(lines, line) }}
-	text := `{"time":"2026-11-24T04:00:05Z","level":"INFO","msg":"Tick enqueued","job":"user-sync","tick":"2026-11-24T04:00:05.000Z"}` +
-		"\n" + `{"msg":"of another kind","attempt":"first"}` + "\npanic: oh\n" + `{"msg":"cut o`
-	for _, piece := range []string{text[:50], text[50:]} {
-		if _, err := l.Write([]byte(piece)); err != nil {
-			t.Fatal(err)
-		}
+	log := &procs.Log{Each: func(e procs.Entry) { lines = append(lines, newLogLine(e)) }}
+	text := `{"time":"2026-11-24T04:00:05Z","level":"INFO","msg":"Tick enqueued","job":"user-sync","tick":"2026-11-24T04:00:05.000Z"}
+{"msg":"Starting range","jobId":"x","range":0,"attempt":2}
+{"msg":"of another kind","attempt":"first"}
+`
+	if _, err := log.Write([]byte(text)); err != nil {
+		t.Fatal(err)
 	}
-	l.end()
-	if len(lines) != 2 || lines[0].Msg != "Tick enqueued" || !lines[0].Time.Equal(at(5)) || lines[1].Msg != "of another kind" {
+	if len(lines) != 3 || lines[0].Msg != "Tick enqueued" || lines[0].Level != "INFO" || lines[0].Job != "user-sync" ||
+		lines[0].Tick != "2026-11-24T04:00:05.000Z" || !lines[0].Time.Equal(at(5)) ||
+		lines[1].subject() != "x/0" || lines[1].Attempt != 2 || lines[2].Msg != "of another kind" || lines[2].Attempt != 0 {
 		t.Errorf("lines: %+v", lines)
-	}
-	if len(l.odd) != 1 || l.odd[0] != "panic: oh" {
-		t.Errorf("odd lines: %q", l.odd)
-	}
-	if file.String() != text {
-		t.Errorf("kept: %q", file.String())
 	}
 }
 

@@ -6,19 +6,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/devstack/process"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed/freeport"
 )
 
 const (
@@ -28,13 +26,16 @@ const (
 	redisStop  = 3 * time.Second
 	// questionTimeout bounds a question to a server that has little to do for it.
 	questionTimeout = 3 * time.Second
+
+	loopback = "127.0.0.1"
 )
 
 // redisServer is a redis-server that keeps its port and its data over all its lives.
 type redisServer struct {
-	path, dir, port string
-	log             *os.File
-	child           *process.Child
+	path, dir string
+	port      *freeport.Port
+	log       *os.File
+	process   *procs.Process
 	// client is a direct one, past all proxies.
 	client *redis.Client
 }
@@ -45,7 +46,7 @@ func newRedisServer(dir, logs string) (*redisServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("looking for a Redis to kill: %w; install redis-server", err)
 	}
-	port, err := lastingPort()
+	port, err := freeport.Reserve()
 	if err != nil {
 		return nil, err
 	}
@@ -61,27 +62,27 @@ func newRedisServer(dir, logs string) (*redisServer, error) {
 	return s, nil
 }
 
-func (s *redisServer) address() string { return net.JoinHostPort(loopback, s.port) }
+func (s *redisServer) address() string { return s.port.Address() }
 
 // start returns when it answers.
 func (s *redisServer) start(ctx context.Context) error {
 	cmd := exec.Command(s.path,
-		"--bind", loopback, "--port", s.port, "--dir", s.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always",
+		"--bind", loopback, "--port", s.port.String(), "--dir", s.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always",
 		// It tells of keys that come to be, and of strings that are set: see watcher.
 		"--notify-keyspace-events", "Kn$")
 	cmd.Stdout, cmd.Stderr = s.log, s.log
-	child, err := process.Start(cmd, process.Options{OwnGroup: true, DeathSignal: syscall.SIGKILL})
+	process, err := procs.Start(cmd, procs.Options{Name: "Redis"})
 	if err != nil {
-		return fmt.Errorf("starting Redis: %w", err)
+		return err
 	}
-	s.child = child
+	s.process = process
 	ctx, cancel := context.WithTimeout(ctx, redisStart)
 	defer cancel()
 	ticker := time.NewTicker(redisPoll)
 	defer ticker.Stop()
 	for {
 		info, err := s.client.Info(ctx, "server").Result()
-		if err == nil && !strings.Contains(info, "process_id:"+strconv.Itoa(child.PID())+"\r") {
+		if err == nil && !strings.Contains(info, "process_id:"+strconv.Itoa(process.PID())+"\r") {
 			return fmt.Errorf("another Redis answers on port %s", s.port)
 		}
 		if err == nil {
@@ -91,8 +92,8 @@ func (s *redisServer) start(ctx context.Context) error {
 		}
 		select {
 		case <-ticker.C:
-		case <-child.Done():
-			return fmt.Errorf("starting Redis: it ended: %s", child.Status())
+		case <-process.Done():
+			return fmt.Errorf("starting Redis: it ended: %s", process.Status())
 		case <-ctx.Done():
 			return fmt.Errorf("starting Redis: %w (the last answer: %w)", context.Cause(ctx), err)
 		}
@@ -100,35 +101,12 @@ func (s *redisServer) start(ctx context.Context) error {
 }
 
 // kill ends it as a power cut does.
-func (s *redisServer) kill() {
-	s.child.Kill()
-	<-s.child.Done()
-}
+func (s *redisServer) kill() { s.process.Kill() }
 
 // close ends it for good.
 func (s *redisServer) close() error {
-	if s.child != nil {
-		s.child.Stop(redisStop)
+	if s.process != nil {
+		s.process.Stop(redisStop)
 	}
-	return errors.Join(s.client.Close(), s.log.Close())
-}
-
-const (
-	loopback = "127.0.0.1"
-	// Ports below those that systems give to clients: one that is left for a while is still free afterwards.
-	firstPort, lastPort = 15_000, 30_000
-	portTries           = 100
-)
-
-// lastingPort returns a port that nothing listens on.
-func lastingPort() (string, error) {
-	var err error
-	for range portTries {
-		port := strconv.Itoa(firstPort + rand.IntN(lastPort-firstPort))
-		var l net.Listener
-		if l, err = net.Listen("tcp", net.JoinHostPort(loopback, port)); err == nil {
-			return port, l.Close()
-		}
-	}
-	return "", fmt.Errorf("finding a free port: %w", err)
+	return errors.Join(s.client.Close(), s.log.Close(), s.port.Release())
 }

@@ -1,15 +1,13 @@
 package main
 
 import (
-	"bytes"
 	"fmt"
 	"io"
 	"os"
 	"sync"
-)
 
-// maxLine is where a longer line is broken, so that one without an end does not fill the memory.
-const maxLine = 64 << 10
+	"github.com/codex-api/codex-jobs/internal/procs"
+)
 
 // nameWidth is as wide as the longest name of a process.
 const nameWidth = 9
@@ -42,50 +40,11 @@ func (c *console) write(text []byte) {
 	_, _ = c.out.Write(text) // where it fails there is nowhere left to say so
 }
 
-// stream returns a writer that prints each line with the process's name before it. Index chooses the colour.
-func (c *console) stream(name string, index int) *stream {
+// lines returns what prints each line of a process with its name before it, in one piece. Index chooses the colour.
+func (c *console) lines(name string, index int) func(procs.Entry) {
 	prefix := fmt.Sprintf("%-*s| ", nameWidth, name)
 	if c.colour {
 		prefix = fmt.Sprintf("\x1b[%dm%s\x1b[0m", colours[index%len(colours)], prefix)
 	}
-	return &stream{console: c, prefix: prefix}
-}
-
-// stream is what one process prints. It is used by one goroutine at a time.
-type stream struct {
-	console *console
-	prefix  string
-	pending []byte // a line that has not ended yet
-}
-
-// Write prints the lines that end in p and keeps the rest.
-func (s *stream) Write(p []byte) (int, error) {
-	s.pending = append(s.pending, p...)
-	for {
-		end := bytes.IndexByte(s.pending, '\n')
-		if end < 0 && len(s.pending) < maxLine {
-			return len(p), nil
-		}
-		if end < 0 || end > maxLine {
-			s.line(s.pending[:maxLine])
-			s.pending = s.pending[maxLine:]
-			continue
-		}
-		s.line(s.pending[:end])
-		s.pending = s.pending[end+1:]
-	}
-}
-
-// flush prints a last line that has no end.
-func (s *stream) flush() {
-	if len(s.pending) > 0 {
-		s.line(s.pending)
-		s.pending = nil
-	}
-}
-
-// line prints one line in one piece.
-func (s *stream) line(text []byte) {
-	line := append([]byte(s.prefix), bytes.TrimSuffix(text, []byte{'\r'})...)
-	s.console.write(append(line, '\n'))
+	return func(e procs.Entry) { c.write([]byte(prefix + e.Text + "\n")) }
 }

@@ -15,7 +15,6 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -28,6 +27,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/devstack/ferret"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // TestMain makes the test binary stand for the demo and for the programs that it starts, by the name that it is
@@ -107,14 +108,7 @@ func setup(t *testing.T) *testBundle {
 	t.Cleanup(func() { _ = client.Disconnect(context.Background()) })
 	b.database = client.Database("demo")
 
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	b.port = strconv.Itoa(l.Addr().(*net.TCPAddr).Port)
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
+	b.port = testbed.FreePort(t)
 	b.environ = []string{"MONGODB_URI=" + server.URI(), "MONGODB_DATABASE=demo", "PORT=" + b.port}
 	return b
 }
@@ -164,6 +158,15 @@ func (b *testBundle) start(t *testing.T, text string) *running {
 	}
 	t.Fatalf("the demo never said %q, but:\n%s", text, strings.Join(r.output, "\n"))
 	return nil
+}
+
+// allPIDs reads until all four processes have introduced themselves, and returns their ids.
+func (r *running) allPIDs(t *testing.T) []int {
+	t.Helper()
+	for len(r.pids(t)) < len(processes) && r.lines.Scan() {
+		r.output = append(r.output, r.lines.Text())
+	}
+	return r.pids(t)
 }
 
 // end reads the rest, waits for the demo to end and returns its exit status.
@@ -219,6 +222,7 @@ func TestRunsUntilSignalled(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			demo := b.start(t, "Ctrl-C ends all of it")
+			demo.allPIDs(t) // each has its handler of signals then
 			for name, want := range map[string]int64{"users": userCount, "projects": projectCount, "issues": issueCount} {
 				if n, err := b.database.Collection(name).CountDocuments(t.Context(), bson.D{}); err != nil || n != want {
 					t.Errorf("%d %s were loaded, want %d; error %v", n, name, want, err)
@@ -257,7 +261,7 @@ func TestRunsUntilSignalled(t *testing.T) {
 				t.Logf("output:\n%s", output)
 			}
 			pids := demo.pids(t)
-			if len(pids) != 4 {
+			if len(pids) != len(processes) {
 				t.Errorf("%d processes were started, want 4", len(pids))
 			}
 			checkGone(t, pids)
@@ -309,7 +313,7 @@ func TestChildrenDoNotOutliveAKilledDemo(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	demo := b.start(t, "Ctrl-C ends all of it")
-	pids := demo.pids(t)
+	pids := demo.allPIDs(t)
 	if err := demo.cmd.Process.Kill(); err != nil {
 		t.Fatal(err)
 	}
@@ -433,7 +437,7 @@ func TestLinesAreNotInterleaved(t *testing.T) {
 	var writers sync.WaitGroup
 	for i, name := range []string{"api", "scheduler", "worker-1"} {
 		writers.Go(func() {
-			s := out.stream(name, i)
+			s := &procs.Log{Each: out.lines(name, i)}
 			for range rounds {
 				for _, piece := range []string{"he", "llo\nwor", "ld", "\n"} {
 					if n, err := s.Write([]byte(piece)); n != len(piece) || err != nil {
@@ -453,37 +457,14 @@ func TestLinesAreNotInterleaved(t *testing.T) {
 	}
 }
 
-func TestStream(t *testing.T) {
+func TestPrefix(t *testing.T) {
 	t.Parallel()
-	long := strings.Repeat("x", maxLine)
-	for _, tt := range []struct {
-		name   string
-		pieces []string
-		colour bool
-		want   string
-	}{
-		{"nothing", nil, false, ""},
-		{"an empty line", []string{"\n"}, false, "api      | \n"},
-		{"no end", []string{"last words"}, false, "api      | last words\n"},
-		{"end of another system", []string{"one\r\ntwo\r\n"}, false, "api      | one\napi      | two\n"},
-		{"a line that fits", []string{long + "\n"}, false, "api      | " + long + "\n"},
-		{"a line too long", []string{long, "yz\n"}, false, "api      | " + long + "\napi      | yz\n"},
-		{"colour", []string{"one\n"}, true, "\x1b[36mapi      | \x1b[0mone\n"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			var out strings.Builder
-			s := (&console{out: &out, colour: tt.colour}).stream("api", 0)
-			for _, piece := range tt.pieces {
-				if _, err := s.Write([]byte(piece)); err != nil {
-					t.Fatal(err)
-				}
-			}
-			s.flush()
-			if out.String() != tt.want {
-				t.Errorf("got %q, want %q", out.String(), tt.want)
-			}
-		})
+	for colour, want := range map[bool]string{false: "worker-1 | one\n", true: "\x1b[33mworker-1 | \x1b[0mone\n"} {
+		var out strings.Builder
+		(&console{out: &out, colour: colour}).lines("worker-1", 1)(procs.Entry{Text: "one"})
+		if out.String() != want {
+			t.Errorf("got %q, want %q", out.String(), want)
+		}
 	}
 }
 

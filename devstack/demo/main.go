@@ -16,11 +16,15 @@ import (
 	"io"
 	"net"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"syscall"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 // defaults are what the demo sets where the environment does not: syncs that are soon seen, and logs for people.
@@ -34,10 +38,10 @@ var defaults = map[string]string{
 
 // processes are what is run, and the programs of the bin directory that they are.
 var processes = []struct{ name, program string }{
-	{"api", "api"},
-	{"scheduler", "scheduler"},
-	{"worker-1", "worker"},
-	{"worker-2", "worker"},
+	{"api", procs.API},
+	{"scheduler", procs.Scheduler},
+	{"worker-1", procs.Worker},
+	{"worker-2", procs.Worker},
 }
 
 func main() {
@@ -94,10 +98,23 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		out.printf("demo: loaded %d users\n", loaded)
 	}
 
-	g := newGroup(out, withDefaults(os.Environ(), os.Getenv, defaults), len(processes))
-	defer g.stop()
+	group := procs.NewGroup()
+	defer func() {
+		for _, p := range group.Stop(procs.StopGrace) {
+			out.printf("demo: %s did not end within %v and was killed\n", p.Name(), procs.StopGrace)
+		}
+	}()
+	environ := withDefaults(os.Environ(), os.Getenv, defaults)
 	for i, p := range processes {
-		if err := g.start(p.name, filepath.Join(bin, p.program), "ADMIN_PORT="+adminPort(port, i)); err != nil {
+		path, err := filepath.Abs(filepath.Join(bin, p.program))
+		if err != nil {
+			return fmt.Errorf("starting %s: %w", p.name, err)
+		}
+		cmd := exec.Command(path)
+		cmd.Env = append(slices.Clip(environ), "ADMIN_PORT="+adminPort(port, i))
+		cmd.Dir = filepath.Dir(path) // where no .env is: the demo is not for settings that are meant for something else
+		// Out of reach of the terminal's Ctrl-C: a process that had two signals might think that it is to hurry.
+		if _, err := group.Start(cmd, procs.Options{Name: p.name, Log: &procs.Log{Each: out.lines(p.name, i)}}); err != nil {
 			return err
 		}
 	}
@@ -115,8 +132,8 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		case <-ctx.Done():
 			out.printf("demo: stopping\n")
 			return nil
-		case m := <-g.ended:
-			return fmt.Errorf("%s ended by itself: %s", m.name, m.child.Status())
+		case p := <-group.Failed():
+			return p.Failure()
 		case err := <-healthy:
 			healthy = nil
 			if ctx.Err() != nil {
@@ -188,4 +205,27 @@ func reachable(host string) string {
 		return "127.0.0.1"
 	}
 	return host
+}
+
+// withDefaults returns the environment together with those of the defaults that it does not set.
+func withDefaults(environ []string, getenv func(string) string, defaults map[string]string) []string {
+	environ = append([]string(nil), environ...)
+	for name, value := range defaults {
+		if getenv(name) == "" {
+			environ = append(environ, name+"="+value)
+		}
+	}
+	return environ
+}
+
+// executable returns an error unless path is a program.
+func executable(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if info.IsDir() || info.Mode()&0o111 == 0 {
+		return fmt.Errorf("%s is not a program", path)
+	}
+	return nil
 }

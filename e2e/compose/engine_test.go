@@ -11,12 +11,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -45,7 +45,7 @@ func newProject(t *testing.T) *project {
 	t.Helper()
 	requireEngine(t)
 	id := strings.ToLower(rand.Text()[:8])
-	p := &project{name: "codexjobs" + id, dir: t.TempDir(), port: freePort(t), ran: make(map[string]bool)}
+	p := &project{name: "codexjobs" + id, dir: t.TempDir(), port: testbed.FreePort(t), ran: make(map[string]bool)}
 	for _, name := range []string{"docker-compose.yml", "Dockerfile", ".dockerignore", "go.mod", "go.sum"} {
 		if err := os.WriteFile(filepath.Join(p.dir, name), []byte(read(t, name)), 0o644); err != nil {
 			t.Fatal(err)
@@ -63,7 +63,7 @@ func newProject(t *testing.T) *project {
 	}
 	p.env["COMPOSE_PROJECT_NAME"] = p.name
 	p.env["PORT"] = p.port
-	p.env["PROMETHEUS_PORT"], p.env["GRAFANA_PORT"] = freePort(t), freePort(t)
+	p.env["PROMETHEUS_PORT"], p.env["GRAFANA_PORT"] = testbed.FreePort(t), testbed.FreePort(t)
 	p.setVersion("test-1", id)
 	t.Cleanup(func() { p.cleanUp(t, id) })
 	return p
@@ -129,16 +129,6 @@ func pathWithCompose(t *testing.T) string {
 	out, _ := exec.Command(compose, "version", "--short").Output()
 	t.Logf("docker-compose %s", bytes.TrimSpace(out))
 	return dir + string(filepath.ListSeparator) + path
-}
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	listener, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = listener.Close() }()
-	return strconv.Itoa(listener.Addr().(*net.TCPAddr).Port)
 }
 
 // command prepares a command in the project's directory.
@@ -246,16 +236,6 @@ func (p *project) wantNothingLeft(t *testing.T) {
 	} {
 		if left := p.docker(t, list...); left != "" {
 			t.Errorf("docker %s still lists %s", strings.Join(list, " "), left)
-		}
-	}
-}
-
-// within polls until ok holds.
-func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(limit); !ok(); time.Sleep(poll) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not happen within %s: %s", limit, what)
 		}
 	}
 }

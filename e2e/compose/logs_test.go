@@ -6,16 +6,16 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
-	"io"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// attrs are attributes of a line of a log. JSON's numbers are float64.
-type attrs map[string]any
+// attrs are fields of a line of a log. JSON's numbers are float64.
+type attrs = procs.Attrs
 
 // line is a line of a deployable's log.
 type line struct {
@@ -23,14 +23,20 @@ type line struct {
 	attrs              attrs
 }
 
-// logs are those of all the project's deployables, of containers that are gone, too: each is read from its start on,
-// since its logs go with it.
+// Fields that logs adds to each line.
+const (
+	containerField = "_container"
+	serviceField   = "_service"
+)
+
+// logs are those of all the project's deployables in one, of containers that are gone, too: each is read from its start
+// on, since its logs go with it.
 type logs struct {
 	project *project
 	reading sync.WaitGroup
+	all     procs.Log
 
 	mu     sync.Mutex
-	lines  []line
 	seen   map[string]bool // a container that starts again is read again
 	broken []string
 }
@@ -69,79 +75,63 @@ func follow(t *testing.T, p *project) *logs {
 
 func (l *logs) read(ctx context.Context, container, service string) {
 	cmd := l.project.command(ctx, "docker", "logs", "--follow", container)
-	out, w := io.Pipe()
-	cmd.Stdout, cmd.Stderr = w, w
-	go func() { _ = w.CloseWithError(cmd.Run()) }() // the container may be gone already
-	lines := bufio.NewReader(out)
-	for {
-		text, err := lines.ReadString('\n')
-		if text != "" {
-			l.add(container, service, text)
-		}
-		if err != nil {
-			return
-		}
-	}
+	log := &procs.Log{Each: func(e procs.Entry) { l.add(container, service, e) }}
+	cmd.Stdout, cmd.Stderr = log, log
+	_ = cmd.Run() // the container may be gone already
+	log.End()
 }
 
-func (l *logs) add(container, service, text string) {
+func (l *logs) add(container, service string, e procs.Entry) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.seen[container+text] {
+	switch {
+	case l.seen[container+e.Text]:
 		return
-	}
-	l.seen[container+text] = true
-	var a attrs
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		if strings.HasPrefix(strings.ToLower(text), "error") { // docker's own: the container is gone
+	case e.Attrs != nil:
+		e.Attrs[containerField], e.Attrs[serviceField] = container, service
+		text, err := json.Marshal(e.Attrs)
+		if err != nil {
+			l.broken = append(l.broken, service+": "+err.Error())
 			return
 		}
-		l.broken = append(l.broken, service+": "+text)
-		return
+		_, _ = l.all.Write(append(text, '\n')) // it never fails
+	case !strings.HasPrefix(strings.ToLower(e.Text), "error"): // docker's own: the container is gone
+		l.broken = append(l.broken, service+": "+e.Text)
 	}
-	l.lines = append(l.lines, line{container, service, a})
+	l.seen[container+e.Text] = true
+}
+
+func lines(entries []procs.Entry) []line {
+	var found []line
+	for _, e := range entries {
+		container, _ := e.Attrs[containerField].(string)
+		service, _ := e.Attrs[serviceField].(string)
+		found = append(found, line{container, service, e.Attrs})
+	}
+	return found
 }
 
 // find returns the lines with the message and all of the attributes.
 func (l *logs) find(msg string, want attrs) []line {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	var found []line
-next:
-	for _, line := range l.lines {
-		if line.attrs["msg"] != msg {
-			continue
-		}
-		for name, value := range want {
-			if line.attrs[name] != value {
-				continue next
-			}
-		}
-		found = append(found, line)
-	}
-	return found
+	return lines(l.all.Find(procs.Match{Msg: msg, Attrs: want}))
 }
 
 // wait waits until there are n such lines, and returns them.
 func (l *logs) wait(t *testing.T, n int, msg string, want attrs) []line {
 	t.Helper()
-	var found []line
-	within(t, patience, fmt.Sprintf("%d times %q %v in the logs", n, msg, want), func() bool {
-		found = l.find(msg, want)
-		return len(found) >= n
-	})
-	return found
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	match := procs.Match{Msg: msg, Attrs: want}
+	found, err := l.all.Wait(ctx, n, match)
+	if err != nil {
+		t.Fatalf("waiting for %d lines %s in the logs, of which there are %d: %v", n, match, len(found), err)
+	}
+	return lines(found)
 }
 
 // of counts the lines of one container with the message.
 func (l *logs) of(container, msg string) int {
-	n := 0
-	for _, line := range l.find(msg, nil) {
-		if line.container == container {
-			n++
-		}
-	}
-	return n
+	return len(l.find(msg, attrs{containerField: container}))
 }
 
 // wantSound checks what no log may have.
@@ -158,10 +148,8 @@ func (l *logs) wantSound(t *testing.T) {
 	for _, text := range l.broken {
 		t.Errorf("a line that is no JSON: %s", text)
 	}
-	for _, line := range l.lines {
-		if line.attrs["level"] == "ERROR" {
-			t.Errorf("%s: %v", line.service, line.attrs)
-		}
+	for _, line := range l.find("", attrs{"level": "ERROR"}) {
+		t.Errorf("%s: %v", line.service, line.attrs)
 	}
 	l.broken = nil
 }

@@ -23,6 +23,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -204,7 +205,7 @@ func (s *system) startLong(t *testing.T) (id, container string) {
 	t.Helper()
 	id = s.trigger(t, long)
 	container = s.log.wait(t, 1, runStarted, attrs{"jobId": id})[0].container
-	within(t, patience, "progress of "+id, func() bool {
+	testbed.Within(t, patience, "progress of "+id, func() bool {
 		var answer struct{ Data struct{ Progress int } }
 		status, err := s.request(t.Context(), http.MethodGet, "/jobs/"+id, "", &answer)
 		return err == nil && status == http.StatusOK && answer.Data.Progress > 0
@@ -225,7 +226,7 @@ func (s *system) wantActive(t *testing.T, id string) {
 func (s *system) waitForResult(t *testing.T, limit time.Duration, id string) tasks.SyncResult {
 	t.Helper()
 	var info *asynq.TaskInfo
-	within(t, limit, "the completion of "+id, func() bool {
+	testbed.Within(t, limit, "the completion of "+id, func() bool {
 		var err error
 		if info, err = s.inspector.GetTaskInfo(userSync, id); err != nil {
 			if errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound) {
@@ -269,7 +270,7 @@ func (s *system) wantNothingLost(t *testing.T) {
 	for _, id := range promised {
 		s.waitForResult(t, recoveryLimit, id)
 	}
-	within(t, recoveryLimit, "an instant at which no run is active, waits or is to be tried again", func() bool {
+	testbed.Within(t, recoveryLimit, "an instant at which no run is active, waits or is to be tried again", func() bool {
 		info, err := s.inspector.GetQueueInfo(userSync)
 		if err != nil {
 			return false
@@ -289,7 +290,7 @@ func (s *system) wantEveryTick(t *testing.T) {
 	t.Helper()
 	last := time.Now().Truncate(s.interval)
 	var missed []string
-	within(t, healthLimit, "the tick of "+last.Format(time.TimeOnly), func() bool {
+	testbed.Within(t, healthLimit, "the tick of "+last.Format(time.TimeOnly), func() bool {
 		missed = nil
 		enqueued, served := s.ticks(t)
 		for tickTime := s.since.Truncate(s.interval).Add(s.interval); !tickTime.After(last); tickTime = tickTime.Add(s.interval) {
@@ -363,6 +364,6 @@ func (s *system) history(t *testing.T) []string {
 func (s *system) wantStopped(t *testing.T, containers []string) {
 	t.Helper()
 	for _, container := range containers {
-		within(t, patience, "the end of the log of "+container[:12], func() bool { return s.log.of(container, "Stopped") == 1 })
+		testbed.Within(t, patience, "the end of the log of "+container[:12], func() bool { return s.log.of(container, "Stopped") == 1 })
 	}
 }

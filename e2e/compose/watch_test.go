@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // pullLimit is how long an image may take to be pulled that cannot be made here.
@@ -115,7 +117,7 @@ func (s *system) wantWatched(t *testing.T, want map[string]int) {
 			t.Log(said)
 		}
 	}()
-	within(t, patience, fmt.Sprintf("Prometheus to get answers from %v", want), func() bool {
+	testbed.Within(t, patience, fmt.Sprintf("Prometheus to get answers from %v", want), func() bool {
 		var targets struct {
 			ActiveTargets []struct {
 				Labels                       map[string]string
@@ -138,7 +140,7 @@ func (s *system) wantWatched(t *testing.T, want map[string]int) {
 	})
 	t.Logf("Prometheus gets answers from %v after %.1f s", want, time.Since(started).Seconds())
 
-	within(t, patience, "Prometheus to evaluate its rules", func() bool {
+	testbed.Within(t, patience, "Prometheus to evaluate its rules", func() bool {
 		var rules struct {
 			Groups []struct {
 				Rules []struct{ Name, Health, LastError string }
@@ -175,12 +177,12 @@ func (s *system) wantReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(t, "reload")
-	within(t, patience, "the new configuration to be in use", func() bool {
+	testbed.Within(t, patience, "the new configuration to be in use", func() bool {
 		var config struct{ YAML string }
 		return s.prometheus(t, "status/config", &config) == nil && strings.Contains(config.YAML, after)
 	})
 	container := s.containers(t, "prometheus")[0]
-	within(t, patience, "Prometheus to be healthy", func() bool {
+	testbed.Within(t, patience, "Prometheus to be healthy", func() bool {
 		return s.inspect(t, container, "{{.State.Health.Status}} {{.RestartCount}}") == "healthy 0"
 	})
 }
@@ -219,7 +221,7 @@ func (s *system) wantDashboard(t *testing.T) {
 		_ = response.Body.Close()
 		return response.StatusCode
 	}
-	within(t, patience, "Grafana to have the dashboard", func() bool {
+	testbed.Within(t, patience, "Grafana to have the dashboard", func() bool {
 		return status("/api/dashboards/uid/codex-jobs", "", "") == http.StatusOK
 	})
 	if got := status("/api/admin/settings", "admin", "admin"); got == http.StatusOK {

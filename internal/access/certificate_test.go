@@ -9,20 +9,16 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/access/accesstest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// until asks for the certificate until the condition holds, and returns how often each answer came.
+// until asks for the certificate until the condition holds.
 func until(t *testing.T, c *access.Certificate, condition func(name string, changed bool, problem error) bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	testbed.Eventually(t, "the certificate to be as it should", func() bool {
 		cert, changed, problem := c.Get()
-		if condition(cert.Leaf.Subject.CommonName, changed, problem) {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain; the certificate is %s", cert.Leaf.Subject.CommonName)
-		}
-	}
+		return condition(cert.Leaf.Subject.CommonName, changed, problem)
+	})
 }
 
 // Renewed files are taken up, and what cannot be used is said once and changes nothing.
@@ -89,7 +85,7 @@ func TestCertificateIsUsedByMany(t *testing.T) {
 	changes := make(chan bool, 1000)
 	for range 8 {
 		users.Go(func() {
-			for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline) && c.Leaf().Subject.CommonName == "first"; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(testbed.Patience); time.Now().Before(deadline) && c.Leaf().Subject.CommonName == "first"; time.Sleep(time.Millisecond) {
 				if _, changed, _ := c.Get(); changed {
 					changes <- true
 				}

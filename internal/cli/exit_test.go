@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // call runs the binary that was built.
@@ -190,7 +192,7 @@ func TestInterrupted(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			poll(t, "a request", func() bool {
+			testbed.Eventually(t, "a request", func() bool {
 				last := append([]string{""}, f.seen()...)[len(f.seen())]
 				return last != "" && !strings.HasPrefix(last, "POST /jobs/trigger/user-sync")
 			})
@@ -211,16 +213,6 @@ func TestInterrupted(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// poll waits until something is so.
-func poll(t *testing.T, what string, is func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !is(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }
 

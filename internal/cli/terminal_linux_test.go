@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // openTerminal returns both ends of a pseudo-terminal of so many columns.
@@ -110,7 +112,7 @@ func TestWatchOnATerminal(t *testing.T) {
 	var text strings.Builder
 	var reading sync.WaitGroup
 	reading.Go(func() { _, _ = io.Copy(&text, user) })
-	poll(t, "two looks", func() bool { return len(f.seen()) >= 12 })
+	testbed.Eventually(t, "two looks", func() bool { return len(f.seen()) >= 12 })
 	if err := cmd.Process.Signal(os.Interrupt); err != nil {
 		t.Fatal(err)
 	}

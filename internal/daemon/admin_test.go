@@ -16,37 +16,31 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience is how long anything may take on a busy machine.
-const patience = 30 * time.Second
-
-// lines is a log that a test reads line by line.
-type lines chan string
-
-func (l lines) Write(p []byte) (int, error) {
-	l <- string(p)
-	return len(p), nil
+// next waits for the next line, which must have the message, and returns one of its attributes.
+func (b *testBundle) next(t *testing.T, msg, attr string) string {
+	t.Helper()
+	b.read++
+	line := testbed.Await(t, b.log, b.read, procs.Match{})[b.read-1]
+	value, ok := line.Attrs[attr].(string)
+	if line.Msg() != msg || !ok {
+		t.Fatalf("the next line is %s, want %q with %s", line.Text, msg, attr)
+	}
+	return value
 }
 
-// next returns the value of an attribute of the next line, which must have the message.
-func (l lines) next(t *testing.T, msg, attr string) string {
+// wantNothingElse checks that no more was logged.
+func (b *testBundle) wantNothingElse(t *testing.T) {
 	t.Helper()
-	select {
-	case line := <-l:
-		_, value, ok := strings.Cut(line, " "+attr+"=")
-		if !strings.Contains(line, `msg="`+msg+`"`) || !ok {
-			t.Fatalf("the next line is %s, want %q with %s", line, msg, attr)
-		}
-		value, _, _ = strings.Cut(strings.TrimSpace(value), " ")
-		return value
-	case <-time.After(patience):
-		t.Fatalf("%q was not logged", msg)
-		return ""
+	if all := b.log.Find(procs.Match{}); len(all) > b.read {
+		t.Errorf("logged: %v", all[b.read:])
 	}
 }
 
@@ -54,7 +48,8 @@ func (l lines) next(t *testing.T, msg, attr string) string {
 type testBundle struct {
 	*Process
 	client   *http.Client
-	log      lines
+	log      *testbed.Log
+	read     int           // lines of the log
 	stopping chan struct{} // to be closed when the process is to stop
 	// end ends the admin port, as the end of the process does, and ended is closed when it has.
 	end   func()
@@ -64,10 +59,11 @@ type testBundle struct {
 // start serves the admin port as the settings say.
 func start(t *testing.T, settings config.Admin) *testBundle {
 	t.Helper()
-	log := make(lines, 100)
+	log, _ := testbed.NewLog(t)
+	logger := slog.New(slog.NewJSONHandler(log, nil)) // as shipped, without what is said for debugging
 	b := &testBundle{
-		Process: &Process{Log: slog.New(slog.NewTextHandler(log, nil)), Metrics: telemetry.NewRegistry("worker", "v1.2.3")},
-		client:  &http.Client{Transport: new(http.Transport), Timeout: patience},
+		Process: &Process{Log: logger, Metrics: telemetry.NewRegistry("worker", "v1.2.3")},
+		client:  &http.Client{Transport: new(http.Transport), Timeout: testbed.Patience},
 		log:     log, stopping: make(chan struct{}), ended: make(chan struct{}),
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -100,7 +96,7 @@ func (b *testBundle) mustEnd(t *testing.T) {
 func startHere(t *testing.T) (b *testBundle, url string) {
 	t.Helper()
 	b = start(t, config.Admin{Host: "127.0.0.1"})
-	return b, "http://" + b.log.next(t, "Admin port ready", "addr")
+	return b, "http://" + b.next(t, "Admin port ready", "addr")
 }
 
 func (b *testBundle) request(t *testing.T, method, url string) (status int, text string) {
@@ -157,9 +153,7 @@ func TestProbes(t *testing.T) {
 	want("/readyz", http.StatusServiceUnavailable, "stopping")
 	want("/livez", http.StatusOK, "ok")
 	b.mustEnd(t)
-	if len(b.log) > 0 {
-		t.Errorf("logged: %s", <-b.log)
-	}
+	b.wantNothingElse(t)
 }
 
 func TestMetricsOfTheProcess(t *testing.T) {
@@ -210,19 +204,18 @@ func TestPortInUse(t *testing.T) {
 	defer func() { _ = other.Close() }()
 	addr := other.Addr().(*net.TCPAddr)
 	b := start(t, config.Admin{Host: "127.0.0.1", Port: addr.Port})
-	b.log.next(t, "No metrics and no probes, trying again", "error")
+	b.next(t, "No metrics and no probes, trying again", "error")
 	// It has tried again, in vain, when it has taken longer than the pause.
 	select {
-	case line := <-b.log:
-		t.Errorf("logged while the port was in use: %s", line)
 	case <-b.ended:
 		t.Fatal("it has given up")
 	case <-time.After(listenPause + listenPause/2):
 	}
+	b.wantNothingElse(t)
 	if err := other.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if got := b.log.next(t, "Admin port ready", "addr"); got != addr.String() {
+	if got := b.next(t, "Admin port ready", "addr"); got != addr.String() {
 		t.Errorf("it listens on %s, want %s", got, addr)
 	}
 	if status, _ := b.request(t, http.MethodGet, "http://"+addr.String()+"/livez"); status != http.StatusOK {
@@ -239,21 +232,15 @@ func TestStopWhilePortInUse(t *testing.T) {
 	}
 	defer func() { _ = other.Close() }()
 	b := start(t, config.Admin{Host: "127.0.0.1", Port: other.Addr().(*net.TCPAddr).Port})
-	b.log.next(t, "No metrics and no probes, trying again", "error")
+	b.next(t, "No metrics and no probes, trying again", "error")
 	b.mustEnd(t)
 }
 
 func TestAdminPortOff(t *testing.T) {
 	t.Parallel()
 	b := start(t, config.Admin{Host: "127.0.0.1", Port: config.AdminOff})
-	select {
-	case <-b.ended:
-	case <-time.After(patience):
-		t.Fatal("it serves something")
-	}
-	if len(b.log) > 0 {
-		t.Errorf("logged: %s", <-b.log)
-	}
+	testbed.Receive(t, "the end of what serves nothing", b.ended)
+	b.wantNothingElse(t)
 }
 
 // Requests that hang, and connections that are kept, do not keep a process from ending.

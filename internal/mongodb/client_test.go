@@ -1,45 +1,26 @@
 package mongodb
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// logBuffer is a log that tests read while it is written.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) count(s string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return strings.Count(b.text.String(), s)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
-}
+// Levels of lines of the log.
+var (
+	warned   = procs.Match{Attrs: procs.Attrs{"level": "WARN"}}
+	informed = procs.Match{Attrs: procs.Attrs{"level": "INFO"}}
+)
 
 func TestConnectHasDefaults(t *testing.T) {
 	t.Parallel()
@@ -110,15 +91,8 @@ func TestPing(t *testing.T) {
 
 func TestPingNobody(t *testing.T) {
 	t.Parallel()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := listener.Close(); err != nil {
-		t.Fatal(err)
-	}
-	var log logBuffer
-	client, err := Connect("mongodb://u:s3cret@"+listener.Addr().String(), slog.New(slog.NewTextHandler(&log, nil)), quick)
+	log, logger := testbed.NewLog(t)
+	client, err := Connect("mongodb://u:s3cret@127.0.0.1:"+testbed.FreePort(t), logger, quick)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +102,7 @@ func TestPingNobody(t *testing.T) {
 	if err := client.Close(); err != nil {
 		t.Error(err)
 	}
-	if log.count("level=WARN") != 1 || log.count("unreachable") != 1 || log.count("s3cret") > 0 {
+	if text := log.String(); len(log.Find(warned)) != 1 || strings.Count(text, "unreachable") != 1 || strings.Contains(text, "s3cret") {
 		t.Errorf("logged:\n%s", log.String())
 	}
 }
@@ -172,8 +146,8 @@ func TestLogsEachChangeOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	var log logBuffer
-	client, err := Connect(uri, slog.New(slog.NewTextHandler(&log, nil)), quick)
+	log, logger := testbed.NewLog(t)
+	client, err := Connect(uri, logger, quick)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -182,7 +156,7 @@ func TestLogsEachChangeOnce(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	eventually(t, "the server is reachable", func() bool { return client.Ping(t.Context()) == nil })
+	testbed.Eventually(t, "the server is reachable", func() bool { return client.Ping(t.Context()) == nil })
 	for round, takeAway := range []func(){proxy.Refuse, proxy.Swallow} {
 		takeAway()
 		for range 3 {
@@ -190,14 +164,14 @@ func TestLogsEachChangeOnce(t *testing.T) {
 				t.Errorf("gone: %v", err)
 			}
 		}
-		eventually(t, "a warning", func() bool { return log.count("level=WARN") > round })
+		testbed.Await(t, log, round+1, warned)
 		if err := proxy.Heal(); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, "the server is back", func() bool { return client.Ping(t.Context()) == nil })
-		eventually(t, "it is logged", func() bool { return log.count("level=INFO") > round+1 })
-		if warned, informed := log.count("level=WARN"), log.count("level=INFO"); warned != round+1 || informed != round+2 {
-			t.Errorf("round %d: %d warnings, %d messages:\n%s", round, warned, informed, log.String())
+		testbed.Eventually(t, "the server is back", func() bool { return client.Ping(t.Context()) == nil })
+		testbed.Await(t, log, round+2, informed)
+		if warnings, messages := len(log.Find(warned)), len(log.Find(informed)); warnings != round+1 || messages != round+2 {
+			t.Errorf("round %d: %d warnings, %d messages:\n%s", round, warnings, messages, log)
 		}
 	}
 }

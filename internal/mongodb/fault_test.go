@@ -13,6 +13,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 func inject(t *testing.T, f func() error) {
@@ -124,7 +125,7 @@ func TestGoneAndBack(t *testing.T) {
 			inject(t, proxy.Heal)
 			for what, call := range calls {
 				var err error
-				eventually(t, what+" works again", func() bool {
+				testbed.Eventually(t, what+" works again", func() bool {
 					err = call(t.Context())
 					return err == nil || !errors.Is(err, syncrun.ErrUnavailable)
 				})
@@ -166,7 +167,7 @@ func TestConnectionsBreak(t *testing.T) {
 					t.Errorf("%s: %v", what, err)
 				}
 				inject(t, proxy.Heal)
-				eventually(t, what+" works again", func() bool { return calls[what](t.Context()) == nil })
+				testbed.Eventually(t, what+" works again", func() bool { return calls[what](t.Context()) == nil })
 			}
 			// Whether or not the lost command was executed, doing it again made it right.
 			for _, r := range b.scan(t, everything, nil) {
@@ -209,7 +210,7 @@ func TestCursorBreaksHalfway(t *testing.T) {
 			}
 			cursor.Close()
 			var rest []syncrun.Record
-			eventually(t, "the server is back", func() bool {
+			testbed.Eventually(t, "the server is back", func() bool {
 				_, err := b.store.Count(t.Context(), incremental, syncrun.Range{})
 				return err == nil
 			})
@@ -223,7 +224,7 @@ func TestCursorBreaksHalfway(t *testing.T) {
 
 func TestEachFetchHasADeadline(t *testing.T) {
 	t.Parallel()
-	b, proxy := setupFaulty(t, Config{ReadTimeout: 300 * time.Millisecond})
+	b, proxy := setupFaulty(t, Config{ReadTimeout: 3 * time.Second}) // enough for the first fetch, of a busy server
 	b.insertNumbered(t, fetchSize+20)
 	cursor, err := b.store.Scan(t.Context(), incremental, syncrun.Range{})
 	if err != nil {
@@ -260,7 +261,7 @@ func TestErrorCodes(t *testing.T) {
 					t.Errorf("%s, as a command's error: %v", what, err)
 				}
 				inject(t, proxy.Heal)
-				eventually(t, what+" works again", func() bool { return calls[what](t.Context()) == nil })
+				testbed.Eventually(t, what+" works again", func() bool { return calls[what](t.Context()) == nil })
 			}
 
 			inject(t, func() error { return proxy.FailUpdates(code, "so it is", "u00001") })

@@ -169,13 +169,3 @@ func (b *testBundle) scanRange(t *testing.T, sel syncrun.Selection, within syncr
 		records = append(records, record)
 	}
 }
-
-// eventually polls until ok holds.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not happen in time: %s", what)
-		}
-	}
-}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 const (
@@ -57,13 +58,13 @@ func TestPoolMetrics(t *testing.T) {
 	// One operation has the connection and gets no answer, the others do not get it.
 	proxy.Swallow()
 	pings := pingAll(5)
-	eventually(t, "the connection to be in use", func() bool { return metrics()[poolInUse] == 1 })
+	testbed.Eventually(t, "the connection to be in use", func() bool { return metrics()[poolInUse] == 1 })
 	pings.Wait()
 	if m := metrics(); m[poolInUse] != 0 || m[poolFailures] < 1 {
 		t.Errorf("after a server that hung: %v", m)
 	}
 	inject(t, proxy.Heal)
-	eventually(t, "the server to be back", func() bool { return client.Ping(t.Context()) == nil })
+	testbed.Eventually(t, "the server to be back", func() bool { return client.Ping(t.Context()) == nil })
 	if m := metrics(); m[poolOpen] != 1 || m[poolInUse] != 0 {
 		t.Errorf("when the server is back: %v", m)
 	}

@@ -1,5 +1,5 @@
-// Package redistest gives each test a Redis database of its own, on the server that the environment names, and a way to
-// take that server away from it. It is for tests only.
+// Package redistest gives each test a Redis database of its own, on the server that the environment names. It is for tests
+// only.
 package redistest
 
 import (

@@ -1,18 +1,17 @@
 package faultproxy
 
 import (
-	"net"
 	"sync"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/codex-api/codex-jobs/internal/testbed/tcpproxy"
 )
 
 // connection is one client's, with the one to the server that belongs to it.
 type connection struct {
-	proxy          *Proxy
-	client, server net.Conn
-	done           chan struct{}
-	closing        sync.Once
+	*tcpproxy.Conn
+	proxy *Proxy
 
 	mu      sync.Mutex // for writing to the client, and for pending
 	pending map[int32]pending
@@ -27,19 +26,11 @@ type pending struct {
 	failed bson.A
 }
 
-func (c *connection) close() {
-	c.closing.Do(func() {
-		close(c.done)
-		_ = c.client.Close() // breaking them is the purpose
-		_ = c.server.Close()
-	})
-}
-
 // requests hands the client's messages on, until a connection ends.
 func (c *connection) requests() {
 	for {
-		p, err := readPacket(c.client)
-		if err != nil || !c.proxy.wait(c.done) {
+		p, err := readPacket(c.Client)
+		if err != nil || !c.Pass() {
 			return
 		}
 		if p.opcode == opMsg {
@@ -56,7 +47,7 @@ func (c *connection) requests() {
 			}
 			p.body = m.bytes()
 		}
-		if _, err := c.server.Write(p.bytes()); err != nil {
+		if _, err := c.Server.Write(p.bytes()); err != nil {
 			return
 		}
 	}
@@ -128,8 +119,8 @@ func (c *connection) withhold(m *message) (left int, kept []int, failed bson.A) 
 // replies hands the server's messages on, until a connection ends.
 func (c *connection) replies() {
 	for {
-		p, err := readPacket(c.server)
-		if err != nil || !c.proxy.wait(c.done) {
+		p, err := readPacket(c.Server)
+		if err != nil || !c.Pass() {
 			return
 		}
 		c.mu.Lock()
@@ -150,7 +141,7 @@ func (c *connection) replies() {
 			p.body = m.bytes()
 		}
 		c.mu.Lock()
-		_, err = c.client.Write(p.bytes())
+		_, err = c.Client.Write(p.bytes())
 		c.mu.Unlock()
 		if err != nil {
 			return
@@ -209,7 +200,7 @@ func (c *connection) answer(to int32, document bson.D) bool {
 	p := packet{responseTo: to, opcode: opMsg, body: message{document: raw}.bytes()}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, err = c.client.Write(p.bytes())
+	_, err = c.Client.Write(p.bytes())
 	return err == nil
 }
 

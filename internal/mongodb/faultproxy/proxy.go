@@ -8,12 +8,12 @@ package faultproxy
 
 import (
 	"fmt"
-	"net"
 	"net/url"
 	"sync"
-	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/codex-api/codex-jobs/internal/testbed/tcpproxy"
 )
 
 // Always is how often a fault happens that never ends.
@@ -50,20 +50,13 @@ type Fault struct {
 
 // Proxy is one listening address in front of one server. It is safe for concurrent use.
 type Proxy struct {
-	target string
-	addr   string
+	tcp *tcpproxy.Proxy
 
-	mu       sync.Mutex
-	listener net.Listener // nil while connections are refused
-	closed   bool
-	conns    map[*connection]struct{}
-	hole     chan struct{} // not nil, and open, while nothing is answered
-	faults   []*Fault
-	updates  []failedUpdate
-	counts   map[string]int
-	biggest  int
-
-	running sync.WaitGroup
+	mu      sync.Mutex
+	faults  []*Fault
+	updates []failedUpdate
+	counts  map[string]int
+	biggest int
 }
 
 // failedUpdate is the write error that updates of a record get.
@@ -79,15 +72,10 @@ func New(uri string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("fault proxy: reading the connection string: %w", err)
 	}
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	p := &Proxy{counts: make(map[string]int)}
+	if p.tcp, err = tcpproxy.NewServing(u.Host, p.serve); err != nil {
 		return nil, fmt.Errorf("fault proxy: %w", err)
 	}
-	p := &Proxy{
-		target: u.Host, addr: listener.Addr().String(), listener: listener,
-		conns: make(map[*connection]struct{}), counts: make(map[string]int),
-	}
-	p.running.Go(func() { p.accept(listener) })
 	return p, nil
 }
 
@@ -97,7 +85,7 @@ func (p *Proxy) URI(uri string) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("fault proxy: reading the connection string: %w", err)
 	}
-	u.Host = p.addr
+	u.Host = p.tcp.Addr
 	query := u.Query()
 	query.Set("directConnection", "true")
 	u.RawQuery = query.Encode()
@@ -108,13 +96,7 @@ func (p *Proxy) URI(uri string) (string, error) {
 }
 
 // Close ends all connections and everything that the proxy runs.
-func (p *Proxy) Close() {
-	p.mu.Lock()
-	p.closed = true
-	p.mu.Unlock()
-	p.Refuse()
-	p.running.Wait()
-}
+func (p *Proxy) Close() { p.tcp.Close() }
 
 // FailUpdates makes every update whose filter asks for one of the _ids fail with a write error, alone: the other
 // updates of the same command reach the server. Code 121 with "Document failed validation" is what a server with a
@@ -147,56 +129,25 @@ func (p *Proxy) Inject(f Fault) {
 func (p *Proxy) Heal() error {
 	p.mu.Lock()
 	p.faults, p.updates = nil, nil
-	if p.hole != nil {
-		close(p.hole)
-		p.hole = nil
-	}
 	p.mu.Unlock()
+	p.tcp.Thaw()
 	return p.Accept()
 }
 
 // Cut breaks all connections; new ones are let in.
-func (p *Proxy) Cut() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for c := range p.conns {
-		c.close()
-	}
-}
+func (p *Proxy) Cut() { p.tcp.Cut() }
 
 // Swallow keeps connections open but hands nothing on any more, in either direction, until Heal.
-func (p *Proxy) Swallow() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.hole == nil {
-		p.hole = make(chan struct{})
-	}
-}
+func (p *Proxy) Swallow() { p.tcp.Freeze() }
 
 // Refuse breaks all connections and refuses new ones, until Accept or Heal.
-func (p *Proxy) Refuse() {
-	p.mu.Lock()
-	if p.listener != nil {
-		_ = p.listener.Close() // it has nothing to lose
-		p.listener = nil
-	}
-	p.mu.Unlock()
-	p.Cut()
-}
+func (p *Proxy) Refuse() { p.tcp.Down() }
 
 // Accept lets connections in again.
 func (p *Proxy) Accept() error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.listener != nil || p.closed {
-		return nil
+	if err := p.tcp.Up(); err != nil {
+		return fmt.Errorf("fault proxy: %w", err)
 	}
-	listener, err := net.Listen("tcp", p.addr)
-	if err != nil {
-		return fmt.Errorf("fault proxy: listening again: %w", err)
-	}
-	p.listener = listener
-	p.running.Go(func() { p.accept(listener) })
 	return nil
 }
 
@@ -214,41 +165,13 @@ func (p *Proxy) BiggestUpdate() int {
 	return p.biggest
 }
 
-func (p *Proxy) accept(listener net.Listener) {
-	for {
-		client, err := listener.Accept()
-		if err != nil {
-			return // closed
-		}
-		p.running.Go(func() { p.serve(client) })
-	}
-}
-
-// serve copies between a client and a connection of its own to the server until either of them ends.
-func (p *Proxy) serve(client net.Conn) {
-	server, err := net.DialTimeout("tcp", p.target, 5*time.Second)
-	if err != nil {
-		_ = client.Close()
-		return
-	}
-	c := &connection{proxy: p, client: client, server: server, done: make(chan struct{}), pending: make(map[int32]pending)}
-	p.mu.Lock()
-	if p.listener == nil {
-		p.mu.Unlock()
-		c.close()
-		return
-	}
-	p.conns[c] = struct{}{}
-	p.mu.Unlock()
-
+// serve hands on what passes on a connection until either end is closed.
+func (p *Proxy) serve(conn *tcpproxy.Conn) {
+	c := &connection{Conn: conn, proxy: p, pending: make(map[int32]pending)}
 	var directions sync.WaitGroup
-	directions.Go(func() { defer c.close(); c.requests() })
-	directions.Go(func() { defer c.close(); c.replies() })
+	directions.Go(func() { defer c.Close(); c.requests() })
+	directions.Go(func() { defer c.Close(); c.replies() })
 	directions.Wait()
-
-	p.mu.Lock()
-	delete(p.conns, c)
-	p.mu.Unlock()
 }
 
 // fault counts the command and returns what goes wrong with it, if anything does.
@@ -288,20 +211,4 @@ func (p *Proxy) noteUpdates(n int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.biggest = max(p.biggest, n)
-}
-
-// wait returns once messages are handed on, or false when done is closed first.
-func (p *Proxy) wait(done <-chan struct{}) bool {
-	p.mu.Lock()
-	hole := p.hole
-	p.mu.Unlock()
-	if hole == nil {
-		return true
-	}
-	select {
-	case <-hole:
-		return true
-	case <-done:
-		return false
-	}
 }
