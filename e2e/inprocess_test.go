@@ -14,6 +14,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/programs/api"
 	"github.com/codex-api/codex-jobs/internal/programs/scheduler"
 	"github.com/codex-api/codex-jobs/internal/programs/worker"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -60,14 +61,14 @@ func TestProgramsInProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asking, cancel := context.WithTimeout(ctx, patience)
+	asking, cancel := context.WithTimeout(ctx, testbed.Patience)
 	defer cancel()
 	var triggered client.Triggered
-	eventually(t, "the API takes a trigger", func() bool {
+	testbed.Eventually(t, "the API takes a trigger", func() bool {
 		triggered, err = c.Trigger(asking, userSync, client.SyncPayload{SyncType: client.SyncFull})
 		return err == nil
 	})
-	eventually(t, "the trigger and a tick to be completed", func() bool {
+	testbed.Eventually(t, "the trigger and a tick to be completed", func() bool {
 		job, err := c.Job(asking, triggered.JobID)
 		if err != nil || job.State != client.StateCompleted {
 			return false
