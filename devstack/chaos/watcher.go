@@ -62,7 +62,15 @@ func (w *watcher) listen(ctx context.Context) error {
 			return errors.Join(fmt.Errorf("subscribing to Redis' events: %w", err), events.Close())
 		}
 	}
-	if err := w.lookAround(ctx); err != nil {
+	// The client's pool repeats the error of the Redis that was killed, for up to a second, without asking the new one.
+	err := w.rdb.Ping(ctx).Err()
+	for ; err != nil && ctx.Err() == nil; err = w.rdb.Ping(ctx).Err() {
+		time.Sleep(pulseInterval)
+	}
+	if err == nil {
+		err = w.lookAround(ctx)
+	}
+	if err != nil {
 		return errors.Join(err, events.Close())
 	}
 	w.close() // of the former Redis
