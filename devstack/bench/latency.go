@@ -1,4 +1,5 @@
-// A queue that is polled costs time when it is idle, or commands; this measures both.
+// How soon a triggered run starts, and what a worker costs while there is nothing to do: the one is easily bought with the
+// other, so both are measured.
 
 package main
 
@@ -20,50 +21,43 @@ import (
 )
 
 const (
-	// firstBatch is what a worker logs, at debug, when it begins with a batch.
-	firstBatch = "Processing user batch"
+	// handlerStarts is what the handler of a run logs first.
+	handlerStarts = "Starting user sync job"
 	// fewUsers make one batch.
 	fewUsers = 50
-	// pollInterval is how often the worker looks at an idle queue, on average; asynq alone does so here, too.
-	pollInterval = 20 * time.Millisecond
-	// spread is the time over which triggers are spread, so that they come at any time between two looks.
-	spread = 5 * pollInterval
-	// idleTime is how long the commands to Redis are counted.
-	idleTime = 5 * time.Second
-	// plainQueue is that of asynq alone.
+	// calm is the time after a run in which its worker stops looking at the queue; triggers come at any time after it.
+	calm, spread = 1500 * time.Millisecond, 500 * time.Millisecond
+	// idleTime is how long an idle worker is watched: it does some things only once in a while.
+	idleTime = time.Minute
+	// plainTime is how long commands are counted where all of them come all the time.
+	plainTime = 5 * time.Second
+	// plainInterval is how often asynq alone looks at its queue, on average.
+	plainInterval = 20 * time.Millisecond
+	// plainQueue is the queue of asynq alone.
 	plainQueue = "bench"
 	// plainTimeout bounds the wait for asynq alone to take a task.
 	plainTimeout = 10 * time.Second
+	// What the product promises of an idle worker: commands to Redis in a second, and percent of a core.
+	mostCommands, mostCPU = 20, 0.5
 )
 
-// measureLatency measures how long a trigger takes to the first batch of its run on an idle system, and how many
-// commands idling costs Redis, both against asynq alone: a Server of its own with one queue, which it looks at as often
-// as the worker does.
+// measureLatency measures how long a trigger takes to the start of its run's handler on an idle system, against asynq alone
+// that looks at its queue all the time, and what an idle worker costs.
 func (b *bench) measureLatency(ctx context.Context) error {
 	if err := b.users.ensure(ctx, fewUsers); err != nil {
 		return err
 	}
-	nobody, counted, err := b.commands(ctx)
+	others, counted, err := b.commands(ctx, plainTime)
 	if err != nil {
 		return err
 	}
-	idle := figure{
-		Section: "latency", What: "commands to Redis of an idle worker", Unit: "/s",
-		Against: "asynq alone, one queue",
-	}
+	var busy float64
 	var plain, product []float64
 	err = b.withPlainAsynq(func(trigger func(context.Context) (time.Duration, error)) (err error) {
-		if idle.AgainstValue, _, err = b.commands(ctx); err != nil {
+		if busy, _, err = b.commands(ctx, plainTime); err != nil {
 			return err
 		}
 		plain, err = b.triggers(ctx, "asynq alone", trigger)
-		return err
-	})
-	if err != nil {
-		return err
-	}
-	_, err = b.syncOn(ctx, []spec{newWorker(nil)}, fewUsers, full, func([]*procs.Process) (err error) {
-		idle.Value, _, err = b.commands(ctx)
 		return err
 	})
 	if err != nil {
@@ -80,19 +74,81 @@ func (b *bench) measureLatency(ctx context.Context) error {
 		{"p99", func(v []float64) float64 { return percentile(v, 99) }},
 	} {
 		b.report.add(figure{
-			Section: "latency", What: fmt.Sprintf("trigger to first batch, %s of %d", p.name, len(product)),
+			Section: "latency", What: fmt.Sprintf("trigger to the handler's start, %s of %d", p.name, len(product)),
 			Value: p.value(product), Unit: "ms",
-			Against: "asynq alone, to the task", AgainstValue: p.value(plain),
+			Against: "asynq alone, a look each 20 ms", AgainstValue: p.value(plain),
 		})
 	}
-	if !counted {
-		b.note("what an idle worker costs Redis, as this Redis does not count commands")
+	return b.measureIdle(ctx, others, busy-others, counted)
+}
+
+// measureIdle measures what an idle worker costs. Others is how many commands Redis serves without one, and plain how many
+// asynq alone sends.
+func (b *bench) measureIdle(ctx context.Context, others, plain float64, counted bool) error {
+	return b.with(ctx, []spec{newWorker(nil)}, func(ctx context.Context, crew []*procs.Process) error {
+		if err := pause(ctx, calm); err != nil {
+			return err
+		}
+		before, known, err := cpuTime(crew[0].PID())
+		if err != nil {
+			return err
+		}
+		started := time.Now()
+		commands, _, err := b.commands(ctx, idleTime)
+		if err != nil {
+			return err
+		}
+		after, _, err := cpuTime(crew[0].PID())
+		if err != nil {
+			return err
+		}
+		if counted {
+			commands = max(0, commands-others)
+			b.report.add(figure{
+				Section: "latency", What: "commands to Redis of an idle worker", Value: commands, Unit: "/s",
+				Against: "asynq alone, one queue", AgainstValue: max(0, plain),
+			})
+			b.report.add(figure{
+				Section: "latency", What: "the same", Value: commands, Unit: "/s", Against: "at most", AgainstValue: mostCommands,
+			})
+		} else {
+			b.note("what an idle worker costs Redis, as this Redis does not count commands")
+		}
+		if known {
+			b.report.add(figure{
+				Section: "latency", What: "processor time of an idle worker", Unit: "% of a core", Against: "at most", AgainstValue: mostCPU,
+				Value: 100 * (after - before).Seconds() / time.Since(started).Seconds(),
+			})
+		}
 		return nil
+	})
+}
+
+// clockTick is the unit of processor time in /proc, the same on all platforms of Linux.
+const clockTick = 10 * time.Millisecond
+
+// cpuTime returns the processor time that a process has used, and false where that is not known.
+func cpuTime(pid int) (used time.Duration, known bool, err error) {
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if errors.Is(err, os.ErrNotExist) {
+		return 0, false, nil
 	}
-	idle.Value = max(0, idle.Value-nobody)
-	idle.AgainstValue = max(0, idle.AgainstValue-nobody)
-	b.report.add(idle)
-	return nil
+	if err != nil {
+		return 0, false, fmt.Errorf("reading the processor time of %d: %w", pid, err)
+	}
+	_, rest, _ := strings.Cut(string(stat), ") ") // behind the name, which may hold anything
+	fields := strings.Fields(rest)
+	for _, field := range []int{11, 12} { // utime and stime, see proc(5)
+		if len(fields) <= field {
+			return 0, false, nil
+		}
+		ticks, err := strconv.ParseInt(fields[field], 10, 64)
+		if err != nil {
+			return 0, false, fmt.Errorf("reading the processor time of %d: %w", pid, err)
+		}
+		used += time.Duration(ticks) * clockTick
+	}
+	return used, true, nil
 }
 
 // apiTriggers measures with the API and a worker.
@@ -102,15 +158,14 @@ func (b *bench) apiTriggers(ctx context.Context) (took []float64, err error) {
 		return nil, err
 	}
 	defer client.close()
-	logging := newWorker(settings{"LOG_LEVEL": "debug"})
-	err = b.with(ctx, []spec{server, logging}, func(ctx context.Context, crew []*procs.Process) error {
+	err = b.with(ctx, []spec{server, newWorker(nil)}, func(ctx context.Context, crew []*procs.Process) error {
 		took, err = b.triggers(ctx, "the product", func(ctx context.Context) (time.Duration, error) {
 			var run struct{ JobID string }
 			triggered := time.Now()
 			if err := client.ask(ctx, http.MethodPost, "/jobs/trigger/user-sync", `{"syncType":"full"}`, &run); err != nil {
 				return 0, err
 			}
-			began, err := awaitLine(ctx, crew[1], procs.Match{Msg: firstBatch, Since: triggered})
+			began, err := awaitLine(ctx, crew[1], procs.Match{Msg: handlerStarts, Since: triggered})
 			if err != nil {
 				return 0, err
 			}
@@ -131,7 +186,7 @@ func (b *bench) triggers(ctx context.Context, what string, trigger func(context.
 	}
 	var took []float64
 	for range b.plan.triggers {
-		if err := pause(ctx, rand.N(spread)); err != nil {
+		if err := pause(ctx, calm+rand.N(spread)); err != nil {
 			return nil, err
 		}
 		d, err := trigger(ctx)
@@ -152,7 +207,7 @@ var errNotTaken = errors.New("asynq alone did not take a task")
 func (b *bench) withPlainAsynq(do func(trigger func(context.Context) (time.Duration, error)) error) error {
 	taken := make(chan time.Time, 1)
 	server := asynq.NewServerFromRedisClient(b.rdb, asynq.Config{
-		Concurrency: 1, Queues: map[string]int{plainQueue: 1}, TaskCheckInterval: pollInterval,
+		Concurrency: 1, Queues: map[string]int{plainQueue: 1}, TaskCheckInterval: plainInterval,
 		Logger: telemetry.NewAsynqLogger(quiet()), LogLevel: asynq.ErrorLevel,
 	})
 	err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error {
@@ -182,13 +237,13 @@ func (b *bench) withPlainAsynq(do func(trigger func(context.Context) (time.Durat
 
 // commands returns how many commands Redis serves in a second while nothing is done, those within scripts included, and
 // false where it does not count them.
-func (b *bench) commands(ctx context.Context) (perSecond float64, counted bool, err error) {
+func (b *bench) commands(ctx context.Context, over time.Duration) (perSecond float64, counted bool, err error) {
 	before, counted, err := b.totalCommands(ctx)
 	if err != nil || !counted {
 		return 0, counted, err
 	}
 	started := time.Now()
-	if err := pause(ctx, idleTime); err != nil {
+	if err := pause(ctx, over); err != nil {
 		return 0, true, err
 	}
 	after, _, err := b.totalCommands(ctx)

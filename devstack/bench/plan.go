@@ -20,7 +20,7 @@ var sections = []section{
 	{"settings", "the settings in use against the best of some others", []string{workerProgram}, (*bench).measureSettings},
 	{"index", "the sync with an index on lastSynced against without", []string{workerProgram}, (*bench).measureIndex},
 	{"workers", "one run on 2 and 4 workers against one, when each batch waits for something outside", []string{slowProgram}, (*bench).measureWorkers},
-	{"latency", "from a trigger to the first batch, and what idling costs Redis, against asynq alone", []string{apiProgram, workerProgram}, (*bench).measureLatency},
+	{"latency", "from a trigger to the start of its handler, and what an idle worker costs, against asynq alone", []string{apiProgram, workerProgram}, (*bench).measureLatency},
 	{"status", "GET /jobs/status with many runs waiting against few", []string{apiProgram}, (*bench).measureStatus},
 }
 
@@ -47,9 +47,9 @@ type plan struct {
 	// sizes is the numbers of users for the sync, growing; comparisons is the number for the settings and the index.
 	sizes       []int
 	comparisons int
-	// Of the section workers: its users, how many ranges they are cut into, and the records of a batch.
+	// Of the section workers: its users, how many ranges they are split into, and the records of a batch.
 	sharedUsers, ranges, sharedBatch int
-	// triggers is how often the time to the first batch is measured.
+	// triggers is how often the time to the start of a handler is measured.
 	triggers int
 	// chunk is how many users are inserted at a time.
 	chunk int
@@ -67,7 +67,7 @@ func newPlan(embedded, big bool) plan {
 	p := plan{
 		sizes: []int{10_000, 100_000}, comparisons: 100_000,
 		sharedUsers: 40_000, ranges: 100, sharedBatch: 100,
-		triggers: 200, chunk: 1000,
+		triggers: 100, chunk: 1000,
 	}
 	if big {
 		p.sizes = append(p.sizes, 1_000_000)
