@@ -65,6 +65,7 @@ var routes = []route{
 	},
 	{method: http.MethodGet, path: "/schedules"},
 	{method: http.MethodGet, path: "/job-types"},
+	{method: http.MethodGet, path: "/processes"},
 	{method: http.MethodGet, path: "/"},
 	{method: http.MethodGet, path: "/docs"},
 	{method: http.MethodGet, path: "/openapi.json"},

@@ -293,8 +293,8 @@ func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Handler) {
 func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]worker.Handler) (stop func()) {
 	t.Helper()
 	w, err := worker.New(b.jobs, handlers, worker.Options{
-		Concurrency: 3, Connect: func() redis.UniversalClient {
-			return redisconn.New(b.redis, redisconn.Worker, slog.New(slog.DiscardHandler))
+		Concurrency: 3, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
+			return redisconn.New(b.redis, redisconn.Worker, slog.New(slog.DiscardHandler), hooks...)
 		},
 	}, slog.New(slog.DiscardHandler))
 	if err != nil {

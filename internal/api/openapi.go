@@ -18,11 +18,12 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The paths of what describes the API: for programs, for people, and its job types.
+// The paths of what describes the API: for programs, for people, its job types, and the processes behind it.
 const (
-	openAPIPath  = "/openapi.json"
-	docsPath     = "/docs"
-	jobTypesPath = "/job-types"
+	openAPIPath   = "/openapi.json"
+	docsPath      = "/docs"
+	jobTypesPath  = "/job-types"
+	processesPath = "/processes"
 )
 
 //go:embed openapi.json

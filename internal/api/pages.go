@@ -4,6 +4,7 @@ package api
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -56,14 +57,29 @@ type links struct {
 	OpenAPI   string `json:"openapi"`
 	Health    string `json:"health"`
 	Status    string `json:"status"`
+	Processes string `json:"processes"`
+}
+
+// front is what the page at the root shows.
+type front struct {
+	links
+	// Live are the workers and schedulers, unless Unknown, when Redis does not answer.
+	Live    []client.Process
+	Unknown bool
 }
 
 // index answers at the root with links: browsers get a page, other clients JSON.
 func (s *Server) index(c *gin.Context) {
-	there := links{Dashboard: DashboardPath, Docs: docsPath, OpenAPI: openAPIPath, Health: "/health", Status: "/jobs/status"}
+	there := links{Dashboard: DashboardPath, Docs: docsPath, OpenAPI: openAPIPath, Health: "/health", Status: "/jobs/status", Processes: processesPath}
 	c.Header("Vary", "Accept")
 	if strings.Contains(c.GetHeader("Accept"), "text/html") {
-		s.servePage(c, "index.html", there)
+		ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
+		defer cancel()
+		live, err := s.processes(ctx)
+		if err != nil {
+			s.log(c).Warn("The page does not show the processes", "error", err)
+		}
+		s.servePage(c, "index.html", front{there, live, err != nil})
 		return
 	}
 	c.JSON(http.StatusOK, client.Answer{Success: true, Data: there})

@@ -122,6 +122,7 @@ func New(o Options) *Server {
 	r.POST("/jobs/:id/retry", s.retryJob)
 	r.Match(reading, "/schedules", s.listSchedules)
 	r.Match(reading, jobTypesPath, s.listJobTypes)
+	r.Match(reading, processesPath, s.listProcesses)
 	r.POST("/jobs/trigger/:job", s.trigger)
 	r.POST("/jobs/pause", s.pause)
 	r.POST("/jobs/resume", s.resume)

@@ -151,7 +151,7 @@ There is no flag for the key itself: other users of this machine could read it.
 	complete(root, "output", outputTable, outputJSON)
 	root.AddCommand(
 		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.healthCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.processesCommand(), a.healthCommand(),
 	)
 	return root
 }

@@ -52,6 +52,9 @@ const (
 			{"name":"batchSize","type":"integer","allowed":"a whole number from 1 to 10000"}]`
 	welcomeStatus = `{"repeatableJobs":[],"counts":{"active":0,"waiting":2,"completed":0,"failed":0,"delayed":0},"paused":false,"activeJobs":[]}`
 
+	processes = `{"processes":[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},
+		{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]}`
+
 	healthy = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":4000,
 		"database":{"status":"connected","responseTime":3},"redis":{"status":"connected","responseTime":0},
 		"jobs":{"initialized":true,"workers":2,"schedulers":1}}`
@@ -99,6 +102,7 @@ func newSystem(t *testing.T) *fake {
 	f.on("POST /jobs/1795494000000:user-sync/retry", 409, `{"success":false,"message":"the job is completed; one that has failed can be retried"}`)
 	f.on("GET /schedules", 200, data(schedules))
 	f.on("GET /job-types", 200, data(jobTypes))
+	f.on("GET /processes", 200, data(processes))
 	f.on("GET /jobs/status?job=welcome-mail", 200, data(welcomeStatus))
 	f.on("POST /jobs/trigger/welcome-mail", 200, `{"success":true,"message":"Welcome mail (ada@codex.example) triggered successfully",
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495826751:welcome-mail:mq4z2etl","coalesced":false}}`)

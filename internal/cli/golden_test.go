@@ -45,6 +45,7 @@ func TestOutput(t *testing.T) {
 		{"cleanup", "cleanup --grace 48h --job user-sync", `POST /jobs/cleanup {"gracePeriodHours":48,"job":"user-sync"}`, `{"completed":3,"failed":1}`},
 		{"schedules", "schedules", "GET /schedules", schedules},
 		{"job-types", "job-types", "GET /job-types", jobTypes},
+		{"processes", "processes", "GET /processes", processes},
 		{"status-welcome-mail", "status welcome-mail", "GET /jobs/status?job=welcome-mail", welcomeStatus},
 		{"trigger-welcome-mail", `trigger welcome-mail --data {"to":"ada@codex.example"}`, `POST /jobs/trigger/welcome-mail {"to":"ada@codex.example"}`,
 			`{"jobId":"1795495826751:welcome-mail:mq4z2etl","coalesced":false}`},

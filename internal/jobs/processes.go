@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,34 @@ func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
 		return 0, fmt.Errorf("counting live %ss: %w", role, err)
 	}
 	return int(n), nil
+}
+
+// Process is a process of the system that lives.
+type Process struct {
+	Role Role
+	// ID names it among those of its role: host, process ID and something random, with colons between them.
+	ID string
+	// Seen is when it was last heard of.
+	Seen time.Time
+}
+
+// Processes returns the processes that live, by role and ID.
+func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
+	var all []Process
+	for _, role := range []Role{RoleScheduler, RoleWorker} {
+		live, err := j.rdb.ZRangeByScoreWithScores(ctx, processesKey(role), &redis.ZRangeBy{
+			Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
+		}).Result()
+		if err != nil {
+			return nil, fmt.Errorf("listing live %ss: %w", role, err)
+		}
+		first := len(all)
+		for _, z := range live {
+			all = append(all, Process{Role: role, ID: fmt.Sprint(z.Member), Seen: time.UnixMilli(int64(z.Score)).UTC()})
+		}
+		slices.SortFunc(all[first:], func(a, b Process) int { return strings.Compare(a.ID, b.ID) })
+	}
+	return all, nil
 }
 
 // LiveHere returns an error when no process of the role lives on this host.

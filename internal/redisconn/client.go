@@ -15,8 +15,8 @@ import (
 const maxRedirects = 2
 
 // New returns a client that connects when it is used. It logs a warning when Redis cannot be reached any more and a line
-// when it can be again. The caller closes it.
-func New(o Options, l Limits, log *slog.Logger) redis.UniversalClient {
+// when it can be again. The hooks see what each server is asked. The caller closes the client.
+func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.UniversalClient {
 	options := &redis.UniversalOptions{
 		Username: o.Username, Password: o.Password, DB: o.DB,
 		MasterName: o.Master, SentinelPassword: o.SentinelPassword,
@@ -38,22 +38,28 @@ func New(o Options, l Limits, log *slog.Logger) redis.UniversalClient {
 	switch {
 	case o.Cluster != nil:
 		options.Addrs = o.Cluster
-		return newCluster(options, l, log)
+		return newCluster(options, l, log, hooks)
 	case o.Sentinels != nil:
 		options.Addrs = o.Sentinels
 		client := redis.NewFailoverClient(options.Failover())
 		client.AddHook(&commandLimit{limit: l.command()})
 		client.AddHook(newConnectionLog(log, o.Master+" of the sentinels "+strings.Join(o.Sentinels, ",")))
+		for _, hook := range hooks {
+			client.AddHook(hook)
+		}
 		return client
 	}
 	options.Addrs = []string{o.Addr}
 	client := redis.NewClient(options.Simple())
 	client.AddHook(&commandLimit{limit: l.command()})
 	client.AddHook(newConnectionLog(log, ""))
+	for _, hook := range hooks {
+		client.AddHook(hook)
+	}
 	return client
 }
 
-func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger) redis.UniversalClient {
+func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger, hooks []redis.Hook) redis.UniversalClient {
 	client := redis.NewClusterClient(options.Cluster())
 	// A node that does not answer may have been replaced, for which the client itself looks only every ten seconds. Look
 	// after each failed try, so that the next one may go to another node.
@@ -62,6 +68,9 @@ func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger) red
 	client.OnNewNode(func(node *redis.Client) {
 		node.AddHook(limit)
 		node.AddHook(connections)
+		for _, hook := range hooks {
+			node.AddHook(hook)
+		}
 	})
 	return client
 }

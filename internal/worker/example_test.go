@@ -79,7 +79,9 @@ func Example_newJobType() {
 	j := jobs.New(rdb, registry, log)
 	outbox := make(chan string, 1)
 	processors := map[string]worker.Handler{welcomeMail.Name: sendWelcome(outbox)}
-	w, err := worker.New(j, processors, worker.Options{Concurrency: 1, Connect: func() redis.UniversalClient { return redisconn.New(options, redisconn.Worker, log) }}, log)
+	w, err := worker.New(j, processors, worker.Options{Concurrency: 1, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
+		return redisconn.New(options, redisconn.Worker, log, hooks...)
+	}}, log)
 	check(err)
 	ctx, stop := context.WithCancel(context.Background())
 	var running sync.WaitGroup

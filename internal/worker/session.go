@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"net"
 	"slices"
 	"sync"
 	"time"
@@ -85,23 +86,62 @@ func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 	return s
 }
 
-// subscriber is a client whose subscriptions have a connection of their own, which can be closed while Redis hangs: asynq
-// waits for the answer to a SUBSCRIBE without end.
+// subscriber is a client with a connection of its own for the subscription to asynq's channel of cancellations, which can be cut:
+// asynq waits for the answer to a SUBSCRIBE without end, and panics when the client of its subscription is closed.
 type subscriber struct {
 	redis.UniversalClient
-	subscriptions redis.UniversalClient
+	own redis.UniversalClient
+
+	mu    sync.Mutex
+	conns []net.Conn
+}
+
+func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient) *subscriber {
+	s := &subscriber{UniversalClient: rdb}
+	s.own = connect(s)
+	return s
 }
 
 // Subscribe implements redis.UniversalClient.
-func (s subscriber) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
-	return s.subscriptions.Subscribe(ctx, channels...)
+func (s *subscriber) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
+	return s.own.Subscribe(ctx, channels...)
+}
+
+// DialHook implements redis.Hook.
+func (s *subscriber) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		conn, err := next(ctx, network, addr)
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			s.conns = append(s.conns, conn)
+		}
+		return conn, err
+	}
+}
+
+// ProcessHook implements redis.Hook.
+func (*subscriber) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+// ProcessPipelineHook implements redis.Hook.
+func (*subscriber) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// cut closes the connections of the subscription.
+func (s *subscriber) cut() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, conn := range s.conns {
+		_ = conn.Close() // a second time, perhaps
+	}
 }
 
 // run runs a Server until there has been nothing to do for a while, the session is over for another reason, or ctx ends. It
 // returns the reason, or nil.
 func (s *session) run(ctx context.Context) error {
-	subscriptions := s.c.w.options.Connect()
-	server := asynq.NewServerFromRedisClient(subscriber{s.c.w.jobs.Redis(), subscriptions}, asynq.Config{
+	client := newSubscriber(s.c.w.jobs.Redis(), s.c.w.options.Connect)
+	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
 		Concurrency:              1,
 		TaskCheckInterval:        taskCheckInterval,
@@ -116,14 +156,14 @@ func (s *session) run(ctx context.Context) error {
 	})
 	if err := server.Start(s); err != nil { // only when it was started before
 		s.log.Error("Could not start an asynq Server", "error", err)
-		_ = subscriptions.Close()
+		_ = client.own.Close() // it has no connection yet
 		return err
 	}
 	s.log.Debug("Consuming", "queue", s.c.queue)
 	reason := s.watch(ctx)
 	s.stop(reason)
 	s.recording.Wait()
-	if !s.shutDown(server, subscriptions) && !errors.Is(reason, errLeaseLost) {
+	if !s.shutDown(server, client) && !errors.Is(reason, errLeaseLost) {
 		reason = errRedisHangs
 	}
 	s.release()
@@ -235,16 +275,18 @@ func (s *session) stop(reason error) {
 	}
 }
 
-// shutDown shuts the Server down, and reports whether it has ended in time. One that has not ends when its subscription is closed, and the commands that it
-// waits for have ended; the worker waits for that.
-func (s *session) shutDown(server *asynq.Server, subscriptions redis.UniversalClient) (inTime bool) {
+// shutDown shuts the Server down, and reports whether it has ended in time. One that has not ends when its subscription is cut,
+// and the commands that it waits for have ended; the worker waits for that.
+func (s *session) shutDown(server *asynq.Server, client *subscriber) (inTime bool) {
 	ended := make(chan struct{})
 	s.c.w.servers.Go(func() {
-		defer close(ended)
 		server.Shutdown()
+		_ = client.own.Close() // a connection that is of no more use
+		close(ended)
 	})
-	inTime = within(shutdownTimeout, ended)
-	_ = subscriptions.Close() // a connection that is of no more use
+	if inTime = within(shutdownTimeout, ended); !inTime {
+		client.cut()
+	}
 	return inTime
 }
 

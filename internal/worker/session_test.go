@@ -1,14 +1,18 @@
 package worker
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"testing"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -55,5 +59,55 @@ func TestNoPlace(t *testing.T) {
 	first() // frees it once
 	if !w.slots.TryAcquire(1) || w.slots.TryAcquire(1) {
 		t.Error("there is not one place now")
+	}
+}
+
+// A subscription that is cut lets its Server shut down, whatever Redis does, and does not end the process.
+func TestCutSubscription(t *testing.T) {
+	t.Parallel()
+	for name, frozen := range map[string]bool{"while it subscribes": true, "while it is subscribed": false} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			o := redistest.Options(t)
+			proxy := redistest.NewProxy(t, o.Addr)
+			o.Addr = proxy.Addr
+			log := slog.New(slog.DiscardHandler)
+			connect := func(hooks ...redis.Hook) redis.UniversalClient {
+				return redisconn.New(o, redisconn.Worker, log, hooks...)
+			}
+			rdb := connect()
+			defer func() { _ = rdb.Close() }()
+			client := newSubscriber(rdb, connect)
+			connected := func() bool {
+				client.mu.Lock()
+				defer client.mu.Unlock()
+				return len(client.conns) > 0
+			}
+			server := asynq.NewServerFromRedisClient(client, asynq.Config{Concurrency: 1, LogLevel: asynq.FatalLevel})
+			if err := server.Start(asynq.HandlerFunc(func(context.Context, *asynq.Task) error { return nil })); err != nil {
+				t.Fatal(err)
+			}
+			for deadline := time.Now().Add(time.Minute); !connected(); time.Sleep(time.Millisecond) {
+				if time.Now().After(deadline) {
+					t.Fatal("it does not subscribe")
+				}
+			}
+			if frozen {
+				proxy.Freeze()
+				defer proxy.Thaw()
+			} else {
+				time.Sleep(100 * time.Millisecond) // to be subscribed; without it this is the other case
+			}
+			ended := make(chan struct{})
+			go func() {
+				server.Shutdown()
+				close(ended)
+			}()
+			client.cut()
+			if !within(time.Minute, ended) {
+				t.Error("the Server does not shut down")
+			}
+			_ = client.own.Close()
+		})
 	}
 }

@@ -32,8 +32,8 @@ type Options struct {
 	// DrainTimeout is how long a handler has to stop by itself when the worker shuts down; 0 is the default of 7 s, which with
 	// the time to release its run stays below the 10 s after which container engines kill.
 	DrainTimeout time.Duration
-	// Connect makes a client for the subscription of an asynq Server.
-	Connect func() redis.UniversalClient
+	// Connect makes a client with the hooks, for the subscription of an asynq Server.
+	Connect func(hooks ...redis.Hook) redis.UniversalClient
 	// Metrics is where the worker's metrics are registered; nil for nowhere.
 	Metrics prometheus.Registerer
 	// Tracing is what spans are made with; nil for none.

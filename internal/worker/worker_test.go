@@ -56,8 +56,8 @@ func (b *testBundle) logger() *slog.Logger {
 }
 
 // connect makes a client of a worker's own.
-func (b *testBundle) connect() redis.UniversalClient {
-	return redisconn.New(b.options, redisconn.Worker, b.logger())
+func (b *testBundle) connect(hooks ...redis.Hook) redis.UniversalClient {
+	return redisconn.New(b.options, redisconn.Worker, b.logger(), hooks...)
 }
 
 // start runs a worker whose job types all have the same processor, and returns what stops it and waits for its end.
@@ -733,7 +733,9 @@ func BenchmarkTriggerToStart(b *testing.B) {
 		return nil, nil
 	}
 	w, err := worker.New(j, map[string]worker.Handler{"user-sync": processor, "project-sync": processor, "issue-sync": processor},
-		worker.Options{Concurrency: 3, Connect: func() redis.UniversalClient { return redisconn.New(o, redisconn.Worker, log) }}, log)
+		worker.Options{Concurrency: 3, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
+			return redisconn.New(o, redisconn.Worker, log, hooks...)
+		}}, log)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -66,7 +66,8 @@ const (
 	jobTypes = `[{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` +
 		`"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""}]},` +
 		`{"name":"nightly-report","title":"Nightly report","schedule":null,"paused":true,"attempts":1,"fields":[]}]`
-	health = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":11,"database":{"status":"connected","responseTime":3},` +
+	processes = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]`
+	health    = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":11,"database":{"status":"connected","responseTime":3},` +
 		`"redis":{"status":"connected","responseTime":0},"jobs":{"initialized":false,"workers":0,"schedulers":1,"missing":["a live worker"]}}`
 )
 
@@ -117,6 +118,7 @@ func TestEndpoints(t *testing.T) {
 		{"cancel an odd one", "DELETE /jobs/a%2Fb%3Fc%20%25d:%C3%A4", data(`{"id":"a","state":"removed"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Cancel(ctx, "a/b?c %d:ä") }, `{"id":"a","state":"removed"}`},
 		{"retry", "POST /jobs/" + id + "/retry", data(`{"id":"` + id + `","state":"waiting"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Retry(ctx, id) }, `{"id":"` + id + `","state":"waiting"}`},
 		{"job types", "GET /job-types", data(`{"jobTypes":` + jobTypes + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.JobTypes(ctx) }, jobTypes},
+		{"processes", "GET /processes", data(`{"processes":` + processes + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Processes(ctx) }, processes},
 		{"schedules", "GET /schedules", data(`{"schedules":` + schedules + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Schedules(ctx) }, schedules},
 	} {
 		t.Run(test.name, func(t *testing.T) {

@@ -180,6 +180,15 @@ func (c *Client) JobTypes(ctx context.Context) ([]JobType, error) {
 	return list.JobTypes, nil
 }
 
+// Processes lists the workers and schedulers that live.
+func (c *Client) Processes(ctx context.Context) ([]Process, error) {
+	var list ProcessList
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"processes"}}, &list); err != nil {
+		return nil, fmt.Errorf("listing the processes: %w", err)
+	}
+	return list.Processes, nil
+}
+
 func set(query url.Values, name, value string) {
 	if value != "" {
 		query.Set(name, value)

@@ -260,6 +260,21 @@ type JobTypeList struct {
 	JobTypes []JobType `json:"jobTypes"`
 }
 
+// Process is a process of the system that lives: a worker or a scheduler.
+type Process struct {
+	// Role is "worker" or "scheduler".
+	Role string `json:"role"`
+	// ID names the process among those of its role, as its log does: host, process ID and something random.
+	ID string `json:"id"`
+	// LastSeen is when the process last said that it lives; it does so every other second.
+	LastSeen Time `json:"lastSeen"`
+}
+
+// ProcessList is every process that lives.
+type ProcessList struct {
+	Processes []Process `json:"processes"`
+}
+
 // What Health.Status and Dependency.Status are.
 const (
 	StatusOK           = "OK"

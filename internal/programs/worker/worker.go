@@ -4,6 +4,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/redis/go-redis/v9"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -44,7 +45,9 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	j := jobs.New(rdb, cfg.Registry, log)
 	w, err := worker.New(j, Handlers(client.Database(cfg.MongoDB.Database), cfg.Sync, work), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing,
-		Connect: func() redis.UniversalClient { return redisconn.New(cfg.Redis, redisconn.Worker, log) },
+		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
+			return redisconn.New(cfg.Redis, redisconn.Worker, slog.New(slog.DiscardHandler), hooks...)
+		},
 	}, log)
 	if err != nil {
 		return err
