@@ -125,7 +125,7 @@ func TestCollect(t *testing.T) {
 	began, release := project.hold(t)
 	<-began
 	release()
-	poll(t, "a run to complete", func() bool {
+	testbed.Eventually(t, "a run to complete", func() bool {
 		info, err := b.inspector.GetTaskInfo("project-sync", done.String())
 		return err == nil && info.State == asynq.TaskStateCompleted
 	})
@@ -151,7 +151,7 @@ func TestCollect(t *testing.T) {
 		if age := first[series]; age <= 0 || age > 60 {
 			t.Errorf("%s is %v", series, age)
 		}
-		poll(t, series+" to grow", func() bool { return collect(t, b.Jobs)[series] > first[series]+0.1 })
+		testbed.Eventually(t, series+" to grow", func() bool { return collect(t, b.Jobs)[series] > first[series]+0.1 })
 	}
 	b.wantCollected(t, want, oldest("user-sync", "run"), oldest("issue-sync", "range"))
 }
@@ -208,7 +208,7 @@ func TestCollectWithoutRedis(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := redistest.Options(t)
-			proxy := redistest.NewProxy(t, o.Addr)
+			proxy := testbed.NewProxy(t, o.Addr)
 			o.Addr = proxy.Addr
 			j := jobs.New(redistest.Client(t, o), tasks.Default(), slog.New(slog.DiscardHandler))
 			if got := collect(t, j); got["redis_up"] != 1 {
@@ -226,7 +226,7 @@ func TestCollectWithoutRedis(t *testing.T) {
 			proxy.Thaw()
 			proxy.Delay(0)
 			proxy.Up()
-			poll(t, "Redis to be back", func() bool { return collect(t, j)["redis_up"] == 1 })
+			testbed.Eventually(t, "Redis to be back", func() bool { return collect(t, j)["redis_up"] == 1 })
 		})
 	}
 }

@@ -186,7 +186,7 @@ func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
-	proxy := redistest.NewProxy(t, o.Addr)
+	proxy := testbed.NewProxy(t, o.Addr)
 	o.Addr = proxy.Addr
 	quiet := slog.New(slog.DiscardHandler)
 	server := asynq.NewServer(redisconn.ConnOpt{Options: o, Limits: redisconn.Worker, Log: quiet}, asynq.Config{Logger: telemetry.NewAsynqLogger(quiet)})
@@ -205,9 +205,9 @@ func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 func TestHangingSentinel(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
-	master := redistest.NewProxy(t, o.Addr)
+	master := testbed.NewProxy(t, o.Addr)
 	sentinel := newSentinel(t, master.Addr)
-	first, second := redistest.NewProxy(t, sentinel), redistest.NewProxy(t, sentinel)
+	first, second := testbed.NewProxy(t, sentinel), testbed.NewProxy(t, sentinel)
 	o.Sentinels, o.Master = []string{first.Addr, second.Addr}, "m"
 	rdb := newRedis(t, o, redisconn.Limits{Timeout: 300 * time.Millisecond}, slog.New(slog.DiscardHandler))
 	for _, step := range []struct{ answers, hangs *redistest.Proxy }{{first, second}, {second, first}} {
@@ -271,7 +271,7 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
 	plain, encrypted := o, o
-	proxy := redistest.NewProxy(t, o.Addr)
+	proxy := testbed.NewProxy(t, o.Addr)
 	plain.Addr = proxy.Addr
 	terminator := newTerminator(t, o.Addr)
 	encrypted.Addr = terminator.listener.Addr().String()
