@@ -14,6 +14,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -201,9 +202,9 @@ func TestOldestIsNoRun(t *testing.T) {
 // Without Redis that is all there is to tell, and it is told in time.
 func TestCollectWithoutRedis(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]func(*redistest.Proxy){
-		"down": (*redistest.Proxy).Down, "hanging": (*redistest.Proxy).Freeze,
-		"slow": func(p *redistest.Proxy) { p.Delay(400 * time.Millisecond) },
+	for name, away := range map[string]func(*testbed.Proxy){
+		"down": (*testbed.Proxy).Down, "hanging": (*testbed.Proxy).Freeze,
+		"slow": func(p *testbed.Proxy) { p.Delay(400 * time.Millisecond) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

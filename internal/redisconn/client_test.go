@@ -23,6 +23,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 func newRedis(t *testing.T, o redisconn.Options, l redisconn.Limits, log *slog.Logger) redis.UniversalClient {
@@ -210,7 +211,7 @@ func TestHangingSentinel(t *testing.T) {
 	first, second := testbed.NewProxy(t, sentinel), testbed.NewProxy(t, sentinel)
 	o.Sentinels, o.Master = []string{first.Addr, second.Addr}, "m"
 	rdb := newRedis(t, o, redisconn.Limits{Timeout: 300 * time.Millisecond}, slog.New(slog.DiscardHandler))
-	for _, step := range []struct{ answers, hangs *redistest.Proxy }{{first, second}, {second, first}} {
+	for _, step := range []struct{ answers, hangs *testbed.Proxy }{{first, second}, {second, first}} {
 		step.answers.Thaw()
 		step.hangs.Freeze()
 		master.Down() // so that a sentinel is asked

@@ -1,7 +1,6 @@
 package scheduler_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -21,12 +20,19 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+var (
+	informed = procs.Match{Attrs: procs.Attrs{"level": "INFO"}}
+	warned   = procs.Match{Attrs: procs.Attrs{"level": "WARN"}}
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -237,7 +243,7 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 	if n := b.counted(t, "enqueued", "caught_up"); n != len(seen) || b.counted(t, "coalesced") != 0 {
 		t.Errorf("counted %v, want %d ticks", telemetrytest.Counted(t, "user-sync", b.metrics...), len(seen))
 	}
-	if n := b.logged("", "Tick enqueued") + b.logged("", "Overdue tick enqueued"); n != len(seen) {
+	if n := len(b.log.Find(procs.Match{Msg: "Tick enqueued"})) + len(b.log.Find(procs.Match{Msg: "Overdue tick enqueued"})); n != len(seen) {
 		t.Errorf("%d ticks were logged as enqueued, want %d", n, len(seen))
 	}
 }
@@ -392,7 +398,8 @@ func TestTickServedByWaitingRun(t *testing.T) {
 	if want := slices.Sorted(slices.Values([]string{waiting.ID.String(), other.ID.String()})); !slices.Equal(ids, want) {
 		t.Errorf("waiting: %v, want %v", ids, want)
 	}
-	if b.log.count("level=INFO", "ick served by a run that still waits", "job=user-sync", "jobId="+waiting.ID.String()) == 0 {
+	served := procs.Match{Text: "ick served by a run that still waits", Attrs: procs.Attrs{"level": "INFO", "job": "user-sync", "jobId": waiting.ID.String()}}
+	if len(b.log.Find(served)) == 0 {
 		t.Error("the log does not name the waiting run")
 	}
 
@@ -571,7 +578,7 @@ func TestAsynqNeverEnqueues(t *testing.T) {
 	if keys, err := b.rdb.Keys(t.Context(), "*").Result(); err != nil || len(keys) > 0 {
 		t.Errorf("Redis has %v, %v; want nothing", keys, err)
 	}
-	if n := b.log.count("level=WARN") + b.log.count("level=ERROR"); n > 0 {
+	if n := len(b.log.Find(warned)) + len(b.log.Find(procs.Match{Attrs: procs.Attrs{"level": "ERROR"}})); n > 0 {
 		t.Errorf("%d warnings were logged", n)
 	}
 }
@@ -634,7 +641,8 @@ func TestTicksWithoutRedis(t *testing.T) {
 		_, failed := b.attempts()
 		return failed > 1
 	})
-	if b.log.count("level=WARN", "Redis unreachable") == 0 || b.log.count("level=WARN", "Tick not enqueued yet", "job=user-sync") == 0 {
+	missed := procs.Match{Text: "Tick not enqueued yet", Attrs: procs.Attrs{"level": "WARN", "job": "user-sync"}}
+	if len(b.log.Find(procs.Match{Text: "Redis unreachable", Attrs: warned.Attrs})) == 0 || len(b.log.Find(missed)) == 0 {
 		t.Error("the loss of Redis, and of a tick, were not logged")
 	}
 	testbed.Eventually(t, "nothing to wait any more", func() bool {
@@ -644,7 +652,7 @@ func TestTicksWithoutRedis(t *testing.T) {
 	before := len(seen)
 	proxy.Up()
 	testbed.Eventually(t, "a tick after Redis is back", enqueued(before+1))
-	testbed.Eventually(t, "the return of Redis is logged", func() bool { return b.log.count("level=INFO", "Redis reachable again") > 0 })
+	testbed.Await(t, b.log, 1, procs.Match{Text: "Redis reachable again", Attrs: informed.Attrs})
 	for id, n := range seen {
 		if n != 1 {
 			t.Errorf("%s was enqueued %d times", id, n)
@@ -681,7 +689,7 @@ func TestOverdueTick(t *testing.T) {
 	if got := telemetrytest.Counted(t, "user-sync", b.metrics...); !maps.Equal(got, map[string]float64{`ticks_total{outcome="caught_up"}`: 1}) {
 		t.Errorf("counted %v, want one that was caught up", got)
 	}
-	if n := b.log.count("level=INFO", "Overdue tick enqueued"); n != 1 {
+	if n := len(b.log.Find(procs.Match{Msg: "Overdue tick enqueued", Attrs: informed.Attrs})); n != 1 {
 		t.Errorf("%d overdue ticks were logged", n)
 	}
 }
@@ -720,9 +728,10 @@ func TestNoSchedule(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	stop := b.start(t, b.options.Addr)
-	testbed.Eventually(t, "the scheduler lives, and says that it has nothing to do", func() bool {
+	testbed.Await(t, b.log, 1, procs.Match{Text: "No job type has a schedule", Attrs: warned.Attrs})
+	testbed.Eventually(t, "the scheduler to be live", func() bool {
 		n, err := b.Live(t.Context(), jobs.RoleScheduler)
-		return err == nil && n == 1 && b.log.count("level=WARN", "No job type has a schedule") == 1
+		return err == nil && n == 1
 	})
 	stop()
 }

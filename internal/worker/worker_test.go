@@ -18,8 +18,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -672,7 +674,9 @@ func TestRedisAway(t *testing.T) {
 	testbed.Receive(t, "the run", started)
 	proxy.Down()
 	close(proceed) // the run ends while Redis is away
-	testbed.Eventually(t, "the log to say that Redis is away", func() bool { return len(b.log.Find(procs.Match{Text: "Redis unreachable"})) > 0 || len(b.log.Find(procs.Match{Text: "trying again"})) > 0 })
+	testbed.Eventually(t, "the log to say that Redis is away", func() bool {
+		return len(b.log.Find(procs.Match{Text: "Redis unreachable"})) > 0 || len(b.log.Find(procs.Match{Text: "trying again"})) > 0
+	})
 	proxy.Up()
 	info := b.await(t, id, asynq.TaskStateCompleted)
 	if string(info.Result) != `"done"` || info.Retried != 0 {
