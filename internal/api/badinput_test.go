@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // Every request here is refused, says what was wrong with it, and changes nothing.
@@ -264,10 +266,10 @@ func TestHealthOfAnIncompleteSystem(t *testing.T) {
 		t.Errorf("of an empty system: %s", b.get(t, "/health").text)
 	}
 	b.startScheduler(t)
-	poll(t, "a worker alone to be missing", func() bool { return check(false, 0, 1, "a live worker") })
+	testbed.Eventually(t, "a worker alone to be missing", func() bool { return check(false, 0, 1, "a live worker") })
 	_, handlers := b.handOver()
 	stop := b.startWorkerOf(t, handlers)
-	poll(t, "nothing to be missing", func() bool { return check(true, 1, 1) })
+	testbed.Eventually(t, "nothing to be missing", func() bool { return check(true, 1, 1) })
 	stop()
 	if !check(false, 0, 1, "a live worker") {
 		t.Errorf("after the only worker has left: %s", b.get(t, "/health").text)
@@ -276,5 +278,5 @@ func TestHealthOfAnIncompleteSystem(t *testing.T) {
 	other := setup(t)
 	other.startWorker(t)
 	b = other
-	poll(t, "a schedule alone to be missing", func() bool { return check(false, 1, 0, "a live schedule") })
+	testbed.Eventually(t, "a schedule alone to be missing", func() bool { return check(false, 1, 0, "a live schedule") })
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
@@ -68,17 +69,17 @@ func TestClient(t *testing.T) {
 	if changed := must[client.Changed](t)(c.Cancel(ctx, first.JobID)); changed.State != client.StateCancelling {
 		t.Errorf("cancelled was %+v", changed)
 	}
-	poll(t, "the job to be cancelled", func() bool { return job(c.Job(ctx, first.JobID)).Cancelled() })
+	testbed.Eventually(t, "the job to be cancelled", func() bool { return job(c.Job(ctx, first.JobID)).Cancelled() })
 	if changed := must[client.Changed](t)(c.Retry(ctx, first.JobID)); changed.State != client.StateWaiting {
 		t.Errorf("retried was %+v", changed)
 	}
 	next(t, began).finish(errors.New("on purpose"))
-	poll(t, "the job to be delayed", func() bool { return job(c.Job(ctx, first.JobID)).State == client.StateDelayed })
+	testbed.Eventually(t, "the job to be delayed", func() bool { return job(c.Job(ctx, first.JobID)).State == client.StateDelayed })
 	if delayed := job(c.Job(ctx, first.JobID)); delayed.Error != "on purpose" || delayed.NextAttemptAt.IsZero() {
 		t.Errorf("the delayed job is %+v", delayed)
 	}
 	next(t, began).finish(nil)
-	poll(t, "the job to be completed", func() bool { return job(c.Job(ctx, first.JobID)).State == client.StateCompleted })
+	testbed.Eventually(t, "the job to be completed", func() bool { return job(c.Job(ctx, first.JobID)).State == client.StateCompleted })
 
 	list := must[client.JobList](t)(c.Jobs(ctx, client.Filter{Job: "user-sync", State: client.StateCompleted, Page: 1, PageSize: 5}))
 	if len(list.Jobs) != 1 || list.Jobs[0].ID != first.JobID || list.Total != 1 || list.Page != 1 || list.PageSize != 5 {
@@ -115,7 +116,7 @@ func TestClient(t *testing.T) {
 	}
 	ended := must[client.Triggered](t)(c.Trigger(ctx, "issue-sync", nil))
 	next(t, began).finish(nil)
-	poll(t, "the job to be completed", func() bool { return job(c.Job(ctx, ended.JobID)).State == client.StateCompleted })
+	testbed.Eventually(t, "the job to be completed", func() bool { return job(c.Job(ctx, ended.JobID)).State == client.StateCompleted })
 	if !client.IsConflict(second(c.Cancel(ctx, ended.JobID))) || !client.IsConflict(second(c.Retry(ctx, ended.JobID))) {
 		t.Error("what is completed can be changed")
 	}

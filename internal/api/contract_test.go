@@ -22,6 +22,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	workerprogram "github.com/codex-api/codex-jobs/internal/programs/worker"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -199,7 +200,7 @@ func TestContractHealth(t *testing.T) {
 	b := setup(t)
 	b.startWorker(t)
 	b.startScheduler(t)
-	poll(t, "the system to be initialized", func() bool {
+	testbed.Eventually(t, "the system to be initialized", func() bool {
 		jobs, _ := b.get(t, "/health").json(t)["jobs"].(map[string]any)
 		return jobs["initialized"] == true
 	})
@@ -265,7 +266,7 @@ func TestContractStatus(t *testing.T) {
 		t.Errorf("the next tick is in %s", until)
 	}
 	run.finish(nil)
-	poll(t, "the run to be completed", func() bool { return b.status(t, "").Counts.Completed == 4 })
+	testbed.Eventually(t, "the run to be completed", func() bool { return b.status(t, "").Counts.Completed == 4 })
 	if s := b.status(t, ""); s.ActiveJobs == nil || len(s.ActiveJobs) != 0 {
 		t.Errorf("with no active run activeJobs is %v, not an empty array", s.ActiveJobs)
 	}
@@ -375,7 +376,7 @@ func TestSyncOverTheAPI(t *testing.T) {
 		RangeSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
 	}, syncrun.Stamping{}))
 	id := b.trigger(t, "user-sync", "").Data.JobID
-	poll(t, "the sync to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })
+	testbed.Eventually(t, "the sync to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })
 
 	info, err := b.inspector.GetTaskInfo("user-sync", id)
 	if err != nil {

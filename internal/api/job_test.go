@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // shownJob is a job as the tests look at it.
@@ -68,7 +70,7 @@ func TestJobThroughItsLife(t *testing.T) {
 		t.Errorf("active: %+v", j)
 	}
 	first.finish(errors.New("told to"))
-	poll(t, "the job to be delayed", func() bool { return b.job(t, id).State == "delayed" })
+	testbed.Eventually(t, "the job to be delayed", func() bool { return b.job(t, id).State == "delayed" })
 	if j := b.job(t, id); j.Attempt != 1 || j.Error != "told to" || !isISO(j.NextAttemptAt) {
 		t.Errorf("delayed: %+v", j)
 	}
@@ -77,7 +79,7 @@ func TestJobThroughItsLife(t *testing.T) {
 		t.Errorf("active again: %+v", j)
 	}
 	second.finish(nil)
-	poll(t, "the job to be completed", func() bool { return b.job(t, id).State == "completed" })
+	testbed.Eventually(t, "the job to be completed", func() bool { return b.job(t, id).State == "completed" })
 	if j := b.job(t, id); j.Progress != 100 || j.Attempt != 2 || fmt.Sprint(j.Result) != "map[success:true]" || !isISO(j.EndedAt) {
 		t.Errorf("completed: %+v", j)
 	}
@@ -110,7 +112,7 @@ func TestCancelAndRetryOverTheAPI(t *testing.T) {
 	if a := b.request(t, http.MethodDelete, "/jobs/"+id, ""); a.status != http.StatusAccepted || !strings.Contains(a.text, `"state":"cancelling"`) {
 		t.Errorf("cancelling what is active: %d %s", a.status, a.text)
 	}
-	poll(t, "the job to be cancelled", func() bool {
+	testbed.Eventually(t, "the job to be cancelled", func() bool {
 		j := b.job(t, id)
 		return j.State == "failed" && j.Error == "cancelled"
 	})
@@ -125,7 +127,7 @@ func TestCancelAndRetryOverTheAPI(t *testing.T) {
 		t.Errorf("the retried run: %+v", again.Attempt)
 	}
 	again.finish(nil)
-	poll(t, "the job to be completed", func() bool { return b.job(t, id).State == "completed" })
+	testbed.Eventually(t, "the job to be completed", func() bool { return b.job(t, id).State == "completed" })
 }
 
 func TestSchedules(t *testing.T) {

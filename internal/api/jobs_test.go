@@ -17,6 +17,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -137,7 +139,7 @@ func TestEveryJobType(t *testing.T) {
 			}
 		}
 		run.finish(nil)
-		poll(t, "the run to be completed", func() bool { return b.status(t, "?job="+name).Counts.Completed == 1 })
+		testbed.Eventually(t, "the run to be completed", func() bool { return b.status(t, "?job="+name).Counts.Completed == 1 })
 	}
 	if got := b.status(t, "?job=all").Counts.Completed; got != 3 {
 		t.Errorf("%d runs of all job types are completed, want 3", got)
@@ -237,7 +239,7 @@ func TestPauseAndResume(t *testing.T) {
 	default:
 	}
 	run.finish(nil)
-	poll(t, "the active run to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })
+	testbed.Eventually(t, "the active run to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })
 	none(t, began)
 
 	// Other job types are not affected.
@@ -254,9 +256,9 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("after resuming %s began, want %s", got, second.Data.JobID)
 	}
 	run.finish(nil)
-	for _, want := range []string{`level=INFO msg="User sync jobs paused"`, `level=INFO msg="User sync jobs resumed"`} {
-		if n := strings.Count(b.log.String(), want); n != 2 {
-			t.Errorf("the log has %q %d times, want 2", want, n)
+	for _, msg := range []string{"User sync jobs paused", "User sync jobs resumed"} {
+		if n := len(b.log.Find(procs.Match{Msg: msg, Attrs: procs.Attrs{"level": "INFO"}})); n != 2 {
+			t.Errorf("the log has %q %d times, want 2", msg, n)
 		}
 	}
 }
@@ -301,7 +303,7 @@ func TestFailedAttempts(t *testing.T) {
 	began := b.startWorker(t)
 	b.trigger(t, "user-sync", "")
 	next(t, began).finish(errors.New("on purpose"))
-	poll(t, "the run to wait for its retry", func() bool { return b.status(t, "").Counts.Delayed == 1 })
+	testbed.Eventually(t, "the run to wait for its retry", func() bool { return b.status(t, "").Counts.Delayed == 1 })
 	if c := b.status(t, "").Counts; c.Active != 0 || c.Waiting != 0 || c.Failed != 0 || c.Completed != 0 {
 		t.Errorf("the counts are %+v", c)
 	}
@@ -311,7 +313,7 @@ func TestFailedAttempts(t *testing.T) {
 	next(t, began).finish(nil)
 	b.trigger(t, "issue-sync", "")
 	next(t, began).finish(errors.New("on purpose"))
-	poll(t, "the run to have failed", func() bool { return b.status(t, "?job=issue-sync").Counts.Failed == 1 })
+	testbed.Eventually(t, "the run to have failed", func() bool { return b.status(t, "?job=issue-sync").Counts.Failed == 1 })
 }
 
 // A run that has begun is the past, wherever its task is: its reference is from before the trigger.
@@ -323,7 +325,7 @@ func TestTriggerIsNotServedByARunThatHasBegun(t *testing.T) {
 		began := b.startWorker(t)
 		first := b.trigger(t, "user-sync", "").Data.JobID
 		next(t, began).finish(errors.New("on purpose"))
-		poll(t, "the run to wait for its retry", func() bool { return b.status(t, "").Counts.Delayed == 1 })
+		testbed.Eventually(t, "the run to wait for its retry", func() bool { return b.status(t, "").Counts.Delayed == 1 })
 		b.post(t, "/jobs/pause", "")
 		if err := b.inspector.RunTask("user-sync", first); err != nil {
 			t.Fatal(err)

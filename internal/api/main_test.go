@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +25,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -44,12 +44,12 @@ type testBundle struct {
 	client *http.Client
 	server *api.Server
 	// proxy stands between the API and Redis; everything else here goes to Redis directly.
-	proxy     *redistest.Proxy
+	proxy     *testbed.Proxy
 	redis     redisconn.Options
 	rdb       *redis.Client
 	jobs      *jobs.Jobs
 	inspector *asynq.Inspector
-	log       *logBuffer
+	log       *testbed.Log
 	// undescribed leaves out the comparison with the description of the API, for tests that send a lot at once.
 	undescribed bool
 }
@@ -68,16 +68,17 @@ func setup(t testing.TB, adjust ...func(*api.Options)) *testBundle {
 
 func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.Options)) *testBundle {
 	t.Helper()
-	b := &testBundle{redis: redistest.Options(t), log: new(logBuffer), client: &http.Client{Transport: new(http.Transport)}}
+	b := &testBundle{redis: redistest.Options(t), client: &http.Client{Transport: new(http.Transport)}}
 	b.rdb = redistest.Client(t, b.redis)
 	b.jobs = jobs.New(b.rdb, registry, slog.New(slog.DiscardHandler))
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
-	b.proxy = redistest.NewProxy(t, b.redis.Addr)
+	b.proxy = testbed.NewProxy(t, b.redis.Addr)
 
 	// As in the deployable, apart from the address.
 	through := b.redis
 	through.Addr = b.proxy.Addr
-	log := slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var log *slog.Logger
+	b.log, log = testbed.NewLog(t)
 	rdb := redisconn.New(through, redisconn.Prompt, log)
 	options := api.Options{
 		Jobs: jobs.New(rdb, registry, log), Database: database{},
@@ -101,9 +102,6 @@ func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.O
 		stop()
 		if err := errors.Join(<-served, server.Close(), rdb.Close()); err != nil {
 			t.Errorf("ending the API: %v", err)
-		}
-		if t.Failed() {
-			t.Logf("the API's log:\n%s", b.log)
 		}
 	})
 	return b
@@ -319,7 +317,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	poll(t, "the schedule to be live", func() bool {
+	testbed.Eventually(t, "the schedule to be live", func() bool {
 		schedules, err := b.jobs.Schedules(time.Now())
 		return err == nil && len(schedules) > 0
 	})
@@ -342,13 +340,7 @@ func background(t *testing.T, run func(context.Context)) (stop func()) {
 // next returns the attempt that begins next.
 func next(t *testing.T, began <-chan *attempt) *attempt {
 	t.Helper()
-	select {
-	case a := <-began:
-		return a
-	case <-time.After(20 * time.Second):
-		t.Fatal("no run began")
-		return nil
-	}
+	return testbed.Receive(t, "a run to begin", began)
 }
 
 // none fails the test when a run begins within a time that is long compared with how soon one otherwise does.
@@ -358,16 +350,6 @@ func none(t *testing.T, began <-chan *attempt) {
 	case a := <-began:
 		t.Errorf("%s began", a.ID)
 	case <-time.After(300 * time.Millisecond):
-	}
-}
-
-// poll waits until the condition holds.
-func poll(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }
 
@@ -431,22 +413,4 @@ func changes(before, after map[string]string) []string {
 		}
 	}
 	return changed
-}
-
-// logBuffer collects a log.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.String()
 }

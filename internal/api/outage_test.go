@@ -10,7 +10,8 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
-	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // redisRoutes are the requests that need Redis.
@@ -30,10 +31,10 @@ func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	for _, outage := range []struct {
 		name      string
-		away, yet func(*redistest.Proxy)
+		away, yet func(*testbed.Proxy)
 	}{
-		{"down", (*redistest.Proxy).Down, (*redistest.Proxy).Up},
-		{"hanging", (*redistest.Proxy).Freeze, (*redistest.Proxy).Thaw},
+		{"down", (*testbed.Proxy).Down, (*testbed.Proxy).Up},
+		{"hanging", (*testbed.Proxy).Freeze, (*testbed.Proxy).Thaw},
 	} {
 		for _, warm := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, connected before: %v", outage.name, warm), func(t *testing.T) {
@@ -79,7 +80,7 @@ func TestRedisAway(t *testing.T) {
 				}
 
 				outage.yet(b.proxy)
-				poll(t, "service to be back", func() bool { return b.get(t, "/readyz").status == http.StatusOK })
+				testbed.Eventually(t, "service to be back", func() bool { return b.get(t, "/readyz").status == http.StatusOK })
 				b.allRoutes(t, 5, func(route string, a answer) {
 					if a.status != http.StatusOK {
 						t.Errorf("%s, after the outage: %d %s", route, a.status, a.text)
@@ -98,7 +99,7 @@ func TestRedisAway(t *testing.T) {
 						t.Errorf("the run that waited before is %s now, it was %s", again.Data.JobID, first)
 					}
 				}
-				if !strings.Contains(b.log.String(), "level=WARN") {
+				if len(b.log.Find(procs.Match{Attrs: procs.Attrs{"level": "WARN"}})) == 0 {
 					t.Error("the log has no warning")
 				}
 			})
@@ -198,7 +199,7 @@ func TestMongoDBAway(t *testing.T) {
 				if err := proxy.Heal(); err != nil {
 					t.Fatal(err)
 				}
-				poll(t, "MongoDB to be back", func() bool { return b.get(t, "/health").status == http.StatusOK })
+				testbed.Eventually(t, "MongoDB to be back", func() bool { return b.get(t, "/health").status == http.StatusOK })
 				b.dependencies(t, http.StatusOK, "OK", "connected", "connected")
 			})
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
 // Every answer has the headers that keep browsers from more than was meant, whatever became of the request.
@@ -114,12 +115,7 @@ func TestRequestID(t *testing.T) {
 			if (got == id) != sane || got == "" {
 				t.Errorf("the ID %q of a request has become %q", id, got)
 			}
-			lines := 0
-			for line := range strings.Lines(b.log.String()) {
-				if strings.Contains(line, " requestId="+got+" ") {
-					lines++
-				}
-			}
+			lines := len(b.log.Find(procs.Match{Attrs: procs.Attrs{"requestId": got}}))
 			if want := map[int]int{http.StatusOK: 2, http.StatusNotFound: 1}[a.status]; !sane && lines != want || lines < want {
 				t.Errorf("the log has %d lines of %q, want %d", lines, got, want)
 			}
@@ -127,7 +123,8 @@ func TestRequestID(t *testing.T) {
 	}
 	b.proxy.Down()
 	a := b.request(t, http.MethodPost, "/jobs/pause", "", "X-Request-Id", "away")
-	if want := `level=WARN msg="Redis did not serve a request" requestId=away path=/jobs/pause`; a.status != http.StatusServiceUnavailable || !strings.Contains(b.log.String(), want) {
+	want := procs.Match{Msg: "Redis did not serve a request", Attrs: procs.Attrs{"level": "WARN", "requestId": "away", "path": "/jobs/pause"}}
+	if a.status != http.StatusServiceUnavailable || len(b.log.Find(want)) == 0 {
 		t.Errorf("%d, and the log has no %s", a.status, want)
 	}
 }
@@ -153,7 +150,7 @@ func TestPanic(t *testing.T) {
 		t.Errorf("got %d", a.status)
 	}
 	refused(t, a, "internal error; the log says more")
-	if log := b.log.String(); !strings.Contains(log, `msg="A request handler panicked" requestId=panicked`) || !strings.Contains(log, "on purpose") {
+	if len(b.log.Find(procs.Match{Msg: "A request handler panicked", Attrs: procs.Attrs{"requestId": "panicked"}, Text: "on purpose"})) == 0 {
 		t.Errorf("the log does not say why")
 	}
 	for _, part := range []string{"on purpose", "goroutine", ".go:"} {

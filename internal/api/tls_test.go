@@ -11,6 +11,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/access/accesstest"
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // setupTLS starts an API that speaks TLS, asked by a client that knows its certificate.
@@ -89,11 +91,11 @@ func TestRenewedCertificate(t *testing.T) {
 	old := b.client
 	files.Renew(t, "jobs.example")
 	b.client = tlsClient(t, files)
-	poll(t, "the new certificate", func() bool {
+	testbed.Eventually(t, "the new certificate", func() bool {
 		a, err := b.try(t.Context(), http.MethodGet, "/livez", "")
 		return err == nil && a.status == http.StatusOK
 	})
-	if n := strings.Count(b.log.String(), `level=INFO msg="Certificate replaced" notAfter=2`); n != 1 {
+	if n := len(b.log.Find(procs.Match{Msg: "Certificate replaced", Attrs: procs.Attrs{"level": "INFO"}, Text: `"notAfter":"2`})); n != 1 {
 		t.Errorf("the log says %d times that the certificate was replaced, want once", n)
 	}
 	b.client = old

@@ -14,6 +14,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -125,7 +126,7 @@ func TestCollect(t *testing.T) {
 	began, release := project.hold(t)
 	<-began
 	release()
-	poll(t, "a run to complete", func() bool {
+	testbed.Eventually(t, "a run to complete", func() bool {
 		info, err := b.inspector.GetTaskInfo("project-sync", done.String())
 		return err == nil && info.State == asynq.TaskStateCompleted
 	})
@@ -151,7 +152,7 @@ func TestCollect(t *testing.T) {
 		if age := first[series]; age <= 0 || age > 60 {
 			t.Errorf("%s is %v", series, age)
 		}
-		poll(t, series+" to grow", func() bool { return collect(t, b.Jobs)[series] > first[series]+0.1 })
+		testbed.Eventually(t, series+" to grow", func() bool { return collect(t, b.Jobs)[series] > first[series]+0.1 })
 	}
 	b.wantCollected(t, want, oldest("user-sync", "run"), oldest("issue-sync", "range"))
 }
@@ -201,14 +202,14 @@ func TestOldestIsNoRun(t *testing.T) {
 // Without Redis that is all there is to tell, and it is told in time.
 func TestCollectWithoutRedis(t *testing.T) {
 	t.Parallel()
-	for name, away := range map[string]func(*redistest.Proxy){
-		"down": (*redistest.Proxy).Down, "hanging": (*redistest.Proxy).Freeze,
-		"slow": func(p *redistest.Proxy) { p.Delay(400 * time.Millisecond) },
+	for name, away := range map[string]func(*testbed.Proxy){
+		"down": (*testbed.Proxy).Down, "hanging": (*testbed.Proxy).Freeze,
+		"slow": func(p *testbed.Proxy) { p.Delay(400 * time.Millisecond) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := redistest.Options(t)
-			proxy := redistest.NewProxy(t, o.Addr)
+			proxy := testbed.NewProxy(t, o.Addr)
 			o.Addr = proxy.Addr
 			j := jobs.New(redistest.Client(t, o), tasks.Default(), slog.New(slog.DiscardHandler))
 			if got := collect(t, j); got["redis_up"] != 1 {
@@ -226,7 +227,7 @@ func TestCollectWithoutRedis(t *testing.T) {
 			proxy.Thaw()
 			proxy.Delay(0)
 			proxy.Up()
-			poll(t, "Redis to be back", func() bool { return collect(t, j)["redis_up"] == 1 })
+			testbed.Eventually(t, "Redis to be back", func() bool { return collect(t, j)["redis_up"] == 1 })
 		})
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -530,7 +531,7 @@ func TestLiveProcesses(t *testing.T) {
 	for i := range 3 {
 		loops.Go(func() { b.HeartbeatLoop(running, jobs.RoleWorker, fmt.Sprint(i)) })
 	}
-	poll(t, "3 live workers", func() bool { return live() == 3 })
+	testbed.Eventually(t, "3 live workers", func() bool { return live() == 3 })
 	// One that said its last word long ago is not counted.
 	if err := b.rdb.ZAdd(ctx, "codex-jobs:workers", redis.Z{Score: float64(time.Now().Add(-time.Minute).UnixMilli()), Member: "dead"}).Err(); err != nil {
 		t.Fatal(err)
@@ -542,15 +543,5 @@ func TestLiveProcesses(t *testing.T) {
 	loops.Wait()
 	if n := live(); n != 0 {
 		t.Errorf("%d live workers after all have left", n)
-	}
-}
-
-// poll waits until the condition holds.
-func poll(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !condition(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
 	}
 }

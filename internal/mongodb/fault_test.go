@@ -224,12 +224,14 @@ func TestCursorBreaksHalfway(t *testing.T) {
 
 func TestEachFetchHasADeadline(t *testing.T) {
 	t.Parallel()
-	b, proxy := setupFaulty(t, Config{ReadTimeout: 3 * time.Second}) // enough for the first fetch, of a busy server
+	b, proxy := setupFaulty(t, Config{ReadTimeout: 300 * time.Millisecond})
 	b.insertNumbered(t, fetchSize+20)
-	cursor, err := b.store.Scan(t.Context(), incremental, syncrun.Range{})
-	if err != nil {
-		t.Fatal(err)
-	}
+	var cursor syncrun.Cursor
+	var err error
+	testbed.Eventually(t, "the first fetch within its deadline, of a busy server", func() bool {
+		cursor, err = b.store.Scan(t.Context(), incremental, syncrun.Range{})
+		return err == nil
+	})
 	defer cursor.Close()
 	proxy.Swallow()
 	for n := 0; ; n++ {

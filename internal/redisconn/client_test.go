@@ -23,6 +23,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 func newRedis(t *testing.T, o redisconn.Options, l redisconn.Limits, log *slog.Logger) redis.UniversalClient {
@@ -186,7 +187,7 @@ func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
-	proxy := redistest.NewProxy(t, o.Addr)
+	proxy := testbed.NewProxy(t, o.Addr)
 	o.Addr = proxy.Addr
 	quiet := slog.New(slog.DiscardHandler)
 	server := asynq.NewServer(redisconn.ConnOpt{Options: o, Limits: redisconn.Worker, Log: quiet}, asynq.Config{Logger: telemetry.NewAsynqLogger(quiet)})
@@ -205,12 +206,12 @@ func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 func TestHangingSentinel(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
-	master := redistest.NewProxy(t, o.Addr)
+	master := testbed.NewProxy(t, o.Addr)
 	sentinel := newSentinel(t, master.Addr)
-	first, second := redistest.NewProxy(t, sentinel), redistest.NewProxy(t, sentinel)
+	first, second := testbed.NewProxy(t, sentinel), testbed.NewProxy(t, sentinel)
 	o.Sentinels, o.Master = []string{first.Addr, second.Addr}, "m"
 	rdb := newRedis(t, o, redisconn.Limits{Timeout: 300 * time.Millisecond}, slog.New(slog.DiscardHandler))
-	for _, step := range []struct{ answers, hangs *redistest.Proxy }{{first, second}, {second, first}} {
+	for _, step := range []struct{ answers, hangs *testbed.Proxy }{{first, second}, {second, first}} {
 		step.answers.Thaw()
 		step.hangs.Freeze()
 		master.Down() // so that a sentinel is asked
@@ -271,7 +272,7 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
 	plain, encrypted := o, o
-	proxy := redistest.NewProxy(t, o.Addr)
+	proxy := testbed.NewProxy(t, o.Addr)
 	plain.Addr = proxy.Addr
 	terminator := newTerminator(t, o.Addr)
 	encrypted.Addr = terminator.listener.Addr().String()

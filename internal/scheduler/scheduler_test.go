@@ -1,7 +1,6 @@
 package scheduler_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -21,18 +20,22 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+var (
+	informed = procs.Match{Attrs: procs.Attrs{"level": "INFO"}}
+	warned   = procs.Match{Attrs: procs.Attrs{"level": "WARN"}}
+)
 
-// patience is how long anything may take on a busy machine.
-const patience = 30 * time.Second
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // testBundle is one Redis and the job types, on which a test starts schedulers.
 type testBundle struct {
@@ -43,7 +46,8 @@ type testBundle struct {
 	// metrics and spans are those of each scheduler. A scheduler makes a span for each attempt to enqueue a tick.
 	metrics []*prometheus.Registry
 	spans   []*tracetest.InMemoryExporter
-	log     *logBuffer
+	log     *testbed.Log
+	logger  *slog.Logger
 	user    tasks.Definition
 }
 
@@ -57,24 +61,16 @@ func setup(t *testing.T, schedules map[string]tasks.Schedule) *testBundle {
 		}
 	}
 	o := redistest.Options(t)
-	b := &testBundle{options: o, rdb: redistest.Client(t, o), log: new(logBuffer)}
-	b.Jobs = jobs.New(b.rdb, registry, b.logger())
+	b := &testBundle{options: o, rdb: redistest.Client(t, o)}
+	b.log, b.logger = testbed.NewLog(t)
+	b.Jobs = jobs.New(b.rdb, registry, b.logger)
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
 	b.user, _ = registry.Lookup("user-sync")
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Log(b.log.text.String())
-		}
-	})
 	return b
 }
 
 func userSyncEvery(d time.Duration) map[string]tasks.Schedule {
 	return map[string]tasks.Schedule{"user-sync": {Every: d}}
-}
-
-func (b *testBundle) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
 // start runs a scheduler with a connection of its own to the address, as each process has, and returns what stops it
@@ -88,13 +84,13 @@ func (b *testBundle) startWithClock(t *testing.T, addr string, now func() time.T
 	t.Helper()
 	o := b.options
 	o.Addr = addr
-	rdb := redisconn.New(o, redisconn.Patient, b.logger())
+	rdb := redisconn.New(o, redisconn.Patient, b.logger)
 	t.Cleanup(func() { _ = rdb.Close() })
 	registry, spans := prometheus.NewRegistry(), tracetest.NewInMemoryExporter()
 	b.metrics, b.spans = append(b.metrics, registry), append(b.spans, spans)
-	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger()), redisconn.ConnOpt{Options: o, Limits: redisconn.Patient, Log: b.logger()}, scheduler.Options{
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger), redisconn.ConnOpt{Options: o, Limits: redisconn.Patient, Log: b.logger}, scheduler.Options{
 		Metrics: registry, Tracing: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)),
-	}, b.logger())
+	}, b.logger)
 	if now != nil {
 		s.SetClock(now)
 	}
@@ -193,41 +189,6 @@ func (b *testBundle) drain(t *testing.T, seen map[string]int) {
 	}
 }
 
-// eventually polls until ok holds.
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("did not happen in time: %s", what)
-		}
-	}
-}
-
-// logBuffer keeps what is logged.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.text.Write(p)
-}
-
-// count returns how many lines have all the parts.
-func (l *logBuffer) count(parts ...string) int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	n := 0
-	for line := range strings.Lines(l.text.String()) {
-		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
-			n++
-		}
-	}
-	return n
-}
-
 func TestEachTickEnqueuesOnce(t *testing.T) {
 	t.Parallel()
 	const (
@@ -251,14 +212,14 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 		}
 		return n
 	}
-	eventually(t, "enough ticks for which schedulers contend", func() bool {
+	testbed.Eventually(t, "enough ticks for which schedulers contend", func() bool {
 		b.drain(t, seen)
 		return contended() >= ticks
 	})
 	for _, stop := range stops {
 		stop()
 	}
-	eventually(t, "nothing to wait any more", func() bool {
+	testbed.Eventually(t, "nothing to wait any more", func() bool {
 		b.drain(t, seen)
 		return len(b.pending(t)) == 0
 	})
@@ -282,7 +243,7 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 	if n := b.counted(t, "enqueued", "caught_up"); n != len(seen) || b.counted(t, "coalesced") != 0 {
 		t.Errorf("counted %v, want %d ticks", telemetrytest.Counted(t, "user-sync", b.metrics...), len(seen))
 	}
-	if n := b.log.count("Tick enqueued") + b.log.count("Overdue tick enqueued"); n != len(seen) {
+	if n := len(b.log.Find(procs.Match{Msg: "Tick enqueued"})) + len(b.log.Find(procs.Match{Msg: "Overdue tick enqueued"})); n != len(seen) {
 		t.Errorf("%d ticks were logged as enqueued, want %d", n, len(seen))
 	}
 }
@@ -301,7 +262,7 @@ func TestTicksAreOnTime(t *testing.T) {
 	lateness := make(map[string]time.Duration)
 	var control []time.Duration // of the test's own timer
 	seen := make(map[string]int)
-	for deadline := time.Now().Add(patience); len(lateness) < ticks; {
+	for deadline := time.Now().Add(testbed.Patience); len(lateness) < ticks; {
 		if time.Now().After(deadline) {
 			t.Fatalf("only %d ticks came in time", len(lateness))
 		}
@@ -314,8 +275,8 @@ func TestTicksAreOnTime(t *testing.T) {
 		}
 		control = append(control, time.Since(tickTime))
 		id := tasks.TickID(b.user.Name, tickTime).String()
-		eventually(t, "the tick", func() bool { return !b.handled(t).Before(tickTime) })
-		eventually(t, "nothing to wait any more", func() bool {
+		testbed.Eventually(t, "the tick", func() bool { return !b.handled(t).Before(tickTime) })
+		testbed.Eventually(t, "nothing to wait any more", func() bool {
 			for _, info := range b.pending(t) {
 				// When asynq's client began to put it into the queue.
 				ns, err := b.rdb.HGet(t.Context(), "asynq:{user-sync}:t:"+id, "pending_since").Int64()
@@ -366,7 +327,7 @@ func (c *steppingClock) waitForLooks(t *testing.T) {
 		return c.looks
 	}
 	before := looks()
-	eventually(t, "looks at the clock", func() bool { return looks() >= before+6 })
+	testbed.Eventually(t, "looks at the clock", func() bool { return looks() >= before+6 })
 }
 
 // No timer sees that a clock was set, or that the machine was suspended.
@@ -402,17 +363,17 @@ func TestClockThatSteps(t *testing.T) {
 			t.Errorf("%s: enqueued so far %v, want %v", what, seen, all)
 		}
 	}
-	eventually(t, "the scheduler has looked which tick was the last", func() bool { return b.handled(t).Equal(midnight) })
+	testbed.Eventually(t, "the scheduler has looked which tick was the last", func() bool { return b.handled(t).Equal(midnight) })
 	want("at first")
 	clock.step(day)
-	eventually(t, "the tick of the next day", func() bool { return b.handled(t).Equal(midnight.Add(day)) })
+	testbed.Eventually(t, "the tick of the next day", func() bool { return b.handled(t).Equal(midnight.Add(day)) })
 	want("after a step of a day", 1)
 	clock.step(-day)
 	want("after a step back", 1)
 	clock.step(day)
 	want("after the step once more", 1)
 	clock.step(3 * day)
-	eventually(t, "the latest of three ticks", func() bool { return b.handled(t).Equal(midnight.Add(4 * day)) })
+	testbed.Eventually(t, "the latest of three ticks", func() bool { return b.handled(t).Equal(midnight.Add(4 * day)) })
 	want("after a step of three days", 1, 4)
 }
 
@@ -428,7 +389,7 @@ func TestTickServedByWaitingRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.start(t, b.options.Addr)
-	eventually(t, "two ticks are served", func() bool { return b.counted(t, "coalesced", "caught_up") >= 2 })
+	testbed.Eventually(t, "two ticks are served", func() bool { return b.counted(t, "coalesced", "caught_up") >= 2 })
 	var ids []string
 	for _, info := range b.pending(t) {
 		ids = append(ids, info.ID)
@@ -437,7 +398,8 @@ func TestTickServedByWaitingRun(t *testing.T) {
 	if want := slices.Sorted(slices.Values([]string{waiting.ID.String(), other.ID.String()})); !slices.Equal(ids, want) {
 		t.Errorf("waiting: %v, want %v", ids, want)
 	}
-	if b.log.count("level=INFO", "ick served by a run that still waits", "job=user-sync", "jobId="+waiting.ID.String()) == 0 {
+	served := procs.Match{Text: "ick served by a run that still waits", Attrs: procs.Attrs{"level": "INFO", "job": "user-sync", "jobId": waiting.ID.String()}}
+	if len(b.log.Find(served)) == 0 {
 		t.Error("the log does not name the waiting run")
 	}
 
@@ -448,7 +410,7 @@ func TestTickServedByWaitingRun(t *testing.T) {
 	if err := b.inspector.DeleteTask(b.user.Name, waiting.ID.String()); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a tick is enqueued", func() bool {
+	testbed.Eventually(t, "a tick is enqueued", func() bool {
 		return slices.ContainsFunc(b.pending(t), func(info *asynq.TaskInfo) bool {
 			id, err := tasks.ParseRunID(info.ID)
 			return err == nil && id.Scheduled()
@@ -471,7 +433,7 @@ func TestServedTicksCountOnce(t *testing.T) {
 	for range 5 {
 		stops = append(stops, b.start(t, b.options.Addr))
 	}
-	eventually(t, "some ticks", func() bool { return b.handled(t).Sub(first) >= 5*time.Second })
+	testbed.Eventually(t, "some ticks", func() bool { return b.handled(t).Sub(first) >= 5*time.Second })
 	for _, stop := range stops {
 		stop()
 	}
@@ -528,7 +490,7 @@ func TestSchedulesAndSchedulersAreVisible(t *testing.T) {
 		return list
 	}
 	begun := time.Now()
-	eventually(t, "both schedulers are visible", func() bool { return live() == 2 && len(entries()) == 2*len(specs) })
+	testbed.Eventually(t, "both schedulers are visible", func() bool { return live() == 2 && len(entries()) == 2*len(specs) })
 	if took := time.Since(begun); took > 8*time.Second {
 		t.Errorf("it took %s until the schedules were visible", took)
 	}
@@ -565,7 +527,7 @@ func TestSchedulesAndSchedulersAreVisible(t *testing.T) {
 	}
 
 	stops[0]()
-	eventually(t, "one scheduler is left", func() bool { return live() == 1 && len(entries()) == len(specs) })
+	testbed.Eventually(t, "one scheduler is left", func() bool { return live() == 1 && len(entries()) == len(specs) })
 	stops[1]()
 	if n := live(); n != 0 {
 		t.Errorf("%d schedulers live after all were stopped", n)
@@ -582,9 +544,9 @@ func TestAsynqNeverEnqueues(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(time.Second))
 	refused := make(chan error)
-	shown := asynq.NewScheduler(redisconn.ConnOpt{Options: b.options, Limits: redisconn.Patient, Log: b.logger()}, &asynq.SchedulerOpts{
+	shown := asynq.NewScheduler(redisconn.ConnOpt{Options: b.options, Limits: redisconn.Patient, Log: b.logger}, &asynq.SchedulerOpts{
 		HeartbeatInterval: 100 * time.Millisecond,
-		Logger:            telemetry.NewAsynqLogger(b.logger()),
+		Logger:            telemetry.NewAsynqLogger(b.logger),
 		PostEnqueueFunc:   func(_ *asynq.TaskInfo, err error) { refused <- err },
 	})
 	if err := scheduler.Show(shown, b.user); err != nil {
@@ -599,11 +561,11 @@ func TestAsynqNeverEnqueues(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "task ID cannot be empty") {
 				t.Errorf("asynq said %v of an empty ID", err)
 			}
-		case <-time.After(patience):
+		case <-time.After(testbed.Patience):
 			t.Fatal("asynq's Scheduler did not come to the time of its entry")
 		}
 	}
-	eventually(t, "asynq shows when the entry was there last", func() bool {
+	testbed.Eventually(t, "asynq shows when the entry was there last", func() bool {
 		list, err := b.inspector.SchedulerEntries()
 		return err == nil && len(list) == 1 && !list[0].Prev.IsZero()
 	})
@@ -616,7 +578,7 @@ func TestAsynqNeverEnqueues(t *testing.T) {
 	if keys, err := b.rdb.Keys(t.Context(), "*").Result(); err != nil || len(keys) > 0 {
 		t.Errorf("Redis has %v, %v; want nothing", keys, err)
 	}
-	if n := b.log.count("level=WARN") + b.log.count("level=ERROR"); n > 0 {
+	if n := len(b.log.Find(warned)) + len(b.log.Find(procs.Match{Attrs: procs.Attrs{"level": "ERROR"}})); n > 0 {
 		t.Errorf("%d warnings were logged", n)
 	}
 }
@@ -626,7 +588,7 @@ func TestNothingIsLeftAfterTicks(t *testing.T) {
 	b := setup(t, userSyncEvery(time.Second))
 	stop := b.start(t, b.options.Addr)
 	seen := make(map[string]int)
-	eventually(t, "ticks", func() bool {
+	testbed.Eventually(t, "ticks", func() bool {
 		b.drain(t, seen)
 		return len(seen) >= 2
 	})
@@ -642,7 +604,7 @@ func TestHistoryOfADeadScheduler(t *testing.T) {
 	b := setup(t, userSyncEvery(time.Minute))
 	b.start(t, b.options.Addr)
 	var live []*asynq.SchedulerEntry
-	eventually(t, "a live entry", func() bool {
+	testbed.Eventually(t, "a live entry", func() bool {
 		var err error
 		live, err = b.inspector.SchedulerEntries()
 		return err == nil && len(live) == 1
@@ -654,7 +616,7 @@ func TestHistoryOfADeadScheduler(t *testing.T) {
 		}
 	}
 	b.start(t, b.options.Addr)
-	eventually(t, "the dead one's history is gone", func() bool { return b.rdb.Exists(t.Context(), dead).Val() == 0 })
+	testbed.Eventually(t, "the dead one's history is gone", func() bool { return b.rdb.Exists(t.Context(), dead).Val() == 0 })
 	if b.rdb.Exists(t.Context(), kept).Val() != 1 {
 		t.Error("a live scheduler's history is gone, too")
 	}
@@ -664,7 +626,7 @@ func TestTicksWithoutRedis(t *testing.T) {
 	t.Parallel()
 	const interval = 2 * time.Second
 	b := setup(t, userSyncEvery(interval))
-	proxy := redistest.NewProxy(t, b.options.Addr)
+	proxy := testbed.NewProxy(t, b.options.Addr)
 	b.start(t, proxy.Addr)
 	seen := make(map[string]int)
 	enqueued := func(n int) func() bool {
@@ -673,23 +635,24 @@ func TestTicksWithoutRedis(t *testing.T) {
 			return len(seen) >= n
 		}
 	}
-	eventually(t, "a tick", enqueued(1))
+	testbed.Eventually(t, "a tick", enqueued(1))
 	proxy.Down()
-	eventually(t, "a tick is missed", func() bool {
+	testbed.Eventually(t, "a tick is missed", func() bool {
 		_, failed := b.attempts()
 		return failed > 1
 	})
-	if b.log.count("level=WARN", "Redis unreachable") == 0 || b.log.count("level=WARN", "Tick not enqueued yet", "job=user-sync") == 0 {
+	missed := procs.Match{Text: "Tick not enqueued yet", Attrs: procs.Attrs{"level": "WARN", "job": "user-sync"}}
+	if len(b.log.Find(procs.Match{Text: "Redis unreachable", Attrs: warned.Attrs})) == 0 || len(b.log.Find(missed)) == 0 {
 		t.Error("the loss of Redis, and of a tick, were not logged")
 	}
-	eventually(t, "nothing to wait any more", func() bool {
+	testbed.Eventually(t, "nothing to wait any more", func() bool {
 		b.drain(t, seen)
 		return len(b.pending(t)) == 0
 	})
 	before := len(seen)
 	proxy.Up()
-	eventually(t, "a tick after Redis is back", enqueued(before+1))
-	eventually(t, "the return of Redis is logged", func() bool { return b.log.count("level=INFO", "Redis reachable again") > 0 })
+	testbed.Eventually(t, "a tick after Redis is back", enqueued(before+1))
+	testbed.Await(t, b.log, 1, procs.Match{Text: "Redis reachable again", Attrs: informed.Attrs})
 	for id, n := range seen {
 		if n != 1 {
 			t.Errorf("%s was enqueued %d times", id, n)
@@ -713,7 +676,7 @@ func TestOverdueTick(t *testing.T) {
 	for _, clock := range clocks {
 		b.startWithClock(t, b.options.Addr, clock.now)
 	}
-	eventually(t, "the overdue tick is handled", func() bool { return b.handled(t).Equal(today) })
+	testbed.Eventually(t, "the overdue tick is handled", func() bool { return b.handled(t).Equal(today) })
 	if took := time.Since(begun); took > 5*time.Second {
 		t.Errorf("it took %s", took)
 	}
@@ -726,7 +689,7 @@ func TestOverdueTick(t *testing.T) {
 	if got := telemetrytest.Counted(t, "user-sync", b.metrics...); !maps.Equal(got, map[string]float64{`ticks_total{outcome="caught_up"}`: 1}) {
 		t.Errorf("counted %v, want one that was caught up", got)
 	}
-	if n := b.log.count("level=INFO", "Overdue tick enqueued"); n != 1 {
+	if n := len(b.log.Find(procs.Match{Msg: "Overdue tick enqueued", Attrs: informed.Attrs})); n != 1 {
 		t.Errorf("%d overdue ticks were logged", n)
 	}
 }
@@ -737,7 +700,7 @@ func TestFirstStartEver(t *testing.T) {
 	b := setup(t, userSyncEvery(24*time.Hour))
 	clock := new(steppingClock)
 	b.startWithClock(t, b.options.Addr, clock.now)
-	eventually(t, "the scheduler has looked which tick was the last", func() bool { return b.handled(t).Equal(b.user.Schedule.Prev(time.Now())) })
+	testbed.Eventually(t, "the scheduler has looked which tick was the last", func() bool { return b.handled(t).Equal(b.user.Schedule.Prev(time.Now())) })
 	clock.waitForLooks(t)
 	if attempts, _ := b.attempts(); len(attempts) > 0 || len(b.pending(t)) > 0 {
 		t.Errorf("attempted: %v, want nothing", attempts)
@@ -747,9 +710,9 @@ func TestFirstStartEver(t *testing.T) {
 func TestStopWithoutRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(time.Minute))
-	proxy := redistest.NewProxy(t, b.options.Addr)
+	proxy := testbed.NewProxy(t, b.options.Addr)
 	stop := b.start(t, proxy.Addr)
-	eventually(t, "the schedule is visible", func() bool {
+	testbed.Eventually(t, "the schedule is visible", func() bool {
 		list, err := b.inspector.SchedulerEntries()
 		return err == nil && len(list) == 1
 	})
@@ -765,9 +728,10 @@ func TestNoSchedule(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	stop := b.start(t, b.options.Addr)
-	eventually(t, "the scheduler lives, and says that it has nothing to do", func() bool {
+	testbed.Await(t, b.log, 1, procs.Match{Text: "No job type has a schedule", Attrs: warned.Attrs})
+	testbed.Eventually(t, "the scheduler to be live", func() bool {
 		n, err := b.Live(t.Context(), jobs.RoleScheduler)
-		return err == nil && n == 1 && b.log.count("level=WARN", "No job type has a schedule") == 1
+		return err == nil && n == 1
 	})
 	stop()
 }

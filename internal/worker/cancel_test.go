@@ -11,6 +11,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -53,7 +54,7 @@ func TestCancelActive(t *testing.T) {
 				b.start(t, worker.Options{}, processor)
 			}
 			id := b.trigger(t, "user-sync", tasks.SyncFull)
-			poll(t, "the run to be in its middle", func() bool {
+			testbed.Eventually(t, "the run to be in its middle", func() bool {
 				store.mu.Lock()
 				defer store.mu.Unlock()
 				return len(store.stamped) > 30

@@ -12,8 +12,8 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -25,7 +25,7 @@ func done(context.Context, *worker.Attempt) (any, error) { return "done", nil }
 // idle waits until no lease is held and no Server lives.
 func (b *testBundle) idle(t *testing.T) {
 	t.Helper()
-	poll(t, "the workers to be idle", func() bool {
+	testbed.Eventually(t, "the workers to be idle", func() bool {
 		leases, err := b.rdb.Keys(t.Context(), "codex-jobs:*:lease*").Result()
 		if err != nil {
 			t.Fatal(err)
@@ -101,8 +101,8 @@ func TestTwoLeases(t *testing.T) {
 	for range 4 { // triggers of a kind that waits are one run, so the next one comes when that has begun
 		ids = append(ids, b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "user-sync", tasks.SyncIncremental))
 		if len(ids) == 2 {
-			receive(t, "a run", both)
-			receive(t, "another one beside it", both)
+			testbed.Receive(t, "a run", both)
+			testbed.Receive(t, "another one beside it", both)
 		}
 	}
 	close(proceed)
@@ -145,7 +145,7 @@ func TestStopWhileRedisHangs(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, nil)
-			proxy := redistest.NewProxy(t, b.options.Addr)
+			proxy := testbed.NewProxy(t, b.options.Addr)
 			direct := b.options.Addr
 			b.options.Addr = proxy.Addr
 			started := make(chan struct{}, 1)
@@ -160,7 +160,7 @@ func TestStopWhileRedisHangs(t *testing.T) {
 			b.options.Addr = direct
 			if when != "" {
 				id := b.trigger(t, "user-sync", tasks.SyncFull)
-				receive(t, "the run", started)
+				testbed.Receive(t, "the run", started)
 				if when == "completed" {
 					b.await(t, id, asynq.TaskStateCompleted)
 				}
@@ -180,12 +180,12 @@ func TestStopWhileRedisHangs(t *testing.T) {
 func TestRedisHangsAtTheStart(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	proxy := redistest.NewProxy(t, b.options.Addr)
+	proxy := testbed.NewProxy(t, b.options.Addr)
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	b.start(t, worker.Options{}, done)
 	b.options.Addr = direct
-	poll(t, "the worker to be live", func() bool {
+	testbed.Eventually(t, "the worker to be live", func() bool {
 		n, err := b.Live(t.Context(), jobs.RoleWorker)
 		return err == nil && n == 1
 	})
@@ -239,7 +239,7 @@ func TestIdleCommands(t *testing.T) {
 			t.Cleanup(func() { _ = rdb.Close() })
 			var commands atomic.Int64
 			rdb.AddHook(counting{&commands})
-			w, err := worker.New(jobs.New(rdb, registry, b.logger()), handlers, worker.Options{Concurrency: 1, Connect: b.connect}, b.logger())
+			w, err := worker.New(jobs.New(rdb, registry, b.logger), handlers, worker.Options{Concurrency: 1, Connect: b.connect}, b.logger)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -248,7 +248,7 @@ func TestIdleCommands(t *testing.T) {
 			running.Go(func() { w.Run(ctx) })
 			defer running.Wait()
 			defer cancel()
-			poll(t, "the first look", func() bool { return commands.Load() >= int64(types) })
+			testbed.Eventually(t, "the first look", func() bool { return commands.Load() >= int64(types) })
 			before := commands.Load()
 			time.Sleep(seconds * time.Second) // what is counted
 			if n := commands.Load() - before; n > seconds*int64(most+types)+int64(types) {

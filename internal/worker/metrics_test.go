@@ -13,6 +13,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -49,7 +50,7 @@ func TestCountersBeginAtZero(t *testing.T) {
 		processors[name] = func(context.Context, *worker.Attempt) (any, error) { return nil, nil }
 	}
 	registry := prometheus.NewRegistry()
-	if _, err := worker.New(b.Jobs, processors, worker.Options{Metrics: registry}, b.logger()); err != nil {
+	if _, err := worker.New(b.Jobs, processors, worker.Options{Metrics: registry}, b.logger); err != nil {
 		t.Fatal(err)
 	}
 	metrics := telemetrytest.Gather(t, registry)
@@ -154,7 +155,7 @@ func TestCancelledRunIsCounted(t *testing.T) {
 		return nil, context.Cause(ctx)
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	receive(t, "the run", started)
+	testbed.Receive(t, "the run", started)
 	b.cancel(t, id)
 	b.await(t, id, asynq.TaskStateArchived)
 	b.wantCounted(t, counts{`runs_total{outcome="cancelled"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})

@@ -15,8 +15,10 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -139,7 +141,7 @@ func syncResult(t *testing.T, info *asynq.TaskInfo) tasks.SyncResult {
 func (b *testBundle) wantNothingLeft(t *testing.T) {
 	t.Helper()
 	for _, pattern := range []string{"codex-jobs:*:run:*", "codex-jobs:*:ranges:*", "codex-jobs:*:waiting*", "asynq:{*:ranges}:t:*"} {
-		poll(t, "nothing to be left of "+pattern, func() bool {
+		testbed.Eventually(t, "nothing to be left of "+pattern, func() bool {
 			keys, err := b.rdb.Keys(t.Context(), pattern).Result()
 			return err == nil && len(keys) == 0
 		})
@@ -170,13 +172,13 @@ func TestLargeRunIsShared(t *testing.T) {
 			}),
 		}))
 	}
-	poll(t, "all workers to be live", func() bool {
+	testbed.Eventually(t, "all workers to be live", func() bool {
 		n, err := b.Live(t.Context(), jobs.RoleWorker)
 		return err == nil && n == workers
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	progress := -1
-	poll(t, "progress and the end", func() bool {
+	testbed.Eventually(t, "progress and the end", func() bool {
 		status, err := b.Status(t.Context(), b.Registry().All()...)
 		if err != nil {
 			t.Fatal(err)
@@ -308,7 +310,7 @@ func TestWorkPanics(t *testing.T) {
 			processor, _ := syncOf(n, workFunc(func(context.Context, []syncrun.Record) error { panic("told to") }))
 			b.start(t, worker.Options{}, processor)
 			info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateArchived)
-			if !strings.Contains(info.LastErr, "panic: told to") || !b.log.contains("ranges_test.go") {
+			if !strings.Contains(info.LastErr, "panic: told to") || len(b.log.Find(procs.Match{Text: "ranges_test.go"})) == 0 {
 				t.Errorf("reason %q, or no stack in the log", info.LastErr)
 			}
 		})
@@ -328,7 +330,7 @@ func TestRetryOfASharedRun(t *testing.T) {
 	}))
 	b.start(t, worker.Options{}, processor)
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	poll(t, "two failed attempts at a range", func() bool { return attempts.Load() == 2 })
+	testbed.Eventually(t, "two failed attempts at a range", func() bool { return attempts.Load() == 2 })
 	b.cancel(t, id)
 	b.await(t, id, asynq.TaskStateArchived)
 	run, err := tasks.ParseRunID(id)
@@ -368,7 +370,7 @@ func TestRollingRestartsOfASharedRun(t *testing.T) {
 		}
 	}
 	for round := range 4 {
-		poll(t, "some more records to be stamped", stampedAtLeast((round+1)*300))
+		testbed.Eventually(t, "some more records to be stamped", stampedAtLeast((round+1)*300))
 		stops = append(stops, b.start(t, worker.Options{}, processor))
 		stops[0]()
 		stops = stops[1:]
@@ -378,7 +380,7 @@ func TestRollingRestartsOfASharedRun(t *testing.T) {
 		t.Errorf("result %+v, retried %d times", r, info.Retried)
 	}
 	store.wantEachOnce(t)
-	if b.log.contains("Recovered") || b.log.contains("will be tried again") {
+	if len(b.log.Find(procs.Match{Text: "Recovered"})) > 0 || len(b.log.Find(procs.Match{Text: "will be tried again"})) > 0 {
 		t.Error("the log says that an attempt was lost")
 	}
 	b.wantNothingLeft(t)
@@ -440,7 +442,7 @@ func TestRangeOfDeadWorkers(t *testing.T) {
 			processor, store := syncOf(300, syncrun.Stamping{})
 			b.start(t, worker.Options{}, processor)
 			info := b.await(t, id, test.state)
-			if !b.log.contains("Recovered range from a dead worker") {
+			if len(b.log.Find(procs.Match{Text: "Recovered range from a dead worker"})) == 0 {
 				t.Error("the log does not say that the range was recovered")
 			}
 			if test.state == asynq.TaskStateArchived {
@@ -488,7 +490,7 @@ func TestPoisonedRanges(t *testing.T) {
 	b.start(t, worker.Options{}, processor)
 	b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
 	store.wantEachOnce(t)
-	poll(t, "only what is no range to be listed as failed", func() bool {
+	testbed.Eventually(t, "only what is no range to be listed as failed", func() bool {
 		info, err := b.inspector.GetQueueInfo(b.user.RangeQueue())
 		return err == nil && info.Archived == 2 && info.Size == 2
 	})

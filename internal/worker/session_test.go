@@ -13,6 +13,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -69,7 +70,7 @@ func TestCutSubscription(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			o := redistest.Options(t)
-			proxy := redistest.NewProxy(t, o.Addr)
+			proxy := testbed.NewProxy(t, o.Addr)
 			o.Addr = proxy.Addr
 			log := slog.New(slog.DiscardHandler)
 			connect := func(hooks ...redis.Hook) redis.UniversalClient {

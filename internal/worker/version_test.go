@@ -8,7 +8,9 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -18,8 +20,8 @@ func setupReleases(t *testing.T) (previous, next *testBundle) {
 	t.Helper()
 	next = setup(t, func(d *tasks.Definition) { d.PayloadVersion = 2 })
 	old := *next
-	old.Jobs = jobs.New(next.rdb, tasks.Default(), next.logger())
-	old.log = new(logBuffer)
+	old.Jobs = jobs.New(next.rdb, tasks.Default(), next.logger)
+	old.log, old.logger = testbed.NewLog(t)
 	return &old, next
 }
 
@@ -49,7 +51,7 @@ func TestPayloadOfTheNextRelease(t *testing.T) {
 	processor, store := syncOf(1000, wait(5*time.Millisecond))
 	previous.start(t, worker.Options{}, processor)
 	id := next.trigger(t, "user-sync", tasks.SyncFull)
-	poll(t, "the run to be put back", func() bool { return previous.log.contains("Run put back for workers of a newer release") })
+	testbed.Await(t, previous.log, 1, procs.Match{Msg: "Run put back for workers of a newer release"})
 	if info := next.await(t, id, asynq.TaskStateRetry); info.Retried != 0 {
 		t.Errorf("%+v; want it put back at no cost", info)
 	}
@@ -58,7 +60,7 @@ func TestPayloadOfTheNextRelease(t *testing.T) {
 	if r := syncResult(t, info); r.UsersUpdated != 1000 || info.Retried != 0 {
 		t.Errorf("%+v, retried %d times", r, info.Retried)
 	}
-	if !previous.log.contains("Leaving ranges to workers of a newer release") {
+	if len(previous.log.Find(procs.Match{Text: "Leaving ranges to workers of a newer release"})) == 0 {
 		t.Error("the previous release's worker never saw a range")
 	}
 	store.wantEachOnce(t)
@@ -95,11 +97,11 @@ func TestPayloadThatWasUnderstood(t *testing.T) {
 	}
 	started := make(chan *worker.Attempt, 1)
 	stop := next.start(t, worker.Options{}, stoppable(started))
-	receive(t, "the run", started)
+	testbed.Receive(t, "the run", started)
 	stop()
 	processor, _ := syncOf(100, syncrun.Stamping{})
 	previous.start(t, worker.Options{}, processor)
-	poll(t, "the run to be put back", func() bool { return previous.log.contains("Run put back for workers of a newer release") })
+	testbed.Await(t, previous.log, 1, procs.Match{Msg: "Run put back for workers of a newer release"})
 	if info := next.await(t, id, asynq.TaskStateRetry); info.Retried != 0 {
 		t.Errorf("%+v", info)
 	}

@@ -18,8 +18,10 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -30,7 +32,8 @@ type testBundle struct {
 	options   redisconn.Options
 	rdb       *redis.Client
 	inspector *asynq.Inspector
-	log       *logBuffer
+	log       *testbed.Log
+	logger    *slog.Logger
 	user      tasks.Definition
 	metrics   []*prometheus.Registry // of the workers
 	stops     []func()               // which end the workers
@@ -44,20 +47,17 @@ func setup(t *testing.T, change func(*tasks.Definition)) *testBundle {
 		registry = registry.Resolve(change)
 	}
 	o := redistest.Options(t)
-	b := &testBundle{options: o, rdb: redistest.Client(t, o), log: new(logBuffer)}
-	b.Jobs = jobs.New(b.rdb, registry, b.logger())
+	b := &testBundle{options: o, rdb: redistest.Client(t, o)}
+	b.log, b.logger = testbed.NewLog(t)
+	b.Jobs = jobs.New(b.rdb, registry, b.logger)
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
 	b.user, _ = registry.Lookup("user-sync")
 	return b
 }
 
-func (b *testBundle) logger() *slog.Logger {
-	return slog.New(slog.NewTextHandler(b.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
-}
-
 // connect makes a client of a worker's own.
 func (b *testBundle) connect(hooks ...redis.Hook) redis.UniversalClient {
-	return redisconn.New(b.options, redisconn.Worker, b.logger(), hooks...)
+	return redisconn.New(b.options, redisconn.Worker, b.logger, hooks...)
 }
 
 // start runs a worker whose job types all have the same processor, and returns what stops it and waits for its end.
@@ -76,8 +76,8 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (st
 	// Each worker has connections of its own, as each process has.
 	rdb := b.connect()
 	t.Cleanup(func() { _ = rdb.Close() })
-	j := jobs.New(rdb, b.Registry(), b.logger())
-	w, err := worker.New(j, processors, o, b.logger())
+	j := jobs.New(rdb, b.Registry(), b.logger)
+	w, err := worker.New(j, processors, o, b.logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -111,50 +111,11 @@ func (b *testBundle) await(t *testing.T, id string, state asynq.TaskState) *asyn
 	if err != nil {
 		t.Fatal(err)
 	}
-	poll(t, fmt.Sprintf("%s to be %s", id, state), func() bool {
+	testbed.Eventually(t, fmt.Sprintf("%s to be %s", id, state), func() bool {
 		info, err = b.inspector.GetTaskInfo(run.Job, id)
 		return err == nil && info.State == state
 	})
 	return info
-}
-
-func poll(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(45 * time.Second); !condition(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-	}
-}
-
-// logBuffer is a log that can be read while it is written.
-type logBuffer struct {
-	mu   sync.Mutex
-	data bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.data.Write(p)
-}
-
-func (l *logBuffer) contains(s string) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return strings.Contains(l.data.String(), s)
-}
-
-// receive returns the next value, within a time.
-func receive[T any](t *testing.T, what string, from <-chan T) T {
-	t.Helper()
-	select {
-	case v := <-from:
-		return v
-	case <-time.After(45 * time.Second):
-		t.Fatalf("waited in vain for %s", what)
-		panic("unreachable")
-	}
 }
 
 func TestRunCompletes(t *testing.T) {
@@ -182,7 +143,7 @@ func TestRunCompletes(t *testing.T) {
 func TestNewWantsEveryProcessor(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	_, err := worker.New(b.Jobs, map[string]worker.Handler{"user-sync": nil}, worker.Options{}, b.logger())
+	_, err := worker.New(b.Jobs, map[string]worker.Handler{"user-sync": nil}, worker.Options{}, b.logger)
 	if err == nil || !strings.Contains(err.Error(), `"user-sync"`) {
 		t.Errorf("got %v, want an error that names the job type", err)
 	}
@@ -205,13 +166,13 @@ func TestOneActiveRunOfAJobType(t *testing.T) {
 		b.start(t, worker.Options{}, processor)
 	}
 	first := b.trigger(t, "user-sync", tasks.SyncFull)
-	if got := receive(t, "the first run", entered); got != first {
+	if got := testbed.Receive(t, "the first run", entered); got != first {
 		t.Fatalf("started %s, want %s", got, first)
 	}
 	second, third := b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "user-sync", tasks.SyncIncremental)
 	// Another job type is not held up.
 	other := b.trigger(t, "issue-sync", tasks.SyncFull)
-	if got := receive(t, "another job type's run", entered); got != other {
+	if got := testbed.Receive(t, "another job type's run", entered); got != other {
 		t.Fatalf("started %s, want %s", got, other)
 	}
 	status, err := b.Status(t.Context(), b.user)
@@ -221,7 +182,7 @@ func TestOneActiveRunOfAJobType(t *testing.T) {
 	proceed <- struct{}{}
 	proceed <- struct{}{}
 	for _, want := range []string{second, third} {
-		if got := receive(t, "the next run", entered); got != want {
+		if got := testbed.Receive(t, "the next run", entered); got != want {
 			t.Fatalf("started %s, want %s", got, want)
 		}
 		proceed <- struct{}{}
@@ -248,13 +209,13 @@ func TestRetriesComeInTime(t *testing.T) {
 		return nil, fmt.Errorf("attempt %d failed", run.Number)
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	previous := receive(t, "the first attempt", attempts)
+	previous := testbed.Receive(t, "the first attempt", attempts)
 	b.await(t, id, asynq.TaskStateRetry)
 	if status, err := b.Status(t.Context(), b.user); err != nil || status.Counts.Delayed != 1 {
 		t.Errorf("status %+v, %v; want 1 delayed", status.Counts, err)
 	}
 	for i, want := range []time.Duration{5 * time.Second, 25 * time.Second} {
-		next := receive(t, "the next attempt", attempts)
+		next := testbed.Receive(t, "the next attempt", attempts)
 		if next.number != i+2 {
 			t.Errorf("attempt %d is numbered %d", i+2, next.number)
 		}
@@ -296,7 +257,7 @@ func TestPanicIsAFailedAttempt(t *testing.T) {
 	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 1 || info.LastErr != "panic: told to" || string(info.Result) != "2" {
 		t.Errorf("retried %d times, last error %q, result %s", info.Retried, info.LastErr, info.Result)
 	}
-	if !b.log.contains("worker_test.go") {
+	if len(b.log.Find(procs.Match{Text: "worker_test.go"})) == 0 {
 		t.Error("the log has no stack")
 	}
 	b.wantCounted(t, counts{
@@ -381,7 +342,7 @@ func TestShutdownGivesTheRunBack(t *testing.T) {
 	started := make(chan *worker.Attempt, 1)
 	for i := range 5 { // more often than there are attempts
 		stop := b.start(t, worker.Options{}, stoppable(started))
-		run := receive(t, "the run", started)
+		run := testbed.Receive(t, "the run", started)
 		if run.ID.String() != id || run.Number != 1 || string(run.Checkpoint) != strings.Repeat("+", i) {
 			t.Fatalf("round %d: %s, attempt %d, checkpoint %q", i, run.ID, run.Number, run.Checkpoint)
 		}
@@ -399,7 +360,7 @@ func TestShutdownGivesTheRunBack(t *testing.T) {
 	if info := b.await(t, id, asynq.TaskStateCompleted); string(info.Result) != `"+++++"` {
 		t.Errorf("result %s", info.Result)
 	}
-	if b.log.contains("Recovered") {
+	if len(b.log.Find(procs.Match{Text: "Recovered"})) > 0 {
 		t.Error("a run that was given back was taken for one of a dead worker")
 	}
 	b.wantCounted(t, counts{`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
@@ -438,7 +399,7 @@ func TestShutdownAbandonsARunThatDoesNotStop(t *testing.T) {
 		return nil, errors.New("some error that the end of the context led to")
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	receive(t, "the run", started)
+	testbed.Receive(t, "the run", started)
 	stop()
 	info, err := b.inspector.GetTaskInfo("user-sync", id)
 	if err != nil || info.State != asynq.TaskStatePending || info.Retried != 0 {
@@ -473,7 +434,7 @@ func TestRecoveredRun(t *testing.T) {
 				return fmt.Sprint(run.Number, string(run.Checkpoint)), nil
 			})
 			info := b.await(t, id, test.state)
-			if !b.log.contains("Recovered run from a dead worker") {
+			if len(b.log.Find(procs.Match{Text: "Recovered run from a dead worker"})) == 0 {
 				t.Error("the log does not say that the run was recovered")
 			}
 			if test.state == asynq.TaskStateCompleted && string(info.Result) != `"1half"` {
@@ -508,14 +469,14 @@ func TestLostLease(t *testing.T) {
 		return nil, ctx.Err()
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	receive(t, "the run", started)
+	testbed.Receive(t, "the run", started)
 	if err := b.rdb.Del(t.Context(), "codex-jobs:{user-sync}:lease").Err(); err != nil {
 		t.Fatal(err)
 	}
 	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 0 || string(info.Result) != `"finished"` {
 		t.Errorf("retried %d times, result %s", info.Retried, info.Result)
 	}
-	if !b.log.contains("Lost the lease") {
+	if len(b.log.Find(procs.Match{Text: "Lost the lease"})) == 0 {
 		t.Error("the log does not say that the lease was lost")
 	}
 }
@@ -562,7 +523,7 @@ func TestSlotsElsewhere(t *testing.T) {
 		}
 		ids := []string{b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "issue-sync", tasks.SyncFull)}
 		for range ids {
-			receive(t, "both runs to start", started)
+			testbed.Receive(t, "both runs to start", started)
 		}
 		close(proceed)
 		for _, id := range ids {
@@ -580,7 +541,7 @@ func TestSlotsElsewhere(t *testing.T) {
 func TestHangingRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	proxy := redistest.NewProxy(t, b.options.Addr)
+	proxy := testbed.NewProxy(t, b.options.Addr)
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	started, ended := make(chan struct{}, 1), make(chan time.Time, 1)
@@ -592,7 +553,7 @@ func TestHangingRedis(t *testing.T) {
 	})
 	b.options.Addr = direct
 	b.trigger(t, "user-sync", tasks.SyncFull)
-	receive(t, "the run", started)
+	testbed.Receive(t, "the run", started)
 	next := make(chan time.Time, 1)
 	b.trigger(t, "user-sync", tasks.SyncIncremental)
 	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
@@ -604,7 +565,7 @@ func TestHangingRedis(t *testing.T) {
 	})
 	proxy.Freeze()
 	defer proxy.Thaw()
-	if other := receive(t, "another worker to have the next run", next); receive(t, "the first run to end", ended).After(other) {
+	if other := testbed.Receive(t, "another worker to have the next run", next); testbed.Receive(t, "the first run to end", ended).After(other) {
 		t.Error("two runs of a job type were active")
 	}
 }
@@ -619,7 +580,7 @@ func TestPausedRunsWait(t *testing.T) {
 		return nil, nil
 	})
 	first := b.trigger(t, "user-sync", tasks.SyncFull)
-	receive(t, "the first run", started)
+	testbed.Receive(t, "the first run", started)
 	if err := b.Pause(t.Context(), b.user); err != nil {
 		t.Fatal(err)
 	}
@@ -628,7 +589,7 @@ func TestPausedRunsWait(t *testing.T) {
 	b.await(t, first, asynq.TaskStateCompleted) // what is active goes on to its end
 	// Long after it would have started, were it not for the pause: another job type's run comes and goes.
 	other := b.trigger(t, "issue-sync", tasks.SyncFull)
-	receive(t, "another job type's run", started)
+	testbed.Receive(t, "another job type's run", started)
 	proceed <- struct{}{}
 	b.await(t, other, asynq.TaskStateCompleted)
 	if info, err := b.inspector.GetTaskInfo("user-sync", second); err != nil || info.State != asynq.TaskStatePending {
@@ -637,7 +598,7 @@ func TestPausedRunsWait(t *testing.T) {
 	if err := b.Resume(t.Context(), b.user); err != nil {
 		t.Fatal(err)
 	}
-	receive(t, "the second run", started)
+	testbed.Receive(t, "the second run", started)
 	proceed <- struct{}{}
 	b.await(t, second, asynq.TaskStateCompleted)
 }
@@ -699,7 +660,7 @@ func TestMaxDuration(t *testing.T) {
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	proxy := redistest.NewProxy(t, b.options.Addr)
+	proxy := testbed.NewProxy(t, b.options.Addr)
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	started, proceed := make(chan struct{}, 1), make(chan struct{})
@@ -710,10 +671,12 @@ func TestRedisAway(t *testing.T) {
 	})
 	b.options.Addr = direct
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	receive(t, "the run", started)
+	testbed.Receive(t, "the run", started)
 	proxy.Down()
 	close(proceed) // the run ends while Redis is away
-	poll(t, "the log to say that Redis is away", func() bool { return b.log.contains("Redis unreachable") || b.log.contains("trying again") })
+	testbed.Eventually(t, "the log to say that Redis is away", func() bool {
+		return len(b.log.Find(procs.Match{Text: "Redis unreachable"})) > 0 || len(b.log.Find(procs.Match{Text: "trying again"})) > 0
+	})
 	proxy.Up()
 	info := b.await(t, id, asynq.TaskStateCompleted)
 	if string(info.Result) != `"done"` || info.Retried != 0 {
