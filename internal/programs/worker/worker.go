@@ -4,6 +4,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"log/slog"
 
 	"github.com/redis/go-redis/v9"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -42,9 +43,10 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	defer func() { err = errors.Join(err, client.Close()) }()
 
 	j := jobs.New(rdb, cfg.Registry, log)
+	quiet := slog.New(slog.DiscardHandler) // rdb logs the loss of Redis, once
 	w, err := worker.New(j, Handlers(client.Database(cfg.MongoDB.Database), cfg.Sync, work), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing,
-		Connect: func() redis.UniversalClient { return redisconn.New(cfg.Redis, redisconn.Worker, log) },
+		Connect: func() redis.UniversalClient { return redisconn.New(cfg.Redis, redisconn.Worker, quiet) },
 	}, log)
 	if err != nil {
 		return err
