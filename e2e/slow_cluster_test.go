@@ -58,9 +58,9 @@ func startCluster(t *testing.T, key string) (masters []*redisServer, owner int) 
 	eventually(t, "the cluster to be whole", func() bool {
 		return !slices.ContainsFunc(clients, func(c *redis.Client) bool {
 			state, err := c.ClusterInfo(t.Context()).Result()
-			known, _ := c.ClusterSlots(t.Context()).Result() // none when the other failed
+			known, _ := c.ClusterShards(t.Context()).Result() // none when the other failed
 			return err != nil || !strings.Contains(state, "cluster_state:ok") || len(known) != 3 ||
-				!slices.ContainsFunc(known, func(s redis.ClusterSlot) bool { return len(s.Nodes) == 2 })
+				!slices.ContainsFunc(known, func(s redis.ClusterShard) bool { return len(s.Nodes) == 2 })
 		}) && info(t, replica, "replication", "master_link_status") == "up"
 	})
 	return nodes[:3], owner
