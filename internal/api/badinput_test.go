@@ -119,7 +119,7 @@ func TestBadInput(t *testing.T) {
 			})
 		}
 	}
-	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/metrics", "/openapi.json", "/readyz", "/schedules"} {
+	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/metrics", "/openapi.json", "/processes", "/readyz", "/schedules"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be GET"},
@@ -228,7 +228,7 @@ func TestBadInputNamesTheField(t *testing.T) {
 func TestHead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/metrics", "/openapi.json", "/readyz", "/schedules"} {
+	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/metrics", "/openapi.json", "/processes", "/readyz", "/schedules"} {
 		if a := b.request(t, http.MethodHead, path, ""); a.status != http.StatusOK || a.text != "" {
 			t.Errorf("HEAD %s: %d %q", path, a.status, a.text)
 		}
