@@ -1,29 +1,31 @@
-# Everything that a developer runs. `make` alone lists it.
+# All that a developer runs. `make` alone lists the targets.
 
 GO      ?= go
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/version.linked=$(VERSION)
 
-# The linters, and what checks deploy/kubernetes, are built from their modules, pinned here, outside of the product's go.mod.
+# The linters, and the tools that check deploy/kubernetes, are pinned here, and built from their modules outside of the
+# product's go.mod.
 GOLANGCI_LINT := bin/golangci-lint-v2.15.0
 ACTIONLINT := bin/actionlint-v1.7.12
 KUSTOMIZE := bin/kustomize-v5.8.2
 KUBECONFORM := bin/kubeconform-v0.8.0
 
-# Given to devstack before the tests, such as --require-redis-server.
+# Flags of devstack for the tests, such as --require-redis-server.
 DEVSTACK_FLAGS ?=
-# Given to go test, such as -run TestTrigger.
+# Flags of go test, such as -run TestTrigger.
 TEST_FLAGS ?=
 # The race detector needs cgo, and so a C compiler.
 RACE := $(shell [ "$$($(GO) env CGO_ENABLED)" = 1 ] && command -v $$($(GO) env CC) >/dev/null && echo -race)
 
-# Says at the end of a test command what has failed.
+# Runs a test command, and lists at its end what has failed.
 TESTED := sh $(CURDIR)/devstack/tested.sh
 
-# Given to the benchmarks, and to chaos, such as --json or --for 10m; see make bench ARGS=--help and make chaos ARGS=--help.
+# Flags of the benchmarks and of chaos, such as --json or --for 10m; see make bench ARGS=--help and make chaos ARGS=--help.
 ARGS ?=
 
-# Whether a check can be made, or has to be. What is left out make check says in its last lines.
+# Conditions of checks: the tool is there, or the check is required. The last lines of make check name the checks that were
+# left out.
 HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
 HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/null
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
@@ -34,13 +36,13 @@ help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: build devstack ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
-	@# The environment's servers are not for demo users: devstack brings its own.
+	@# Demo users must not get into the environment's servers: devstack starts its own.
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/demo -bin bin
 
-test: devstack ## run the quick tests, against throwaway servers or those that the environment names
+test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@$(TESTED) $(GO) -C devstack test $(RACE) $(TEST_FLAGS) ./...
-	@# Once more: what it reads is outside of its module, where the go command does not notice changes.
+	@# Once more, without the cache: the go command does not notice changes outside of the module.
 	$(GO) -C devstack test -count 1 $(TEST_FLAGS) ./grafana
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
@@ -63,10 +65,10 @@ check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: process
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
 	@bin/devstack -- bin/bench -bin bin $(ARGS)
 
-chaos: build devstack ## break the whole system at random, and see which promises it keeps (ARGS=--help says more)
+chaos: build devstack ## break the whole system at random, and check its promises (ARGS=--help says more)
 	@bin/devstack -- bin/chaos -bin bin $(ARGS)
 
-lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## look for mistakes and departures from style
+lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## look for mistakes and bad style
 	$(GOLANGCI_LINT) run
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
 	$(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml

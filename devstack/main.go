@@ -1,10 +1,9 @@
 // Command devstack runs a command with a Redis and a MongoDB of its own, and stops both after it.
 //
-// It exists so that codex-jobs can be tried and tested on a machine that has neither: where redis-server or mongod is
-// installed it starts them on free ports in a temporary directory, and where one is missing it serves the same
-// protocol itself, with miniredis and FerretDB. What the environment already names, it uses instead. It is a tool for
-// development and tests: everything it stores is gone afterwards. It is a module of its own so that the servers'
-// dependencies never enter the product's.
+// With it codex-jobs can be tried and tested on a machine that has neither. If redis-server or mongod is installed, devstack
+// starts it on a free port in a temporary directory. If not, devstack serves the same protocol itself, with miniredis and
+// FerretDB. Servers that the environment names it uses as they are. It is a tool for development and tests: it removes all
+// data at the end. It is a module of its own, so that the product does not depend on those servers.
 //
 //	devstack [flags] -- COMMAND [ARG...]
 package main
@@ -24,10 +23,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// commandGrace is how long COMMAND may take to end after it was asked to: the product's processes take up to 12 s.
+// commandGrace is how long COMMAND may take to end after a SIGTERM.
 const commandGrace = 20 * time.Second
 
-// The exit statuses that are devstack's own, as shells use them.
+// The exit statuses of devstack itself, as shells use them.
 const (
 	exitFailure         = 1
 	exitUsage           = 2
@@ -54,7 +53,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stderr))
 }
 
-// run is devstack as a whole: it returns the exit status.
+// run runs devstack, and returns the exit status.
 func run(args []string, stderr io.Writer) int {
 	flags := flag.NewFlagSet("devstack", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -81,7 +80,7 @@ func run(args []string, stderr io.Writer) int {
 
 	signals := make(chan os.Signal, 8)
 	for _, sig := range []os.Signal{syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP} {
-		if !signal.Ignored(sig) { // as under nohup, where COMMAND should ignore it as well
+		if !signal.Ignored(sig) { // under nohup, where COMMAND must ignore it as well
 			signal.Notify(signals, sig)
 		}
 	}
@@ -102,8 +101,8 @@ func run(args []string, stderr io.Writer) int {
 	cmd.Args = command
 	cmd.Env = append(os.Environ(), s.environment()...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	// In devstack's own group, so that the terminal's Ctrl-C reaches it; told to end when devstack is killed, because
-	// its servers are gone then.
+	// In devstack's own group, so that the terminal's Ctrl-C reaches it. It gets a SIGTERM when devstack is killed, because
+	// its servers end then.
 	process, err := procs.Start(cmd, procs.Options{Name: command[0], Foreground: true})
 	if err != nil {
 		fmt.Fprintf(stderr, "devstack: %v\n", err)
@@ -116,7 +115,7 @@ func run(args []string, stderr io.Writer) int {
 	return process.ExitCode()
 }
 
-// startUnlessSignalled starts the servers. A signal that comes meanwhile stops what has been started and is returned.
+// startUnlessSignalled starts the servers. On a signal it stops those that it has started, and returns the signal.
 func startUnlessSignalled(signals <-chan os.Signal, set settings) (*stack, syscall.Signal, error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -141,8 +140,8 @@ func startUnlessSignalled(signals <-chan os.Signal, set settings) (*stack, sysca
 	}
 }
 
-// attend waits for COMMAND to end. It passes SIGTERM on; of SIGINT and SIGHUP COMMAND has had its own from the
-// terminal. A server that ends by itself ends COMMAND too, and is the error.
+// attend waits for COMMAND to end. It passes SIGTERM on; the terminal sends SIGINT and SIGHUP to COMMAND itself. When a
+// server ends by itself, attend ends COMMAND, and returns that as an error.
 func attend(process *procs.Process, s *stack, signals <-chan os.Signal) error {
 	var failure error
 	var overdue <-chan time.Time

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// report is what the probe, as COMMAND, says about the servers that it was given.
+// report is the output of the probe, as COMMAND, about its servers.
 type report struct {
 	Redis, MongoDB         string // DEVSTACK_REDIS, DEVSTACK_MONGODB
 	RedisAddr, MongoDBAddr string
@@ -54,8 +54,8 @@ type report struct {
 	Signal                 string // that the probe had before this report
 }
 
-// probe reports on the servers. With "hold" it then waits for a signal, reports once more a while after it, as a
-// process does that ends in good order, and exits with 42.
+// probe reports on the servers. With "hold" it then waits for a signal, reports once more a while after it, as a process
+// does that stops gracefully, and exits with 42.
 func probe(mode string) int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
@@ -75,7 +75,7 @@ func probe(mode string) int {
 		fmt.Fprintln(os.Stderr, "probe: no signal came")
 		return 98
 	}
-	time.Sleep(300 * time.Millisecond) // for a server that should not have had the signal to end of it
+	time.Sleep(300 * time.Millisecond) // until a server would have ended that got the signal by mistake
 	signalled := r.Signal
 	if r, err = ask(); err != nil {
 		fmt.Fprintln(os.Stderr, "probe: after the signal:", err)
@@ -86,7 +86,7 @@ func probe(mode string) int {
 	return 42
 }
 
-// ask uses both servers with the clients that the product uses.
+// ask uses both servers, with the product's client libraries.
 func ask() (report, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
@@ -155,7 +155,7 @@ func pretendMongod(args []string) int {
 	return 0
 }
 
-// testBundle is a machine for devstack: what is on its PATH and where its temporary files go.
+// testBundle is a machine for devstack, with a PATH and a directory for temporary files.
 type testBundle struct {
 	bin, tmp string
 	environ  []string
@@ -227,7 +227,7 @@ func (b *testBundle) start(t *testing.T, args ...string) *running {
 	}
 	_ = in.Close()
 	t.Cleanup(func() {
-		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) // nobody is left there unless the test failed
+		_ = syscall.Kill(-r.cmd.Process.Pid, syscall.SIGKILL) // no process is left there unless the test failed
 		_ = out.Close()
 	})
 	if err := out.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
@@ -236,7 +236,7 @@ func (b *testBundle) start(t *testing.T, args ...string) *running {
 	return r
 }
 
-// report reads what the probe says.
+// report reads a report of the probe.
 func (r *running) report(t *testing.T) report {
 	t.Helper()
 	var rep report
@@ -248,7 +248,7 @@ func (r *running) report(t *testing.T) report {
 	return rep
 }
 
-// wait waits for devstack to end and returns its exit status and what it said.
+// wait waits for devstack to end, and returns its exit status and its output.
 func (r *running) wait(t *testing.T) (int, string) {
 	t.Helper()
 	var exit *exec.ExitError
@@ -553,7 +553,7 @@ func TestNothingOutlivesAKilledDevstack(t *testing.T) {
 		t.Fatal(err)
 	}
 	if code, _ := devstack.wait(t); code != -1 {
-		t.Fatalf("exit status %d, want that of a killed process", code)
+		t.Fatalf("exit status %d, want the one of a killed process", code)
 	}
 	checkGone(t, "Redis", got.RedisAddr)
 	checkGone(t, "MongoDB", got.MongoDBAddr)
@@ -563,10 +563,10 @@ func TestNothingOutlivesAKilledDevstack(t *testing.T) {
 		}
 	}
 
-	// Its files are removed by the next devstack, once they are old enough to be nobody's.
+	// The next devstack removes its files, once they are old enough.
 	locks, err := filepath.Glob(filepath.Join(b.tmp, tempDirPattern, tempDirLock))
 	if err != nil || len(locks) != 1 {
-		t.Fatalf("locks %q, error %v; want that of the killed devstack", locks, err)
+		t.Fatalf("locks %q, error %v; want the lock of the killed devstack", locks, err)
 	}
 	old := time.Now().Add(-2 * abandonedAfter)
 	if err := os.Chtimes(locks[0], old, old); err != nil {
@@ -578,7 +578,7 @@ func TestNothingOutlivesAKilledDevstack(t *testing.T) {
 	b.checkNothingLeft(t)
 }
 
-// zombie says whether a process has ended but was not reaped, which is up to whoever inherited it.
+// zombie reports whether a process has ended but was not reaped, which its new parent must do.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && bytes.Contains(stat, []byte(") Z "))

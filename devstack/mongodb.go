@@ -17,14 +17,14 @@ import (
 	"github.com/codex-api/codex-jobs/devstack/ferret"
 )
 
-// What DEVSTACK_MONGODB may say.
+// The values of DEVSTACK_MONGODB.
 const (
 	mongodbExternal = "external"
 	mongodbServer   = "mongod"
 	mongodbFerret   = "ferretdb"
 )
 
-// defaultDatabase is MONGODB_DATABASE when nothing else is asked for.
+// defaultDatabase is the default of MONGODB_DATABASE.
 const defaultDatabase = "codex"
 
 // startMongoDB finds or starts a server that speaks MongoDB's protocol.
@@ -39,13 +39,13 @@ func startMongoDB(ctx context.Context, set settings, dir string) (*server, error
 	return startFerretDB(ctx, set, dir, database)
 }
 
-// findMongoDB checks that the server named by the environment answers.
+// findMongoDB checks that the server of the environment answers.
 func findMongoDB(ctx context.Context, uri, database string) (*server, error) {
 	opts := options.Client().ApplyURI(uri)
 	if err := opts.Validate(); err != nil {
 		return nil, fmt.Errorf("reading MONGODB_URI: %w", err)
 	}
-	hosts := strings.Join(opts.Hosts, ",") // of the URI only these may be shown: the rest may hold a password
+	hosts := strings.Join(opts.Hosts, ",") // show only these: the rest of the URI may have a password
 	var info mongodbInfo
 	err := untilAnswer(ctx, nil, func(ctx context.Context) (err error) {
 		info, err = askMongoDB(ctx, uri)
@@ -90,11 +90,11 @@ func startMongod(ctx context.Context, path, dir, database string) (*server, erro
 	}, nil
 }
 
-// What keeps clients of FerretDB away from its limit, together with the pool size in its URI: see package ferret.
+// The settings that keep clients of FerretDB below its limit, together with the pool size in its URI: see package ferret.
 const (
 	ferretBulkSize = "10" // updates in one command
 	ferretWriters  = "1"  // commands of one process at the same time
-	// A range is a scan of the whole collection, so that a run had better be one.
+	// Each range is a scan of the whole collection, so one range is best.
 	ferretRangeSize = "1000000"
 )
 
@@ -128,19 +128,19 @@ func mongodbEnvironment(kind, uri, database string) []string {
 	return []string{"MONGODB_URI=" + uri, "MONGODB_DATABASE=" + database, "DEVSTACK_MONGODB=" + kind}
 }
 
-// mongodbInfo is what devstack wants to know of a server that answers.
+// mongodbInfo describes a server that answers.
 type mongodbInfo struct {
 	version string
 	pid     int64
 }
 
-// askMongoDB asks the server at uri who it is. The process id is left out where the user may not ask for it.
+// askMongoDB asks the server at uri for its description. The process id is 0 if the user must not ask for it.
 func askMongoDB(ctx context.Context, uri string) (mongodbInfo, error) {
 	client, err := mongo.Connect(options.Client().ApplyURI(uri).SetServerSelectionTimeout(attemptTimeout))
 	if err != nil {
 		return mongodbInfo{}, err
 	}
-	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }() // closes sockets, waits for nobody
+	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }() // only closes sockets
 	var build struct{ Version string }
 	if err := client.Database("admin").RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&build); err != nil {
 		return mongodbInfo{}, err

@@ -16,7 +16,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// What DEVSTACK_REDIS may say.
+// The values of DEVSTACK_REDIS.
 const (
 	redisExternal = "external"
 	redisServer   = "redis-server"
@@ -26,7 +26,7 @@ const (
 // ttlStep is how often miniredis' keys age.
 const ttlStep = 20 * time.Millisecond
 
-// redisAddress is where a Redis is and how to get in.
+// redisAddress is the address of a Redis, with the password and the database.
 type redisAddress struct {
 	host, port, password string
 	db                   int
@@ -54,8 +54,8 @@ func startRedis(ctx context.Context, set settings, dir string) (*server, error) 
 	return startMiniredis(address.db)
 }
 
-// redisFromEnvironment returns the Redis that the environment names. If it names none, found is false and of the
-// address only the database means something.
+// redisFromEnvironment returns the Redis that the environment names. If it names none, found is false, and only the database
+// of the address is set.
 func redisFromEnvironment(getenv func(string) string) (address redisAddress, found bool, err error) {
 	address.db, err = strconv.Atoi(cmp.Or(getenv("REDIS_DB"), "0"))
 	if err != nil {
@@ -70,7 +70,7 @@ func redisFromEnvironment(getenv func(string) string) (address redisAddress, fou
 	return address, true, nil
 }
 
-// findRedis checks that the Redis named by the environment answers.
+// findRedis checks that the Redis of the environment answers.
 func findRedis(ctx context.Context, address redisAddress) (*server, error) {
 	var info redisInfo
 	err := untilAnswer(ctx, nil, func(ctx context.Context) (err error) {
@@ -127,7 +127,7 @@ func startMiniredis(db int) (*server, error) {
 	return s, nil
 }
 
-// ageKeys lets keys expire as time passes, which miniredis leaves to its owner; leases would last for ever otherwise.
+// ageKeys lets keys expire, which miniredis does not do by itself.
 func ageKeys(ctx context.Context, mini *miniredis.Miniredis) {
 	ticker := time.NewTicker(ttlStep)
 	defer ticker.Stop()
@@ -161,13 +161,13 @@ func newRedis(kind, version string, address redisAddress) *server {
 	}
 }
 
-// redisInfo is what devstack wants to know of a Redis that answers, as far as it tells.
+// redisInfo describes a Redis that answers. Fields that it does not tell are empty.
 type redisInfo struct {
 	version string
 	pid     int
 }
 
-// askRedis asks the Redis at address who it is.
+// askRedis asks the Redis at address for its description.
 func askRedis(ctx context.Context, address redisAddress) (redisInfo, error) {
 	client := redis.NewClient(&redis.Options{
 		Addr: address.String(), Password: address.password, DB: address.db,
@@ -179,20 +179,20 @@ func askRedis(ctx context.Context, address redisAddress) (redisInfo, error) {
 		return redisInfo{}, err
 	}
 	info := redisInfo{version: "of unknown version"}
-	text, _ := client.Info(ctx, "server").Result() // which not everything that speaks its protocol knows
+	text, _ := client.Info(ctx, "server").Result() // not every server that speaks the protocol has it
 	for line := range strings.Lines(text) {
 		name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch name {
 		case "redis_version":
 			info.version = value
 		case "process_id":
-			info.pid, _ = strconv.Atoi(value) // 0 is nobody's
+			info.pid, _ = strconv.Atoi(value) // 0 is no process
 		}
 	}
 	return info, nil
 }
 
-// silence is a logger for the Redis client that drops all: a server that does not answer yet is no news.
+// silence is a logger for the Redis client that drops everything: a server that starts need not answer yet.
 type silence struct{}
 
 func (silence) Printf(context.Context, string, ...any) {}

@@ -23,8 +23,8 @@ type serverProcess struct {
 	logPath string
 }
 
-// startServerProcess starts the program at path, and returns once ready says that this very process answers. The
-// arguments are a function of the port, which is a free one of the loopback interface.
+// startServerProcess starts the program at path, and returns once ready reports that this process answers. The arguments are
+// a function of the port, a free one of the loopback interface.
 func startServerProcess(
 	ctx context.Context, name, path, logPath string, arguments func(port string) []string,
 	ready func(ctx context.Context, port string, pid int) error,
@@ -55,7 +55,7 @@ func launch(name, path, logPath string, args []string) (*serverProcess, error) {
 	defer log.Close() // the process has its own descriptor
 	cmd := exec.Command(path, args...)
 	cmd.Stdout, cmd.Stderr = log, log
-	// Out of reach of Ctrl-C, so that COMMAND still has its servers while it ends; killed when devstack is.
+	// Out of reach of Ctrl-C, so that COMMAND still has its servers while it ends. It is killed when devstack is.
 	process, err := procs.Start(cmd, procs.Options{Name: name})
 	if err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (p *serverProcess) stop() {
 	_ = p.port.Release() // nothing depends on it any more
 }
 
-// failure says how the server ended by itself.
+// failure returns an error that says how the server ended by itself.
 func (p *serverProcess) failure() error {
 	return fmt.Errorf("%s ended by itself (%s)%s", p.name, p.process.Status(), p.tail())
 }

@@ -12,7 +12,7 @@ import (
 )
 
 const (
-	// answerTimeout is how long a server may take until it answers: cold disks are slow, a wrong address never answers.
+	// answerTimeout is how long a server may take until it answers. It is long enough for a cold disk.
 	answerTimeout = 15 * time.Second
 	// attemptTimeout bounds one question to a server.
 	attemptTimeout = 2 * time.Second
@@ -22,17 +22,17 @@ const (
 	serverGrace = 5 * time.Second
 )
 
-// Why a server is not waited for any longer.
+// The reasons to stop waiting for a server.
 var (
 	errNoAnswer = fmt.Errorf("no answer within %v", answerTimeout)
 	errEnded    = errors.New("it ended before it answered")
 )
 
-// settings is what a stack is made from.
+// settings say how to make a stack.
 type settings struct {
 	getenv             func(string) string
 	requireRedisServer bool
-	log                io.Writer // for what goes wrong while the stack runs
+	log                io.Writer // for errors while the stack runs
 }
 
 // stack is a Redis and a MongoDB that answer.
@@ -42,16 +42,16 @@ type stack struct {
 	mongodb *server
 }
 
-// server is one of them, whatever provides it.
+// server is one of the two, of any kind.
 type server struct {
 	description string   // for people: product, version, kind and address
-	environment []string // what its clients need to know, as NAME=value
+	environment []string // the variables for its clients, as NAME=value
 	ended       <-chan struct{}
-	failure     func() error // says why it has ended; only for after ended
+	failure     func() error // says why it has ended; call it only after ended
 	stop        func()
 }
 
-// startStack starts what the settings ask for, and returns once both answer.
+// startStack starts the servers, and returns once both answer.
 func startStack(ctx context.Context, set settings) (_ *stack, err error) {
 	removeAbandoned()
 	dir, err := newTempDir()
@@ -73,7 +73,7 @@ func startStack(ctx context.Context, set settings) (_ *stack, err error) {
 	return s, nil
 }
 
-// stop stops what has been started and removes its files.
+// stop stops the servers that were started, and removes their files.
 func (s *stack) stop() {
 	for _, srv := range []*server{s.mongodb, s.redis} {
 		if srv != nil && srv.stop != nil {
@@ -88,8 +88,8 @@ func (s *stack) environment() []string {
 	return append(append([]string(nil), s.redis.environment...), s.mongodb.environment...)
 }
 
-// untilAnswer asks until ask succeeds. It gives up when answerTimeout has passed, when ctx ends or when ended is
-// closed, and then says what the last answer was.
+// untilAnswer asks until ask succeeds. It gives up after answerTimeout, when ctx ends or when ended is closed. Its error has
+// the last answer.
 func untilAnswer(ctx context.Context, ended <-chan struct{}, ask func(context.Context) error) error {
 	ctx, cancelTimeout := context.WithTimeoutCause(ctx, answerTimeout, errNoAnswer)
 	defer cancelTimeout()
@@ -99,7 +99,7 @@ func untilAnswer(ctx context.Context, ended <-chan struct{}, ask func(context.Co
 	defer cancel(nil)
 	watching.Go(func() {
 		select {
-		case <-ended: // then there is no use in waiting for an answer
+		case <-ended: // no answer can come any more
 			cancel(errEnded)
 		case <-ctx.Done():
 		}
@@ -114,7 +114,7 @@ func untilAnswer(ctx context.Context, ended <-chan struct{}, ask func(context.Co
 		if err == nil {
 			return nil
 		}
-		if last == nil || ctx.Err() == nil { // else the answer is only that the time was up
+		if last == nil || ctx.Err() == nil { // otherwise the last answer says no more than ctx
 			last = err
 		}
 		select {

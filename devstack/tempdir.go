@@ -11,12 +11,12 @@ import (
 const (
 	tempDirPattern = "codex-devstack-*"
 	tempDirLock    = "lock"
-	// abandonedAfter keeps a directory safe in the moment between its creation and its lock.
+	// abandonedAfter protects a directory in the moment between its creation and its lock.
 	abandonedAfter = time.Minute
 )
 
-// tempDir is where the servers keep their files. A lock on a file in it tells directories in use from those of a
-// devstack that was killed and could not remove its own.
+// tempDir is the directory of the servers' files. A lock on a file in it shows that the directory is in use: a devstack that
+// was killed could not remove its own.
 type tempDir struct {
 	path string
 	lock *os.File
@@ -36,13 +36,13 @@ func newTempDir() (*tempDir, error) {
 }
 
 func (d *tempDir) remove() {
-	_ = os.RemoveAll(d.path) // what cannot be removed now, a later devstack removes
+	_ = os.RemoveAll(d.path) // a later devstack removes the rest
 	if d.lock != nil {
 		_ = d.lock.Close()
 	}
 }
 
-// removeAbandoned removes what killed devstacks have left behind. It is a courtesy: what fails is left to the next.
+// removeAbandoned removes the directories of killed devstacks. When it fails the next devstack tries again.
 func removeAbandoned() {
 	dirs, err := filepath.Glob(filepath.Join(os.TempDir(), tempDirPattern))
 	if err != nil {

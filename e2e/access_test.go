@@ -11,7 +11,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// Who would open the API to others without saying so is told both ways out.
+// An API that others could reach without keys does not start, and names both ways out.
 func TestOpenAPIMustBeSaid(t *testing.T) {
 	t.Parallel()
 	for _, name := range deployables {
@@ -32,8 +32,8 @@ func TestOpenAPIMustBeSaid(t *testing.T) {
 	}
 }
 
-// Keys and TLS in the real process: the health check needs no key and trusts the certificate of the settings only, a
-// renewed certificate is taken up, and the keys are nowhere to be read.
+// Keys and TLS in the real process: the health check needs no key and trusts only the certificate of the settings, a renewed
+// certificate is loaded, and no log shows the keys.
 func TestKeysAndTLS(t *testing.T) {
 	t.Parallel()
 	const key = "S3CR3T-key-of-somebody"

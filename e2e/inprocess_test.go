@@ -19,8 +19,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The three programs run within the test's process: what they are made of is what their mains start, and a debugger or the race
-// detector sees all of it. A tick and a trigger are completed, and all three end when they are told to.
+// All three programs run in the test's process, wired as their mains wire them, so that a debugger or the race detector sees
+// all of it. They complete a tick and a trigger, and stop when they are asked to.
 func TestProgramsInProcess(t *testing.T) {
 	t.Parallel()
 	s := setup(t)

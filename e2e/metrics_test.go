@@ -16,7 +16,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// watched starts one of each program with an admin port, and returns where these are.
+// watched starts each program with an admin port, and returns the addresses of the ports.
 func (s *system) watched(t *testing.T) (admin map[string]string, all map[string]*process) {
 	t.Helper()
 	admin, all = make(map[string]string), make(map[string]*process)
@@ -40,7 +40,7 @@ func fetch(t *testing.T, url string) (status int, text string) {
 	return status, string(data)
 }
 
-// Each program is ready when the servers answer that it works with, and lives whatever they do.
+// Each program is ready while its servers answer, and alive even without them.
 func TestProbes(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -83,14 +83,14 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// metric is what a page or a program says of a metric.
+// metric describes a metric, from docs/metrics.md or from a program.
 type metric struct {
 	kind string
-	// labels are the values of each label; nil where they may be any.
+	// labels are the values of each label; nil where any value is valid.
 	labels map[string][]string
 }
 
-// ours is what the names of our own metrics begin with.
+// ours is the prefix of our own metrics.
 const ours = "codex_jobs_"
 
 var (
@@ -98,7 +98,7 @@ var (
 	labelValue = regexp.MustCompile(`(\w+)="([^"]*)"`)
 )
 
-// exposed returns our own metrics in the text that a program has served, and how many series they have.
+// exposed returns our own metrics in the answer of a program, and their number of series.
 func exposed(t *testing.T, text string) (found map[string]metric, series int) {
 	t.Helper()
 	found = make(map[string]metric)
@@ -115,7 +115,7 @@ func exposed(t *testing.T, text string) (found map[string]metric, series int) {
 		if !strings.HasPrefix(name, ours) {
 			continue
 		}
-		if !strings.Contains(name, "_http_") { // of which there are as many as were used
+		if !strings.Contains(name, "_http_") { // their series depend on the requests
 			series++
 		}
 		values := found[name].labels
@@ -182,7 +182,7 @@ func documented(t *testing.T) (metrics map[string]map[string]metric, series map[
 	return metrics, series
 }
 
-// The page has each metric of each program, as it is, and none that is not there; and their names are as Prometheus wants them.
+// docs/metrics.md describes each metric of each program, and no others. Their names follow Prometheus' rules.
 func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -230,7 +230,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 			}
 		}
 	}
-	// The API's own port has the same, but for what was asked of it.
+	// The API's own port has the same metrics, except those about its requests.
 	_, text := fetch(t, s.api+"/metrics")
 	if found, _ := exposed(t, text); !slices.Equal(slices.Sorted(maps.Keys(found)), slices.Sorted(maps.Keys(pages["api"]))) {
 		t.Errorf("the API's own port has %v", slices.Sorted(maps.Keys(found)))

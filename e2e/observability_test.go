@@ -1,8 +1,8 @@
 //go:build observability
 
-// What deploy/prometheus and deploy/grafana ask for the running system has: each query of the dashboard is answered, and
-// each alert has something to look at, is silent while all is well, and speaks when it is not. Debian's prometheus, or any
-// other on the PATH, scrapes the real programs.
+// The running system has the metrics that deploy/prometheus and deploy/grafana ask for: each query of the dashboard has an
+// answer, and each alert has data, is silent on a healthy system, and fires on a broken one. The prometheus on the PATH
+// scrapes the real programs.
 
 package e2e_test
 
@@ -102,7 +102,7 @@ func TestObservability(t *testing.T) {
 	})
 	t.Logf("all %d queries of the dashboard are answered with data", len(queries))
 
-	// What alerts look at is there, so that they are silent because all is well.
+	// The alerts have data, so that they are silent because all is well.
 	for _, rule := range p.rules(t) {
 		for _, selector := range regexp.MustCompile(`(?:codex_jobs_\w+|\bup)(?:\{[^}]*\})?`).FindAllString(rule.Query, -1) {
 			if answer := p.ask(t, selector); !answer.hasData() {
@@ -143,7 +143,7 @@ func TestObservability(t *testing.T) {
 	p.wantAlarm(t, "CodexJobsNotWatched")
 }
 
-// triggerJobAgain triggers a full run; one that waits already will do.
+// triggerJobAgain triggers a full run, or joins a waiting one.
 func (s *system) triggerJobAgain(t *testing.T, job string) {
 	t.Helper()
 	if status, answer := s.request(t, http.MethodPost, "/jobs/trigger/"+job, `{"syncType": "full"}`); status != http.StatusOK {
@@ -151,7 +151,7 @@ func (s *system) triggerJobAgain(t *testing.T, job string) {
 	}
 }
 
-// dashboardQueries returns what the dashboard asks, as Grafana does when everything is chosen.
+// dashboardQueries returns the dashboard's queries, as Grafana sends them with all values selected.
 func dashboardQueries(t *testing.T) []string {
 	t.Helper()
 	text, err := os.ReadFile(deployed + "grafana/dashboards/codex-jobs.json")
@@ -193,11 +193,11 @@ func dashboardQueries(t *testing.T) []string {
 	return queries
 }
 
-// prometheus is a Prometheus that runs with the configuration that is shipped.
+// prometheus is a Prometheus that runs with the shipped configuration.
 type prometheus struct{ url string }
 
-// startPrometheus runs one until the test ends. The addresses of the programs, which the configuration looks up, are the
-// ports; and a second is long enough between two scrapes.
+// startPrometheus runs one until the test ends. In place of the names of the programs it gets their addresses, and it
+// scrapes every second.
 func startPrometheus(t *testing.T, ports map[string][]string) prometheus {
 	t.Helper()
 	dir := t.TempDir()
@@ -259,13 +259,13 @@ func startPrometheus(t *testing.T, ports map[string][]string) prometheus {
 	return p
 }
 
-// answer is what Prometheus says to a query, as it says it and its values.
+// answer is an answer of Prometheus to a query: the text and the values.
 type answer struct {
 	text   string
 	values []string
 }
 
-// hasData says whether one of the values is a number.
+// hasData reports whether one of the values is a number.
 func (a answer) hasData() bool {
 	return slices.ContainsFunc(a.values, func(value string) bool { return value != "NaN" })
 }
@@ -295,7 +295,7 @@ func (p prometheus) ask(t *testing.T, query string) answer {
 
 type rule struct{ Name, Query, State, Health, LastError string }
 
-// rules returns those that are loaded, once Prometheus has evaluated each of them.
+// rules returns the loaded rules, once Prometheus has evaluated each of them.
 func (p prometheus) rules(t *testing.T) []rule {
 	t.Helper()
 	var all []rule
@@ -316,7 +316,7 @@ func (p prometheus) rules(t *testing.T) []rule {
 	return all
 }
 
-// alarm says whether an alert has a reason, for however short a time.
+// alarm reports whether the condition of an alert holds, even if only for a moment.
 func (p prometheus) alarm(t *testing.T, name string) bool {
 	t.Helper()
 	known := false
@@ -334,7 +334,7 @@ func (p prometheus) alarm(t *testing.T, name string) bool {
 	return false
 }
 
-// wantAlarm waits until each of the alerts has a reason.
+// wantAlarm waits until the condition of each of the alerts holds.
 func (p prometheus) wantAlarm(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {
@@ -342,7 +342,7 @@ func (p prometheus) wantAlarm(t *testing.T, names ...string) {
 	}
 }
 
-// wantNoAlarm waits until none of the alerts has a reason.
+// wantNoAlarm waits until the condition of none of the alerts holds.
 func (p prometheus) wantNoAlarm(t *testing.T, names ...string) {
 	t.Helper()
 	for _, name := range names {

@@ -22,12 +22,12 @@ import (
 
 var deployables = []string{"api", "scheduler", "worker"}
 
-// TestStop asks each process to stop, whatever state its servers are in.
+// TestStop asks each process to stop, in each state of its servers.
 func TestStop(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name string
-		// take takes the servers away, after the processes have become ready.
+		// take takes the servers away once the processes are ready.
 		take func(redis, mongo *testbed.Proxy)
 	}{
 		{"idle", func(_, _ *testbed.Proxy) {}},
@@ -58,7 +58,7 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A worker that cannot give its run back stops all the same.
+// A worker that cannot release its run stops all the same.
 func TestStopInARunWithoutServers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -87,7 +87,7 @@ func TestStopInARunWithoutServers(t *testing.T) {
 	}
 }
 
-// TestStopWhileWaiting asks processes to stop that have never seen their servers.
+// TestStopWhileWaiting asks processes to stop that have not reached their servers yet.
 func TestStopWhileWaiting(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -193,7 +193,7 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
-// What a container's health check asks.
+// The health check of a container.
 func TestHealthy(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -217,7 +217,7 @@ func TestHealthy(t *testing.T) {
 	}
 }
 
-// Everything that is wrong is said at once, wherever it was set, and without secrets.
+// One error lists all wrong settings, from all sources, without secrets.
 func TestWrongSettings(t *testing.T) {
 	t.Parallel()
 	wrong := map[string]string{
@@ -265,7 +265,7 @@ func TestWrongSettings(t *testing.T) {
 	}
 }
 
-// A port that is taken is a failure, not a wrong setting.
+// A port that is in use is a failure, not a wrong setting.
 func TestPortTaken(t *testing.T) {
 	t.Parallel()
 	s := setup(t)

@@ -20,7 +20,7 @@ import (
 )
 
 const (
-	// patience is how long anything may take on a busy machine.
+	// patience is how long a test waits for what must happen, on a busy machine.
 	patience = testbed.Patience
 	// stopLimit is how long a process may take to end after a SIGTERM.
 	stopLimit = 10 * time.Second
@@ -83,7 +83,7 @@ func start(t *testing.T, name string, env ...string) *process {
 		}
 		p.Kill()
 		if odd := p.Log().Odd(); len(odd) > 0 { // a panic, or what the race detector has found
-			t.Errorf("%s wrote what is no line of its log:\n%s", p, strings.Join(odd[:min(len(odd), procs.TailLines)], "\n"))
+			t.Errorf("%s wrote lines that are not JSON:\n%s", p, strings.Join(odd[:min(len(odd), procs.TailLines)], "\n"))
 		}
 		if t.Failed() {
 			p.keepLog(t)

@@ -1,6 +1,6 @@
 //go:build slow
 
-// The promises of docs/reliability.md that take their time to be broken, each with what is to break it.
+// The promises of docs/reliability.md that need longer faults, each with the fault that could break it.
 
 package e2e_test
 
@@ -28,14 +28,14 @@ import (
 // away is how long a server is away: long enough for every lease to expire.
 const away = 32 * time.Second
 
-// shapes are a run that is done where it started and one that is shared.
+// shapes are a run on one worker, and one that is split into ranges.
 var shapes = map[string]string{"in one piece": "SYNC_RANGE_SIZE=1000000", "shared": "SYNC_RANGE_SIZE=60"}
 
-// wantNoAttempt checks that a run was completed, all users visited once, at the cost of no attempt.
+// wantNoAttempt checks that a run completed in its first attempt, and visited all users once.
 func (s *system) wantNoAttempt(t *testing.T, id tasks.RunID, limit time.Duration, n int) {
 	t.Helper()
 	result := s.resultWithin(t, limit, id)
-	result.Duration = 0 // with the time in which it could not go on
+	result.Duration = 0 // it includes the outage
 	wantComplete(t, result, n)
 	info, err := s.inspector.GetTaskInfo(userSync, id.String())
 	if err != nil || info.Retried != 0 || info.LastErr != "" && !strings.Contains(info.LastErr, "lease expired") {
@@ -43,7 +43,7 @@ func (s *system) wantNoAttempt(t *testing.T, id tasks.RunID, limit time.Duration
 	}
 }
 
-// A worker is frozen for longer than its leases last, in the middle of a run, and wakes up when another has taken over.
+// A worker is frozen in the middle of a run for longer than its leases last, and wakes up when another worker owns the run.
 func TestSlowFrozenWorker(t *testing.T) {
 	t.Parallel()
 	for name, rangeSize := range shapes {
@@ -73,7 +73,7 @@ func TestSlowFrozenWorker(t *testing.T) {
 			})
 			s.wantStamped(t, before, id.Reference, since)
 
-			// It is of use again, and what its successor did stands.
+			// It works again, and the result of the other worker stays.
 			second.stop(t)
 			next := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
 			s.wantNoAttempt(t, next, patience, n)
@@ -157,8 +157,8 @@ func TestSlowRedisAway(t *testing.T) {
 	}
 }
 
-// Schedulers come, go and are killed, all at once now and then, and workers take what is enqueued at once: every tick is
-// there once, or after a time without a scheduler the latest one, soon.
+// Schedulers start, stop and are killed, now and then all at once, while workers take every run. Every tick is enqueued
+// once; after a time without a scheduler, the latest one soon is.
 func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 	t.Parallel()
 	seed := rand.Uint64()
@@ -197,7 +197,7 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 		}
 		schedulers[i] = s.startReady(t, "scheduler")
 	}
-	time.Sleep(5 * time.Second) // what is overdue has that long
+	time.Sleep(5 * time.Second) // the limit for an overdue tick
 	ended := time.Now()
 	for _, p := range append(schedulers, worker) {
 		p.stop(t)
@@ -220,8 +220,8 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 		if ran[tickTime.UTC()] {
 			continue
 		}
-		// It may be left out only if a later one was overdue, too, when a scheduler came back. One that is killed just as it
-		// enqueues, late on a busy machine, leaves the tick to the others, or to the first that comes.
+		// It may be missing only if a later one was overdue, too, when a scheduler came back. A scheduler that is killed
+		// just as it enqueues leaves the tick to the others, or to the next one that starts.
 		excused := slices.ContainsFunc(gaps, func(g gap) bool {
 			return !tickTime.Before(g.from.Add(-2*time.Second)) && !tickTime.Add(interval).After(g.to.Add(2*time.Second))
 		})
@@ -236,7 +236,7 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 	}
 }
 
-// After 10,000 jobs Redis holds the last ones of each kind, and a constant.
+// After 10,000 jobs Redis holds the kept ones, and a constant number of other keys.
 func TestSlowRedisMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const number = 10_000
@@ -295,7 +295,7 @@ func TestSlowRedisMemoryIsBounded(t *testing.T) {
 	}
 }
 
-// A trigger that was acknowledged is run, although the API, Redis and the worker are killed right after the answer.
+// An acknowledged trigger is run, although the API, Redis and the worker are killed right after the answer.
 func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -328,7 +328,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 		if err := asking.Wait(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(rand.N(2 * time.Second)) // any moment, with some done, some in progress, some waiting
+		time.Sleep(rand.N(2 * time.Second)) // at any moment: some completed, some active, some waiting
 		order := []func(){api.Kill, worker.Kill, server.kill}
 		for _, i := range rand.Perm(3) {
 			order[i]()
@@ -358,7 +358,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 	w.stop(t)
 }
 
-// useRedis lets the system's processes, and the test, use that server.
+// useRedis makes the system's processes, and the test, use that server.
 func (s *system) useRedis(t *testing.T, r *redisServer) {
 	t.Helper()
 	s.env = append(append(s.env, redisEnv(r.addr)...), "REDIS_DB=0", "REDIS_PASSWORD=")

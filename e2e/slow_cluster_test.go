@@ -84,14 +84,14 @@ func (s *system) scan(t *testing.T, pattern string) (keys []string) {
 	return keys
 }
 
-// All of the system on a cluster: everything that touches several keys, and everything that asks all masters. Then the
-// master dies that has the run, and its replica takes its place.
+// The whole system on a cluster, with everything that touches several keys or asks all masters. Then the master that has the
+// run dies, and its replica takes its place.
 func TestSlowCluster(t *testing.T) {
 	t.Parallel()
 	const n, few = 400, 40
 	masters, owner := startCluster(t, "codex-jobs:{"+userSync+"}:tick")
 	var addrs []string
-	for _, m := range masters[:2] { // some of them are enough
+	for _, m := range masters[:2] { // two of the three are enough
 		addrs = append(addrs, m.addr)
 	}
 	s := setupOn(t, redisconn.Options{Password: redisPassword, Cluster: addrs}, "REDIS_CLUSTER_ADDRS="+strings.Join(addrs, ","))
@@ -184,12 +184,12 @@ func TestSlowCluster(t *testing.T) {
 	ticks := len(scheduler.log("Tick enqueued", nil))
 	scheduler.waitForLogs(t, ticks+1, "Tick enqueued", nil)
 
-	// It comes back as a replica, and the log says that it is there.
+	// It comes back as a replica, and the log says so.
 	masters[owner].restart(t)
 	for _, w := range workers {
 		wantOnce(t, w)
 	}
-	testbed.Eventually(t, "nothing to be left of the runs but what is kept", func() bool {
+	testbed.Eventually(t, "nothing to be left of the runs but the kept ones", func() bool {
 		return len(s.scan(t, "codex-jobs:{*}:run:*"))+len(s.scan(t, "codex-jobs:{*}:ranges:*")) == 0
 	})
 	if status, body := s.request(t, http.MethodGet, "/jobs/status?job=all", ""); status != http.StatusOK {

@@ -20,13 +20,13 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Redis servers of a test's own, for what the one Redis of the environment cannot show: masters that die, clusters, TLS.
+// Redis servers of a test's own, for masters that die, clusters and TLS.
 
 const (
-	// answerLimit is when the API has answered, whatever its servers do.
+	// answerLimit is how long the API may take to answer, in any state of its servers.
 	answerLimit = 2 * time.Second
-	// failoverLimit is when the API serves again after a master was killed: the servers take some three seconds to agree
-	// on that, and the clients as long again to notice.
+	// failoverLimit is when the API serves again after a master was killed: the servers take some three seconds to agree,
+	// and the clients as long to notice.
 	failoverLimit = 20 * time.Second
 
 	redisPassword = "r3dis"
@@ -41,11 +41,11 @@ type redisServer struct {
 	process      *procs.Process
 }
 
-// serving is what a server's log says when it serves.
+// serving is the line of a server's log that says that it serves.
 var serving = map[string]string{"redis-server": "Ready to accept connections", "redis-sentinel": "Sentinel ID is"}
 
-// startRedis starts a server on a free port; it ends with the test. The arguments come on top of those that keep it to
-// this host and its data in a directory of its own.
+// startRedis starts a server on a free port; it ends with the test. The arguments come on top of its address and its data
+// directory.
 func startRedis(t *testing.T, program string, arguments func(port string) []string) *redisServer {
 	t.Helper()
 	path, err := exec.LookPath(program)
@@ -82,7 +82,7 @@ func (s *redisServer) start(t *testing.T) {
 	}
 }
 
-// restart starts a server anew that was killed, with the data that it had.
+// restart starts a killed server again, with its data.
 func (s *redisServer) restart(t *testing.T) {
 	t.Helper()
 	s.start(t)
@@ -91,7 +91,7 @@ func (s *redisServer) restart(t *testing.T) {
 // kill ends the server as a power failure does.
 func (s *redisServer) kill() { s.process.Kill() }
 
-// client returns a client of this very server, as the user that may do everything.
+// client returns a client of this server, as a user with all rights.
 func (s *redisServer) client(t *testing.T) *redis.Client {
 	t.Helper()
 	c := redis.NewClient(&redis.Options{Addr: s.addr, Password: redisPassword, ContextTimeoutEnabled: true})
@@ -99,7 +99,7 @@ func (s *redisServer) client(t *testing.T) *redis.Client {
 	return c
 }
 
-// aclFile is what docs/deploying.md tells to give Redis, with redisPassword.
+// aclFile is the file of users from docs/deploying.md, with redisPassword.
 func aclFile(t *testing.T) string {
 	t.Helper()
 	document, err := os.ReadFile("../docs/deploying.md")
@@ -114,11 +114,11 @@ func aclFile(t *testing.T) string {
 	return strings.Replace(text, "change-me", redisPassword, 1)
 }
 
-// userEnv is how the processes log in as that user.
+// userEnv has the settings with which the processes log in as that user.
 var userEnv = []string{"REDIS_USERNAME=codex", "REDIS_PASSWORD=" + redisPassword}
 
-// serverArguments are those of every redis-server without TLS. Its default user has the same password as the one of the
-// processes, and may do everything.
+// serverArguments are the arguments of every redis-server without TLS. Its default user has all rights, and the password of
+// the processes' user.
 func serverArguments(t *testing.T, port string, more ...string) []string {
 	t.Helper()
 	_, user, _ := strings.Cut(aclFile(t), "\nuser ")
@@ -130,10 +130,10 @@ var storing = []string{
 	"--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--maxmemory-policy", "noeviction", "--repl-diskless-sync-delay", "0",
 }
 
-// info returns a field of what the server says of itself.
+// info returns a field of the server's INFO.
 func info(t *testing.T, c redis.UniversalClient, section, field string) string {
 	t.Helper()
-	text, _ := c.Info(t.Context(), section).Result() // none as long as it does not answer
+	text, _ := c.Info(t.Context(), section).Result() // "" while it does not answer
 	for line := range strings.Lines(text) {
 		if value, ok := strings.CutPrefix(strings.TrimSpace(line), field+":"); ok {
 			return value
@@ -142,8 +142,8 @@ func info(t *testing.T, c redis.UniversalClient, section, field string) string {
 	return ""
 }
 
-// wantOutage triggers runs of the job until the API says that Redis is not there, and then until it serves again. Every
-// answer has to come in time.
+// wantOutage triggers runs of the job until the API answers that Redis is not there, and then until it serves again. Every
+// answer must come in time.
 func (s *system) wantOutage(t *testing.T, job string) {
 	t.Helper()
 	begun := time.Now()
@@ -171,7 +171,7 @@ func (s *system) wantOutage(t *testing.T, job string) {
 	t.Logf("the API noticed the outage after %s and served again after %s", away.Round(time.Millisecond), back.Round(time.Millisecond))
 }
 
-// wantNothingDenied checks that the server's users have all the rights that they have asked for.
+// wantNothingDenied checks that the server has denied its users no command.
 func wantNothingDenied(t *testing.T, c redis.UniversalClient) {
 	t.Helper()
 	denied, err := c.Do(t.Context(), "ACL", "LOG").Slice()
@@ -183,7 +183,7 @@ func wantNothingDenied(t *testing.T, c redis.UniversalClient) {
 	}
 }
 
-// wantUncharged checks that the run has completed in its first attempt, however often it went on.
+// wantUncharged checks that the run has completed in its first attempt, even if several workers had it.
 func (s *system) wantUncharged(t *testing.T, id tasks.RunID, workers ...*process) {
 	t.Helper()
 	info, err := s.inspector.GetTaskInfo(id.Job, id.String())
@@ -210,7 +210,7 @@ func wantOnce(t *testing.T, p *process) {
 	}
 }
 
-// dashboardPages are what asynqmon serves, its pages and what they ask for.
+// dashboardPages are asynqmon's pages, and the requests that they make.
 var dashboardPages = []string{
 	"", "/", "/redis", "/schedulers", "/queues/user-sync", "/api/queues", "/api/queues/user-sync", "/api/queue_stats", "/api/servers",
 	"/api/scheduler_entries", "/api/redis_info", "/api/queues/user-sync/groups", "/api/queues/user-sync/pending_tasks",
@@ -259,7 +259,7 @@ func (s *system) wantControls(t *testing.T, job string) {
 	})
 }
 
-// wantHealthy checks what the programs say of the ones that run here.
+// wantHealthy runs the health checks of the programs.
 func (s *system) wantHealthy(t *testing.T) {
 	t.Helper()
 	for _, name := range deployables {

@@ -32,7 +32,7 @@ func startSentinels(t *testing.T) (master, replica *redisServer, sentinels []*re
 	c := replica.client(t)
 	testbed.Eventually(t, "the replica to have what the master has", func() bool { return info(t, c, "replication", "master_link_status") == "up" })
 	for range 3 {
-		configuration := filepath.Join(t.TempDir(), "sentinel.conf") // which it rewrites
+		configuration := filepath.Join(t.TempDir(), "sentinel.conf") // the sentinel rewrites it
 		sentinels = append(sentinels, startRedis(t, "redis-sentinel", func(port string) []string {
 			text := fmt.Sprintf(`bind 127.0.0.1
 port %s
@@ -60,8 +60,8 @@ sentinel failover-timeout %[3]s 5000
 	return master, replica, sentinels
 }
 
-// The master dies in the middle of a run, and one of the sentinels with it. The replica takes its place, and the system
-// goes on by itself.
+// The master and one of the sentinels die in the middle of a run. The replica becomes the master, and the system goes on by
+// itself.
 func TestSlowSentinelFailover(t *testing.T) {
 	t.Parallel()
 	const n = 400
@@ -111,7 +111,7 @@ func TestSlowSentinelFailover(t *testing.T) {
 	scheduler.waitForLogs(t, ticks+1, "Tick enqueued", nil)
 	s.wantControls(t, "project-sync")
 
-	// The old master comes back, and is told that it is none.
+	// The old master comes back, and becomes a replica.
 	master.restart(t)
 	c := master.client(t)
 	testbed.Eventually(t, "the old master to be a replica", func() bool { return info(t, c, "replication", "master_link_status") == "up" })

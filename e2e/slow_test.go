@@ -13,8 +13,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// recoveryLimit is when a run whose worker was killed goes on, at the latest: asynq waits for the task's lease (30 s),
-// for as long again, and for its recoverer's next round (60 s); this system adds less than a second.
+// recoveryLimit bounds the time until a run whose worker was killed goes on: the task's lease (30 s), 30 s of grace, and the
+// next look of a worker. The rest is for a busy machine.
 const recoveryLimit = 150 * time.Second
 
 // A worker that is killed in the middle of a run costs time, but no attempt, and no user is lost or counted twice.
@@ -31,7 +31,7 @@ func TestSlowKilledWorker(t *testing.T) {
 	first := s.startReady(t, "worker", "LOG_LEVEL=debug", s.mongoEnv(t, proxy))
 	started := first.waitForLog(t, runStarted, attrs{"jobId": id.String()})
 	second := s.startReady(t, "worker")
-	// A checkpoint is there by then, and users behind it that the next worker visits again.
+	// By then there is a checkpoint, and behind it users that the next worker visits again.
 	first.waitForLog(t, batchBegun, attrs{"skip": 150.0})
 	first.Kill()
 	killed := time.Now()
@@ -64,12 +64,12 @@ func TestSlowKilledWorker(t *testing.T) {
 	second.stop(t)
 }
 
-// rangeRecoveryLimit is when a range whose worker was killed goes on, at the latest: the task's lease (30 s), as long
-// again, and what the other workers take to notice.
+// rangeRecoveryLimit bounds the time until a range whose worker was killed goes on: the task's lease (30 s), 30 s of grace,
+// and the next look of a worker.
 const rangeRecoveryLimit = 75 * time.Second
 
-// Workers are killed at random in the middle of a run that they share. The others go on with their own ranges, and then
-// with those that the dead ones had; no user is lost or counted twice, no attempt is charged, and nothing is left over.
+// Workers are killed at random in the middle of a run that they share. The others go on with their own ranges, and then with
+// the ranges of the dead workers. No user is lost or counted twice, no attempt is charged, and nothing is left in Redis.
 func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 	t.Parallel()
 	for range 2 {
@@ -103,9 +103,9 @@ func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 			}
 			killed := time.Now()
 			result := s.resultWithin(t, rangeRecoveryLimit+patience, id)
-			result.Duration = 0 // with all that it has waited for its ranges
+			result.Duration = 0 // it includes the wait for the dead workers' ranges
 			wantComplete(t, result, n)
-			if took := time.Since(killed); took > rangeRecoveryLimit+20*time.Second { // and the work that is left then
+			if took := time.Since(killed); took > rangeRecoveryLimit+20*time.Second { // and the work that remains
 				t.Errorf("the run ended %s after its workers were killed", took)
 			} else {
 				t.Logf("the run ended %s after its workers were killed", took.Round(time.Second))
@@ -124,7 +124,7 @@ func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 			}
 			testbed.Eventually(t, "nothing of the run and its ranges to be left in Redis", func() bool {
 				keys, err := s.rdb.Keys(t.Context(), "*"+id.String()+"*").Result()
-				return err == nil && len(keys) == 1 && strings.HasSuffix(keys[0], ":t:"+id.String()) // what is kept of a run
+				return err == nil && len(keys) == 1 && strings.HasSuffix(keys[0], ":t:"+id.String()) // the task of a kept run
 			})
 			for _, w := range workers {
 				w.stop(t)

@@ -91,8 +91,8 @@ func writeFile(t *testing.T, content string) string {
 	return path
 }
 
-// Redis speaks TLS only, wants to see a certificate of its clients, and knows only the user that docs/deploying.md tells
-// to make: with all of that right everything works, and with any of it wrong processes wait, and say why.
+// Redis speaks TLS only, asks its clients for a certificate, and has only the user of docs/deploying.md. With the right
+// settings everything works. With a wrong one the processes wait, and say why.
 func TestSlowTLS(t *testing.T) {
 	t.Parallel()
 	const n = 200
@@ -173,7 +173,7 @@ func TestSlowTLS(t *testing.T) {
 	s.wantControls(t, "project-sync")
 	wantNothingDenied(t, s.rdb)
 
-	// Redis has what it had before, and connections that it has closed are not used again.
+	// Redis has its data, and no connection that it has closed is used again.
 	if status, body := s.request(t, http.MethodPost, "/jobs/pause", ""); status != http.StatusOK {
 		t.Fatalf("/jobs/pause: %d %s", status, body)
 	}

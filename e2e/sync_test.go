@@ -19,7 +19,7 @@ const (
 	batchBegun   = "Processing user batch"
 )
 
-// batchDelay makes a run slow enough to do something in the middle of it, however fast the server.
+// batchDelay makes a run slow enough to do something in the middle of it.
 const batchDelay = 5 * time.Millisecond
 
 func TestWholeSystem(t *testing.T) {
@@ -144,7 +144,7 @@ func (s *system) wantOnDashboard(t *testing.T, id tasks.RunID, n int) {
 	t.Errorf("the dashboard does not show %s among %+v", id, list.Tasks)
 }
 
-// A cutoff that is taken from the time of the writes makes every second scheduled run find nobody.
+// Every scheduled run finds users. With a cutoff taken from the time of the writes every second one would find none.
 func TestEveryTickFindsEveryUser(t *testing.T) {
 	t.Parallel()
 	const (
@@ -176,7 +176,7 @@ func TestEveryTickFindsEveryUser(t *testing.T) {
 	})
 }
 
-// A worker that is asked to stop gives its run back, and another one goes on with it.
+// A worker that is asked to stop releases its run, and another one goes on with it.
 func TestRunMovesToAnotherWorker(t *testing.T) {
 	t.Parallel()
 	const n = 200
@@ -203,7 +203,7 @@ func TestRunMovesToAnotherWorker(t *testing.T) {
 		t.Fatal(err)
 	}
 	if info.State.String() != "pending" || info.Retried != 0 || info.LastErr != "" {
-		t.Errorf("the run that was given back is %s, retried %d times, last error %q; want it pending, as new", info.State, info.Retried, info.LastErr)
+		t.Errorf("the released run is %s, retried %d times, last error %q; want it pending, as new", info.State, info.Retried, info.LastErr)
 	}
 	if keys, err := s.rdb.Keys(t.Context(), "codex-jobs:{user-sync}:run:*").Result(); err != nil || len(keys) != 1 {
 		t.Errorf("states of runs in Redis: %v, %v; want that of the run", keys, err)
@@ -238,7 +238,7 @@ func TestRunMovesToAnotherWorker(t *testing.T) {
 	second.stop(t)
 }
 
-// The processes are started in the order that is worst for them: none of the servers is there yet.
+// The processes start before their servers.
 func TestStartBeforeServers(t *testing.T) {
 	t.Parallel()
 	const n = 30
@@ -291,7 +291,7 @@ func TestStartBeforeServers(t *testing.T) {
 	}
 }
 
-// Redis goes away and comes back under running processes.
+// Redis goes away and comes back while processes run.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	const n = 30

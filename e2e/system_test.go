@@ -34,8 +34,8 @@ import (
 
 const userSync = "user-sync"
 
-// system is what the processes of one test share: a Redis database, a MongoDB database and the API's port. Nobody else
-// uses any of them.
+// system has what the processes of one test share: a Redis database, a MongoDB database and the API's port. No other test
+// uses them.
 type system struct {
 	redis     redisconn.Options
 	rdb       redis.UniversalClient
@@ -82,20 +82,20 @@ func setupOn(t *testing.T, o redisconn.Options, env ...string) *system {
 	s.api = "http://127.0.0.1:" + port
 	s.env = slices.Concat(env, []string{
 		"MONGODB_URI=" + uri, "MONGODB_DATABASE=" + db.Name(), "PORT=" + port,
-		// The server may be one that wants small commands.
+		// Some servers need small commands.
 		"SYNC_BULK_SIZE=" + os.Getenv("SYNC_BULK_SIZE"), "SYNC_WRITERS=" + os.Getenv("SYNC_WRITERS"),
 		"SYNC_RANGE_SIZE=" + os.Getenv("SYNC_RANGE_SIZE"),
 	})
 	return s
 }
 
-// redisEnv is where Redis is. Of a variable that is given twice the last value counts.
+// redisEnv has the settings of Redis. The last value of a variable counts.
 func redisEnv(addr string) []string {
 	host, port, _ := net.SplitHostPort(addr)
 	return []string{"REDIS_HOST=" + host, "REDIS_PORT=" + port}
 }
 
-// mongoEnv is where MongoDB is, behind a proxy.
+// mongoEnv has the settings of MongoDB, behind a proxy.
 func (s *system) mongoEnv(t *testing.T, p *testbed.Proxy) string {
 	t.Helper()
 	u := s.parseMongoURI(t)
@@ -130,7 +130,7 @@ func (s *system) start(t *testing.T, name string, env ...string) *process {
 	return start(t, name, append(s.env[:len(s.env):len(s.env)], env...)...)
 }
 
-// startReady runs a binary and waits until it says that it is ready.
+// startReady runs a binary and waits until it is ready.
 func (s *system) startReady(t *testing.T, name string, env ...string) *process {
 	t.Helper()
 	p := s.start(t, name, env...)
@@ -176,7 +176,7 @@ func (s *system) get(t *testing.T, path string, v any) int {
 	return status
 }
 
-// health is what the tests look at in the answer of GET /health.
+// health has the fields of GET /health that the tests check.
 type health struct {
 	Status          string
 	Database, Redis struct{ Status string }
@@ -193,7 +193,7 @@ func (s *system) health(t *testing.T) (h health, status int) {
 	return h, status
 }
 
-// trigger triggers a user sync over HTTP, and triggerJob any job, and returns the ID of a run that is new.
+// trigger triggers a user sync over HTTP, and triggerJob any job. Both return the ID of the new run.
 func (s *system) trigger(t *testing.T, body string) tasks.RunID {
 	t.Helper()
 	return s.triggerJob(t, userSync, body)
@@ -236,7 +236,7 @@ func parseID(t *testing.T, s string) tasks.RunID {
 	return id
 }
 
-// result waits until the run is complete and returns what it came to.
+// result waits until the run has completed, and returns its result.
 func (s *system) result(t *testing.T, id tasks.RunID) tasks.SyncResult {
 	t.Helper()
 	return s.resultWithin(t, patience, id)
@@ -300,7 +300,7 @@ const (
 	updatedAt  = "updatedAt"
 )
 
-// messyUsers makes users as they are found in a database that several programs have written to.
+// messyUsers makes users like those of a database that several programs have written to.
 func messyUsers(n int) []bson.D {
 	long := strings.Repeat("a line of text ", 40)
 	now := time.Now().Truncate(time.Millisecond)
@@ -372,7 +372,7 @@ func (s *system) insert(t *testing.T, users []bson.D) {
 	}
 }
 
-// snapshot returns all users as the server keeps them, by _id.
+// snapshot returns all users as the server has them, by _id.
 func (s *system) snapshot(t *testing.T) map[string]bson.Raw {
 	t.Helper()
 	cursor, err := s.users.Find(t.Context(), bson.D{})
@@ -419,7 +419,7 @@ func (s *system) wantStamped(t *testing.T, before map[string]bson.Raw, reference
 	}
 }
 
-// otherFields returns the bytes of the fields that a sync has no business with, in their order.
+// otherFields returns the bytes of the fields that a sync must not touch, in their order.
 func otherFields(t *testing.T, user bson.Raw) []byte {
 	t.Helper()
 	elements, err := user.Elements()

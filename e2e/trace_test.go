@@ -17,7 +17,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// collector is what takes traces, as an OpenTelemetry collector does.
+// collector takes traces, as an OpenTelemetry collector does.
 type collector struct {
 	*httptest.Server
 
@@ -26,7 +26,7 @@ type collector struct {
 	wrong []string
 }
 
-// span is what the tests want to know of one.
+// span has the fields of a span that the tests check.
 type span struct {
 	service, name     string
 	trace, id, parent string
@@ -109,8 +109,8 @@ func (c *collector) find(trace string, ok func(span) bool) (found []span) {
 
 func named(name string) func(span) bool { return func(s span) bool { return s.name == name } }
 
-// One trace goes from a request, which may bring it along, through the task to the run, its ranges on both workers, their
-// batches and their commands; and one from each tick.
+// One trace leads from a request, or from its client, through the task to the run, its ranges on both workers, their batches
+// and their commands. Another one leads from each tick.
 func TestTraces(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -141,7 +141,7 @@ func TestTraces(t *testing.T) {
 		t.Errorf("the task has the headers %v (%v), want the trace and no more", info.Headers, err)
 	}
 
-	// Spans arrive when they have ended: last the run's, and somewhat later what was sent off last.
+	// Spans arrive when they have ended: the run's last, and the last batch of spans a little later.
 	const ranges, batches = users / 30, users / 10
 	testbed.Eventually(t, "the whole trace to arrive", func() bool {
 		return len(c.find(brought, named("run user-sync"))) == 1 && len(c.find(brought, named("range of user-sync"))) == ranges &&
@@ -202,7 +202,7 @@ func TestTraces(t *testing.T) {
 		t.Errorf("%d lines of the log carry the trace, want %d", worked, 1+ranges)
 	}
 
-	// What machines ask every few seconds is not traced.
+	// The requests of monitors are not traced.
 	s.health(t)
 	if found := c.find("", func(s span) bool { return strings.Contains(s.name, "health") }); len(found) > 0 {
 		t.Errorf("traced: %+v", found)
@@ -228,7 +228,7 @@ func TestTraces(t *testing.T) {
 	}
 }
 
-// A collector that is not there, or hangs, is nobody's business but the log's, and no process takes longer to stop for it.
+// A collector that is not there, or hangs, changes nothing but the log, and delays no stop.
 func TestTracesAreNotWaitedFor(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
@@ -259,7 +259,7 @@ func TestTracesAreNotWaitedFor(t *testing.T) {
 	}
 }
 
-// Without a collector nothing is traced: neither the task nor the log has anything of a trace that somebody brings along.
+// Without a collector nothing is traced: neither the task nor the log has a trace that a client sent.
 func TestTracesAreOff(t *testing.T) {
 	t.Parallel()
 	s := setup(t)

@@ -1,6 +1,6 @@
-// Package kubernetes_test compares the manifests in this folder with the product: what they set is a setting, with it each
-// program starts, and what they ask Prometheus for is a metric. Whether they are right for Kubernetes is found out in
-// devstack/kubernetes.
+// Package kubernetes_test compares the manifests in this folder with the product: each variable that they set is a setting,
+// each program starts with them, and each metric that they ask Prometheus for exists. devstack/kubernetes checks that they
+// are right for Kubernetes.
 package kubernetes_test
 
 import (
@@ -27,7 +27,7 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
-// container is what a Deployment says of its only one.
+// container is the part of a Deployment that describes its only container.
 type container struct {
 	Env   []struct{ Name, Value string }
 	Ports []struct {
@@ -55,7 +55,7 @@ func containerIn(t *testing.T, file string) container {
 	return deployment.Spec.Template.Spec.Containers[0]
 }
 
-// settings returns what a program's pod sets: what settings.env, pod.yaml and its own file say.
+// settings returns the settings of a program's pod, from settings.env, pod.yaml and its own file.
 func settings(t *testing.T, program string) map[string]string {
 	t.Helper()
 	set := make(map[string]string)
@@ -94,7 +94,7 @@ func TestSettingsExist(t *testing.T) {
 	}
 }
 
-// The programs take what their pods give them, the secrets as files, and the API asks for keys.
+// The programs accept the settings of their pods, with the secrets as files, and the API asks for keys.
 func TestProgramsStart(t *testing.T) {
 	secrets := map[string]string{
 		"REDIS_PASSWORD": "secret", "MONGODB_URI": "mongodb://mongo.example:27017", "API_KEYS": "ops:write:0123456789abcdef\n",
@@ -108,7 +108,7 @@ func TestProgramsStart(t *testing.T) {
 	for _, program := range programs {
 		t.Run(program, func(t *testing.T) {
 			given := settings(t, program)
-			t.Chdir(t.TempDir()) // where there is no .env
+			t.Chdir(t.TempDir()) // which has no .env
 			for _, s := range config.Settings(tasks.Default()) {
 				t.Setenv(s.Name, "") // which counts as not set
 			}
@@ -132,7 +132,7 @@ func TestProgramsStart(t *testing.T) {
 	}
 }
 
-// The ports are those that the programs listen on, as nothing else is set.
+// The ports are the programs' default ports.
 func TestPorts(t *testing.T) {
 	t.Parallel()
 	for program, want := range map[string]map[string]int{
@@ -150,7 +150,8 @@ func TestPorts(t *testing.T) {
 	}
 }
 
-// The workers are scaled on what the API exports, which docs/metrics.md lists; a test compares that with the real API.
+// KEDA scales the workers by metrics of the API, which docs/metrics.md lists. Another test compares that page with the real
+// API.
 func TestQueryAsksForAMetric(t *testing.T) {
 	t.Parallel()
 	asked := regexp.MustCompile(`\b(codex_jobs_[a-z_]+)\{unit="range", state=~"waiting\|active"\}`).FindAllStringSubmatch(read(t, "base/worker.yaml"), -1)

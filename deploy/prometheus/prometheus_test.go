@@ -1,6 +1,6 @@
 // Package prometheus_test compares the files in this folder with each other, with the product and with the documentation.
-// Whether the alerts fire when they should promtool finds out, and whether the system has the metrics that they ask for
-// e2e/observability_test.go; both are part of `make check`.
+// promtool tests when the alerts fire, and e2e/observability_test.go that the system has the metrics that they ask for. Both
+// are part of `make check`.
 package prometheus_test
 
 import (
@@ -46,7 +46,7 @@ func alerts(t *testing.T) []alert {
 	return all
 }
 
-// names returns what the alerts are called, each once.
+// names returns the names of the alerts, each once.
 func names(t *testing.T) []string {
 	t.Helper()
 	unique := make(map[string]bool)
@@ -56,7 +56,7 @@ func names(t *testing.T) []string {
 	return slices.Sorted(maps.Keys(unique))
 }
 
-// Each alert is shown to fire, and shown not to.
+// Each alert has a case in which it fires, and one in which it does not.
 func TestEveryAlertIsTested(t *testing.T) {
 	t.Parallel()
 	var file struct {
@@ -85,8 +85,7 @@ func TestEveryAlertIsTested(t *testing.T) {
 	}
 }
 
-// Each alert says how urgent it is, what is wrong and where to read on: there is a section of its name, and none of an
-// alert that does not exist.
+// Each alert has a severity, a text and a link to the section of its name. No section is about an alert that does not exist.
 func TestEveryAlertIsExplained(t *testing.T) {
 	t.Parallel()
 	page, err := os.ReadFile("../../docs/operations.md")
@@ -114,7 +113,7 @@ func TestEveryAlertIsExplained(t *testing.T) {
 	}
 }
 
-// Prometheus looks for each program where its admin port is.
+// Prometheus scrapes the admin port of each program.
 func TestEveryProgramIsScraped(t *testing.T) {
 	t.Parallel()
 	type lookup struct {

@@ -1,4 +1,4 @@
-// The API is measured from outside, over HTTP, as its clients use it.
+// The bench measures the API over HTTP, as its clients use it.
 
 package main
 
@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// requestTimeout is more than the API ever takes.
+	// requestTimeout is longer than the API ever takes.
 	requestTimeout = 10 * time.Second
-	// maxAnswer is more than any answer has.
+	// maxAnswer is larger than any answer, in bytes.
 	maxAnswer = 1 << 20
 )
 
@@ -29,7 +29,7 @@ type api struct {
 	client *http.Client
 }
 
-// newAPI returns what to start, and a client of it for so many requests at a time.
+// newAPI returns the API to start, and a client of it for so many requests at a time.
 func newAPI(clients int) (spec, *api, error) {
 	port, err := freeport.Reserve()
 	if err != nil {
@@ -57,7 +57,7 @@ func (a *api) ask(ctx context.Context, method, path, body string, data any) erro
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
-		return err // which says what was asked
+		return err // it names the URL
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))

@@ -1,4 +1,4 @@
-// What all sections share is made here once, and cleaned up here whatever happens.
+// This file makes what all sections share, and always cleans it up.
 
 package main
 
@@ -28,14 +28,14 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// What DEVSTACK_MONGODB and DEVSTACK_REDIS say of the embedded servers.
+// The values of DEVSTACK_MONGODB and DEVSTACK_REDIS for the embedded servers.
 const (
 	embeddedMongoDB = "ferretdb"
 	embeddedRedis   = "miniredis"
 )
 
 const (
-	// cleanTimeout bounds what is done at the end, which must be quick after a Ctrl-C.
+	// cleanTimeout bounds the cleanup, which must be quick after a Ctrl-C.
 	cleanTimeout = 15 * time.Second
 	// A comparison is measured usualRounds times; only once when a round takes longRound, and up to maxRounds times for
 	// as long as all of them together take less than shortRounds.
@@ -45,10 +45,10 @@ const (
 	shortRounds = 15 * time.Second
 )
 
-// errInterrupted is what comes of a Ctrl-C.
+// errInterrupted is the error after a Ctrl-C.
 var errInterrupted = errors.New("interrupted")
 
-// bench is what all sections need.
+// bench has what all sections need.
 type bench struct {
 	bin       string
 	cfg       config.Config
@@ -63,7 +63,7 @@ type bench struct {
 	report    *report
 }
 
-// measure measures what the arguments ask for. The report has what was measured, even when something failed.
+// measure measures the sections that the arguments name. The report has all figures so far, even after an error.
 func measure(ctx context.Context, a arguments, p *progress) (_ *report, err error) {
 	b := &bench{bin: a.bin, progress: p, report: &report{}}
 	if err := b.prepare(a); err != nil {
@@ -104,7 +104,7 @@ func measure(ctx context.Context, a arguments, p *progress) (_ *report, err erro
 	return b.report, nil
 }
 
-// prepare reads the settings and looks whether all is there.
+// prepare reads the settings, and checks that servers and programs are there.
 func (b *bench) prepare(a arguments) error {
 	for _, name := range []string{"MONGODB_URI", "REDIS_PORT"} {
 		if os.Getenv(name) == "" {
@@ -121,7 +121,7 @@ func (b *bench) prepare(a arguments) error {
 			return fmt.Errorf("looking for the programs: %w", err)
 		}
 	}
-	// Where no .env is, as the programs that are started are there: the settings are the environment's alone.
+	// The bin directory has no .env, so all settings come from the environment. The programs run there, too.
 	if err := os.Chdir(b.bin); err != nil {
 		return fmt.Errorf("entering the programs' directory: %w", err)
 	}
@@ -145,12 +145,12 @@ func (b *bench) warn(text string) {
 	b.progress.say("%s", text)
 }
 
-// note says what is left out, and why.
+// note adds a measurement that is left out, with the reason.
 func (b *bench) note(format string, args ...any) {
 	b.report.Notes = append(b.report.Notes, fmt.Sprintf(format, args...))
 }
 
-// describe finds out what the figures are measured on.
+// describe finds out which machine and which servers are measured.
 func (b *bench) describe(ctx context.Context) error {
 	on := &b.report.MeasuredOn
 	var err error

@@ -1,4 +1,4 @@
-// The real programs are measured, as processes of their own that never outlive what they are started for.
+// The bench measures the real programs, as processes that end with their section.
 
 package main
 
@@ -28,7 +28,7 @@ const (
 )
 
 const (
-	// readyTimeout is how long a program may take to start, and to log what the bench waits for.
+	// readyTimeout is how long a program may take to start, or to log a line that the bench waits for.
 	readyTimeout = 30 * time.Second
 	// interruptedGrace is how long it may take to end after a Ctrl-C.
 	interruptedGrace = 3 * time.Second
@@ -44,18 +44,18 @@ const (
 // settings are environment variables.
 type settings map[string]string
 
-// spec says what to start.
+// spec describes a process to start.
 type spec struct {
 	program string
-	ready   procs.Match // what it logs then
-	// settings come on top of those that all processes have.
+	ready   procs.Match // the line that it logs then
+	// settings come on top of the settings of all processes.
 	settings settings
 }
 
 func newWorker(s settings) spec { return spec{workerProgram, procs.Ready(procs.Worker), s} }
 
-// with starts processes of the product, calls do when all are ready, and stops them after it. When one of them ends by
-// itself do's context ends, with that as its cause.
+// with starts processes of the product, calls do when all are ready, and then stops them. When one of them ends by itself,
+// the context of do ends with that as its cause.
 func (b *bench) with(ctx context.Context, specs []spec, do func(ctx context.Context, crew []*procs.Process) error) (err error) {
 	attending, cancel := context.WithCancelCause(ctx)
 	group := procs.NewGroup()
@@ -101,7 +101,7 @@ func withLog(err error, p *procs.Process) error {
 	return fmt.Errorf("%w; the end of the log of %s:\n%s", err, p.Name(), p.Log().Tail(procs.TailLines))
 }
 
-// errSilent says that a line was not logged in time.
+// errSilent is the error when a line was not logged in time.
 var errSilent = errors.New("nothing was logged")
 
 // awaitLine waits for a line of the process' log, and returns the first.
@@ -135,7 +135,7 @@ func stopAll(ctx context.Context, group *procs.Group) error {
 func (b *bench) environment(own settings) []string {
 	var names []string
 	for _, s := range config.Settings(tasks.Default()) {
-		if !strings.HasSuffix(s.Name, "_FILE") { // what such a file holds is below
+		if !strings.HasSuffix(s.Name, "_FILE") { // the values that such files hold are below
 			names = append(names, s.Name)
 		}
 	}

@@ -21,8 +21,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// pretend is a worker as far as this file needs one. It logs its environment. BENCH_BATCH_WAIT=dies makes it end by
-// itself once it is ready.
+// pretend stands for a worker. It logs its environment. BENCH_BATCH_WAIT=dies makes it end by itself once it is ready.
 func pretend() int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)

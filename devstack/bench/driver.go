@@ -1,4 +1,4 @@
-// A sync is compared with the same work done by MongoDB's driver alone.
+// The bench compares a sync with the same work done by MongoDB's driver alone.
 
 package main
 
@@ -16,16 +16,15 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
-// fetchSize is how many users the server sends at a time, as it does to the product.
+// fetchSize is how many users the server sends at a time. The product asks for as many.
 const fetchSize = 1000
 
 // operationTimeout bounds one command of the driver alone.
 const operationTimeout = 30 * time.Second
 
-// driverAlone does to all n users what a full sync does to them with nothing but MongoDB's driver: one cursor, as many
-// writers as the settings say, and as large batches and commands. It is what a sync is compared with: no sync can be
-// much faster, and none that does the same without regard for retries, checkpoints and the log. It returns how long it
-// took.
+// driverAlone updates all n users as a full sync does, with nothing but MongoDB's driver: one cursor, and the writers,
+// batches and commands that the settings ask for. It has no retries, no checkpoints and no log, so no sync can be much
+// faster. It returns how long it took.
 func (b *bench) driverAlone(ctx context.Context, n int) (_ time.Duration, err error) {
 	client, err := connect(b.cfg.MongoDB.URI)
 	if err != nil {

@@ -1,4 +1,4 @@
-// An index on lastSynced looks like a good idea; this says what it is worth.
+// An index on lastSynced looks like a good idea. This section measures its effect.
 
 package main
 
@@ -17,8 +17,8 @@ import (
 // indexTimeout bounds making the index, and dropping it.
 const indexTimeout = 2 * time.Minute
 
-// measureIndex measures syncs, a full one and an incremental one for which all users are due, with an index on
-// lastSynced against without.
+// measureIndex measures a full sync, and an incremental one for which all users are due, each with an index on lastSynced
+// and without.
 func (b *bench) measureIndex(ctx context.Context) error {
 	n := b.plan.comparisons
 	if err := b.users.ensure(ctx, n); err != nil {
@@ -32,7 +32,7 @@ func (b *bench) measureIndex(ctx context.Context) error {
 		figures[i].Section, figures[i].Unit = "index", usersPerSecond
 		figures[i].Against = "no index on lastSynced"
 	}
-	workers := []spec{newWorker(settings{"USER_SYNC_FRESHNESS": "1ms"})} // whom a former run has stamped is due
+	workers := []spec{newWorker(settings{"USER_SYNC_FRESHNESS": "1ms"})} // users that an earlier run has stamped are due
 	both := func(number int, how string, speeds func(*figure) *[]float64) error {
 		for i, payload := range []*tasks.SyncPayload{full, incremental} {
 			took, err := b.syncOn(ctx, workers, n, payload, nil)

@@ -1,9 +1,9 @@
-// Command bench measures codex-jobs: it loads users, runs the real programs on them and prints one table, in which each
-// figure stands beside what it is to be compared with, measured in the same run on the same servers.
+// Command bench measures codex-jobs. It loads users, runs the real programs on them and prints one table. Beside each figure
+// stands one to compare it with, measured in the same run on the same servers.
 //
-// It exists because a figure alone says more about the machine than about the product; a ratio travels. It is run by
-// devstack, as "make bench" does, and takes its Redis and MongoDB from the environment. It is no load test: it says how
-// fast things are, not when they break.
+// A figure alone says more about the machine than about the product; a ratio also holds on other machines. "make bench" runs
+// it under devstack, and it takes its Redis and MongoDB from the environment. It is no load test: it measures how fast
+// things are, not when they break.
 //
 //	bench -bin DIR [flags]
 package main
@@ -41,7 +41,7 @@ same run on the same servers. With the usual sizes that takes some minutes. Run 
 What is measured:
 `
 
-// arguments are the command line's.
+// arguments are the arguments of the command line.
 type arguments struct {
 	bin  string
 	json bool
@@ -53,7 +53,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the bench as a whole: it returns the exit status.
+// run runs the bench, and returns the exit status.
 func run(args []string, out io.Writer, errOut *os.File) int {
 	a, err := parse(args, errOut)
 	switch {
@@ -85,7 +85,7 @@ func run(args []string, out io.Writer, errOut *os.File) int {
 	return 0
 }
 
-// parse reads the command line. It prints the help that it asks for.
+// parse reads the command line. It prints the help if that is asked for.
 func parse(args []string, errOut io.Writer) (arguments, error) {
 	flags := flag.NewFlagSet("bench", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -129,7 +129,7 @@ func choose(list string) ([]section, error) {
 	names := strings.Split(list, ",")
 	for _, name := range names {
 		if !slices.ContainsFunc(sections, func(s section) bool { return s.name == name }) {
-			return nil, fmt.Errorf("-only: there is no %q; it may be a list of %s", name, strings.Join(sectionNames(), ", "))
+			return nil, fmt.Errorf("-only: there is no %q; it must be a list of %s", name, strings.Join(sectionNames(), ", "))
 		}
 	}
 	var chosen []section

@@ -1,4 +1,4 @@
-// The bench takes minutes, in which it has to be seen that it is getting on.
+// The bench takes minutes, so it shows its progress.
 
 package main
 
@@ -12,7 +12,7 @@ import (
 	"golang.org/x/term"
 )
 
-// progress tells whoever waits what is being done: on a terminal with bars, elsewhere with plain lines.
+// progress shows the progress: with bars on a terminal, elsewhere with plain lines.
 type progress struct {
 	out      io.Writer
 	terminal bool
@@ -27,7 +27,7 @@ func (p *progress) say(format string, args ...any) {
 	fmt.Fprintf(p.out, "bench: "+format+"\n", args...)
 }
 
-// bar begins something of which there are total. The caller adds what is done and must call done at the end.
+// bar begins a step with a total. The caller adds the progress, and must call done at the end.
 func (p *progress) bar(what string, total int) *bar {
 	if !p.terminal {
 		p.say("%s", what)
@@ -43,20 +43,20 @@ func (p *progress) bar(what string, total int) *bar {
 	)}
 }
 
-// bar shows how far something is. It is safe for concurrent use.
+// bar shows the progress of one step. It is safe for concurrent use.
 type bar struct {
 	shown *progressbar.ProgressBar // nil where there is no terminal
 }
 
 func (b *bar) add(n int) {
 	if b.shown != nil {
-		_ = b.shown.Add(n) // only the look of it is at stake
+		_ = b.shown.Add(n) // only the display can fail
 	}
 }
 
 func (b *bar) done() {
 	if b.shown != nil {
-		_ = b.shown.Exit() // leaves what is not complete as it stands
+		_ = b.shown.Exit() // leaves an incomplete bar as it is
 		_ = b.shown.Clear()
 	}
 }

@@ -1,4 +1,4 @@
-// The figures are for people and for programs: this is the one place that knows how they look.
+// The output of the bench, for people and for programs.
 
 package main
 
@@ -12,19 +12,19 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// report is all that the bench has to say.
+// report is the result of the bench.
 type report struct {
 	MeasuredOn measuredOn `json:"measuredOn"`
-	// Warnings are reasons not to take the figures for what they look like.
+	// Warnings are reasons to distrust the figures.
 	Warnings []string `json:"warnings"`
 	Figures  []figure `json:"figures"`
-	// Notes say what is missing, and why.
+	// Notes name the measurements that are left out, with the reasons.
 	Notes []string `json:"notes"`
 	// Error is why the figures are not complete; "" when they are.
 	Error string `json:"error"`
 }
 
-// measuredOn is what the figures depend on besides the product.
+// measuredOn describes the machine and the servers.
 type measuredOn struct {
 	Product  string   `json:"product"`
 	MongoDB  string   `json:"mongodb"`
@@ -41,12 +41,12 @@ type figure struct {
 	What    string  `json:"what"`
 	Value   float64 `json:"value"`
 	Unit    string  `json:"unit"`
-	// Against is what the value is compared with, and AgainstValue what that came to, in the same unit.
+	// Against names what the value is compared with. AgainstValue is its value, in the same unit.
 	Against      string  `json:"against"`
 	AgainstValue float64 `json:"againstValue"`
 	// Ratio is Value divided by AgainstValue; null when that is 0.
 	Ratio *float64 `json:"ratio"`
-	// Samples and AgainstSamples are what the two values are the median of, where they are one.
+	// Samples and AgainstSamples are the samples of which the two values are the median.
 	Samples        []float64 `json:"samples,omitempty"`
 	AgainstSamples []float64 `json:"againstSamples,omitempty"`
 }

@@ -48,14 +48,14 @@ func TestTableSaysWhatIsWrong(t *testing.T) {
 	t.Parallel()
 	r := sample()
 	r.Warnings = []string{"ON A TOY"}
-	r.Notes = []string{"the weather, as nobody knows it"}
+	r.Notes = []string{"the weather, which is unknown"}
 	r.Error = "measuring index: no\na log"
 	var out strings.Builder
 	if err := r.table(&out); err != nil {
 		t.Fatal(err)
 	}
 	text := out.String()
-	for _, want := range []string{"\nLeft out: the weather, as nobody knows it.\n", "!!! NOT COMPLETE: measuring index: no\n"} {
+	for _, want := range []string{"\nLeft out: the weather, which is unknown.\n", "!!! NOT COMPLETE: measuring index: no\n"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -99,7 +99,7 @@ func TestJSON(t *testing.T) {
 	}
 }
 
-// fullDisk is where nothing can be written.
+// fullDisk is a writer that always fails.
 type fullDisk struct{}
 
 var errFull = errors.New("full")

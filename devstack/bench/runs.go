@@ -1,4 +1,4 @@
-// Every section that runs a sync has to trigger it, wait for it, and make sure that it did all of its work.
+// Sections trigger a sync, wait for its end, and check that it did all of its work.
 
 package main
 
@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// runPoll is how often a run is looked at that is waited for. Its time does not depend on it.
+	// runPoll is the pause between two looks at a run. The time that is measured does not depend on it.
 	runPoll = 10 * time.Millisecond
 	// A run may take runBase, and runPerUser for each user on top, which is a hundred users a second.
 	runBase    = time.Minute
 	runPerUser = 10 * time.Millisecond
 )
 
-// What a sync visits.
+// The records that a sync visits.
 var (
 	full        = &tasks.SyncPayload{SyncType: tasks.SyncFull}
 	incremental = &tasks.SyncPayload{SyncType: tasks.SyncIncremental}
@@ -95,10 +95,10 @@ func checkResult(data []byte, n int) (time.Time, error) {
 	return ended, nil
 }
 
-// perSecond is how many of n that took so long there are in a second.
+// perSecond returns how many of n there are in a second, when all took so long.
 func perSecond(n int, took time.Duration) float64 { return float64(n) / took.Seconds() }
 
-// pause waits as long as it is told, or until ctx ends, whose cause it then returns.
+// pause waits for so long. If ctx ends before, it returns ctx's cause.
 func pause(ctx context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()

@@ -1,4 +1,4 @@
-// The bench borrows its servers: it says which they are, and takes care to use nothing that is somebody's.
+// The bench says which servers it measures, and touches no data but its own.
 
 package main
 
@@ -17,7 +17,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
 )
 
-// questionTimeout bounds a question to a server that has little to do for it.
+// questionTimeout bounds a quick command to a server.
 const questionTimeout = 5 * time.Second
 
 // connect prepares a plain client, with the product's write concern.
@@ -94,11 +94,11 @@ func describeRedis(ctx context.Context, rdb redis.UniversalClient, kind string) 
 	return fmt.Sprintf("Redis %s (%s)", version, kind), nil
 }
 
-// claimKey is in the Redis database for as long as a bench uses it.
+// claimKey is in a Redis database while a bench uses it.
 const claimKey = "codex-jobs:bench"
 
-// claimRedis makes an empty Redis database the bench's own. What it returns empties it again, unless it is another's by
-// then.
+// claimRedis makes an empty Redis database the bench's own. It returns a function that empties the database, unless another
+// bench has it by then.
 func claimRedis(ctx context.Context, rdb redis.UniversalClient, db int) (release func(context.Context) error, err error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()

@@ -1,4 +1,4 @@
-// The default settings should be good ones; this compares those in use with others.
+// The default settings should be good ones. This section compares the settings in use with others.
 
 package main
 
@@ -8,7 +8,7 @@ import (
 	"strconv"
 )
 
-// The settings that those in use are compared with.
+// The values to compare the settings in use with.
 var (
 	otherWriters    = []int{2, 4, 8}
 	otherBatchSizes = []int{100, 500, 1000}

@@ -1,4 +1,4 @@
-// The status is asked for often, by monitors and dashboards, and most of all when much waits.
+// Monitors and dashboards ask for the status often, most of all when many runs wait.
 
 package main
 
@@ -16,13 +16,13 @@ import (
 )
 
 const (
-	// waitingRuns is how many runs wait while the status is asked for, and fewRuns is what that is compared with: asynq
-	// looks at up to 20 tasks to say how much memory they take, which costs what it costs however many there are.
+	// waitingRuns is how many runs wait while the status is asked for. The bench compares that with fewRuns, which is more
+	// than none: asynq looks at up to 20 tasks to say how much memory they take.
 	waitingRuns = 10_000
 	fewRuns     = 100
-	// enqueuers is how many of them are enqueued at the same time.
+	// enqueuers is how many goroutines enqueue them.
 	enqueuers = 16
-	// askTime is for how long the status is asked for.
+	// askTime is how long the clients ask.
 	askTime = 5 * time.Second
 )
 
@@ -70,7 +70,7 @@ func (b *bench) measureStatus(ctx context.Context) error {
 	return nil
 }
 
-// answers is what came of asking for a while.
+// answers are the answers to the clients.
 type answers struct {
 	perSecond float64
 	took      []float64 // milliseconds

@@ -14,7 +14,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// usersPerSecond is the unit of all that is measured of syncs.
+// usersPerSecond is the unit of the figures about syncs.
 const usersPerSecond = "users/s"
 
 // measureSync measures full syncs of growing numbers of users: against the driver alone, what a user costs, and the

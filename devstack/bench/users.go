@@ -1,4 +1,4 @@
-// What is synchronised: users that are all alike, so that only their number matters.
+// The users that the bench synchronises. All are alike, so that only their number matters.
 
 package main
 
@@ -22,7 +22,7 @@ type users struct {
 	present    int
 }
 
-// ensure makes the collection have n users: it adds those that are missing, and begins anew when there are too many.
+// ensure makes the collection have n users. It adds the missing ones, and begins anew when there are too many.
 func (u *users) ensure(ctx context.Context, n int) error {
 	if u.present > n {
 		dropping, cancel := context.WithTimeout(ctx, chunkTimeout)

@@ -1,4 +1,4 @@
-// Several workers share one run; this says how well.
+// This section measures how well several workers share a run.
 
 package main
 
@@ -11,11 +11,11 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// batchWait is how long each batch waits for something outside, in the programs that are compared here.
+// batchWait is how long each batch waits in slowworker.
 const batchWait = 20 * time.Millisecond
 
-// measureWorkers measures how much faster one run is on several workers than on one, when a batch waits for something
-// outside and each worker works on one batch at a time: how well workers share a run, in short.
+// measureWorkers measures how much faster one run is on several workers than on one, when each batch waits for another
+// service and each worker works on one batch at a time.
 func (b *bench) measureWorkers(ctx context.Context) error {
 	n := b.plan.sharedUsers
 	if err := b.users.ensure(ctx, n); err != nil {

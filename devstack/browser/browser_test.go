@@ -15,7 +15,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// The pages, one after another, as somebody goes through them.
+// A person's way through the pages, one after another.
 func TestBrowser(t *testing.T) {
 	s := start(t)
 	b := open(t)
@@ -62,13 +62,13 @@ func activeRun(t *testing.T, s *system, b *browser) {
 	b.says(t, "Queue Size")
 	b.do(t, chromedp.Click(queues+` a[href$="/queues/user-sync"]`))
 	b.says(t, "Active 1", shown(id), "Running")
-	time.Sleep(time.Second) // for how it moves into place
+	time.Sleep(time.Second) // until the animation has ended
 	b.picture(t, "dashboard.png")
 	b.do(t, chromedp.Click(fmt.Sprintf(`//tbody//*[self::td or self::th][contains(., %q)]`, shown(id))))
 	b.says(t, id, "active", `"syncType": "full"`)
 }
 
-// inTime is how the dashboard shows how long something takes until it comes.
+// inTime matches the text with which the dashboard shows a time to come.
 var inTime = regexp.MustCompile(`\bin ((?:\d+h)?(?:\d+m)?\d+s)\b`)
 
 func nextTick(t *testing.T, s *system, b *browser) {
@@ -87,12 +87,12 @@ func nextTick(t *testing.T, s *system, b *browser) {
 			return false
 		}
 		apart := time.Until(time.UnixMilli(status.Data.RepeatableJobs[0].Next)) - until
-		return apart.Abs() < 10*time.Second // the page asks some seconds apart
+		return apart.Abs() < 10*time.Second // the page asks every few seconds
 	})
 }
 
 const (
-	// queues is the dashboard's table of the queues, and actions the place in it where buttons appear under the mouse.
+	// queues is the dashboard's table of the queues, and actions the cell in which buttons appear under the mouse.
 	queues  = `table[aria-label="queues overview table"]`
 	actions = queues + ` tbody tr td:last-child`
 )
@@ -123,7 +123,7 @@ func (b *browser) hover(t *testing.T, selector string) {
 	b.do(t, chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, 1, 1), chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, x, y))
 }
 
-// fits checks that a page needs no scrolling to the side, however narrow the window is.
+// fits checks that a page needs no horizontal scrolling, even in a narrow window.
 func (b *browser) fits(t *testing.T) {
 	t.Helper()
 	for _, width := range []int64{390, 768, 1280} {

@@ -19,7 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// dashboardFonts is where the dashboard's page asks for fonts, and can do without.
+// dashboardFonts is the host of the dashboard's fonts, without which it works, too.
 const dashboardFonts = "https://fonts.googleapis.com/"
 
 // browser is a Chromium with one page.
@@ -27,10 +27,10 @@ type browser struct {
 	ctx context.Context
 
 	mu       sync.Mutex
-	problems []string // that it has complained of since they were looked at
+	problems []string // since the last call of complaints
 }
 
-// open starts a Chromium that knows no other machine than this one.
+// open starts a Chromium that resolves no other host than this machine.
 func open(t *testing.T) *browser {
 	t.Helper()
 	path, err := exec.LookPath("chromium")
@@ -57,7 +57,7 @@ func open(t *testing.T) *browser {
 	return b
 }
 
-// listen remembers what goes wrong with a page.
+// listen records the errors of a page.
 func (b *browser) listen(event any) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -74,7 +74,7 @@ func (b *browser) listen(event any) {
 	}
 }
 
-// complaints returns what has gone wrong since the last call.
+// complaints returns the errors since the last call.
 func (b *browser) complaints() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -95,7 +95,7 @@ func (b *browser) do(t *testing.T, steps ...step) {
 	}
 }
 
-// text is what the page says, or why that is not known.
+// text returns the text of the page, or the error of asking for it.
 func (b *browser) text() string {
 	ctx, cancel := context.WithTimeout(b.ctx, patience)
 	defer cancel()
@@ -121,14 +121,14 @@ func (b *browser) says(t *testing.T, texts ...string) {
 	}
 }
 
-// picture saves what the page looks like, where pictures were asked for.
+// picture saves a picture of the page, if SCREENSHOTS is set.
 func (b *browser) picture(t *testing.T, name string) {
 	t.Helper()
 	folder := os.Getenv("SCREENSHOTS")
 	if folder == "" {
 		return
 	}
-	if !filepath.IsAbs(folder) { // it is meant from the root of the repository
+	if !filepath.IsAbs(folder) { // it is relative to the root of the repository
 		folder = filepath.Join("..", "..", folder)
 	}
 	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())

@@ -30,16 +30,16 @@ import (
 
 const (
 	userCount = 300
-	// patience is how long anything may take on a busy machine.
+	// patience is how long the test waits for what must happen, on a busy machine.
 	patience = 40 * time.Second
-	// slowness is what each command to MongoDB takes longer while a run is to be looked at, which then lasts a minute.
+	// slowness is how much longer each command to MongoDB takes, so that a run lasts a minute.
 	slowness = 100 * time.Millisecond
 )
 
 // system is the programs with servers of their own.
 type system struct {
 	url string
-	// mongodb stands before MongoDB, and makes runs slow.
+	// mongodb is a proxy before MongoDB that makes runs slow.
 	mongodb *testbed.Proxy
 	env     []string
 }
@@ -58,7 +58,7 @@ func start(t *testing.T) *system {
 	s := &system{mongodb: testbed.NewProxy(t, server.Host)}
 	server.Host = s.mongodb.Addr
 	query := server.Query()
-	query.Set("directConnection", "true") // servers tell their own addresses
+	query.Set("directConnection", "true") // a replica set tells its own addresses
 	server.RawQuery = query.Encode()
 	if server.Path == "" {
 		server.Path = "/"
@@ -75,7 +75,7 @@ func start(t *testing.T) *system {
 		"REDIS_HOST="+host, "REDIS_PORT="+port, "REDIS_PASSWORD="+redis.Password, "REDIS_DB="+strconv.Itoa(redis.DB),
 		"MONGODB_URI="+server.String(), "MONGODB_DATABASE="+loadUsers(t, uri),
 		"HOST=127.0.0.1", "PORT="+listening, "DASHBOARD_READ_ONLY=false", "LOG_FORMAT=json", "ADMIN_PORT=off",
-		// A batch each, so that there is time to look.
+		// A batch for each user, so that there is time to look.
 		"SYNC_BATCH_SIZE=1", "SYNC_WRITERS=1",
 	)
 	for _, program := range []string{"api", "scheduler", "worker"} {
@@ -102,10 +102,10 @@ func loadUsers(t *testing.T, uri string) string {
 		if err := db.Drop(ctx); err != nil {
 			t.Errorf("dropping the test's database: %v", err)
 		}
-		_ = client.Disconnect(ctx) // closes sockets, waits for nobody
+		_ = client.Disconnect(ctx) // only closes sockets
 	})
 	documents := users.Generate(userCount, 1)
-	for i := 0; i < len(documents); i += 50 { // the embedded server wants small commands
+	for i := 0; i < len(documents); i += 50 { // the embedded server needs small commands
 		if _, err := db.Collection("users").InsertMany(t.Context(), documents[i:min(i+50, len(documents))]); err != nil {
 			t.Fatal(err)
 		}
@@ -124,7 +124,7 @@ func (s *system) run(t *testing.T, name string) {
 		t.Fatalf("the programs are not built, run `make build`: %v", err)
 	}
 	cmd := exec.Command(path)
-	cmd.Dir, cmd.Env = t.TempDir(), s.env // where no .env is
+	cmd.Dir, cmd.Env = t.TempDir(), s.env // which has no .env
 	p, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
 	if err != nil {
 		t.Fatal(err)
@@ -184,7 +184,7 @@ func (s *system) reaches(t *testing.T, id, state string) {
 	})
 }
 
-// paused asks the API whether the user sync is.
+// paused asks the API whether the user sync is paused.
 func (s *system) paused(t *testing.T) bool {
 	t.Helper()
 	var answer struct{ Data struct{ Paused bool } }

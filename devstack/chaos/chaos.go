@@ -1,4 +1,4 @@
-// A run of chaos from its beginning to its end: everything is started, broken, mended, left to come to rest and judged.
+// A run of chaos from beginning to end: start everything, break it, mend it, wait until it is at rest, and judge.
 
 package main
 
@@ -23,15 +23,14 @@ import (
 )
 
 const (
-	// afterglow is for how long the schedulers live on when nothing is broken any more: ticks that are overdue then must
-	// be caught up on.
-	afterglow = 12 * time.Second
-	// restLimit is when all must have come to rest: what a dead worker had goes on within 75 s, and is to be done then.
-	// restTimeout is when it is waited for no longer.
+	// catchUpTime is how long the schedulers go on after the last fault, to enqueue overdue ticks.
+	catchUpTime = 12 * time.Second
+	// restLimit is when all must be at rest: the run of a dead worker goes on within 75 s, and must end. restTimeout is when
+	// the wait ends.
 	restLimit   = 105 * time.Second
 	restTimeout = 4 * time.Minute
 	restPoll    = 500 * time.Millisecond
-	// sayEvery is how often it is said that something is waited for.
+	// sayEvery is the pause between two lines that say what chaos waits for.
 	sayEvery = 15 * time.Second
 )
 
@@ -45,11 +44,11 @@ var freshness = map[string]time.Duration{
 	tasks.UserSync.Name: 5 * time.Second, tasks.ProjectSync.Name: 10 * time.Second, tasks.IssueSync.Name: 2 * time.Second,
 }
 
-// keptRuns is how many runs of each outcome are kept of each job type: few, so that runs are forgotten while there are
-// still processes that know of them.
+// keptRuns is the retention of each job type, for each outcome. It is small, so that runs are removed while processes still
+// know of them.
 const keptRuns = 20
 
-// chaos is all that is running.
+// chaos has all that is running.
 type chaos struct {
 	arguments
 	dir       string // of logs and data
@@ -64,11 +63,11 @@ type chaos struct {
 	crew      map[string]*member
 	apis      map[string]string // base addresses
 	ports     []*freeport.Port  // of the APIs
-	watching  sync.WaitGroup    // whoever waits for a member's end
+	watching  sync.WaitGroup    // goroutines that wait for a member's end
 
 	// ticking is the time in which ticks are judged.
 	ticking span
-	// settled is how long it took to come to rest.
+	// settled is how long it took until all was at rest.
 	settled time.Duration
 
 	mu     sync.Mutex // of what follows
@@ -76,8 +75,8 @@ type chaos struct {
 	faults map[faultKind]int
 }
 
-// rage is a whole run. The report is nil when it did not get to its end.
-func rage(ctx context.Context, a arguments, out io.Writer) (_ *report, err error) {
+// runChaos makes a whole run. The report is nil when the run did not get to its end.
+func runChaos(ctx context.Context, a arguments, out io.Writer) (_ *report, err error) {
 	if err := checkPrograms(a.bin); err != nil {
 		return nil, err
 	}
@@ -102,7 +101,7 @@ func rage(ctx context.Context, a arguments, out io.Writer) (_ *report, err error
 	return r, fmt.Errorf("%w; logs and data are in %s", err, c.dir)
 }
 
-// checkPrograms looks whether all that is to be run is there.
+// checkPrograms checks that the servers and the programs are there.
 func checkPrograms(bin string) error {
 	for _, name := range []string{"MONGODB_URI", "MONGODB_DATABASE"} {
 		if os.Getenv(name) == "" {
@@ -118,7 +117,7 @@ func checkPrograms(bin string) error {
 }
 
 func (c *chaos) run(ctx context.Context) (_ *report, err error) {
-	redis.SetLogger(silentLog{}) // it would tell of the Redis that we kill
+	redis.SetLogger(silentLog{}) // it would log the loss of the Redis that we kill
 	if c.events, err = os.Create(filepath.Join(c.dir, "chaos.log")); err != nil {
 		return nil, fmt.Errorf("making a log: %w", err)
 	}
@@ -156,13 +155,13 @@ func (c *chaos) watched(ctx context.Context, act func(context.Context) error) er
 	polling, stop := context.WithCancel(ctx)
 	var pollers sync.WaitGroup
 	pollers.Go(func() { c.watcher.poll(polling) })
-	pollers.Go(func() { c.watcher.feelPulse(polling) })
+	pollers.Go(func() { c.watcher.watchLatency(polling) })
 	defer pollers.Wait()
 	defer stop()
 	return act(ctx)
 }
 
-// act starts everything, breaks it, lets it come to rest and ends it.
+// act starts everything, breaks it, waits until it is at rest and ends it.
 func (c *chaos) act(ctx context.Context) error {
 	defer c.killAll()
 	if err := c.startAll(ctx); err != nil {
@@ -178,7 +177,7 @@ func (c *chaos) act(ctx context.Context) error {
 func (c *chaos) startAll(ctx context.Context) error {
 	for _, r := range roles {
 		for _, name := range r.names() {
-			m, err := c.hire(r, name)
+			m, err := c.newMember(r, name)
 			if err != nil {
 				return err
 			}
@@ -196,8 +195,8 @@ func (c *chaos) startAll(ctx context.Context) error {
 	return nil
 }
 
-// hire prepares a member of the crew: its settings, its log, and its ways to the servers.
-func (c *chaos) hire(r role, name string) (*member, error) {
+// newMember prepares a member of the crew: its settings, its log, and its ways to the servers.
+func (c *chaos) newMember(r role, name string) (*member, error) {
 	m := &member{
 		role: r, name: name, bin: c.bin, claimed: make(chan struct{}, 1),
 		chronicle: c.chronicle, record: c.record, watching: &c.watching,
@@ -214,7 +213,7 @@ func (c *chaos) hire(r role, name string) (*member, error) {
 	return m, nil
 }
 
-// settings returns what a process is told of the world.
+// settings returns the settings of a process.
 func (c *chaos) settings(r role, name string) (map[string]string, error) {
 	own := map[string]string{
 		"MONGODB_URI": os.Getenv("MONGODB_URI"), "MONGODB_DATABASE": c.documents.db.Name(),
@@ -280,7 +279,7 @@ func environment(own map[string]string) []string {
 	return procs.Environ(names, own)
 }
 
-// breakThings lets clients ask while everything is broken, and returns when that is over.
+// breakThings makes the faults, while clients ask.
 func (c *chaos) breakThings(ctx context.Context) error {
 	plan := newPlan(c.seed, c.length, roles)
 	c.ticking.from = time.Now()
@@ -291,10 +290,10 @@ func (c *chaos) breakThings(ctx context.Context) error {
 		asking.Wait()
 	}()
 	asking.Go(func() { newClients(c.apis, c.seed, c.record).ask(ctx, rest) })
-	return c.rampage(ctx, plan)
+	return c.makeFaults(ctx, plan)
 }
 
-// settle waits until all has come to rest, and then ends the processes as an operator would.
+// settle waits until all is at rest, and then stops the processes as an operator would.
 func (c *chaos) settle(ctx context.Context) error {
 	mended := time.Now()
 	c.say("nothing is broken any more")
@@ -308,7 +307,7 @@ func (c *chaos) settle(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := sleep(ctx, afterglow); err != nil {
+	if err := sleep(ctx, catchUpTime); err != nil {
 		return err
 	}
 	c.ticking.to = time.Now()
@@ -325,7 +324,7 @@ func (c *chaos) settle(ctx context.Context) error {
 	return nil
 }
 
-// rest waits until no task is left.
+// rest waits until every task has ended.
 func (c *chaos) rest(ctx context.Context, mended time.Time) error {
 	said, overdue := time.Now(), false
 	for {
@@ -344,7 +343,7 @@ func (c *chaos) rest(ctx context.Context, mended time.Time) error {
 			if _, err := c.documents.stamps(ctx, collections[0]); err != nil {
 				return fmt.Errorf("MongoDB itself does not answer, so that nothing can be judged: %w", err)
 			}
-			return nil // what is lost will show
+			return nil // a lost task shows when the runs are judged
 		case time.Since(said) > sayEvery:
 			said = time.Now()
 			c.say("waiting for %s", strings.Join(busy, ", "))
@@ -366,14 +365,14 @@ func (c *chaos) stop(ctx context.Context, role string) {
 	stopping.Wait()
 }
 
-// killAll ends whatever still runs.
+// killAll kills all processes that still run.
 func (c *chaos) killAll() {
 	for _, m := range c.crew {
 		m.kill()
 	}
 	c.watching.Wait()
 	for _, m := range c.crew {
-		_ = m.file.Close() // what was not written is not missed
+		_ = m.file.Close() // nothing reads the log after this
 	}
 	for _, w := range c.ways {
 		w.close()
@@ -383,7 +382,7 @@ func (c *chaos) killAll() {
 	}
 }
 
-// say tells people what happens, with the time since the beginning; the log has the time of day.
+// say prints a line with the time since the beginning. The log has the time of day.
 func (c *chaos) say(format string, args ...any) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -392,7 +391,7 @@ func (c *chaos) say(format string, args ...any) {
 	fmt.Fprintf(c.events, "%s %s\n", clock(time.Now()), text)
 }
 
-// made counts a fault.
+// made counts a fault that was made.
 func (c *chaos) made(kind faultKind) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -21,9 +21,9 @@ const (
 	// clientCount is how many clients ask at the same time, each after a pause of at most maxClientPause.
 	clientCount    = 3
 	maxClientPause = 2500 * time.Millisecond
-	// requestTimeout is when a client gives up: long after the API should have answered.
+	// requestTimeout is when a client gives up, long after the API should have answered.
 	requestTimeout = 10 * time.Second
-	// maxAnswer is more than any answer has.
+	// maxAnswer is larger than any answer, in bytes.
 	maxAnswer = 1 << 20
 )
 
@@ -38,12 +38,12 @@ type clients struct {
 func newClients(apis map[string]string, seed uint64, r *record) *clients {
 	return &clients{
 		apis: apis, seed: seed, record: r,
-		// A connection for each request: one that the API had closed meanwhile would be no fault of its.
+		// A connection for each request: the API may close an idle one, which is no fault.
 		http: http.Client{Timeout: requestTimeout, Transport: &http.Transport{DisableKeepAlives: true}},
 	}
 }
 
-// ask asks until rest ends. Requests that are under way then end by themselves, unless ctx ends.
+// ask sends requests until rest ends. Then requests under way go on until they are answered, or ctx ends.
 func (c *clients) ask(ctx, rest context.Context) {
 	var asking sync.WaitGroup
 	for i := range clientCount {
@@ -63,7 +63,7 @@ func (c *clients) ask(ctx, rest context.Context) {
 	asking.Wait()
 }
 
-// one asks one of the APIs something.
+// one sends one request to one of the APIs.
 func (c *clients) one(ctx context.Context, random *rand.Rand) {
 	api := roles[0].names()[random.IntN(roles[0].count)]
 	switch random.IntN(10) {
@@ -90,7 +90,7 @@ func randomPayload(random *rand.Rand) *tasks.SyncPayload {
 	return p
 }
 
-// trigger triggers a run, and records what was acknowledged.
+// trigger triggers a run, and records whether it was acknowledged.
 func (c *clients) trigger(ctx context.Context, api, job string, payload *tasks.SyncPayload) {
 	body, err := json.Marshal(payload)
 	if err != nil {
@@ -141,7 +141,7 @@ func (c *clients) exchange(ctx context.Context, method, url, body string, decode
 	}
 	response, err := c.http.Do(request)
 	if err != nil {
-		return 0, err // which says what was asked
+		return 0, err // it names the URL
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(io.LimitReader(response.Body, maxAnswer))

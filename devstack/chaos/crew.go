@@ -1,4 +1,4 @@
-// The real programs are what is broken, as processes of their own that never outlive this one.
+// The crew: the real programs, as processes that end with this one.
 
 package main
 
@@ -20,26 +20,26 @@ import (
 const (
 	// readyTimeout is how long the processes may take to start when nothing is broken.
 	readyTimeout = time.Minute
-	// maxOdd is how many lines that are none of a log are reported of one life.
+	// maxOdd is how many lines that are not JSON are reported of one life.
 	maxOdd = 5
 )
 
-// The names of the roles, which are those of their programs.
+// The names of the roles, which are the names of their programs.
 const (
 	apiRole       = procs.API
 	schedulerRole = procs.Scheduler
 	workerRole    = procs.Worker
 )
 
-// role is what several processes are.
+// role is a kind of process, such as worker.
 type role struct {
 	name  string
 	count int
-	// servers are those that they use.
+	// servers are the servers that its processes use.
 	servers []string
 }
 
-// roles are all that is run.
+// roles are the roles that chaos runs.
 var roles = []role{
 	{apiRole, 2, []string{redisName, mongoName}},
 	{schedulerRole, 3, []string{redisName}},
@@ -62,7 +62,7 @@ type member struct {
 	bin     string
 	environ []string
 	file    *os.File // of its log
-	// claimed has a place for whoever starts, stops or freezes it.
+	// claimed has one place, for the fault that starts, stops or freezes the member.
 	claimed   chan struct{}
 	chronicle *chronicle
 	record    *record
@@ -73,16 +73,16 @@ type member struct {
 	frozen bool
 }
 
-// life is a member from one start to its end. What can change is guarded by the member's mutex.
+// life is a member from one start to its end. The member's mutex guards the fields that change.
 type life struct {
 	process *procs.Process
 	ready   bool
 	began   chan struct{} // closed when it is ready
-	// ending is true when it is meant to end, and over when it has.
+	// ending is true when chaos ends it, and over when it has ended.
 	ending, over bool
 }
 
-// downName is what the chronicle calls a member that nobody can use.
+// downName is the chronicle's name of the times in which a member cannot work.
 func downName(process string) string { return process + " down" }
 
 // start starts a member that does not run.
@@ -118,7 +118,7 @@ func (m *member) start() error {
 		<-process.Done()
 		m.change(func() { l.over = true })
 		for _, text := range odd {
-			m.record.breach(promiseProcesses, "%s wrote what is no line of a log: %s", m.name, text)
+			m.record.breach(promiseProcesses, "%s wrote a line that is not JSON: %s", m.name, text)
 		}
 		if err := process.Failure(); err != nil {
 			m.record.breach(promiseProcesses, "%s", err)
@@ -127,7 +127,7 @@ func (m *member) start() error {
 	return nil
 }
 
-// change changes the member's state, and tells the chronicle whether it is down then.
+// change changes the member's state, and tells the chronicle whether it is down afterwards.
 func (m *member) change(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -136,7 +136,8 @@ func (m *member) change(f func()) {
 	m.chronicle.set(downName(m.name), l == nil || !l.ready || l.ending || l.over || m.frozen)
 }
 
-// running returns the process; nil when there is none. It is told to be about to end when that is meant.
+// running returns the life of the process that runs; nil when there is none. With ending it marks the life as one that chaos
+// ends.
 func (m *member) running(ending bool) *procs.Process {
 	var process *procs.Process
 	m.change(func() {
@@ -199,7 +200,7 @@ func (m *member) thaw() error {
 	return nil
 }
 
-// errNotReady says that a process did not start.
+// errNotReady is the error of a process that did not become ready.
 var errNotReady = errors.New("it did not become ready")
 
 // await waits until it has become ready.

@@ -1,4 +1,4 @@
-// What is synchronised: a few records of each collection, loaded and checked past all proxies.
+// The records that are synchronised: a few of each collection. They are loaded and checked without a proxy.
 
 package main
 
@@ -22,11 +22,12 @@ import (
 const (
 	// loadTimeout bounds loading and reading a collection.
 	loadTimeout = time.Minute
-	// dropTimeout bounds what is done at the end, which must be quick after a Ctrl-C.
+	// dropTimeout bounds the cleanup, which must be quick after a Ctrl-C.
 	dropTimeout = 5 * time.Second
 )
 
-// collections are what the job types synchronise. The users are four ranges, the projects two, and the issues are not cut.
+// collections are the collections of the job types. A full sync splits the users into four ranges and the projects into two,
+// and does not split the issues.
 var collections = []collection{
 	{tasks.UserSync.Name, "users", 200}, {tasks.ProjectSync.Name, "projects", 60}, {tasks.IssueSync.Name, "issues", 40},
 }
@@ -39,7 +40,7 @@ type collection struct {
 	count     int
 }
 
-// documents are those of all collections, in a database of their own.
+// documents are the records of all collections, in a database of their own.
 type documents struct {
 	client *mongo.Client
 	db     *mongo.Database
@@ -59,7 +60,7 @@ func (d *documents) load(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	for _, c := range collections {
-		// All are untidy users: to a synchronisation only _id and lastSynced matter.
+		// All are untidy users: a synchronisation looks at _id and lastSynced only.
 		if _, err := d.db.Collection(c.name).InsertMany(ctx, users.Generate(c.count, d.seed)); err != nil {
 			return fmt.Errorf("loading the %s: %w", c.name, err)
 		}

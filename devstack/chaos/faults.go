@@ -1,4 +1,4 @@
-// This is how each kind of fault is made, and made good again.
+// How each kind of fault is made and mended.
 
 package main
 
@@ -10,11 +10,12 @@ import (
 	"time"
 )
 
-// errTimeIsUp ends the time in which things are broken: what is broken then is made good.
+// errTimeIsUp ends the time of the faults: all that are still open are mended then.
 var errTimeIsUp = errors.New("the time is up")
 
-// rampage makes all faults of the plan, and returns when all is whole again: when the time is up, or ctx ends.
-func (c *chaos) rampage(ctx context.Context, plan []fault) error {
+// makeFaults makes and mends all faults of the plan. It returns early when the time is up, or ctx ends, with all faults
+// mended.
+func (c *chaos) makeFaults(ctx context.Context, plan []fault) error {
 	breaking, cancel := context.WithTimeoutCause(ctx, c.length, errTimeIsUp)
 	defer cancel()
 	breaking, fail := context.WithCancelCause(breaking)
@@ -38,7 +39,7 @@ func (c *chaos) rampage(ctx context.Context, plan []fault) error {
 	return nil
 }
 
-// pause waits for so long, or until the time is up. It returns an error when nothing need be made good any more.
+// pause waits for so long, or until the time is up. It returns an error when no fault need be mended any more.
 func pause(breaking context.Context, d time.Duration) error {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -52,8 +53,8 @@ func pause(breaking context.Context, d time.Duration) error {
 	return nil
 }
 
-// claim takes a place, for which somebody else may have to finish first: the plan leaves time for that, the machine
-// perhaps not. It returns false when ctx ended before.
+// claim takes a place. It may have to wait for another fault, when a slow machine takes longer than the plan expects. It
+// returns false when ctx ends before.
 func claim(ctx context.Context, place chan struct{}) bool {
 	select {
 	case place <- struct{}{}:
@@ -63,7 +64,7 @@ func claim(ctx context.Context, place chan struct{}) bool {
 	}
 }
 
-// make makes one fault, and makes it good again.
+// make makes one fault, and mends it.
 func (c *chaos) make(ctx, breaking context.Context, f fault) error {
 	for _, name := range f.concerns() {
 		place := c.claimed(name)
@@ -102,7 +103,7 @@ func (c *chaos) claimed(name string) chan struct{} {
 	return c.ways[name].claimed
 }
 
-// restart ends processes, and starts them after a while.
+// restart ends processes, and starts them again later.
 func (c *chaos) restart(ctx, breaking context.Context, f fault) error {
 	for _, name := range f.processes {
 		if f.kind == stopProcess {
@@ -135,12 +136,12 @@ func (c *chaos) roll(ctx, breaking context.Context, f fault) error {
 		if err := m.start(); err != nil {
 			return err
 		}
-		_ = m.await(breaking) // it may wait for a server that is away; then the next one has its turn all the same
+		_ = m.await(breaking) // if its server is away it is not ready; the roll goes on all the same
 	}
 	return nil
 }
 
-// restartRedis kills Redis. Nobody reaches the new one before all that it says is heard.
+// restartRedis kills Redis, and starts it again. No process reaches the new one before the watcher listens to it.
 func (c *chaos) restartRedis(ctx, breaking context.Context, f fault) error {
 	for _, name := range f.concerns() {
 		c.ways[name].refuse()
@@ -175,8 +176,8 @@ func (c *chaos) breakWays(breaking context.Context, f fault) error {
 			w.cut()
 		case f.kind == slowDown:
 			w.slowDown(f.delay)
-		case f.kind == silence || f.silent:
-			w.silence()
+		case f.kind == hang || f.silent:
+			w.freeze()
 		default:
 			w.refuse()
 		}
@@ -191,8 +192,8 @@ func (c *chaos) breakWays(breaking context.Context, f fault) error {
 		switch {
 		case f.kind == slowDown:
 			w.slowDown(0)
-		case f.kind == silence || f.silent:
-			w.speak()
+		case f.kind == hang || f.silent:
+			w.thaw()
 		default:
 			if err := w.open(); err != nil {
 				return err

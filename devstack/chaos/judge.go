@@ -1,4 +1,4 @@
-// What was recorded is held against what was promised.
+// The judge compares the record with the promises.
 
 package main
 
@@ -19,15 +19,15 @@ import (
 )
 
 const (
-	// answerLimit is how long an answer may take: 2 s, as promised, and what a busy machine adds.
+	// answerLimit is how long an answer may take: the promised 2 s, and some more for a busy machine.
 	answerLimit = 3 * time.Second
-	// reconnectTime is for how long after a server is back the API may still say that it is away.
+	// reconnectTime is how long after the return of a server the API may still say that it is away.
 	reconnectTime = 3 * time.Second
-	// otherKeys is more than the keys that Redis has besides one for each run that is kept.
+	// otherKeys is more than the number of keys besides one for each run that is kept.
 	otherKeys = 100
 )
 
-// judge makes the report. All processes have ended by now, and nobody writes to the record any more.
+// judge makes the report. All processes have ended, so the record no longer changes.
 func (c *chaos) judge(ctx context.Context) (*report, error) {
 	r := &report{seed: c.seed, length: c.length, settled: c.settled, faults: c.faults}
 	c.judgeTicks(r)
@@ -39,12 +39,12 @@ func (c *chaos) judge(ctx context.Context) (*report, error) {
 	if err := c.judgeKeys(ctx, r); err != nil {
 		return nil, err
 	}
-	r.ranges, r.takenOver, r.errorLines = c.record.ranges, c.record.takenOver, c.record.errors
+	r.ranges, r.rescued, r.errorLines = c.record.ranges, c.record.rescued, c.record.errors
 	r.breaches = c.record.breaches
 	return r, nil
 }
 
-// withoutScheduler returns the times in which no scheduler was there that could reach Redis.
+// withoutScheduler returns the times in which no scheduler could reach Redis.
 func (c *chaos) withoutScheduler() []span {
 	var none []span
 	for i, name := range roleNamed(schedulerRole).names() {
@@ -68,21 +68,21 @@ func (c *chaos) judgeTicks(r *report) {
 	for _, job := range slices.Sorted(maps.Keys(intervals)) {
 		facts := tickFacts{
 			every: intervals[job], from: c.ticking.from, to: c.ticking.to, outages: outages,
-			dealt: make(map[int64]time.Time), enqueued: make(map[int64]int),
+			handled: make(map[int64]time.Time), enqueued: make(map[int64]int),
 		}
 		note := func(tick string, at time.Time) {
 			if id, err := tasks.ParseRunID(tick); err == nil && id.Job == job {
 				ms := id.Reference.UnixMilli()
-				if before, ok := facts.dealt[ms]; !ok || at.Before(before) {
-					facts.dealt[ms] = at
+				if before, ok := facts.handled[ms]; !ok || at.Before(before) {
+					facts.handled[ms] = at
 				}
 			}
 		}
-		for tick, at := range c.record.dealt {
+		for tick, at := range c.record.handled {
 			note(tick, at)
 		}
-		// The log line of a scheduler that was killed may be missing. Then the product's key says that the tick was dealt
-		// with, and there must have been a run to serve it.
+		// The log line of a scheduler that was killed may be missing. Then the product's key says that the tick was handled,
+		// and a run must have waited to serve it.
 		for tick, at := range c.record.recorded {
 			if c.record.someRunWaited(job, at) {
 				note(tick, at)
@@ -111,7 +111,7 @@ func (c *chaos) judgeTicks(r *report) {
 
 // someRunWaited reports whether a run of the kind of the ticks waited at that time: it had been enqueued, and began later.
 func (r *record) someRunWaited(job string, at time.Time) bool {
-	const blur = time.Second // the events arrive, and the lines are written, a little later than what they are about
+	const blur = time.Second // events and lines of logs come a little late
 	for _, run := range r.runs {
 		if run.id.Job != job || run.kind == tasks.SyncFull || len(run.enqueued) == 0 || run.enqueued[0].After(at.Add(blur)) {
 			continue
@@ -126,8 +126,8 @@ func (r *record) someRunWaited(job string, at time.Time) bool {
 func (r *record) tickDetails(job string, tickTime time.Time) string {
 	id := tasks.TickID(job, tickTime).String()
 	text := ""
-	if at, ok := r.dealt[id]; ok {
-		text += ", dealt with at " + clock(at)
+	if at, ok := r.handled[id]; ok {
+		text += ", handled at " + clock(at)
 	}
 	if at, ok := r.recorded[id]; ok {
 		text += ", recorded by the product at " + clock(at)
@@ -186,7 +186,7 @@ func (c *chaos) judgeRuns(r *report) {
 	}
 }
 
-// history says what was seen of the run.
+// history describes what was seen of the run.
 func (r *seenRun) history() string {
 	var seen []string
 	for _, at := range r.enqueued {
@@ -201,7 +201,7 @@ func (r *seenRun) history() string {
 	return strings.Join(seen, ", ")
 }
 
-// judgeResult looks whether a completed run has done what it says.
+// judgeResult checks the result of a completed run.
 func (c *chaos) judgeResult(run *seenRun) {
 	i := slices.IndexFunc(collections, func(k collection) bool { return k.job == run.id.Job })
 	all := int64(collections[i].count)
@@ -216,7 +216,7 @@ func (c *chaos) judgeResult(run *seenRun) {
 	}
 }
 
-// judgeAcknowledged looks whether a trigger was served by the run that its answer named.
+// judgeAcknowledged checks that the run of a trigger's answer served it.
 func (c *chaos) judgeAcknowledged(r *report, a acknowledged) {
 	trigger := fmt.Sprintf("%s, which %s acknowledged at %s (coalesced: %t)", a.id, a.api, clock(a.answered), a.coalesced)
 	run := c.record.runs[a.id]
@@ -235,7 +235,7 @@ func (c *chaos) judgeAnswers(r *report) {
 	for _, a := range c.record.answers {
 		until := a.asked.Add(a.took)
 		if touches(c.chronicle.of(downName(a.api)), a.asked, until) {
-			continue // nobody was there
+			continue // no API was there
 		}
 		r.answers.all++
 		if a.took > r.answers.slowest {
@@ -278,7 +278,7 @@ func (c *chaos) excused(a answer) bool {
 	})
 }
 
-// judgeDocuments looks whether each record is as fresh as the completed runs should have made it.
+// judgeDocuments checks that each record is as fresh as the completed runs should have made it.
 func (c *chaos) judgeDocuments(ctx context.Context, r *report) error {
 	for _, k := range collections {
 		stamps, err := c.documents.stamps(ctx, k)
@@ -295,7 +295,7 @@ func (c *chaos) judgeDocuments(ctx context.Context, r *report) error {
 				continue
 			}
 			reference := run.id.Reference
-			if run.kind != tasks.SyncFull { // which leaves out what is fresher than that
+			if run.kind != tasks.SyncFull { // an incremental run leaves out fresh records
 				reference = reference.Add(-freshness[k.job] + time.Millisecond)
 			}
 			if reference.After(least) {
@@ -315,7 +315,7 @@ func (c *chaos) judgeDocuments(ctx context.Context, r *report) error {
 	return nil
 }
 
-// judgeKeys looks for what runs that have ended left behind.
+// judgeKeys looks for keys that ended runs left behind.
 func (c *chaos) judgeKeys(ctx context.Context, r *report) error {
 	keys, err := c.watcher.keys(ctx)
 	if err != nil {
@@ -331,8 +331,8 @@ func (c *chaos) judgeKeys(ctx context.Context, r *report) error {
 			if err != nil {
 				return err
 			}
-			// Whoever wanted to enqueue it was killed, or lost Redis, and nobody was told that it would run. The next run of
-			// its kind takes its place.
+			// The process that wanted to enqueue it was killed, or lost Redis, and acknowledged nothing. The next run of its
+			// kind takes its place.
 			if c.record.runs[id] == nil && !c.record.isAcknowledged(id) {
 				r.abandoned++
 				continue

@@ -1,4 +1,4 @@
-// The log of a process says what it did.
+// The lines of the processes' logs.
 
 package main
 
@@ -9,7 +9,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// logLine is a line of the log of a process, as far as anything here reads it.
+// logLine has the fields of a line that chaos reads.
 type logLine struct {
 	Time              time.Time
 	Level, Msg        string
@@ -19,7 +19,7 @@ type logLine struct {
 	Attempt           int
 }
 
-// newLogLine reads a line. What has another type than usual counts as missing.
+// newLogLine reads a line. A field of another type than usual counts as missing.
 func newLogLine(e procs.Entry) logLine {
 	text := func(name string) string {
 		value, _ := e.Attrs[name].(string)

@@ -1,10 +1,9 @@
-// Command chaos runs codex-jobs as a whole, breaks its processes, its servers and the ways between them at random for a
+// Command chaos runs the whole of codex-jobs, breaks its processes, its servers and the ways between them at random for a
 // while, and then says which of the product's promises were kept.
 //
-// It exists because each fault has a test of its own, but the ones that nobody thought of are combinations. What is broken
-// when follows from a seed, so that a run which found something can be made again, as far as the machine's timing allows.
-// It is run by devstack, as "make chaos" does, and takes its MongoDB from the environment; the Redis is its own, because
-// that is killed, too.
+// Each fault has a test of its own; chaos tests combinations that no test thinks of. A seed decides what is broken when, so
+// that a run which found something can be repeated, as far as the machine's timing allows. "make chaos" runs it under
+// devstack. It takes its MongoDB from the environment, and starts a Redis of its own, because it kills that, too.
 //
 //	chaos -bin DIR [flags]
 package main
@@ -48,11 +47,11 @@ Flags:
 
 const (
 	defaultLength = 2 * time.Minute
-	// minLength is the least time in which anything can be broken.
+	// minLength is the least time that has room for a fault.
 	minLength = 10 * time.Second
 )
 
-// arguments are the command line's.
+// arguments are the arguments of the command line.
 type arguments struct {
 	bin    string
 	length time.Duration
@@ -64,7 +63,7 @@ func main() {
 	os.Exit(run(os.Args[1:], os.Stdout, os.Stderr))
 }
 
-// run is the program as a whole: it returns the exit status.
+// run runs chaos, and returns the exit status.
 func run(args []string, out, errOut io.Writer) int {
 	a, err := parse(args, errOut)
 	switch {
@@ -76,7 +75,7 @@ func run(args []string, out, errOut io.Writer) int {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
 	defer stop()
-	r, err := rage(ctx, a, errOut)
+	r, err := runChaos(ctx, a, errOut)
 	if r != nil {
 		fmt.Fprint(out, r.String())
 	}
@@ -87,7 +86,7 @@ func run(args []string, out, errOut io.Writer) int {
 	return 0
 }
 
-// parse reads the command line. It prints the help that it asks for.
+// parse reads the command line. It prints the help if that is asked for.
 func parse(args []string, errOut io.Writer) (arguments, error) {
 	flags := flag.NewFlagSet("chaos", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
@@ -111,7 +110,7 @@ func parse(args []string, errOut io.Writer) (arguments, error) {
 	case a.bin == "":
 		return arguments{}, errors.New("-bin is missing: the directory with the programs")
 	case a.length < minLength:
-		return arguments{}, fmt.Errorf("-for was %s; it may be a duration of at least %s", a.length, minLength)
+		return arguments{}, fmt.Errorf("-for was %s; it must be a duration of at least %s", a.length, minLength)
 	}
 	given := false
 	flags.Visit(func(f *flag.Flag) { given = given || f.Name == "seed" })

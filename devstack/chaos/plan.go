@@ -1,4 +1,4 @@
-// What is broken when is decided beforehand, by the seed alone: so it can be decided again.
+// The plan of the faults. It is made beforehand, from the seed alone, so that it can be repeated.
 
 package main
 
@@ -22,22 +22,22 @@ const (
 	killSchedulers faultKind = "kill -9 all schedulers"
 	killRedis      faultKind = "kill -9 Redis, restart"
 	refuse         faultKind = "server refuses connections"
-	silence        faultKind = "server does not answer"
+	hang           faultKind = "server does not answer"
 	slowDown       faultKind = "server answers late"
 	cutOff         faultKind = "process cut off a server"
 	cutConnections faultKind = "connections cut"
 )
 
-// deck says how often a kind is drawn before all have been.
+// deck says how often each kind is drawn before the deck is shuffled again.
 var deck = []struct {
 	kind  faultKind
 	count int
 }{
 	{killProcess, 4}, {stopProcess, 2}, {rollProcesses, 1}, {freezeProcess, 2}, {killSchedulers, 1},
-	{killRedis, 2}, {refuse, 2}, {silence, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2},
+	{killRedis, 2}, {refuse, 2}, {hang, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2},
 }
 
-// fewCards is when another deck is put below the cards: with the last ones alone there is often nothing that fits.
+// fewCards is when another deck is put below the cards: often none of the last cards fits.
 const fewCards = 8
 
 const (
@@ -49,10 +49,10 @@ const (
 	maxOutage = 30 * time.Second
 	minFreeze = 20 * time.Second
 	maxFreeze = 90 * time.Second
-	// restartTime is what a process needs at most to be there again, in most cases.
+	// restartTime is how long a process takes to be ready again, in most cases.
 	restartTime = 6 * time.Second
-	// breathing is for how long a server that was away is left alone.
-	breathing = 8 * time.Second
+	// recoveryTime is how long a server that was away is left alone.
+	recoveryTime = 8 * time.Second
 )
 
 // fault is one thing to break.
@@ -60,22 +60,22 @@ type fault struct {
 	kind faultKind
 	// at is when, since the beginning, and lasts for how long.
 	at, lasts time.Duration
-	// processes are whom it concerns; all that use the server when it is the server's.
+	// processes are the processes that it hits; for a fault of a server, all that use it.
 	processes []string
 	// server is "" for a fault of processes alone.
 	server string
-	// silent says of a process that is cut off that nobody tells it so.
+	// silent hides from a process that it is cut off: its connections hang.
 	silent bool
 	// delay is how late a server answers.
 	delay time.Duration
 }
 
-// String says what is done, in one line.
+// String describes the fault in one line.
 func (f fault) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: ", f.kind)
 	switch f.kind {
-	case killRedis, refuse, silence, slowDown:
+	case killRedis, refuse, hang, slowDown:
 		b.WriteString(f.server)
 	default:
 		b.WriteString(strings.Join(f.processes, ", "))
@@ -95,12 +95,12 @@ func (f fault) String() string {
 	return b.String()
 }
 
-// takesAway reports whether nobody can use the processes meanwhile.
+// takesAway reports whether the processes cannot work during the fault.
 func (f fault) takesAway() bool {
 	return slices.Contains([]faultKind{killProcess, stopProcess, rollProcesses, freezeProcess, killSchedulers, cutOff}, f.kind)
 }
 
-// end is when all that it broke is whole again.
+// end is when the fault is mended.
 func (f fault) end() time.Duration {
 	switch f.kind {
 	case killProcess, killSchedulers, stopProcess, freezeProcess:
@@ -108,10 +108,10 @@ func (f fault) end() time.Duration {
 	case rollProcesses:
 		return f.at + time.Duration(len(f.processes))*restartTime
 	}
-	return f.at + f.lasts + breathing
+	return f.at + f.lasts + recoveryTime
 }
 
-// concerns names what nobody else may break meanwhile.
+// concerns names all that no other fault may break at the same time.
 func (f fault) concerns() []string {
 	if f.server == "" {
 		return f.processes
@@ -143,7 +143,7 @@ func newPlan(seed uint64, length time.Duration, roles []role) []fault {
 		if len(cards) < fewCards {
 			cards = append(cards, p.shuffled()...)
 		}
-		for i, kind := range cards { // what does not fit now may fit later
+		for i, kind := range cards { // a card that does not fit now may fit later
 			if f, ok := p.draw(kind, at); ok {
 				p.faults = append(p.faults, f)
 				cards = slices.Delete(cards, i, i+1)
@@ -197,7 +197,7 @@ func (p *planner) draw(kind faultKind, at time.Duration) (fault, bool) {
 	case killRedis:
 		f.server, f.lasts = redisName, p.between(0, 10*time.Second)
 		f.processes = p.users(redisName, "")
-	case refuse, silence:
+	case refuse, hang:
 		f.processes, f.lasts = p.users(f.server, ""), p.outage()
 	case slowDown:
 		f.processes, f.lasts = p.users(f.server, ""), p.between(5*time.Second, 20*time.Second)

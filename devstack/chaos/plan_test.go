@@ -20,8 +20,8 @@ func TestThePlanFollowsFromTheSeed(t *testing.T) {
 	}
 }
 
-// Over many seeds, every kind is made, nothing is broken twice at the same time or longer than the time lasts, and one
-// process of each role is there, except when all schedulers are killed.
+// Over many seeds, every kind of fault is made, nothing is broken twice at the same time or beyond the end, and one process
+// of each role is there, except when all schedulers are killed.
 func TestPlans(t *testing.T) {
 	t.Parallel()
 	made := make(map[faultKind]int)

@@ -1,5 +1,5 @@
-// What happened is recorded while it happens, by whoever sees it: the clients of the API, the watcher of Redis, and the
-// readers of the logs. It is judged at the end.
+// The record of all that happens. The clients of the API, the watcher of Redis and the readers of the logs write it; the
+// judge reads it at the end.
 
 package main
 
@@ -15,7 +15,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// promise is one of those that the product makes, in words for people.
+// promise is a promise of the product, in words for people.
 type promise string
 
 // The promises.
@@ -36,17 +36,17 @@ type breach struct {
 	detail  string
 }
 
-// seenRun is all that was seen of one run. Times are of when it was seen.
+// seenRun has all that was seen of one run. Its times are the times at which it was seen.
 type seenRun struct {
 	id       tasks.RunID
 	kind     string // known once it has ended
 	enqueued []time.Time
-	begun    []time.Time // by the logs, each attempt of each worker
+	begun    []time.Time // each attempt of each worker, from the logs
 	// ends are the different ends that were seen; more than one is a breach.
 	ends []runEnd
 }
 
-// runEnd is how a run has ended.
+// runEnd is how a run ended.
 type runEnd struct {
 	state   asynq.TaskState
 	at      time.Time // of the completion or the last failure, in seconds
@@ -72,7 +72,7 @@ type answer struct {
 	err       error
 }
 
-// record is everything that was seen. It is safe for concurrent use.
+// record has everything that was seen. It is safe for concurrent use.
 type record struct {
 	mu           sync.Mutex
 	breaches     []breach
@@ -80,18 +80,18 @@ type record struct {
 	acknowledged []acknowledged
 	answers      []answer
 	charged      map[string]bool      // attempts at runs and ranges other than the first
-	announced    []string             // failed attempts, as the logs say: of what another worker has taken over they cost none
+	announced    []string             // failed attempts, from the logs; one that was fenced costs nothing
 	ranges       int                  // how many were enqueued
-	takenOver    int                  // runs and ranges of dead workers
+	rescued      int                  // runs and ranges that were rescued
 	errors       map[string]int       // lines of the logs with the level ERROR, by message
-	dealt        map[string]time.Time // ticks, by the IDs of their runs
+	handled      map[string]time.Time // ticks, by the IDs of their runs
 	recorded     map[string]time.Time // ticks that the product's own key has named
 }
 
 func newRecord() *record {
 	return &record{
 		runs: make(map[string]*seenRun), errors: make(map[string]int), charged: make(map[string]bool),
-		dealt: make(map[string]time.Time), recorded: make(map[string]time.Time),
+		handled: make(map[string]time.Time), recorded: make(map[string]time.Time),
 	}
 }
 
@@ -102,7 +102,7 @@ func (r *record) breach(p promise, format string, args ...any) {
 	r.breaches = append(r.breaches, breach{p, fmt.Sprintf(format, args...)})
 }
 
-// run returns what is known of a run; the record must be locked.
+// run returns the record of a run; the caller has locked r.
 func (r *record) run(id tasks.RunID) *seenRun {
 	text := id.String()
 	if r.runs[text] == nil {
@@ -121,17 +121,17 @@ func (r *record) wasEnqueued(queue, taskID string, at time.Time) {
 	}
 	id, err := tasks.ParseRunID(taskID)
 	if err != nil {
-		r.breaches = append(r.breaches, breach{promiseRuns, fmt.Sprintf("what is no run was enqueued as %q at %s", taskID, clock(at))})
+		r.breaches = append(r.breaches, breach{promiseRuns, fmt.Sprintf("a task with the ID %q, which is not a run's, was enqueued at %s", taskID, clock(at))})
 		return
 	}
 	known := r.run(id)
 	known.enqueued = append(known.enqueued, at)
 	if id.Scheduled() {
-		r.dealtWith(taskID, at)
+		r.tickHandled(taskID, at)
 	}
 }
 
-// isThere records a task that was found in a queue; when it was enqueued is known only if that was seen, too.
+// isThere records a task that was found in a queue. It does not know when it was enqueued.
 func (r *record) isThere(queue, taskID string, at time.Time) {
 	r.mu.Lock()
 	id, err := tasks.ParseRunID(taskID)
@@ -142,14 +142,14 @@ func (r *record) isThere(queue, taskID string, at time.Time) {
 	}
 }
 
-// dealtWith records that a tick was; the record must be locked.
-func (r *record) dealtWith(tickID string, at time.Time) {
-	if before, ok := r.dealt[tickID]; !ok || at.Before(before) {
-		r.dealt[tickID] = at
+// tickHandled records that a tick was handled; the caller has locked r.
+func (r *record) tickHandled(tickID string, at time.Time) {
+	if before, ok := r.handled[tickID]; !ok || at.Before(before) {
+		r.handled[tickID] = at
 	}
 }
 
-// tickRecorded records that the product's key for the latest tick that was dealt with names this one.
+// tickRecorded records a tick that the product's key has named as the latest one that was handled.
 func (r *record) tickRecorded(tickID string, at time.Time) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -158,7 +158,7 @@ func (r *record) tickRecorded(tickID string, at time.Time) {
 	}
 }
 
-// hasEnded records how a run was seen to have ended.
+// hasEnded records how a run ended.
 func (r *record) hasEnded(info *asynq.TaskInfo, seen time.Time) {
 	id, err := tasks.ParseRunID(info.ID)
 	if err != nil {
@@ -186,7 +186,7 @@ func kindOf(payload []byte) string {
 	return p.SyncType
 }
 
-// logged records what is of interest in the log of a process.
+// logged records the lines of a log that the judge needs.
 func (r *record) logged(process string, line logLine) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -205,20 +205,20 @@ func (r *record) logged(process string, line logLine) {
 	case line.Msg == "Starting range":
 		r.attempted(line)
 	case strings.HasPrefix(line.Msg, "Recovered "):
-		r.takenOver++
+		r.rescued++
 	case strings.Contains(line.Msg, " failed, will be tried again"), strings.HasSuffix(line.Msg, " job failed"), line.Msg == "A range failed":
 		if _, err := tasks.ParseRunID(line.JobID); err != nil {
-			return // that it was enqueued is a breach
+			return // to enqueue it was a breach already
 		}
 		r.announced = append(r.announced, fmt.Sprintf("%s: %s at %s: %s: %s", line.subject(), process, clock(line.Time), line.Msg, line.Error))
 	case strings.HasSuffix(line.Msg, "ick enqueued"), strings.HasSuffix(line.Msg, "ick served by a run that still waits"):
 		if tickTime, err := time.Parse(tasks.TimestampLayout, line.Tick); err == nil {
-			r.dealtWith(tasks.TickID(line.Job, tickTime).String(), line.Time)
+			r.tickHandled(tasks.TickID(line.Job, tickTime).String(), line.Time)
 		}
 	}
 }
 
-// attempted records an attempt; the record must be locked.
+// attempted records an attempt; the caller has locked r.
 func (r *record) attempted(line logLine) {
 	if line.Attempt > 1 {
 		r.charged[fmt.Sprintf("%s: attempt %d", line.subject(), line.Attempt)] = true
@@ -232,7 +232,7 @@ func (r *record) wasAcknowledged(a acknowledged) {
 	r.acknowledged = append(r.acknowledged, a)
 }
 
-// isAcknowledged reports whether somebody was told that the run would come to be.
+// isAcknowledged reports whether an answer has promised the run.
 func (r *record) isAcknowledged(id string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()

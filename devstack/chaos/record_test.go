@@ -78,8 +78,8 @@ func TestWhatIsEnqueuedAnewIsNoticed(t *testing.T) {
 	if n := len(r.runs[id].enqueued); n != 2 {
 		t.Errorf("enqueued anew, it was enqueued %d times", n)
 	}
-	if !r.dealt[id].Equal(at(6)) {
-		t.Errorf("the tick was dealt with at %v", r.dealt[id])
+	if !r.handled[id].Equal(at(6)) {
+		t.Errorf("the tick was handled at %v", r.handled[id])
 	}
 	r.wasEnqueued("user-sync:ranges", id+"/0", at(8))
 	r.wasEnqueued("user-sync", "no run's", at(8))
@@ -105,13 +105,13 @@ func TestWhatTheLogsSay(t *testing.T) {
 	} {
 		r.logged("worker-1", line)
 	}
-	if len(r.dealt) != 2 || !r.dealt[tasks.TickID("user-sync", at(5)).String()].Equal(at(9)) {
-		t.Errorf("ticks: %v", r.dealt)
+	if len(r.handled) != 2 || !r.handled[tasks.TickID("user-sync", at(5)).String()].Equal(at(9)) {
+		t.Errorf("ticks: %v", r.handled)
 	}
 	if len(r.charged) != 1 || !r.charged["1:user-sync/2: attempt 2"] || len(r.announced) != 2 {
 		t.Errorf("charged: %v, announced: %q", r.charged, r.announced)
 	}
-	if r.takenOver != 1 || r.errors["User sync job failed"] != 1 {
-		t.Errorf("taken over: %d, errors: %v", r.takenOver, r.errors)
+	if r.rescued != 1 || r.errors["User sync job failed"] != 1 {
+		t.Errorf("rescued: %d, errors: %v", r.rescued, r.errors)
 	}
 }

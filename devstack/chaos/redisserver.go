@@ -1,4 +1,5 @@
-// The Redis is a server of our own, because it is killed. What it has acknowledged is on the disk: it syncs every write.
+// Chaos kills Redis, so it starts one of its own. That Redis syncs every write to the disk, so that nothing acknowledged is
+// lost.
 
 package main
 
@@ -20,11 +21,11 @@ import (
 )
 
 const (
-	// redisStart is how long Redis may take until it answers, with the log of its writes read.
+	// redisStart is how long Redis may take until it has read its data and answers.
 	redisStart = 15 * time.Second
 	redisPoll  = 20 * time.Millisecond
 	redisStop  = 3 * time.Second
-	// questionTimeout bounds a question to a server that has little to do for it.
+	// questionTimeout bounds a quick command to a server.
 	questionTimeout = 3 * time.Second
 
 	loopback = "127.0.0.1"
@@ -36,7 +37,7 @@ type redisServer struct {
 	port      *freeport.Port
 	log       *os.File
 	process   *procs.Process
-	// client is a direct one, past all proxies.
+	// client is a direct client, without a proxy.
 	client *redis.Client
 }
 
@@ -68,7 +69,7 @@ func (s *redisServer) address() string { return s.port.Address() }
 func (s *redisServer) start(ctx context.Context) error {
 	cmd := exec.Command(s.path,
 		"--bind", loopback, "--port", s.port.String(), "--dir", s.dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always",
-		// It tells of keys that come to be, and of strings that are set: see watcher.
+		// It publishes new keys, and strings that are set: see watcher.
 		"--notify-keyspace-events", "Kn$")
 	cmd.Stdout, cmd.Stderr = s.log, s.log
 	process, err := procs.Start(cmd, procs.Options{Name: "Redis"})
@@ -86,7 +87,7 @@ func (s *redisServer) start(ctx context.Context) error {
 			return fmt.Errorf("another Redis answers on port %s", s.port)
 		}
 		if err == nil {
-			if err = s.client.Ping(ctx).Err(); err == nil { // INFO is answered while it still loads
+			if err = s.client.Ping(ctx).Err(); err == nil { // a Redis that still loads its data answers INFO
 				return nil
 			}
 		}

@@ -1,4 +1,4 @@
-// The report is for people: what was broken, and what came of it.
+// The report, for people: the faults, and what came of them.
 
 package main
 
@@ -14,7 +14,7 @@ import (
 // shownBreaches is how many are shown of each promise.
 const shownBreaches = 10
 
-// report is all that there is to say at the end.
+// report is the result of a run of chaos.
 type report struct {
 	seed            uint64
 	length, settled time.Duration
@@ -27,15 +27,15 @@ type report struct {
 		completed, failed, lost, twice int
 		slowest                        time.Duration
 	}
-	charged, announced, ranges, takenOver int
-	answers                               struct {
+	charged, announced, ranges, rescued int
+	answers                             struct {
 		all, refused, failed, late int
 		slowest                    time.Duration
 		slowestTo                  string
 	}
 	fresh, stale int
 	keys         int
-	abandoned    int // claims of runs that were never enqueued
+	abandoned    int // unique keys of runs that were never enqueued
 	errorLines   map[string]int
 	breaches     []breach
 }
@@ -61,7 +61,7 @@ func (r *report) String() string {
 	row("too late", len(r.ticks.late))
 	row("doubled", len(r.ticks.doubled))
 	row("overdue after an outage, caught up", fmt.Sprintf("%d (the slowest in %s)", r.ticks.overdue, r.ticks.slowest.Round(time.Millisecond)))
-	row("overdue, and left to a later one", r.ticks.overtaken)
+	row("overdue, and replaced by a later one", r.ticks.overtaken)
 	fmt.Fprintln(w, "\nRUNS\t")
 	row("triggers acknowledged", r.acknowledged)
 	row("of these coalesced", r.coalesced)
@@ -70,9 +70,9 @@ func (r *report) String() string {
 	row("lost", r.runs.lost)
 	row("enqueued or ended twice", r.runs.twice)
 	row("attempts charged", r.charged)
-	row("attempts that failed when another worker had taken over", max(0, r.announced-r.charged))
+	row("attempts that failed because they were fenced", max(0, r.announced-r.charged))
 	row("ranges enqueued", r.ranges)
-	row("runs and ranges taken over from dead workers", r.takenOver)
+	row("runs and ranges of dead workers that were rescued", r.rescued)
 	fmt.Fprintln(w, "\nRECORDS\t")
 	row("synchronised", r.fresh)
 	row("stale", r.stale)
@@ -83,7 +83,7 @@ func (r *report) String() string {
 	row("failed", r.answers.failed)
 	fmt.Fprintln(w, "\nREDIS\t")
 	row("keys left", r.keys)
-	row("of these, of runs that nobody got to enqueue", r.abandoned)
+	row("of these, of runs that were never enqueued", r.abandoned)
 	if len(r.errorLines) > 0 {
 		fmt.Fprintln(w, "\nLOGGED AS ERRORS\t")
 		for _, message := range slices.Sorted(maps.Keys(r.errorLines)) {

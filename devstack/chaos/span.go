@@ -1,4 +1,4 @@
-// Most promises hold only while something was there. What was away, and when, is kept and computed with here.
+// Times in which something was away: most promises hold only while a server or a process is there.
 
 package main
 

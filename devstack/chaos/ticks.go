@@ -1,38 +1,38 @@
-// A tick must enqueue one run: this decides of which it was true, given when a scheduler was there to do it.
+// The judgement of the ticks: each must enqueue one run, if a scheduler was there to do it.
 
 package main
 
 import "time"
 
-// tickLimit is how long after its instant, or after the first scheduler is back, a tick may be enqueued.
+// tickLimit is how long after its time, or after the return of a scheduler, a tick may be enqueued.
 const tickLimit = 5 * time.Second
 
-// tickFacts is what is known about the ticks of one job type. Ticks are named by their instant in milliseconds.
+// tickFacts is what is known about the ticks of one job type. The key of a tick is its time in milliseconds.
 type tickFacts struct {
 	every time.Duration
 	// from and to are the time in which the ticks are judged.
 	from, to time.Time
-	// outages are the times in which no scheduler was there that could reach Redis: a union.
+	// outages are the times in which no scheduler could reach Redis: a union.
 	outages []span
-	// dealt is when a tick was first known to have been dealt with: its run was enqueued, or a run that waited served it.
-	dealt map[int64]time.Time
+	// handled is when a tick was first known to be handled: its run was enqueued, or a waiting run served it.
+	handled map[int64]time.Time
 	// enqueued is how often a tick's own run was enqueued.
 	enqueued map[int64]int
 }
 
-// tickVerdict is what has become of them.
+// tickVerdict is the judgement of the ticks.
 type tickVerdict struct {
 	due int
-	// overtaken is how many of those that fell into an outage were left out because a later one was overdue as well.
+	// overtaken is how many were left out, because a later one was overdue after the same outage.
 	overtaken int
-	// overdue is how many were caught up on after an outage, and slowest how long after its end that took at most.
+	// overdue is how many were enqueued after an outage, and slowest the longest time that took after its end.
 	overdue int
 	slowest time.Duration
 
 	missed, late, doubled []time.Time
 }
 
-// judge judges each tick whose time is up.
+// judge judges each tick that must be enqueued by now.
 func (f tickFacts) judge() tickVerdict {
 	var v tickVerdict
 	for tickTime := f.from.Truncate(f.every).Add(f.every); ; tickTime = tickTime.Add(f.every) {
@@ -45,12 +45,12 @@ func (f tickFacts) judge() tickVerdict {
 		if f.enqueued[tickTime.UnixMilli()] > 1 {
 			v.doubled = append(v.doubled, tickTime)
 		}
-		at, dealt := f.dealt[tickTime.UnixMilli()]
+		at, handled := f.handled[tickTime.UnixMilli()]
 		inOutage := served.After(tickTime)
 		switch {
-		case !dealt && inOutage && !tickTime.Add(f.every).After(deadline):
+		case !handled && inOutage && !tickTime.Add(f.every).After(deadline):
 			v.overtaken++
-		case !dealt:
+		case !handled:
 			v.missed = append(v.missed, tickTime)
 		case at.After(deadline):
 			v.late = append(v.late, tickTime)
@@ -61,7 +61,7 @@ func (f tickFacts) judge() tickVerdict {
 	}
 }
 
-// servedFrom returns from when on, at the tick's instant or later, a scheduler was there for as long as a tick may take.
+// servedFrom returns the first instant, at the tick's time or later, from which a scheduler was there for tickLimit.
 func (f tickFacts) servedFrom(tickTime time.Time) time.Time {
 	served := tickTime
 	for _, o := range f.outages {

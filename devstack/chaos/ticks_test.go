@@ -14,75 +14,75 @@ func at(seconds float64) time.Time { return start.Add(time.Duration(seconds * fl
 // Ticks come every 5 seconds: those at 5 to 25 are judged when there is no outage.
 func TestJudgeTicks(t *testing.T) {
 	t.Parallel()
-	// byTick says when ticks were dealt with, both in seconds.
+	// byTick says when ticks were handled, both in seconds.
 	type byTick map[float64]float64
 	for _, tt := range []struct {
 		name     string
 		outages  []span
-		dealt    byTick
+		handled  byTick
 		enqueued map[float64]int
 		want     tickVerdict
 	}{
 		{
-			name: "all in time, one a little early", dealt: byTick{5: 5, 10: 9.6, 15: 15.1, 20: 20, 25: 29.9},
+			name: "all in time, one a little early", handled: byTick{5: 5, 10: 9.6, 15: 15.1, 20: 20, 25: 29.9},
 			want: tickVerdict{due: 5},
 		},
 		{
-			name: "one missed", dealt: byTick{5: 5, 10: 10, 20: 20, 25: 25},
+			name: "one missed", handled: byTick{5: 5, 10: 10, 20: 20, 25: 25},
 			want: tickVerdict{due: 5, missed: []time.Time{at(15)}},
 		},
 		{
-			name: "one late", dealt: byTick{5: 5, 10: 10, 15: 21, 20: 20, 25: 25},
+			name: "one late", handled: byTick{5: 5, 10: 10, 15: 21, 20: 20, 25: 25},
 			want: tickVerdict{due: 5, late: []time.Time{at(15)}},
 		},
 		{
-			name: "one doubled", dealt: byTick{5: 5, 10: 10, 15: 15, 20: 20, 25: 25}, enqueued: map[float64]int{10: 2, 15: 1},
+			name: "one doubled", handled: byTick{5: 5, 10: 10, 15: 15, 20: 20, 25: 25}, enqueued: map[float64]int{10: 2, 15: 1},
 			want: tickVerdict{due: 5, doubled: []time.Time{at(10)}},
 		},
 		{
 			name: "an outage over two ticks, of which the later one is caught up", outages: []span{{at(9), at(17)}},
-			dealt: byTick{5: 5, 15: 18, 20: 20, 25: 25},
-			want:  tickVerdict{due: 5, overtaken: 1, overdue: 1, slowest: time.Second},
+			handled: byTick{5: 5, 15: 18, 20: 20, 25: 25},
+			want:    tickVerdict{due: 5, overtaken: 1, overdue: 1, slowest: time.Second},
 		},
 		{
 			name: "none of the overdue ones is caught up", outages: []span{{at(9), at(14)}},
-			dealt: byTick{5: 5, 15: 15, 20: 20, 25: 25},
-			want:  tickVerdict{due: 5, overtaken: 1}, // the next was due before the time of this one was up
+			handled: byTick{5: 5, 15: 15, 20: 20, 25: 25},
+			want:    tickVerdict{due: 5, overtaken: 1}, // the next was due before the time of this one was up
 		},
 		{
 			name: "the latest overdue one is not caught up", outages: []span{{at(9), at(14.5)}},
-			dealt: byTick{5: 5, 20: 20, 25: 25},
-			want:  tickVerdict{due: 5, overtaken: 1, missed: []time.Time{at(15)}},
+			handled: byTick{5: 5, 20: 20, 25: 25},
+			want:    tickVerdict{due: 5, overtaken: 1, missed: []time.Time{at(15)}},
 		},
 		{
 			name: "the latest overdue one is caught up too late", outages: []span{{at(9), at(16)}},
-			dealt: byTick{5: 5, 15: 21.5, 20: 20, 25: 25},
-			want:  tickVerdict{due: 5, overtaken: 1, late: []time.Time{at(15)}},
+			handled: byTick{5: 5, 15: 21.5, 20: 20, 25: 25},
+			want:    tickVerdict{due: 5, overtaken: 1, late: []time.Time{at(15)}},
 		},
 		{
 			name: "an outage that ends and begins again", outages: []span{{at(9), at(12)}, {at(14), at(18)}},
-			dealt: byTick{5: 5, 15: 18.5, 20: 20, 25: 25},
-			want:  tickVerdict{due: 5, overtaken: 1, overdue: 1, slowest: 500 * time.Millisecond},
+			handled: byTick{5: 5, 15: 18.5, 20: 20, 25: 25},
+			want:    tickVerdict{due: 5, overtaken: 1, overdue: 1, slowest: 500 * time.Millisecond},
 		},
 		{
-			name: "dealt with in the moment before an outage", outages: []span{{at(10.1), at(13)}},
-			dealt: byTick{5: 5, 10: 10, 15: 15, 20: 20, 25: 25},
-			want:  tickVerdict{due: 5},
+			name: "handled in the moment before an outage", outages: []span{{at(10.1), at(13)}},
+			handled: byTick{5: 5, 10: 10, 15: 15, 20: 20, 25: 25},
+			want:    tickVerdict{due: 5},
 		},
 		{
 			name: "an outage up to the end", outages: []span{{at(20.5), at(30)}},
-			dealt: byTick{5: 5, 10: 10},
-			want:  tickVerdict{due: 3, missed: []time.Time{at(15)}},
+			handled: byTick{5: 5, 10: 10},
+			want:    tickVerdict{due: 3, missed: []time.Time{at(15)}},
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			f := tickFacts{
 				every: 5 * time.Second, from: at(1), to: at(30), outages: tt.outages,
-				dealt: make(map[int64]time.Time), enqueued: make(map[int64]int),
+				handled: make(map[int64]time.Time), enqueued: make(map[int64]int),
 			}
-			for tick, when := range tt.dealt {
-				f.dealt[at(tick).UnixMilli()] = at(when)
+			for tick, when := range tt.handled {
+				f.handled[at(tick).UnixMilli()] = at(when)
 			}
 			for tick, n := range tt.enqueued {
 				f.enqueued[at(tick).UnixMilli()] = n

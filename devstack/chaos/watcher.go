@@ -1,4 +1,4 @@
-// Redis itself is the witness of what was enqueued and of how runs have ended. It is asked directly, past all proxies.
+// The watcher asks Redis itself what was enqueued and how runs ended, without a proxy.
 
 package main
 
@@ -18,22 +18,22 @@ import (
 )
 
 const (
-	// pollInterval is how often ended runs are looked for. Many more are kept than can end meanwhile.
+	// pollInterval is the pause between two looks for ended runs. Fewer runs end meanwhile than Redis keeps.
 	pollInterval = 250 * time.Millisecond
-	// pulseInterval is how often Redis is asked for its pulse, and slowPulse how long that takes when Redis, or all of the
-	// machine, has too much to do. The API waits half a second for Redis.
+	// pulseInterval is the pause between two pings, and slowPulse how long a ping takes when Redis, or the machine, has too
+	// much to do. The API waits half a second for Redis.
 	pulseInterval = 50 * time.Millisecond
 	slowPulse     = 200 * time.Millisecond
-	// listSize is more runs than a list has.
+	// listSize is larger than any list of runs.
 	listSize = 1000
-	// Of the keys whose changes Redis tells, the tasks' and the latest ticks'.
+	// The keys whose changes matter: tasks, and latest ticks.
 	taskEvents  = "__keyspace@0__:asynq:{*}:t:*"
 	tickEvents  = "__keyspace@0__:codex-jobs:{*}:tick"
 	eventPrefix = "__keyspace@0__:"
 )
 
-// watcher tells the record what Redis says. Redis tells it of each task the moment that it comes to be: a task that is
-// enqueued anew after it was forgotten would leave no other trace.
+// watcher fills the record from Redis. It is notified of each new task, because a task that is enqueued again after its
+// removal would leave no other trace.
 type watcher struct {
 	rdb       *redis.Client
 	inspector *asynq.Inspector
@@ -51,8 +51,8 @@ func newWatcher(rdb *redis.Client, r *record, c *chronicle) *watcher {
 	}
 }
 
-// listen records what Redis tells, until it is killed or close is called. It returns when nothing can be missed any more,
-// and so is called before anybody else may use a Redis that was just started.
+// listen records Redis' notifications, until Redis is killed or close is called. It returns once it is subscribed. Call it
+// before any process can use a Redis that was just started.
 func (w *watcher) listen(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
@@ -68,7 +68,7 @@ func (w *watcher) listen(ctx context.Context) error {
 		time.Sleep(pulseInterval)
 	}
 	if err == nil {
-		err = w.lookAround(ctx)
+		err = w.recordMissed(ctx)
 	}
 	if err != nil {
 		return errors.Join(err, events.Close())
@@ -90,13 +90,13 @@ func (w *watcher) listen(ctx context.Context) error {
 // close ends listening.
 func (w *watcher) close() {
 	if w.events != nil {
-		_ = w.events.Close() // a connection that is of no more use
+		_ = w.events.Close() // the connection is not used any more
 	}
 	w.listening.Wait()
 }
 
-// lookAround records what came to be when nobody could tell, because Redis was killed at that moment.
-func (w *watcher) lookAround(ctx context.Context) error {
+// recordMissed records tasks whose notification was lost when Redis was killed.
+func (w *watcher) recordMissed(ctx context.Context) error {
 	for _, job := range w.jobs {
 		prefix := "asynq:{" + job + "}:t:"
 		keys := w.rdb.Scan(ctx, 0, prefix+"*", listSize).Iterator()
@@ -128,7 +128,7 @@ func (w *watcher) heard(m *redis.Message) {
 	}
 }
 
-// readTick records the latest tick of a job type that the product has dealt with.
+// readTick records the latest tick of a job type that the product has handled.
 func (w *watcher) readTick(ctx context.Context, job string) error {
 	text, err := w.rdb.Get(ctx, "codex-jobs:{"+job+"}:tick").Result()
 	if errors.Is(err, redis.Nil) {
@@ -157,14 +157,14 @@ func (w *watcher) poll(ctx context.Context) {
 	}
 }
 
-// slowName is what the chronicle calls times in which Redis answers late although nobody has broken it.
+// slowName is the chronicle's name of the times in which Redis answers late without a fault.
 const slowName = "Redis slow"
 
-// feelPulse finds out when Redis is slow, until ctx ends.
-func (w *watcher) feelPulse(ctx context.Context) {
+// watchLatency records when Redis is slow, until ctx ends.
+func (w *watcher) watchLatency(ctx context.Context) {
 	due := time.Now()
 	for ctx.Err() == nil {
-		_ = w.rdb.Ping(ctx).Err() // fails while Redis is away, which is known
+		_ = w.rdb.Ping(ctx).Err() // fails while Redis is away, which the plan knows
 		if late := time.Since(due); late > slowPulse {
 			w.chronicle.add(slowName, span{due, time.Now()})
 		}
@@ -194,7 +194,7 @@ func (w *watcher) look() error {
 	return nil
 }
 
-// busy returns the tasks that have not ended: runs and ranges that wait, are worked on, or wait for a retry.
+// busy returns the tasks that have not ended: pending, active, and waiting for a retry.
 func (w *watcher) busy() ([]string, error) {
 	var busy []string
 	for _, def := range tasks.Default().All() {
@@ -237,7 +237,7 @@ func (w *watcher) keys(ctx context.Context) ([]string, error) {
 	return keys, nil
 }
 
-// claimed returns the ID of the run that a key says is the next of its kind.
+// claimed returns the ID of the run that a unique key names.
 func (w *watcher) claimed(ctx context.Context, key string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()

@@ -1,4 +1,4 @@
-// Between each process and each server that it uses is a proxy, so that every way can be broken by itself.
+// A proxy stands between each process and each server that it uses, so that each way can be broken by itself.
 
 package main
 
@@ -19,12 +19,13 @@ const (
 type way struct {
 	name  string
 	proxy *tcpproxy.Proxy
-	// claimed has a place for whoever breaks it.
+	// claimed has one place, for the fault that breaks the way.
 	claimed   chan struct{}
 	chronicle *chronicle
 }
 
-// goneName is what the chronicle calls a way when nothing gets through, and troubledName when something may not.
+// goneName is the chronicle's name of the times in which nothing gets through a way, and troubledName of those in which some
+// data may not.
 func goneName(way string) string     { return way + " gone" }
 func troubledName(way string) string { return way + " troubled" }
 
@@ -39,7 +40,7 @@ func newWay(process, server, upstream string, c *chronicle) (*way, error) {
 	return w, nil
 }
 
-// open lets connections through again that are made from now on.
+// open lets new connections through again.
 func (w *way) open() error {
 	if err := w.proxy.Up(); err != nil {
 		return fmt.Errorf("opening the way from %s: %w", w.name, err)
@@ -48,27 +49,27 @@ func (w *way) open() error {
 	return nil
 }
 
-// refuse cuts all connections, and makes none.
+// refuse cuts all connections, and refuses new ones.
 func (w *way) refuse() {
 	w.chronicle.set(goneName(w.name), true)
 	w.proxy.Down()
 }
 
-// cut cuts all connections that there are.
+// cut cuts all present connections.
 func (w *way) cut() {
 	w.chronicle.set(troubledName(w.name), true)
 	defer w.chronicle.set(troubledName(w.name), false)
 	w.proxy.Cut()
 }
 
-// silence lets nothing through, and keeps all connections, until speak.
-func (w *way) silence() {
+// freeze lets no data through, and keeps all connections, until thaw.
+func (w *way) freeze() {
 	w.chronicle.set(goneName(w.name), true)
 	w.proxy.Freeze()
 }
 
-// speak ends silence. All connections are cut, so that nothing arrives that was sent meanwhile.
-func (w *way) speak() {
+// thaw ends freeze. It cuts all connections, so that no data of the meantime arrives.
+func (w *way) thaw() {
 	w.proxy.Cut()
 	w.proxy.Thaw()
 	w.chronicle.set(goneName(w.name), false)

@@ -9,13 +9,13 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// nameWidth is as wide as the longest name of a process.
+// nameWidth is the width of the longest name of a process.
 const nameWidth = 9
 
-// colours are those of the terminal that can be read on light and dark ground.
+// colours are the colours that can be read on a light and on a dark terminal.
 var colours = []int{36, 33, 32, 35}
 
-// console writes what several processes print, line by line.
+// console writes the output of several processes, line by line.
 type console struct {
 	mu     sync.Mutex
 	out    io.Writer
@@ -37,10 +37,10 @@ func (c *console) printf(format string, args ...any) {
 func (c *console) write(text []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	_, _ = c.out.Write(text) // where it fails there is nowhere left to say so
+	_, _ = c.out.Write(text) // there is no other place for an error
 }
 
-// lines returns what prints each line of a process with its name before it, in one piece. Index chooses the colour.
+// lines returns a writer that prints each line of a process after the name, in one piece. The index chooses the colour.
 func (c *console) lines(name string, index int) func(procs.Entry) {
 	prefix := fmt.Sprintf("%-*s| ", nameWidth, name)
 	if c.colour {

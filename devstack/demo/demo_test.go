@@ -43,8 +43,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// pretend is a process of the product as far as the demo sees it. PRETEND_SCHEDULER=dies makes the scheduler end by
-// itself with status 9.
+// pretend stands for a process of the product. PRETEND_SCHEDULER=dies makes the scheduler end by itself with status 9.
 func pretend(name string) int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
@@ -142,7 +141,7 @@ func (b *testBundle) start(t *testing.T, text string) *running {
 	}
 	_ = in.Close()
 	t.Cleanup(func() {
-		_ = r.cmd.Process.Kill() // has ended already unless the test failed
+		_ = r.cmd.Process.Kill() // still runs only if the test failed
 		_ = r.cmd.Wait()
 		_ = out.Close()
 	})
@@ -209,7 +208,7 @@ func checkGone(t *testing.T, pids []int) {
 	}
 }
 
-// zombie says whether a process has ended but was not reaped, which is up to whoever inherited it.
+// zombie reports whether a process has ended but was not reaped, which its new parent must do.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && strings.Contains(string(stat), ") Z ")
@@ -222,7 +221,7 @@ func TestRunsUntilSignalled(t *testing.T) {
 			t.Parallel()
 			b := setup(t)
 			demo := b.start(t, "Ctrl-C ends all of it")
-			demo.allPIDs(t) // each has its handler of signals then
+			demo.allPIDs(t) // by then each handles signals
 			for name, want := range map[string]int64{"users": userCount, "projects": projectCount, "issues": issueCount} {
 				if n, err := b.database.Collection(name).CountDocuments(t.Context(), bson.D{}); err != nil || n != want {
 					t.Errorf("%d %s were loaded, want %d; error %v", n, name, want, err)
@@ -408,7 +407,7 @@ func TestUntilHealthy(t *testing.T) {
 	}
 }
 
-// lineCounter counts the lines that it gets, each of which must come in a write of its own, one write at a time.
+// lineCounter counts lines. Each must come in a write of its own, one write at a time.
 type lineCounter struct {
 	t     *testing.T
 	busy  atomic.Bool

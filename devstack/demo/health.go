@@ -13,7 +13,7 @@ const (
 	healthTimeout  = 60 * time.Second
 	requestTimeout = 2 * time.Second
 	healthPoll     = 200 * time.Millisecond
-	// maxHealth is more than any health document has.
+	// maxHealth is larger than any health document, in bytes.
 	maxHealth = 1 << 20
 )
 
@@ -38,7 +38,7 @@ func untilHealthy(ctx context.Context, url string, timeout time.Duration) error 
 	}
 }
 
-// askHealth asks once. What the status code says of other things does not matter here.
+// askHealth asks once. The status code does not matter: it is also about other things.
 func askHealth(ctx context.Context, client *http.Client, url string) error {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {

@@ -33,7 +33,7 @@ func load(ctx context.Context, uri, database string) (loaded int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("connecting to MongoDB: %w", err)
 	}
-	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }() // closes sockets, waits for nobody
+	defer func() { _ = client.Disconnect(context.WithoutCancel(ctx)) }() // only closes sockets
 	db := client.Database(database)
 	loaded, err = fill(ctx, db.Collection("users"), users.Generate(userCount, dataSeed))
 	if err != nil {
@@ -64,7 +64,7 @@ func fill(ctx context.Context, coll *mongo.Collection, docs []bson.D) (int, erro
 	return len(docs), nil
 }
 
-// records returns n simple documents for the collections that have no mess of their own to show.
+// records returns n simple documents, for the collections besides the users.
 func records(kind string, n int) []bson.D {
 	random := rand.New(rand.NewPCG(dataSeed, uint64(n)))
 	day := time.Date(2025, time.May, 1, 8, 0, 0, 0, time.UTC)

@@ -1,8 +1,8 @@
-// Command demo runs codex-jobs as a whole for somebody to look at: it loads made-up users, starts the API, the
-// scheduler and two workers, and says what to try.
+// Command demo runs the whole of codex-jobs to try it out: it loads made-up users, starts the API, the scheduler and two
+// workers, and says what to try.
 //
-// It exists to be run by devstack, as "make run" does, and takes its Redis and MongoDB from the environment. It is no
-// way to run the product in earnest: whatever process ends, the others end with it.
+// "make run" runs it under devstack, and it takes its Redis and MongoDB from the environment. It is not for production: when
+// one process ends, the others end with it.
 //
 //	demo -bin DIR
 package main
@@ -27,7 +27,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// defaults are what the demo sets where the environment does not: syncs that are soon seen, and logs for people.
+// defaults are settings that the environment can override: frequent syncs, and logs for people.
 var defaults = map[string]string{
 	"HOST":               "127.0.0.1",
 	"PORT":               "4000",
@@ -36,7 +36,7 @@ var defaults = map[string]string{
 	"LOG_LEVEL":          "info",
 }
 
-// processes are what is run, and the programs of the bin directory that they are.
+// processes are the names of the processes, with their programs in the bin directory.
 var processes = []struct{ name, program string }{
 	{"api", procs.API},
 	{"scheduler", procs.Scheduler},
@@ -48,7 +48,7 @@ func main() {
 	os.Exit(run(os.Args[1:], newConsole(os.Stdout), os.Stderr))
 }
 
-// run is the demo as a whole: it returns the exit status.
+// run runs the demo, and returns the exit status.
 func run(args []string, out *console, stderr io.Writer) int {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
@@ -112,8 +112,8 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		}
 		cmd := exec.Command(path)
 		cmd.Env = append(slices.Clip(environ), "ADMIN_PORT="+adminPort(port, i))
-		cmd.Dir = filepath.Dir(path) // where no .env is: the demo is not for settings that are meant for something else
-		// Out of reach of the terminal's Ctrl-C: a process that had two signals might think that it is to hurry.
+		cmd.Dir = filepath.Dir(path) // which has no .env: its settings would not be for the demo
+		// Out of reach of the terminal's Ctrl-C: a second signal would end a process at once.
 		if _, err := group.Start(cmd, procs.Options{Name: p.name, Log: &procs.Log{Each: out.lines(p.name, i)}}); err != nil {
 			return err
 		}
@@ -166,7 +166,7 @@ const welcome = `
 
 `
 
-// metricsOfTheOthers says where the processes other than the API have their metrics.
+// metricsOfTheOthers names the addresses of the metrics of all processes but the API.
 func metricsOfTheOthers(port string) string {
 	first, last := adminPort(port, 1), adminPort(port, len(processes)-1)
 	if first == last { // off
@@ -175,10 +175,10 @@ func metricsOfTheOthers(port string) string {
 	return "the ports " + first + " to " + last
 }
 
-// adminPort is that of a process: those behind the API's port, as each needs one of its own.
+// adminPort returns the admin port of a process: each gets one of its own, after the API's port.
 func adminPort(port string, process int) string {
 	n, err := strconv.Atoi(port)
-	if err != nil || n+len(processes) > 65535 { // the API says what is wrong with it, if anything is
+	if err != nil || n+len(processes) > 65535 { // the API names the error, if there is one
 		return "off"
 	}
 	return strconv.Itoa(n + 1 + process)
@@ -207,7 +207,7 @@ func reachable(host string) string {
 	return host
 }
 
-// withDefaults returns the environment together with those of the defaults that it does not set.
+// withDefaults returns the environment, and the defaults of the variables that it does not set.
 func withDefaults(environ []string, getenv func(string) string, defaults map[string]string) []string {
 	environ = append([]string(nil), environ...)
 	for name, value := range defaults {

@@ -1,10 +1,10 @@
-// Package ferret runs FerretDB on SQLite inside this process, fit for being synced against.
+// Package ferret runs FerretDB on SQLite inside this process, fast enough for syncs.
 //
-// FerretDB speaks MongoDB's protocol, so that development and tests need no MongoDB. By itself it is slow at looking
-// documents up by _id, which the package mends with indexes of its own, and it has a limit that the package cannot
-// mend: it holds one of 100 SQLite connections for each update of a command until that command ends, and waits for
-// ever when it needs one more. All clients together must stay below 100 updates in unfinished commands. The URI
-// therefore allows one connection for each client; how many updates are in a command is up to the client.
+// FerretDB speaks MongoDB's protocol, so that development and tests need no MongoDB. By itself it is slow at finding
+// documents by _id, so the package adds indexes. One limit remains: FerretDB holds one of 100 SQLite connections for each
+// update of a command until that command ends, and waits for ever when it needs one more. All clients together must stay
+// below 100 updates in unfinished commands. So the URI allows one connection for each client, and clients must limit the
+// updates in a command.
 package ferret
 
 import (
@@ -20,7 +20,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 )
 
-// starting serialises what FerretDB does not do safely: it writes to a variable of its package.
+// starting serialises starts: FerretDB writes to a package variable without a lock.
 var starting sync.Mutex
 
 // Server is a FerretDB that answers.
@@ -35,7 +35,7 @@ type Server struct {
 }
 
 // Start starts a FerretDB on a free port of the loopback interface. It keeps its files in the directory dir, which must
-// exist. Start returns once it answers; what goes wrong with indexes later is logged to log.
+// exist. Start returns once it answers. Errors with indexes after that go to log.
 func Start(ctx context.Context, dir string, log *slog.Logger) (*Server, error) {
 	return Listen(ctx, "127.0.0.1:0", dir, log)
 }
@@ -67,7 +67,7 @@ func Listen(ctx context.Context, address, dir string, log *slog.Logger) (*Server
 	return s, nil
 }
 
-// connect makes the server's own client and asks whether FerretDB answers.
+// connect makes the server's own client, and checks that FerretDB answers.
 func (s *Server) connect(ctx context.Context, uri string) (err error) {
 	if s.uri, err = url.Parse(uri); err != nil {
 		return fmt.Errorf("reading its URI: %w", err)
@@ -88,14 +88,14 @@ func (s *Server) URI() string { return s.uri.String() }
 // Address returns host and port.
 func (s *Server) Address() string { return s.uri.Host }
 
-// Stop stops the server. Clients that are still connected have a few seconds, of which it waits for no more than
-// grace: what is left then ends with this process.
+// Stop stops the server. Connected clients have a few seconds to end, of which Stop waits for grace at most. Whatever
+// remains ends with this process.
 func (s *Server) Stop(grace time.Duration) {
 	s.cancel()
 	ctx, cancel := context.WithTimeout(context.Background(), grace)
 	defer cancel()
 	if s.client != nil {
-		_ = s.client.Disconnect(ctx) // closes sockets; there is nothing to do about those that do not
+		_ = s.client.Disconnect(ctx) // only closes sockets
 	}
 	ended := make(chan struct{})
 	go func() {

@@ -12,15 +12,15 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	_ "modernc.org/sqlite" // the very SQLite that FerretDB uses: two of them would not see each other's locks
+	_ "modernc.org/sqlite" // it must be the SQLite that FerretDB uses: two of them would not see each other's locks
 )
 
 const (
 	// indexPoll is how soon a new collection gets its index.
 	indexPoll = 200 * time.Millisecond
-	// indexTimeout bounds the look at one database.
+	// indexTimeout bounds the work on one database.
 	indexTimeout = 30 * time.Second
-	// listTimeout bounds one question for the collections there are.
+	// listTimeout bounds one listing of collections.
 	listTimeout = 2 * time.Second
 	// indexPrefix starts the name of every index of ours.
 	indexPrefix = "devstack_id_"
@@ -35,8 +35,8 @@ type collection struct {
 
 // keepIndexed gives every collection an index that FerretDB's look-ups by _id can use, until ctx ends.
 //
-// FerretDB's own index is on another expression than the one it looks up, so each look-up reads the whole collection.
-// It cannot be told to make a better one, but SQLite uses any that fits, whoever made it.
+// FerretDB's own index is on another expression than its queries, so each query by _id reads the whole collection. FerretDB
+// cannot make a better one, but SQLite uses any index that fits.
 func (s *Server) keepIndexed(ctx context.Context) {
 	indexed := map[collection]bool{}
 	ticker := time.NewTicker(indexPoll)
@@ -141,7 +141,7 @@ func (s *Server) collections(ctx context.Context, database string) ([]collection
 	return collections, nil
 }
 
-// exists says whether the very collection c is still there.
+// exists reports whether the collection c, with its uuid, is still there.
 func (s *Server) exists(ctx context.Context, c collection) bool {
 	collections, err := s.collections(ctx, c.database)
 	return err == nil && slices.Contains(collections, c)

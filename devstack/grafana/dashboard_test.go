@@ -20,13 +20,13 @@ import (
 
 const folder = "../../deploy/grafana/"
 
-// width is that of Grafana's grid.
+// width is the width of Grafana's grid, in columns.
 const width = 24
 
 // classic is the form of dashboards that every Grafana reads from files and imports.
 type classic = dashboard.Dashboard //nolint:staticcheck // deprecated in favour of the newer one
 
-func init() { // what the dashboard is made of; anything else is refused
+func init() { // the panels and queries that the dashboard uses; all others are refused
 	runtime := cog.NewRuntime()
 	runtime.RegisterPanelcfgVariant(stat.VariantConfig())
 	runtime.RegisterPanelcfgVariant(timeseries.VariantConfig())
@@ -54,8 +54,8 @@ func load(t *testing.T) classic {
 // strict are the types that refuse what Grafana does not know.
 type strict interface{ UnmarshalJSONStrict(raw []byte) error }
 
-// mistakes returns what Grafana would not understand. What was read is of no use, as the types return an error in any case,
-// if only an empty one, and then stop short.
+// mistakes returns the parts that Grafana would not understand. The value that was read is of no use: the types always
+// return an error, even if it is empty, and then stop short.
 func mistakes(raw []byte, into strict) error {
 	err := into.UnmarshalJSONStrict(raw)
 	var all cog.BuildErrors
@@ -65,7 +65,7 @@ func mistakes(raw []byte, into strict) error {
 	return err
 }
 
-// panels returns those with data, and checks on the way that all are placed.
+// panels returns the panels with data, and checks that all have a place.
 func panels(t *testing.T) []dashboard.Panel {
 	t.Helper()
 	var all []dashboard.Panel
@@ -90,7 +90,7 @@ func TestGrafanaUnderstandsTheDashboard(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	// The check is one that can fail.
+	// The check finds mistakes.
 	for name, mistake := range map[string]struct{ old, new string }{
 		"of the whole":     {`"graphTooltip"`, `"graphTooltips"`},
 		"of a variable":    {`"includeAll"`, `"includeAny"`},
@@ -111,8 +111,8 @@ func TestGrafanaUnderstandsTheDashboard(t *testing.T) {
 	}
 }
 
-// check returns what Grafana would not understand of a dashboard. Queries, and how fields are displayed, the types do not look
-// at as part of the whole, so they are looked at by themselves.
+// check returns the parts of a dashboard that Grafana would not understand. It checks queries and the display of fields one
+// by one, because the types do not check them within the whole.
 func check(text []byte) error {
 	wrong := mistakes(text, new(classic))
 	var raw struct {
@@ -141,7 +141,7 @@ func check(text []byte) error {
 	return wrong
 }
 
-// Whoever looks at a panel knows what it shows.
+// Each panel has a title and a description.
 func TestPanelsAreForPeople(t *testing.T) {
 	t.Parallel()
 	source := uid(t)
@@ -176,7 +176,7 @@ func TestPanelsAreForPeople(t *testing.T) {
 		}
 	}
 	for title, n := range titles {
-		if duplicate := n > 1 && title != "Since the last tick"; duplicate { // a figure, and its course
+		if duplicate := n > 1 && title != "Since the last tick"; duplicate { // a number, and its graph
 			t.Errorf("%d panels are called %s", n, title)
 		}
 	}
@@ -241,7 +241,7 @@ func TestVariables(t *testing.T) {
 	}
 }
 
-// uid returns that of the source that is provisioned.
+// uid returns the UID of the provisioned data source.
 func uid(t *testing.T) string {
 	t.Helper()
 	var file struct {

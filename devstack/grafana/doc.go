@@ -1,7 +1,6 @@
 // Package grafana holds the check of deploy/grafana.
 //
-// It exists because no Grafana can be had where the tests run: what Grafana would not understand is found with the types
-// that it publishes for its dashboards instead. Whether the dashboard looks well this does not tell, and whether its
-// queries have answers e2e/observability_test.go does. It is in this module because those types are nothing that the
-// product needs.
+// There is no Grafana where the tests run. So the check uses the Go types that Grafana publishes for its dashboards, and
+// finds all that Grafana would not understand. It does not show how the dashboard looks. e2e/observability_test.go checks
+// that its queries have answers. It is in this module because the product does not need those types.
 package grafana

@@ -1,12 +1,12 @@
 // Package kubernetes holds the check of deploy/kubernetes.
 //
-// It exists because no cluster can be had where the tests run: what a cluster would refuse is found with the schemas of
-// Kubernetes and of KEDA instead. kustomize renders the base and the example, kubeconform compares what comes out with the
-// schemas, and the test itself looks whether what refers to something finds it. Whether it works in a cluster this does
-// not tell. It is in this module because what it needs is nothing that the product needs; the two programs are built by
-// the Makefile, and KUSTOMIZE and KUBECONFORM say where they are.
+// There is no cluster where the tests run. So the check uses the schemas of Kubernetes and of KEDA, and finds all that a
+// cluster would refuse. kustomize renders the base and the example, kubeconform compares the result with the schemas, and
+// the test itself checks that each reference has its target. It does not show that the manifests work in a cluster. It is in
+// this module because the product needs none of this. The Makefile builds the two programs, and KUSTOMIZE and KUBECONFORM
+// are their paths.
 //
-// The schemas are made from what two Go modules ship, which the go command downloads (20 MB and 3 MB, once):
+// The schemas come from two Go modules, which the go command downloads (20 MB and 3 MB, once):
 //
 //   - k8s.io/kubernetes: api/openapi-spec/swagger.json, the API as the server describes it
 //   - github.com/kedacore/keda/v2: config/crd/bases, the definitions of KEDA's resources

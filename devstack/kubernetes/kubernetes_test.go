@@ -20,12 +20,12 @@ import (
 
 const folder = "../../deploy/kubernetes/"
 
-// resources is how many there are: Deployments, budgets, and one each of ConfigMap, Service and ScaledObject.
+// resources is the number of resources: Deployments, budgets, and one each of ConfigMap, Service and ScaledObject.
 const resources = 3 + 3 + 3
 
 var rendered = []string{"base", "example"}
 
-// Kubernetes and KEDA know each field, and none that they need is missing.
+// Kubernetes and KEDA know each field, and no required field is missing.
 func TestSchemas(t *testing.T) {
 	schemas := t.TempDir()
 	writeSchemas(t, schemas)
@@ -41,7 +41,7 @@ func TestSchemas(t *testing.T) {
 		})
 	}
 
-	// The check is one that can fail.
+	// The check finds mistakes.
 	base := render(t, "base")
 	for name, mistake := range map[string]struct{ old, new, complaint string }{
 		"misspelt in a container":    {"readOnlyRootFilesystem:", "readOnlyRootFileSystem:", "'readOnlyRootFileSystem' not allowed"},
@@ -70,14 +70,14 @@ func TestSchemas(t *testing.T) {
 	}
 }
 
-// What the schemas cannot tell: that names which refer to something find it.
+// The references between resources, which schemas cannot check.
 func TestReferences(t *testing.T) {
 	for _, name := range rendered {
 		t.Run(name, func(t *testing.T) { testReferences(t, render(t, name)) })
 	}
 }
 
-// resource is what the test looks at of a resource of any kind.
+// resource has the fields of all kinds that the test checks.
 type resource struct {
 	Kind     string
 	Metadata struct {
@@ -150,7 +150,7 @@ func testReferences(t *testing.T, text string) {
 		t.Fatalf("Deployments %q", got)
 	}
 	for name, d := range deployments {
-		if len(d.Spec.Template.Spec.Containers) != 1 { // pod.yaml calls it otherwise
+		if len(d.Spec.Template.Spec.Containers) != 1 { // pod.yaml has another name for it
 			t.Fatalf("%s has %d containers", name, len(d.Spec.Template.Spec.Containers))
 		}
 		checkPod(t, name, d.Spec.Template.Spec, slices.Collect(maps.Keys(kind("ConfigMap"))))
@@ -161,12 +161,12 @@ func testReferences(t *testing.T, text string) {
 	for _, name := range programs {
 		budget := kind("PodDisruptionBudget")[name]
 		if got := chosen(deployments, budget.Spec.Selector["matchLabels"]); !slices.Equal(got, []string{name}) {
-			t.Errorf("the budget of %s is that of %q", name, got)
+			t.Errorf("the budget of %s selects %q", name, got)
 		}
 	}
 	service := kind("Service")["codex-jobs-api"]
 	if got := chosen(deployments, service.Spec.Selector); !slices.Equal(got, []string{"codex-jobs-api"}) {
-		t.Errorf("the Service is that of %q", got)
+		t.Errorf("the Service selects %q", got)
 	}
 	for _, port := range service.Spec.Ports {
 		if !hasPort(deployments["codex-jobs-api"].Spec.Template.Spec, port.TargetPort) {
@@ -181,7 +181,7 @@ func testReferences(t *testing.T, text string) {
 	}
 }
 
-// checkPod looks at a pod, of which pod.yaml may have missed its aim.
+// checkPod checks that pod.yaml was merged into the pod.
 func checkPod(t *testing.T, name string, p pod, configMaps []string) {
 	c := p.Containers[0]
 	if len(c.EnvFrom) != 1 || !slices.Contains(configMaps, c.EnvFrom[0].ConfigMapRef.Name) {
@@ -261,20 +261,20 @@ func decode(t *testing.T, text string) (all []resource) {
 	}
 }
 
-// render returns what kustomize makes of a folder.
+// render returns kustomize's output for a folder.
 func render(t *testing.T, name string) string {
 	t.Helper()
 	build := exec.CommandContext(t.Context(), program(t, "KUSTOMIZE"), "build", folder+name)
 	var complaints bytes.Buffer
 	build.Stderr = &complaints
 	output, err := build.Output()
-	if err != nil || complaints.Len() > 0 { // a warning is of what is deprecated
+	if err != nil || complaints.Len() > 0 { // warnings are about deprecated fields
 		t.Fatalf("kustomize build %s: %v %s", name, err, complaints.String())
 	}
 	return string(output)
 }
 
-// conform has kubeconform compare manifests with the schemas in a folder, and returns what it says.
+// conform makes kubeconform compare manifests with the schemas in a folder, and returns its output.
 func conform(t *testing.T, schemas, manifests string) (string, error) {
 	t.Helper()
 	compare := exec.CommandContext(t.Context(), program(t, "KUBECONFORM"),

@@ -13,8 +13,7 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Where the schemas come from. Kubernetes is the oldest release that is still maintained: what it understands the newer
-// ones do, too.
+// The sources of the schemas. Kubernetes is the oldest maintained release: newer ones understand the same manifests.
 const (
 	kubernetesModule = "k8s.io/kubernetes@v1.35.4"
 	kedaModule       = "github.com/kedacore/keda/v2@v2.21.0"
@@ -23,7 +22,7 @@ const (
 // schema is a JSON schema, or a part of one.
 type schema = map[string]any
 
-// What the names of these types in swagger.json begin with.
+// The prefix of these types in swagger.json.
 const machinery = "io.k8s.apimachinery.pkg."
 
 // definitionsFile holds all types of Kubernetes; the other files refer to it.
@@ -43,7 +42,7 @@ func writeSchemas(t *testing.T, dir string) {
 		id := kinds[0].(schema)
 		write(t, dir, fileName(id["kind"].(string), id["group"].(string), id["version"].(string)), reference(name))
 	}
-	// What JSON may be in their place is not said there.
+	// swagger.json does not say which JSON they are.
 	api.Definitions[machinery+"util.intstr.IntOrString"] = schema{"type": []string{"integer", "string"}}
 	api.Definitions[machinery+"api.resource.Quantity"] = schema{
 		"type": []string{"number", "string"}, "pattern": `^[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$`,
@@ -91,7 +90,7 @@ const schemaLocation = "{{.ResourceKind}}{{.KindSuffix}}.json"
 
 func reference(name string) schema { return schema{"$ref": definitionsFile + "#/definitions/" + name} }
 
-// seal has a schema, and all in it, refuse the fields that it does not name, where it names any.
+// seal makes a schema, and all within it, refuse the fields that it does not name, where it names any.
 func seal(s schema) {
 	properties, named := s["properties"].(schema)
 	for _, property := range properties {
@@ -111,7 +110,7 @@ func seal(s schema) {
 func moduleDir(t *testing.T, module string) string {
 	t.Helper()
 	download := exec.CommandContext(t.Context(), "go", "mod", "download", "-json", module)
-	download.Dir = t.TempDir() // outside of our own module, whose go.sum knows nothing of it
+	download.Dir = t.TempDir() // outside of our own module, whose go.sum does not have it
 	download.Stderr = os.Stderr
 	output, err := download.Output()
 	var answer struct{ Dir string }

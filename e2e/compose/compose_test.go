@@ -19,11 +19,11 @@ import (
 
 const (
 	users = 2000
-	// imageLimit is what an image may have.
+	// imageLimit is the largest size of an image.
 	imageLimit = 25 << 20
 )
 
-// The life of a deployment, with the commands of docs/deploying.md: each step finds what the one before has left.
+// The life of a deployment, with the commands of docs/deploying.md. Each step builds on the one before.
 func TestCompose(t *testing.T) {
 	s := newSystem(t)
 	id := strings.TrimPrefix(s.env["VERSION"], "test-1-")
@@ -45,7 +45,7 @@ func TestCompose(t *testing.T) {
 		{"kill -9 of a worker and a scheduler", kill},
 		{"restart of Redis", restartRedis},
 		{"upgrade", func(t *testing.T, s *system) {
-			// Which worker has the run when its turn to be replaced comes is a matter of chance.
+			// Chance decides whether a worker has the run when it is replaced.
 			handedOver := false
 			for version := 2; version <= maxUpgrades && !handedOver && !t.Failed(); version++ {
 				s.setVersion(fmt.Sprintf("test-%d", version), id)
@@ -119,7 +119,7 @@ func runs(t *testing.T, s *system) {
 	s.wantNothingLost(t)
 }
 
-// scale adds workers while long runs follow each other, and takes all but one away in a run.
+// scale adds workers while long runs follow each other, and removes all but one of them in the middle of a run.
 func scale(t *testing.T, s *system) {
 	s.startLong(t)
 	stop := s.keepTriggering(t)
@@ -132,7 +132,7 @@ func scale(t *testing.T, s *system) {
 	s.waitUntilHealthy(t, healthLimit, 3)
 }
 
-// scaleDown leaves one worker, and takes away the one that works on a run.
+// scaleDown leaves one worker, and removes the one that works on a run.
 func scaleDown(t *testing.T, s *system) {
 	workers := s.containers(t, "worker")
 	first := slices.MinFunc(workers, func(a, b string) int { return s.number(t, a) - s.number(t, b) })
@@ -143,7 +143,7 @@ func scaleDown(t *testing.T, s *system) {
 	}
 	s.run(t, "scale-down")
 	s.waitUntilHealthy(t, healthLimit, 1)
-	s.wantGivenBack(t, id, worker)
+	s.wantReleased(t, id, worker)
 	s.wantUpdated(t, patience, id)
 	if left := s.containers(t, "worker"); len(left) != 1 || left[0] != first {
 		t.Errorf("%q are left, want %q", left, first)
@@ -152,7 +152,7 @@ func scaleDown(t *testing.T, s *system) {
 	s.wantNothingLost(t)
 }
 
-// number is Compose's, which removes those with the highest first.
+// number is the number that Compose gave the container. Compose removes the highest first.
 func (s *system) number(t *testing.T, container string) int {
 	t.Helper()
 	n, err := strconv.Atoi(s.inspect(t, container, `{{index .Config.Labels "com.docker.compose.container-number"}}`))
@@ -162,12 +162,11 @@ func (s *system) number(t *testing.T, container string) int {
 	return n
 }
 
-// wantGivenBack checks that a worker gave the run back, and that another one goes on with it where it got to, as the
-// same attempt.
-func (s *system) wantGivenBack(t *testing.T, id, worker string) {
+// wantReleased checks that a worker released the run, and that another one goes on from its checkpoint, in the same attempt.
+func (s *system) wantReleased(t *testing.T, id, worker string) {
 	t.Helper()
 	if line := s.log.wait(t, 1, runGivenBack, attrs{"jobId": id})[0]; line.container != worker {
-		t.Errorf("%s gave the run back, want %s", line.container, worker)
+		t.Errorf("%s released the run, want %s", line.container, worker)
 	}
 	line := s.log.wait(t, 2, runStarted, attrs{"jobId": id})[1]
 	if line.container == worker || line.attrs["attempt"] != 1.0 || line.attrs["resumedAfter"] == 0.0 {
@@ -226,7 +225,7 @@ func (s *system) wantHistory(t *testing.T, ids []string) {
 	}
 }
 
-// maxUpgrades bounds how often all is upgraded until a run is handed over, which each time it is in two of three cases.
+// maxUpgrades bounds how often the test upgrades until a run is handed over. Each upgrade does so in two of three cases.
 const maxUpgrades = 7
 
 // upgrade replaces all containers while long runs follow each other, and reports whether one was handed from an old worker
@@ -259,23 +258,23 @@ func upgrade(t *testing.T, s *system) (handedOver bool) {
 	}
 	lines := s.log.find(runGivenBack, nil)[given:]
 	for _, line := range lines {
-		s.wantGivenBackInItsFirstAttempt(t, line.attrs["jobId"].(string))
+		s.wantReleasedInItsFirstAttempt(t, line.attrs["jobId"].(string))
 	}
 	s.wantNothingLost(t)
 	return len(lines) > 0
 }
 
-// wantGivenBackInItsFirstAttempt checks that being given back, however often, has cost the run no attempt.
-func (s *system) wantGivenBackInItsFirstAttempt(t *testing.T, id string) {
+// wantReleasedInItsFirstAttempt checks that the run was released, and that this cost no attempt.
+func (s *system) wantReleasedInItsFirstAttempt(t *testing.T, id string) {
 	t.Helper()
 	for _, line := range s.log.wait(t, 2, runStarted, attrs{"jobId": id}) {
 		if line.attrs["attempt"] != 1.0 {
-			t.Errorf("a run that was given back was charged an attempt: %v", line.attrs)
+			t.Errorf("a run that was released was charged an attempt: %v", line.attrs)
 		}
 	}
 }
 
-// wantVersion checks that the container is of the version that is to run, and says so.
+// wantVersion checks that the container has the present version, and that its program says so.
 func (s *system) wantVersion(t *testing.T, container string) {
 	t.Helper()
 	if image := s.inspect(t, container, "{{.Config.Image}}"); !strings.HasSuffix(image, ":"+s.env["VERSION"]) {
@@ -287,14 +286,14 @@ func (s *system) wantVersion(t *testing.T, container string) {
 	}
 }
 
-// restore backs up in a run, removes everything, and restores it with secrets in files.
+// restore makes a backup in the middle of a run, removes everything, and restores it with secrets in files.
 func restore(t *testing.T, s *system) {
 	s.startLong(t)
 	promised, history := maps.Clone(s.acked), s.history(t)
 	stop := s.keepTriggering(t) // there is a run in progress when Redis is copied
 	s.run(t, "back-up-redis")
 	stop()
-	s.acked = promised // what came after the copy may be lost
+	s.acked = promised // runs after the copy can be lost
 	form := "-files"
 	if s.tryRun(t, "back-up-mongo") == nil {
 		form = ""
@@ -342,7 +341,7 @@ func restore(t *testing.T, s *system) {
 	}
 }
 
-// rollBack goes back to the version before, all at once, in a run.
+// rollBack goes back to the previous version, all services at once, in the middle of a run.
 func rollBack(t *testing.T, s *system) {
 	s.env["WORKERS"] = "1"
 	id, _ := s.startLong(t)

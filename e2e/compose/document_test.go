@@ -41,7 +41,7 @@ func blocks(t *testing.T) map[string]block {
 	return found
 }
 
-// A command that is added to the document is tested, too.
+// Each block of the document is run by a test.
 func TestEveryCommandOfTheDocumentIsRun(t *testing.T) {
 	t.Parallel()
 	if got := slices.Sorted(maps.Keys(blocks(t))); !slices.Equal(got, documented) {
@@ -49,7 +49,7 @@ func TestEveryCommandOfTheDocumentIsRun(t *testing.T) {
 	}
 }
 
-// The file for TLS, which no engine runs, sets what there is.
+// The file for TLS, which no engine runs, names services and settings that exist.
 func TestDocumentedTLS(t *testing.T) {
 	t.Parallel()
 	var file struct{ Services map[string]service }
@@ -67,7 +67,7 @@ func TestDocumentedTLS(t *testing.T) {
 	}
 }
 
-// The document's tables name the variables that are Compose's own, and no others are in the file.
+// The document's tables name all variables of the Compose file that are not settings.
 func TestDocumentNamesEveryVariable(t *testing.T) {
 	t.Parallel()
 	document := read(t, "docs/deploying.md")

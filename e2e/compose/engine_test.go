@@ -21,11 +21,11 @@ import (
 )
 
 const (
-	// patience is how long anything may take on a busy machine where nothing else is said.
+	// patience is the limit of waits that have no other limit, for a busy machine.
 	patience = 90 * time.Second
 	// commandLimit is how long one command or block of commands may take, such as a build without any cache.
 	commandLimit = 10 * time.Minute
-	// poll is the pause between two looks at something that is waited for.
+	// poll is the pause between two checks.
 	poll = 50 * time.Millisecond
 )
 
@@ -40,7 +40,7 @@ type project struct {
 	ran  map[string]bool // blocks of the document
 }
 
-// newProject copies what is deployed, and removes all of the project when the test ends.
+// newProject copies the files of the deployment, and removes the whole project when the test ends.
 func newProject(t *testing.T) *project {
 	t.Helper()
 	requireEngine(t)
@@ -91,7 +91,7 @@ func (p *project) cleanUp(t *testing.T, id string) {
 	}
 }
 
-// requireEngine skips the test where no engine answers, or fails it where one was to.
+// requireEngine skips the test when no engine answers, or fails it when one is required.
 func requireEngine(t *testing.T) {
 	t.Helper()
 	out, err := exec.Command("docker", "info", "--format", "{{.ServerVersion}}").CombinedOutput()
@@ -143,7 +143,7 @@ func (p *project) command(ctx context.Context, name string, args ...string) *exe
 	return cmd
 }
 
-// docker runs docker and returns what it says.
+// docker runs docker and returns its output.
 func (p *project) docker(t *testing.T, args ...string) string {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
@@ -158,7 +158,7 @@ func (p *project) docker(t *testing.T, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// run runs a block of the document, as it stands there.
+// run runs a block of the document, unchanged.
 func (p *project) run(t *testing.T, name string) {
 	t.Helper()
 	if err := p.tryRun(t, name); err != nil {
@@ -191,7 +191,7 @@ func (p *project) tryRunWithout(t *testing.T, name, leftOut string) error {
 	return nil
 }
 
-// containers returns the IDs of a service's containers, those that do not run included.
+// containers returns the IDs of a service's containers, including stopped ones.
 func (p *project) containers(t *testing.T, service string) []string {
 	t.Helper()
 	return strings.Fields(p.docker(t, "ps", "-aq", "--no-trunc", "--filter", "label=com.docker.compose.project="+p.name,

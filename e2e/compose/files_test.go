@@ -25,7 +25,7 @@ func read(t *testing.T, name string) string {
 	return string(data)
 }
 
-// service is what the tests look at of a service in docker-compose.yml.
+// service has the fields of a service in docker-compose.yml that the tests check.
 type service struct {
 	Image, Restart  string
 	Environment     map[string]string
@@ -147,9 +147,9 @@ func TestImagesArePinned(t *testing.T) {
 	}
 }
 
-// What is set in the environment or in .env reaches every deployable. Where the servers are is the file's to say, and
-// paths of secrets are an override file's; what only the API needs the others are not told, and admin ports stay where
-// Prometheus looks for them.
+// A setting in the environment or in .env reaches every deployable. The exceptions: the file itself sets where the servers
+// are, an override file sets paths of secrets, only the API gets its own settings, and admin ports stay where Prometheus
+// looks for them.
 func TestEverySettingIsPassedOn(t *testing.T) {
 	t.Parallel()
 	servers := []string{"REDIS_HOST", "REDIS_PORT", "HOST", "PORT", "ADMIN_HOST"}
@@ -168,7 +168,7 @@ func TestEverySettingIsPassedOn(t *testing.T) {
 					t.Errorf("%s has %s=%s", name, s.Name, value)
 				}
 			case !strings.HasPrefix(value, "${"+s.Name+":-") || !strings.HasSuffix(value, "}"):
-				t.Errorf("%s has %s=%s, which is not what is set", name, s.Name, value)
+				t.Errorf("%s has %s=%s, which must be the value of the environment", name, s.Name, value)
 			}
 		}
 		for other := range environment {
@@ -177,7 +177,7 @@ func TestEverySettingIsPassedOn(t *testing.T) {
 	}
 }
 
-// The API is open without keys because nobody but this machine reaches it, and is no longer when there are some.
+// The API needs no keys, because only this machine reaches it. As soon as keys are set, it needs them.
 func TestAPINeedsNoKeysOnThisMachineOnly(t *testing.T) {
 	t.Parallel()
 	api := services(t)["api"]

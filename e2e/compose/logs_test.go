@@ -29,8 +29,8 @@ const (
 	serviceField   = "_service"
 )
 
-// logs are those of all the project's deployables in one, of containers that are gone, too: each is read from its start
-// on, since its logs go with it.
+// logs has the logs of all the project's deployables. It reads each container from its start, because the logs are lost when
+// the container is removed.
 type logs struct {
 	project *project
 	reading sync.WaitGroup
@@ -134,7 +134,7 @@ func (l *logs) of(container, msg string) int {
 	return len(l.find(msg, attrs{containerField: container}))
 }
 
-// wantSound checks what no log may have.
+// wantSound checks that the logs have no line that no log may have.
 func (l *logs) wantSound(t *testing.T) {
 	t.Helper()
 	for _, line := range l.find("User sync job failed", nil) {

@@ -34,18 +34,18 @@ const (
 	runGivenBack = "Run given back, it will go on where it got to"
 	runRecovered = "Recovered run from a dead worker"
 
-	// full is a full sync; long is one that takes a while, for it saves and writes after each user.
+	// full is a full sync. long takes a while, because it saves and writes after each user.
 	full = `{"syncType": "full"}`
 	long = `{"syncType": "full", "batchSize": 1}`
 
-	// healthLimit is when all is well again after a disturbance, at the latest.
+	// healthLimit is how long the system may take to be healthy again after a fault.
 	healthLimit = 30 * time.Second
-	// recoveryLimit is when a run has ended whose worker was killed: 30 s of its lease, as long again, at worst another
-	// minute, and the run itself.
+	// recoveryLimit is when a run whose worker was killed has ended: 30 s of its lease, 30 s of grace, and the run itself on
+	// a busy machine.
 	recoveryLimit = 150 * time.Second
 )
 
-// system is the deployment seen from outside, and what was asked of it.
+// system is the deployment as its clients see it, and the record of the requests.
 type system struct {
 	*project
 	rdb        *redis.Client
@@ -57,7 +57,7 @@ type system struct {
 	since    time.Time // from here on every tick counts
 
 	mu    sync.Mutex
-	acked map[string]bool // IDs of the runs that triggers were promised
+	acked map[string]bool // IDs of the runs that triggers were answered with
 }
 
 func newSystem(t *testing.T) *system {
@@ -112,7 +112,7 @@ func (s *system) request(ctx context.Context, method, path, body string, v any) 
 	return response.StatusCode, nil
 }
 
-// tryTrigger triggers a user sync, and remembers the run if it was promised one.
+// tryTrigger triggers a user sync, and remembers the run of the answer, if there is one.
 func (s *system) tryTrigger(ctx context.Context, body string) (id string, err error) {
 	var answer struct {
 		Success bool
@@ -165,7 +165,7 @@ func (s *system) keepTriggering(t *testing.T) (stop func() (accepted, refused in
 	return stop
 }
 
-// health is what the test looks at in the answer of GET /health.
+// health has the fields of GET /health that the test checks.
 type health struct {
 	Status string
 	Jobs   struct {
@@ -174,8 +174,8 @@ type health struct {
 	}
 }
 
-// waitUntilHealthy waits until the API says that all is well with so many workers and both schedulers, and the engine
-// says the same of every container.
+// waitUntilHealthy waits until the API reports a healthy system with so many workers and both schedulers, and the engine
+// reports every container as healthy.
 func (s *system) waitUntilHealthy(t *testing.T, limit time.Duration, workers int) {
 	t.Helper()
 	started := time.Now()
@@ -199,8 +199,8 @@ func (s *system) waitUntilHealthy(t *testing.T, limit time.Duration, workers int
 	}
 }
 
-// startLong triggers a run that takes a while, and returns its ID and the container that works on it, once it has got
-// somewhere.
+// startLong triggers a run that takes a while. Once it has some progress, startLong returns its ID and the container that
+// works on it.
 func (s *system) startLong(t *testing.T) (id, container string) {
 	t.Helper()
 	id = s.trigger(t, long)
@@ -213,7 +213,7 @@ func (s *system) startLong(t *testing.T) (id, container string) {
 	return id, container
 }
 
-// wantActive checks that what was done was done in the run.
+// wantActive checks that the run is still active.
 func (s *system) wantActive(t *testing.T, id string) {
 	t.Helper()
 	info, err := s.inspector.GetTaskInfo(userSync, id)
@@ -222,7 +222,7 @@ func (s *system) wantActive(t *testing.T, id string) {
 	}
 }
 
-// waitForResult waits until a run has ended, which it must at its first attempt, and returns what it came to.
+// waitForResult waits until a run has completed, in its first attempt, and returns its result.
 func (s *system) waitForResult(t *testing.T, limit time.Duration, id string) tasks.SyncResult {
 	t.Helper()
 	var info *asynq.TaskInfo
@@ -257,8 +257,8 @@ func (s *system) wantUpdated(t *testing.T, limit time.Duration, id string) {
 	wantStamped(t, s.collection, s.before, run.Reference)
 }
 
-// wantNothingLost checks, after a disturbance, that every run that was promised has ended well, that none is stuck and
-// that no tick was missed or enqueued twice.
+// wantNothingLost checks, after a fault, that every acknowledged run has completed, that none is stuck, and that no tick was
+// missed or enqueued twice.
 func (s *system) wantNothingLost(t *testing.T) {
 	t.Helper()
 	s.mu.Lock()
@@ -284,8 +284,8 @@ func (s *system) wantNothingLost(t *testing.T) {
 	s.log.wantSound(t)
 }
 
-// wantEveryTick checks that each tick that there should have been until now was enqueued exactly once, or served by a
-// run that waited. A scheduler that was killed, or whose Redis was, may not have told: then the history has the run.
+// wantEveryTick checks that each tick until now was enqueued exactly once, or served by a waiting run. A scheduler that was
+// killed, or whose Redis was, may not have logged it: then the history has the run.
 func (s *system) wantEveryTick(t *testing.T) {
 	t.Helper()
 	last := time.Now().Truncate(s.interval)
@@ -298,7 +298,7 @@ func (s *system) wantEveryTick(t *testing.T) {
 				missed = append(missed, tickTime.Format(time.TimeOnly))
 			}
 		}
-		// Earlier ones will not come any more.
+		// No earlier tick can come now.
 		return !slices.Contains(missed, last.Format(time.TimeOnly))
 	})
 	if len(missed) > 0 {
@@ -313,7 +313,7 @@ func (s *system) wantEveryTick(t *testing.T) {
 	}
 }
 
-// ticks returns, by tick time, how often a tick was enqueued and how often it was served by a run that waited.
+// ticks returns, by tick time, how often a tick was enqueued and how often a waiting run served it.
 func (s *system) ticks(t *testing.T) (enqueued, served map[int64]int) {
 	t.Helper()
 	enqueued, served = make(map[int64]int), make(map[int64]int)
@@ -360,7 +360,7 @@ func (s *system) history(t *testing.T) []string {
 	return ids
 }
 
-// wantStopped checks that containers which are gone ended by themselves, in time and in peace.
+// wantStopped checks that removed containers stopped by themselves, in time and with status 0.
 func (s *system) wantStopped(t *testing.T, containers []string) {
 	t.Helper()
 	for _, container := range containers {

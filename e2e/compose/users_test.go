@@ -42,7 +42,7 @@ func (p *project) users(t *testing.T) *mongo.Collection {
 	return client.Database("codex").Collection("users")
 }
 
-// messyUsers makes users as they are found in a database that several programs have written to.
+// messyUsers makes users like those of a database that several programs have written to.
 func messyUsers(n int) []bson.D {
 	now := time.Now().Truncate(time.Millisecond)
 	stamps := []any{
@@ -53,7 +53,7 @@ func messyUsers(n int) []bson.D {
 	for i := range users {
 		var user bson.D
 		add := func(name string, value any) { user = append(user, bson.E{Key: name, Value: value}) }
-		switch { // few numbers, for which some servers look through all users
+		switch { // few numbers: some servers read all users to find one
 		case i%100 == 6:
 			add("_id", int32(i))
 		case i%100 == 9:
@@ -101,7 +101,7 @@ func insert(t *testing.T, collection *mongo.Collection, users []bson.D) {
 	}
 }
 
-// snapshot returns all users as the server keeps them, by _id.
+// snapshot returns all users as the server has them, by _id.
 func snapshot(t *testing.T, collection *mongo.Collection) map[string]bson.Raw {
 	t.Helper()
 	cursor, err := collection.Find(t.Context(), bson.D{})
@@ -119,7 +119,7 @@ func snapshot(t *testing.T, collection *mongo.Collection) map[string]bson.Raw {
 	return users
 }
 
-// wantStamped checks that every user carries a reference from the first one on, was updated since, and is otherwise as
+// wantStamped checks that every user has a reference time from the first one on, was updated since, and is otherwise as
 // before.
 func wantStamped(t *testing.T, collection *mongo.Collection, before map[string]bson.Raw, reference time.Time) {
 	t.Helper()
@@ -148,7 +148,7 @@ func wantStamped(t *testing.T, collection *mongo.Collection, before map[string]b
 	}
 }
 
-// otherFields returns the bytes of the fields that a sync has no business with, in their order.
+// otherFields returns the bytes of the fields that a sync must not touch, in their order.
 func otherFields(t *testing.T, user bson.Raw) []byte {
 	t.Helper()
 	elements, err := user.Elements()

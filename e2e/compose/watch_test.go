@@ -18,11 +18,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// pullLimit is how long an image may take to be pulled that cannot be made here.
+// pullLimit is how long a pull of an image may take.
 const pullLimit = 3 * time.Minute
 
-// watch starts Prometheus, and Grafana where its image can be had, beside everything else, looks whether they see all of it,
-// and removes them.
+// watch starts Prometheus, and Grafana if its image can be pulled, checks that they see the whole system, and removes them.
 func watch(t *testing.T, s *system) {
 	if config := s.docker(t, "compose", "--profile", "observability", "config"); !strings.Contains(config, "GF_AUTH_ANONYMOUS_ORG_ROLE: Viewer") {
 		t.Errorf("the profile has no Grafana for viewers:\n%s", config)
@@ -60,8 +59,7 @@ func watch(t *testing.T, s *system) {
 	s.wantNothingLost(t)
 }
 
-// pull returns no error when the image that docker-compose.yml names by default is there, or another one that the environment
-// names.
+// pull makes sure that an image is there: the default of docker-compose.yml, or the one that the environment names.
 func (p *project) pull(t *testing.T, image string) error {
 	t.Helper()
 	name, image, _ := strings.Cut(strings.Trim(image, "${}"), ":-")
@@ -79,7 +77,7 @@ func (p *project) pull(t *testing.T, image string) error {
 	return nil
 }
 
-// prometheus asks Prometheus and decodes what it answers.
+// prometheus asks Prometheus and decodes the answer.
 func (s *system) prometheus(t *testing.T, path string, data any) error {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -106,8 +104,7 @@ func (s *system) prometheus(t *testing.T, path string, data any) error {
 	return nil
 }
 
-// wantWatched waits until Prometheus gets answers from so many processes of each kind, and from no others, and has loaded
-// the rules.
+// wantWatched waits until Prometheus scrapes so many processes of each kind, and no others, and has loaded the rules.
 func (s *system) wantWatched(t *testing.T, want map[string]int) {
 	t.Helper()
 	started := time.Now()
@@ -164,7 +161,7 @@ func (s *system) wantWatched(t *testing.T, want map[string]int) {
 	})
 }
 
-// wantReload changes the configuration, and waits until Prometheus goes by the new one, without a restart.
+// wantReload changes the configuration, and waits until Prometheus has loaded it, without a restart.
 func (s *system) wantReload(t *testing.T) {
 	t.Helper()
 	file := filepath.Join(s.dir, "deploy", "prometheus", "prometheus.yml")
@@ -187,7 +184,7 @@ func (s *system) wantReload(t *testing.T) {
 	})
 }
 
-// wantOne asks for what is one value, and returns it.
+// wantOne asks a query with one value as its answer, and returns the value.
 func (s *system) wantOne(t *testing.T, query string) string {
 	t.Helper()
 	var data struct {
@@ -202,7 +199,7 @@ func (s *system) wantOne(t *testing.T, query string) string {
 	return data.Result[0].Value[1].(string)
 }
 
-// wantDashboard waits until Grafana shows the dashboard to whoever asks, and lets nobody in.
+// wantDashboard waits until Grafana shows the dashboard without a login, and checks that no login works.
 func (s *system) wantDashboard(t *testing.T) {
 	t.Helper()
 	base := "http://127.0.0.1:" + s.env["GRAFANA_PORT"]

@@ -1,5 +1,5 @@
-// Certificates are renewed every few weeks, by programs that replace the files. The server takes up new ones by itself:
-// a restart would end requests, and would be forgotten.
+// Certificates are renewed every few weeks, by programs that replace the files. The server loads the new ones by itself: a
+// restart would end requests, and operators forget it.
 
 package access
 
@@ -15,21 +15,21 @@ import (
 	"time"
 )
 
-// checkEvery is how often the files are looked at, at most. They are a few kilobytes.
+// checkEvery is the least pause between two reads of the files.
 const checkEvery = 2 * time.Second
 
-// Certificate is the server's, from two files. It may be used by several goroutines at once.
+// Certificate is the server's certificate, from two files. It is safe for concurrent use.
 type Certificate struct {
 	certFile, keyFile string
 	current           atomic.Pointer[tls.Certificate]
 
 	checking  sync.Mutex
 	checked   time.Time
-	cert, key []byte // what the files had
-	problem   string // what was wrong with them when they were looked at last
+	cert, key []byte // what was last read from the files
+	problem   string // what was wrong with the files at the last read
 }
 
-// LoadCertificate reads a certificate, with those that vouch for it after it, and its private key, both in PEM.
+// LoadCertificate reads a certificate, followed by its intermediates, and its private key, both in PEM.
 func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
 	c := &Certificate{certFile: certFile, keyFile: keyFile, checked: time.Now()}
 	if _, err := c.load(); err != nil {
@@ -38,7 +38,7 @@ func LoadCertificate(certFile, keyFile string) (*Certificate, error) {
 	return c, nil
 }
 
-// load takes up what the files have, and says whether that is new.
+// load reads the files, and reports whether they have changed.
 func (c *Certificate) load() (changed bool, err error) {
 	cert, certErr := os.ReadFile(c.certFile)
 	key, keyErr := os.ReadFile(c.keyFile)
@@ -57,14 +57,14 @@ func (c *Certificate) load() (changed bool, err error) {
 	return true, nil
 }
 
-// Leaf returns the certificate as it is.
+// Leaf returns the parsed certificate, without its intermediates.
 func (c *Certificate) Leaf() *x509.Certificate { return c.current.Load().Leaf }
 
-// Get returns the certificate to be shown, and whether it has just been replaced. When the files have changed and cannot
-// be used, which is so between the writing of the one and of the other, the former one is returned together with what is
-// wrong, once.
+// Get returns the certificate for a new connection, and whether it has just been replaced. While the files do not fit each
+// other, as between the writing of one and of the other, Get returns the old certificate. It returns each reason as an error
+// once.
 func (c *Certificate) Get() (cert *tls.Certificate, changed bool, problem error) {
-	if c.checking.TryLock() { // otherwise somebody else is at it
+	if c.checking.TryLock() { // another goroutine checks the files otherwise
 		defer c.checking.Unlock()
 		if time.Since(c.checked) >= checkEvery {
 			changed, problem = c.load()

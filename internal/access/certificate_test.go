@@ -12,7 +12,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// until asks for the certificate until the condition holds.
+// until gets the certificate until the condition holds.
 func until(t *testing.T, c *access.Certificate, condition func(name string, changed bool, problem error) bool) {
 	t.Helper()
 	testbed.Eventually(t, "the certificate to be as it should", func() bool {
@@ -21,7 +21,7 @@ func until(t *testing.T, c *access.Certificate, condition func(name string, chan
 	})
 }
 
-// Renewed files are taken up, and what cannot be used is said once and changes nothing.
+// Renewed files are loaded. Files that cannot be used are reported once, and change nothing.
 func TestCertificateIsReplaced(t *testing.T) {
 	t.Parallel()
 	files := accesstest.NewFiles(t, "first")
@@ -41,7 +41,7 @@ func TestCertificateIsReplaced(t *testing.T) {
 		}
 		return problem != nil && strings.Contains(problem.Error(), "private key does not match public key")
 	})
-	quiet := time.Now().Add(2500 * time.Millisecond) // it is looked at once more meanwhile
+	quiet := time.Now().Add(2500 * time.Millisecond) // the files are checked once more meanwhile
 	until(t, c, func(_ string, _ bool, problem error) bool {
 		if problem != nil {
 			t.Errorf("said again: %v", problem)

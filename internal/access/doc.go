@@ -1,3 +1,3 @@
-// Package access is how the API and its clients prove who they are: keys that clients show, and the certificate that the
-// server shows. It reads and compares; what is refused for want of a key is the API's to say.
+// Package access has the API keys of clients and the certificate of the server. It reads and compares them. The API decides
+// which requests need a key.
 package access

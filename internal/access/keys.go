@@ -1,5 +1,4 @@
-// Keys are kept as hashes only, so that neither a log nor a core dump has one, and are compared in a time that tells
-// nothing about them.
+// Keys are kept as hashes, so that no log and no core dump contains one. They are compared in constant time.
 
 package access
 
@@ -12,25 +11,25 @@ import (
 	"strings"
 )
 
-// minKey is the least length of a key.
+// minKey is the least length of a key, in characters.
 const minKey = 16
 
 var (
 	validName = regexp.MustCompile(`^[a-z0-9-]{1,64}$`)
-	validKey  = regexp.MustCompile(`^[!-+\--9;-~]+$`) // printable ASCII but for comma and colon
+	validKey  = regexp.MustCompile(`^[!-+\--9;-~]+$`) // printable ASCII without comma and colon
 )
 
-// Key is what is known of a client: not the key itself.
+// Key describes a client's key. It does not contain the key itself.
 type Key struct {
-	// Name is the client's, which the log shows.
+	// Name is the name of the client, which the log shows.
 	Name string
-	// Write says that the client may change something; otherwise it may only look.
+	// Write allows the client to change something. Without it the client can only read.
 	Write bool
 
 	hash [sha256.Size]byte
 }
 
-// String returns the name and the kind.
+// String returns the name and read or write.
 func (k Key) String() string {
 	if k.Write {
 		return k.Name + " (write)"
@@ -38,10 +37,10 @@ func (k Key) String() string {
 	return k.Name + " (read)"
 }
 
-// Keys are all clients that are known.
+// Keys are the keys of all clients.
 type Keys []Key
 
-// Names returns what may be shown of the keys.
+// Names returns the keys as text for logs, without their secrets.
 func (ks Keys) Names() []string {
 	names := make([]string, 0, len(ks))
 	for _, k := range ks {
@@ -50,8 +49,8 @@ func (ks Keys) Names() []string {
 	return names
 }
 
-// ParseKeys reads entries of the form name:read:key or name:write:key, separated by commas or line breaks. Its error
-// lists everything that is wrong, and calls entries by their number: what stands where a name should be may be a key.
+// ParseKeys reads entries of the form name:read:key or name:write:key, separated by commas or line breaks. Its error lists
+// everything that is wrong. It names entries by their number, because a key may stand in the place of a name.
 func ParseKeys(text string) (Keys, error) {
 	var keys Keys
 	var wrong []error
@@ -101,7 +100,7 @@ func ParseKeys(text string) (Keys, error) {
 	return keys, nil
 }
 
-// Find returns the client that has shown the key. It looks at all of them, however early one fits.
+// Find returns the Key of a client that sent this key. It compares all keys, so that the time does not tell which one fits.
 func (ks Keys) Find(shown string) (Key, bool) {
 	hash := sha256.Sum256([]byte(shown))
 	found := -1

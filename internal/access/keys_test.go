@@ -44,7 +44,7 @@ func TestKeys(t *testing.T) {
 	}
 }
 
-// Each thing that is wrong is said, by the number of its entry: what stands where a name should be may be a key.
+// The error lists each mistake, by the number of its entry: a key may stand in the place of a name.
 func TestRefusedKeys(t *testing.T) {
 	t.Parallel()
 	const ok = "ok:read:0123456789abcdef"
@@ -74,8 +74,7 @@ func TestRefusedKeys(t *testing.T) {
 	}
 }
 
-// FuzzParseKeys reads anything: what is taken is found again by its key and by nothing else, what is refused is refused
-// without telling it.
+// FuzzParseKeys parses any text: a valid entry is found by its key only, and the error of an invalid one does not show it.
 func FuzzParseKeys(f *testing.F) {
 	for _, text := range []string{
 		"", "ops:write:" + first, "viewer:read:" + first + ",ops:write:" + second, first, "\n", "a:b:c", "a:read:\x00", strings.Repeat(",", 1000), "é:read:" + first,

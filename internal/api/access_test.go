@@ -16,6 +16,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 const (
@@ -23,22 +24,21 @@ const (
 	writeKey = "a-key-that-writes-0002"
 )
 
-// route is one route of the API, and what the tests need to use and to misuse it.
+// route is one route of the API, with the data to use and to misuse it.
 type route struct {
-	method, path string // as the router names it; GET stands for HEAD, too
+	method, path string // as the router has it; GET stands for HEAD, too
 	// url is one that it serves, if that is not the path, and wrong are some that it refuses. {waiting} stands for the ID of
-	// a run that waits, {failed} for that of one that has failed.
+	// a waiting run, {failed} for the ID of a failed one.
 	url   string
 	wrong []string
-	// open says that it needs no key.
+	// open is true for a route that needs no key.
 	open bool
-	// body is one that it takes, and fields the JSON type of each field of a body; nil when it does not look at bodies.
+	// body is a valid body, and fields has the JSON type of each field of a body; nil when the route ignores bodies.
 	body   string
 	fields map[string]string
 }
 
-// routes are all of them: a route of the router that is not here fails TestEveryRouteIsTested, and one that is here is
-// tried by all tests of this file.
+// routes are all routes: TestEveryRouteIsTested fails when one is missing, and all tests of this file try each of them.
 var routes = []route{
 	{method: http.MethodGet, path: "/livez", open: true},
 	{method: http.MethodGet, path: "/readyz", open: true},
@@ -71,7 +71,7 @@ var routes = []route{
 	{method: http.MethodGet, path: "/docs"},
 	{method: http.MethodGet, path: "/openapi.json"},
 	{method: http.MethodGet, path: "/metrics"},
-	// New routes come here.
+	// Add new routes here.
 
 	// The dashboard's are one route each to the router, whatever the method; asynqmon has the rest.
 	{method: http.MethodGet, path: "/dashboard"},
@@ -94,7 +94,7 @@ func (r route) String() string {
 	return r.method + " " + r.path
 }
 
-// methods are those that the route is to be tried with.
+// methods returns the methods to try the route with.
 func (r route) methods() []string {
 	if r.method == http.MethodGet {
 		return []string{http.MethodGet, http.MethodHead}
@@ -135,7 +135,7 @@ func TestEveryRouteIsTested(t *testing.T) {
 	}
 }
 
-// lockedBundle is an API that wants keys, with something in Redis that could be changed.
+// lockedBundle is an API with keys, and with data in Redis that a request could change.
 type lockedBundle struct {
 	*testBundle
 	replace *strings.Replacer // what stands for IDs
@@ -164,7 +164,7 @@ func setupLocked(t *testing.T) *lockedBundle {
 	return b
 }
 
-// as returns the bundle as a client sees it that shows the key.
+// as returns the bundle for a client with the key.
 func (b *testBundle) as(key string) *testBundle {
 	keyed := *b
 	keyed.client = &http.Client{Transport: keyedTransport{b.client.Transport, key}}
@@ -194,7 +194,7 @@ func basic(user, password string) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
-// misuse is a request that is to be refused.
+// misuse is a request that the API must refuse.
 type misuse struct {
 	name, method, url, body string
 	headers                 []string
@@ -202,7 +202,7 @@ type misuse struct {
 	message                 string
 }
 
-// misuses are the requests to a route that are to be refused.
+// misuses returns requests to a route that the API must refuse.
 func (b *lockedBundle) misuses(r route) []misuse {
 	const formType = "application/x-www-form-urlencoded"
 	url, body := b.url(r), b.replace.Replace(r.body)
@@ -255,7 +255,7 @@ func (b *lockedBundle) misuses(r route) []misuse {
 		return list
 	}
 	for _, body := range []string{garbage[:1000], "null", "7", `"text"`, "true", "[]", "{", `{"a": }`} {
-		if r.dashboard() && body == "null" { // which asynqmon takes for an empty list
+		if r.dashboard() && body == "null" { // asynqmon takes it for an empty list
 			continue
 		}
 		add("the body "+body[:min(len(body), 20)], r.method, url, body, http.StatusBadRequest, "", write...)
@@ -275,7 +275,7 @@ func (b *lockedBundle) misuses(r route) []misuse {
 	return list
 }
 
-// Nothing that is refused changes anything, whoever asks for it and however.
+// A refused request changes nothing.
 func TestRefusals(t *testing.T) {
 	t.Parallel()
 	b := setupLocked(t)
@@ -324,7 +324,7 @@ func hasRequestID(line procs.Entry) bool {
 	return id != ""
 }
 
-// With a key that may, each route does what it is there for, and the log says who has asked for it.
+// With a valid key each route works, and the log says who has used it.
 func TestAllowed(t *testing.T) {
 	t.Parallel()
 	for _, r := range routes {
@@ -373,14 +373,11 @@ func TestAllowed(t *testing.T) {
 	}
 }
 
-// A hundred clients use everything at once: triggers are served by one run of a kind, and no run is removed twice. Not in
-// parallel with other tests: a machine with few processors has enough to do with these. When it has too much to do, so that
-// Redis does not answer in time, the clients try again, as the answer says.
+// A hundred clients use everything at once: one run of a kind serves all triggers, and no run is removed twice. The test is
+// not parallel, because the clients keep a small machine busy. When Redis does not answer in time, the API promises a 503,
+// and the clients try again, as it says.
 func TestConcurrentUse(t *testing.T) {
-	const (
-		clients  = 100
-		patience = 30 * time.Second
-	)
+	const clients = 100
 	b := setupLocked(t)
 	b.undescribed = true
 	var mu sync.Mutex
@@ -395,11 +392,11 @@ func TestConcurrentUse(t *testing.T) {
 					continue // they are about a single run
 				}
 				if r.dashboard() && i%10 != 0 {
-					continue // each is a dozen questions to Redis, and not our business
+					continue // each is a dozen commands to Redis, and not our code
 				}
 				var a answer
 				var err error
-				for began := time.Now(); time.Since(began) < patience; time.Sleep(50 * time.Millisecond) {
+				for began := time.Now(); time.Since(began) < testbed.Patience; time.Sleep(50 * time.Millisecond) {
 					a, err = b.as(writeKey).try(t.Context(), r.method, b.url(r), r.body)
 					if busy := a.status == http.StatusServiceUnavailable || r.dashboard() && a.status == http.StatusInternalServerError; !busy {
 						break
@@ -449,7 +446,7 @@ func TestConcurrentUse(t *testing.T) {
 	}
 }
 
-// What is in no route needs a key, too: nobody learns what there is.
+// Paths without a route need a key, too, so that a client without one does not learn which paths exist.
 func TestEverythingElseNeedsAKey(t *testing.T) {
 	t.Parallel()
 	b := setupLocked(t)
@@ -463,15 +460,14 @@ func TestEverythingElseNeedsAKey(t *testing.T) {
 			}
 		}
 	}
-	for _, path := range []string{"/livez", "/readyz", "/health"} { // which have nothing to change
+	for _, path := range []string{"/livez", "/readyz", "/health"} { // they change nothing
 		if a := b.request(t, http.MethodPost, path, "{}"); a.status != http.StatusMethodNotAllowed {
 			t.Errorf("POST %s: %d %s", path, a.status, a.text)
 		}
 	}
 }
 
-// Without keys the names that others can make point here (DNS rebinding) are refused, as a browser does not tell them
-// from ours.
+// Without keys the API refuses host names that others can point here (DNS rebinding): a browser cannot tell them from ours.
 func TestHosts(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

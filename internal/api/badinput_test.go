@@ -15,7 +15,7 @@ import (
 func TestBadInput(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	// There is something to be damaged: waiting and ended runs, one job type that is paused and one that is not.
+	// The data that could be damaged: waiting and ended runs, one job type that is paused and one that is not.
 	b.trigger(t, "user-sync", "")
 	b.ended(t, "project-sync", 48*time.Hour)
 	b.post(t, "/jobs/pause", `{"job": "issue-sync"}`)
@@ -127,7 +127,7 @@ func TestBadInput(t *testing.T) {
 		}
 	}
 
-	// Jobs that are not there, or not in a state for that.
+	// Jobs that do not exist, or are in the wrong state.
 	waiting := b.trigger(t, "issue-sync", "").Data.JobID
 	for _, id := range []string{"1000:user-sync", "1000:user-sync:abcdefgh", "1000:no-such-job"} {
 		for method, path := range map[string]string{http.MethodGet: "/jobs/" + id, http.MethodDelete: "/jobs/" + id, http.MethodPost: "/jobs/" + id + "/retry"} {
@@ -202,7 +202,7 @@ func refused(t *testing.T, a answer, parts ...string) {
 	}
 }
 
-// Several fields are wrong or known: the one that is wrong is named.
+// The message names the wrong field among several.
 func TestBadInputNamesTheField(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -224,7 +224,7 @@ func TestBadInputNamesTheField(t *testing.T) {
 	}
 }
 
-// What Express answers for every GET route: the header alone.
+// HEAD on every GET route: the header alone, as Express answers.
 func TestHead(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -245,7 +245,7 @@ func TestProbes(t *testing.T) {
 	}
 }
 
-// What is missing of a system that is not complete is named, and is no reason for an alarm.
+// The health names the missing parts of an incomplete system, and is still no error.
 func TestHealthOfAnIncompleteSystem(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

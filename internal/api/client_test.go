@@ -21,7 +21,7 @@ func (b *testBundle) api(t *testing.T) *client.Client {
 	return c
 }
 
-// must returns what a call of the client returned, which has no error.
+// must returns the result of a call of the client that must not fail.
 func must[T any](t *testing.T) func(v T, err error) T {
 	return func(v T, err error) T {
 		t.Helper()
@@ -86,7 +86,7 @@ func TestClient(t *testing.T) {
 		t.Errorf("the list is %+v", list)
 	}
 	for _, state := range client.States() {
-		must[client.JobList](t)(c.Jobs(ctx, client.Filter{State: state})) // each is one that the API knows
+		must[client.JobList](t)(c.Jobs(ctx, client.Filter{State: state})) // the API knows each state
 	}
 	if got := message(c.Pause(ctx, "")) + ", " + message(c.Resume(ctx, "issue-sync")); got != "User sync jobs paused, Issue sync jobs resumed" {
 		t.Errorf("the messages are %s", got)

@@ -97,7 +97,7 @@ type contract struct {
 	example string
 	// same are the paths whose values are those of the example; "*" is every one.
 	same []string
-	// more are the paths that the answer has beyond the example.
+	// more are the paths that the answer has in addition to the example.
 	more []string
 }
 
@@ -262,7 +262,7 @@ func TestContractStatus(t *testing.T) {
 		t.Errorf("the key is %q", repeatable.Key)
 	}
 	until := time.Until(time.UnixMilli(repeatable.Next))
-	if repeatable.Next%1200000 != 0 || until < -5*time.Second || until > 20*time.Minute { // what is shown may be some seconds old
+	if repeatable.Next%1200000 != 0 || until < -5*time.Second || until > 20*time.Minute { // the entry may be some seconds old
 		t.Errorf("the next tick is in %s", until)
 	}
 	run.finish(nil)
@@ -290,7 +290,7 @@ func TestContractStatusOfAnEmptySystem(t *testing.T) {
 	}
 }
 
-// The requests that the documentation of the replaced system shows, as its curl commands send them.
+// The requests in the documentation of the replaced system, as its curl commands send them.
 func TestContractRequests(t *testing.T) {
 	t.Parallel()
 	full := strings.ReplaceAll(triggerExample, "incremental", "full")
@@ -349,7 +349,7 @@ func TestContractRequests(t *testing.T) {
 	}
 }
 
-// The whole way: a trigger over HTTP, the real synchronisation, MongoDB, and the status over HTTP.
+// The whole way of a run: a trigger over HTTP, the real synchronisation, MongoDB, and the status over HTTP.
 func TestSyncOverTheAPI(t *testing.T) {
 	t.Parallel()
 	client := connectMongoDB(t, mongoURI(t))
@@ -433,7 +433,7 @@ func connectMongoDB(t *testing.T, uri string) *mongodb.Client {
 	return client
 }
 
-// envNumber is what the environment asks for, as the server of `make test` needs small numbers.
+// envNumber returns a number from the environment: the server of `make test` needs small ones.
 func envNumber(t *testing.T, name string, otherwise int) int {
 	t.Helper()
 	s := os.Getenv(name)

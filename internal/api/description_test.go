@@ -1,4 +1,4 @@
-// Keeps the description of the API true: whatever a test of this package sends and gets must be as it says.
+// Keeps the description of the API true: all requests and answers of this package's tests must agree with it.
 
 package api_test
 
@@ -58,8 +58,8 @@ func newDescription(text []byte) (*description, error) {
 	return d, nil
 }
 
-// at returns what a pointer such as "/paths/~1jobs/get" leads to, nil when that is nothing, and the pointer that it has
-// without references on the way.
+// at returns the value at a pointer such as "/paths/~1jobs/get", nil when there is none, and the pointer with its references
+// resolved.
 func (d *description) at(pointer string) (any, string) {
 	value, path := any(d.root), ""
 	for _, part := range strings.Split(pointer, "/")[1:] {
@@ -110,10 +110,10 @@ func (d *description) check(at string, value any) error {
 	return schema.Validate(value)
 }
 
-// operation finds what is said of a request: its pointer in the description, or "" where the path or its method is not
+// operation returns the pointer of a request's operation in the description, or "" when the path or its method is not
 // described.
 func (d *description) operation(method, path string) string {
-	if method == http.MethodHead { // which comes with GET
+	if method == http.MethodHead { // GET describes it, too
 		method = http.MethodGet
 	}
 	paths, _ := d.root["paths"].(object)
@@ -130,7 +130,7 @@ func (d *description) operation(method, path string) string {
 
 var templateParameter = regexp.MustCompile(`\\\{(\w+)\\\}`)
 
-// fits reports whether a path is one of the template, with parameters as their schemas want them.
+// fits reports whether a path fits the template, with parameters that fit their schemas.
 func (d *description) fits(operation, template, path string) bool {
 	pattern := regexp.MustCompile("^" + templateParameter.ReplaceAllString(regexp.QuoteMeta(template), "(?P<$1>[^/]+)") + "$")
 	values := pattern.FindStringSubmatch(path)
@@ -165,7 +165,7 @@ type exchange struct {
 	answer
 }
 
-// verify returns an error when an exchange is not as the description says.
+// verify returns an error when an exchange does not agree with the description.
 func (d *description) verify(e exchange) error {
 	if err := d.mismatch(e); err != nil {
 		return fmt.Errorf("not as described: %w; the body %.200q was answered with %d %.1000s", err, e.body, e.status, e.text)
@@ -200,7 +200,7 @@ func (d *description) mismatch(e exchange) error {
 	return errors.Join(d.query(operation, u.Query(), e.status), d.body(operation, e))
 }
 
-// undescribed is for what is not in the description: it must not be there.
+// undescribed checks that the API does not serve a request that is not described.
 func (d *description) undescribed(e exchange) error {
 	switch e.status {
 	case http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden:
@@ -217,7 +217,7 @@ func (d *description) undescribed(e exchange) error {
 	return d.json("/components/schemas/Error", e.text)
 }
 
-// content compares an answer's body with what is said of it.
+// content compares an answer's body with its description.
 func (d *description) content(response string, e exchange) error {
 	mediaType, _, err := mime.ParseMediaType(e.header.Get("Content-Type"))
 	if err != nil {
@@ -241,8 +241,7 @@ func (d *description) json(schema, text string) error {
 	return d.check(schema, value)
 }
 
-// query compares a query with what is said of it: one that was taken must be as described, and one that was refused must
-// not.
+// query compares a query with its description: it must agree if and only if the API accepted it.
 func (d *description) query(operation string, query url.Values, status int) error {
 	described := d.parameters(operation, "query")
 	var problems []error
@@ -274,16 +273,16 @@ func (d *description) query(operation string, query url.Values, status int) erro
 	return nil
 }
 
-// inexpressible finds numbers that Go does not take for whole ones, though JSON Schema does: 1.0 and 1e2.
+// inexpressible finds numbers that are whole to JSON Schema, but not to Go: 1.0 and 1e2.
 var inexpressible = regexp.MustCompile(`[0-9][.eE]`)
 
-// body compares a request's body with what is said of it: one that was taken must be as described, and one that was
-// refused must not, as far as that can be said of it.
+// body compares a request's body with its description: an accepted one must agree, and a refused one must not, as far as a
+// schema can tell.
 func (d *description) body(operation string, e exchange) error {
 	described, _ := d.at(operation + "/requestBody")
 	empty := strings.TrimSpace(e.body) == ""
 	if described == nil || empty {
-		if !empty && e.status < 300 && e.method != http.MethodGet && e.method != http.MethodHead { // which have none, whatever is sent
+		if !empty && e.status < 300 && e.method != http.MethodGet && e.method != http.MethodHead { // they have no body
 			return errors.New("no body is described")
 		}
 		if described != nil && e.status == http.StatusBadRequest {
@@ -305,7 +304,7 @@ func (d *description) body(operation string, e exchange) error {
 	return nil
 }
 
-// operations lists what is described, such as "get /jobs/{id}".
+// operations lists the described operations, such as "get /jobs/{id}".
 func (d *description) operations() []string {
 	var list []string
 	paths, _ := d.root["paths"].(object)

@@ -25,7 +25,7 @@ func commands(page string) []string {
 	return list
 }
 
-// isPage checks that an answer is a page that loads nothing, and that a browser shows it as it is meant.
+// isPage checks that an answer is a page that loads nothing, with the headers that a browser needs.
 func isPage(t *testing.T, a answer) {
 	t.Helper()
 	if got := a.header.Get("Content-Type"); a.status != http.StatusOK || got != "text/html; charset=utf-8" {
@@ -44,7 +44,7 @@ func isPage(t *testing.T, a answer) {
 	}
 }
 
-// The page has all that is described, and links that lead somewhere.
+// The page has the whole description, and links that lead somewhere.
 func TestDocs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -69,7 +69,7 @@ func TestDocs(t *testing.T) {
 	}
 }
 
-// Every command of the page, given to a shell as it is, is answered as its route is described.
+// Every command of the page works in a shell, and its answer agrees with the description.
 func TestCommandsOfDocs(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -89,7 +89,7 @@ func TestCommandsOfDocs(t *testing.T) {
 	}
 }
 
-// The commands are for the server as the reader knows it, and for a reader who has a key.
+// The commands have the reader's address of the server, and a key if the reader has one.
 func TestCommandsFollowTheReader(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -109,7 +109,7 @@ func TestCommandsFollowTheReader(t *testing.T) {
 			t.Errorf("%v: a key is sent where none is needed: %s", test.headers, all)
 		}
 	}
-	// What a shell would take for more than a name is not shown.
+	// Names with special characters of a shell are not shown.
 	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, b.url+"/docs", nil)
 	if err != nil {
 		t.Fatal(err)

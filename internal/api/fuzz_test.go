@@ -9,8 +9,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// FuzzRequestBodies sends anything to every route that takes a body. What is refused is refused in words, as JSON, and has
-// changed nothing; what is taken is a body that the contract allows.
+// FuzzRequestBodies sends any body to every route that takes one. A refusal is JSON with a message, and changes nothing. An
+// accepted body is one that the contract allows.
 func FuzzRequestBodies(f *testing.F) {
 	paths := []string{"/jobs/trigger/user-sync", "/jobs/trigger/issue-sync", "/jobs/pause", "/jobs/resume", "/jobs/cleanup"}
 	for i := range paths {

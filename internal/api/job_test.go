@@ -11,7 +11,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
-// shownJob is a job as the tests look at it.
+// shownJob has the fields of a job that the tests check.
 type shownJob struct {
 	ID, Job, State                string
 	Data                          map[string]any
@@ -47,7 +47,7 @@ func isISO(text string) bool {
 	return err == nil && time.Since(at).Abs() < time.Minute
 }
 
-// A job from its trigger to its end, as GET /jobs/{id} and GET /jobs show it.
+// The life of a job, as GET /jobs/{id} and GET /jobs show it.
 func TestJobThroughItsLife(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -54,7 +54,7 @@ func TestTriggerCoalesces(t *testing.T) {
 	}
 }
 
-// A trigger that comes while a run is active is not served by that one, which has read some of the records already.
+// An active run does not serve a new trigger, because it has read some of the records already.
 func TestTriggerDuringARun(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -112,7 +112,7 @@ func TestTriggersAtOnce(t *testing.T) {
 	}
 }
 
-// Every job type has the same routes; what a job is called is its own.
+// Every job type has the same routes, and its own name in messages.
 func TestEveryJobType(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -263,7 +263,7 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
-// Whoever wins, neither is refused.
+// Either can win, and neither is refused.
 func TestPauseAndResumeAtOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -316,7 +316,7 @@ func TestFailedAttempts(t *testing.T) {
 	testbed.Eventually(t, "the run to have failed", func() bool { return b.status(t, "?job=issue-sync").Counts.Failed == 1 })
 }
 
-// A run that has begun is the past, wherever its task is: its reference is from before the trigger.
+// A run that has begun serves no trigger, in any state of its task: its reference time is before the trigger.
 func TestTriggerIsNotServedByARunThatHasBegun(t *testing.T) {
 	t.Parallel()
 	t.Run("and waits again, for a retry", func(t *testing.T) {
@@ -438,7 +438,7 @@ func TestCleanup(t *testing.T) {
 			b := setup(t)
 			b.ended(t, "user-sync", ages...)
 			b.ended(t, "project-sync", 100*hour)
-			waiting := b.trigger(t, "user-sync", "") // is no old run, whatever its age
+			waiting := b.trigger(t, "user-sync", "") // is not ended, so it is never old
 			var r struct {
 				Message string
 				Data    struct{ Completed, Failed int }
@@ -486,7 +486,7 @@ func TestCleanupOfAnotherJob(t *testing.T) {
 	}
 }
 
-// A Redis that is slow over many runs is not one that is away.
+// A Redis that takes long for many runs is not away.
 func TestCleanupOfManyRuns(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(o *api.Options) { o.Jobs.Redis().AddHook(slowRedis(3 * time.Millisecond)) })

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -34,7 +35,7 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m)
 }
 
-// answerLimit is how long the API may take to answer whatever has become of its servers.
+// answerLimit is how long the API may take to answer, in any state of its servers.
 const answerLimit = 2 * time.Second
 
 // testBundle is a running API with a Redis database of its own.
@@ -50,17 +51,18 @@ type testBundle struct {
 	jobs      *jobs.Jobs
 	inspector *asynq.Inspector
 	log       *testbed.Log
+	// late is how late the test's own timer was at most, in nanoseconds: see limit.
+	late *atomic.Int64
 	// undescribed leaves out the comparison with the description of the API, for tests that send a lot at once.
 	undescribed bool
 }
 
-// database is a MongoDB that answers as it is told to.
+// database is a MongoDB with a given answer.
 type database struct{ err error }
 
 func (d database) Ping(context.Context) error { return d.err }
 
-// setup starts an API over a registry of all job types, of which the user sync is scheduled. Adjust changes what it is
-// made of.
+// setup starts an API over a registry of all job types, of which the user sync is scheduled. Adjust changes its options.
 func setup(t testing.TB, adjust ...func(*api.Options)) *testBundle {
 	t.Helper()
 	return setupRegistry(t, tasks.Default(), adjust...)
@@ -68,7 +70,8 @@ func setup(t testing.TB, adjust ...func(*api.Options)) *testBundle {
 
 func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.Options)) *testBundle {
 	t.Helper()
-	b := &testBundle{redis: redistest.Options(t), client: &http.Client{Transport: new(http.Transport)}}
+	b := &testBundle{redis: redistest.Options(t), late: new(atomic.Int64), client: &http.Client{Transport: new(http.Transport)}}
+	b.measureLateness(t)
 	b.rdb = redistest.Client(t, b.redis)
 	b.jobs = jobs.New(b.rdb, registry, slog.New(slog.DiscardHandler))
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)
@@ -107,6 +110,34 @@ func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.O
 	return b
 }
 
+// measureLateness measures how late a timer is in this process, until the test ends.
+func (b *testBundle) measureLateness(t testing.TB) {
+	const interval = 20 * time.Millisecond
+	done := make(chan struct{})
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			began := time.Now()
+			select {
+			case <-time.After(interval):
+				b.late.Store(max(b.late.Load(), int64(time.Since(began)-interval)))
+			case <-done:
+				return
+			}
+		}
+	})
+	t.Cleanup(func() {
+		close(done)
+		running.Wait()
+	})
+}
+
+// limit returns how long an answer may take that is promised within a time. Client and server wait for a processor
+// several times for each answer, so a busy machine adds several times what it adds to a timer.
+func (b *testBundle) limit(promised time.Duration) time.Duration {
+	return promised + 10*time.Duration(b.late.Load())
+}
+
 // def returns the definition of a job type.
 func (b *testBundle) def(t *testing.T, name string) tasks.Definition {
 	t.Helper()
@@ -135,8 +166,8 @@ func (a answer) json(t *testing.T) map[string]any {
 	return v
 }
 
-// request sends one request. A body comes with the Content-Type of JSON unless headers, names and values in turn, say
-// otherwise; without a body there is none.
+// request sends one request. A body has the Content-Type of JSON unless the headers, names and values in turn, have another
+// one.
 func (b *testBundle) request(t *testing.T, method, path, body string, headers ...string) answer {
 	t.Helper()
 	a, err := b.try(t.Context(), method, path, body, headers...)
@@ -146,8 +177,8 @@ func (b *testBundle) request(t *testing.T, method, path, body string, headers ..
 	return a
 }
 
-// try is request for goroutines of a test, which must not end it. What the description of the API does not know is an
-// error.
+// try is request for goroutines, which must not end the test. An exchange that does not agree with the description of the
+// API is an error.
 func (b *testBundle) try(ctx context.Context, method, path, body string, headers ...string) (answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
@@ -192,7 +223,7 @@ func (b *testBundle) post(t *testing.T, path, body string) answer {
 	return b.request(t, http.MethodPost, path, body)
 }
 
-// triggered is what the tests want of a trigger's answer.
+// triggered has the fields of a trigger's answer that the tests check.
 type triggered struct {
 	Success bool
 	Message string
@@ -213,7 +244,7 @@ func (b *testBundle) trigger(t *testing.T, job, body string) triggered {
 	return r
 }
 
-// status is what the tests want of the status.
+// status has the fields of the status that the tests check.
 type status struct {
 	RepeatableJobs []struct {
 		Name, Key string
@@ -301,8 +332,8 @@ func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]worker.Hand
 	return background(t, w.Run)
 }
 
-// startScheduler starts a scheduler, and returns when its schedules are live. For the next hours every tick was
-// handled already, so that none comes in between.
+// startScheduler starts a scheduler, and returns when its schedules are live. It marks the ticks of the next hours as
+// handled, so that none comes in between.
 func (b *testBundle) startScheduler(t *testing.T) {
 	t.Helper()
 	for _, def := range b.jobs.Registry().All() {
@@ -343,7 +374,7 @@ func next(t *testing.T, began <-chan *attempt) *attempt {
 	return testbed.Receive(t, "a run to begin", began)
 }
 
-// none fails the test when a run begins within a time that is long compared with how soon one otherwise does.
+// none fails the test when a run begins within a time that is much longer than an idle worker needs.
 func none(t *testing.T, began <-chan *attempt) {
 	t.Helper()
 	select {
@@ -369,8 +400,7 @@ func (b *testBundle) dump(t *testing.T) map[string]string {
 	return contents
 }
 
-// content returns all that a key holds, the same text for the same content. Redis' own DUMP would do, but miniredis has
-// it for strings only.
+// content returns the content of a key as text. miniredis has Redis' DUMP for strings only.
 func (b *testBundle) content(t *testing.T, key string) (string, error) {
 	kind, err := b.rdb.Type(t.Context(), key).Result()
 	if err != nil {

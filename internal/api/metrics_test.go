@@ -80,7 +80,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// Whatever clients make up, the series stay as many as they are.
+// Clients cannot add series.
 func TestMadeUpRequestsAddNoSeries(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -131,7 +131,7 @@ func TestMadeUpRequestsAddNoSeries(t *testing.T) {
 	}
 }
 
-// What does not get past the gate is counted in one place, whatever it was.
+// All requests that the gate refuses are counted in one series.
 func TestRefusedRequestsAreCounted(t *testing.T) {
 	t.Parallel()
 	b := setupLocked(t)

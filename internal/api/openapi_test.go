@@ -33,7 +33,7 @@ func TestOpenAPIIsServed(t *testing.T) {
 	}
 }
 
-// The file is the description of an API with the job types that are shipped.
+// The file is the description of an API with the shipped job types.
 func TestOpenAPIFileIsOfTheShippedJobTypes(t *testing.T) {
 	t.Parallel()
 	file, err := os.ReadFile("openapi.json")
@@ -49,7 +49,7 @@ func TestOpenAPIFileIsOfTheShippedJobTypes(t *testing.T) {
 	}
 }
 
-// What is described is what there is.
+// The described routes are the routes of the router.
 func TestOpenAPIHasEveryRoute(t *testing.T) {
 	t.Parallel()
 	var options api.Options
@@ -66,7 +66,7 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 	}
 }
 
-// welcome is the payload of a job type that is not shipped.
+// welcome is the payload of that job type.
 type welcome struct {
 	To       string `json:"to" allowed:"an e-mail address"`
 	Language string `json:"language" allowed:"\"en\" or \"nl\""`
@@ -82,7 +82,7 @@ func (w *welcome) Validate() error {
 	return nil
 }
 
-// mails are registries with a job type that is not shipped.
+// mails are registries with a job type of another product.
 func mails(t *testing.T) map[string]*tasks.Registry {
 	t.Helper()
 	mail := tasks.Definition{Name: "welcome-mail", Title: `Welcome "mail"`, NewPayload: func() tasks.Payload { return new(welcome) }}
@@ -99,7 +99,7 @@ func mails(t *testing.T) map[string]*tasks.Registry {
 	return registries
 }
 
-// Each job type of a registry is described, whichever it is, and the description says nothing of others.
+// The description has each job type of the registry, and no others.
 func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 	t.Parallel()
 	for name, registry := range mails(t) {
@@ -143,7 +143,7 @@ func TestOtherJobTypes(t *testing.T) {
 	t.Parallel()
 	for name, registry := range mails(t) {
 		b := setupRegistry(t, registry)
-		b.undescribed = true // the description that requests are compared with is that of the shipped job types
+		b.undescribed = true // requests are compared with the description of the shipped job types
 		page := b.get(t, "/docs")
 		isPage(t, page)
 		for _, want := range []string{`id="schema-WelcomeMailPayload"`, "The payload of <code>welcome-mail</code>.", "Must be an e-mail address.", "<code>copies</code>"} {
@@ -202,7 +202,7 @@ func TestJobTypes(t *testing.T) {
 	}
 }
 
-// The body of a trigger is described for every job type that is shipped.
+// The body of a trigger is described for every shipped job type.
 func TestOpenAPIHasEveryPayload(t *testing.T) {
 	t.Parallel()
 	for _, def := range tasks.Default().All() {
@@ -222,8 +222,8 @@ func TestOpenAPIHasEveryPayload(t *testing.T) {
 	}
 }
 
-// What programs that read the document rely on: every reference leads somewhere, names are unique, objects say which
-// fields they have, and whatever is said in examples is true.
+// Programs that read the document rely on this: every reference leads somewhere, names are unique, objects name their
+// fields, and examples fit their schemas.
 func TestOpenAPIIsSound(t *testing.T) {
 	t.Parallel()
 	describedAPI().sound(t)
@@ -255,7 +255,7 @@ func (d *description) sound(t *testing.T) {
 	d.walk(t, "", d.root)
 }
 
-// walk looks at everything in the document.
+// walk visits everything in the document.
 func (d *description) walk(t *testing.T, at string, value any) {
 	t.Helper()
 	switch value := value.(type) {
@@ -301,7 +301,7 @@ func (d *description) look(t *testing.T, at string, o object) {
 	}
 }
 
-// The comparison itself: it sees what it is there to see.
+// The comparison finds differences.
 func TestDescriptionSeesDepartures(t *testing.T) {
 	t.Parallel()
 	const waiting = `{"success":true,"data":{"id":"1000:user-sync","job":"user-sync","state":"waiting","data":{"syncType":"full"},"progress":0,` +

@@ -43,7 +43,7 @@ func (r reference) Errors(e *entry) string {
 	return strings.Join(list, ", ")
 }
 
-// Own is what a row says of itself, not what the schema says that it refers to.
+// Own is the description of the row itself, without the schema that it refers to.
 func (r reference) Own(line row) string {
 	for _, name := range line.Refs {
 		if r.Components.Schemas.get(name).Description == line.Description {
@@ -73,7 +73,7 @@ func references(r row) string {
 	return text
 }
 
-// example is JSON as it was written, if that is how people like to read it.
+// example returns an example in the form of the document, if that is easy to read.
 func example(raw json.RawMessage) string {
 	lines := strings.Split(string(raw), "\n")
 	if len(lines) == 1 && len(raw) > 120 || raw[0] == '"' {
@@ -90,7 +90,7 @@ func compact(raw json.RawMessage) (string, error) {
 	return b.String(), err
 }
 
-// message is what the example of an error says.
+// message returns the message in the example of an error.
 func message(raw json.RawMessage) (string, error) {
 	var e struct{ Message string }
 	err := json.Unmarshal(raw, &e)
@@ -99,7 +99,7 @@ func message(raw json.RawMessage) (string, error) {
 
 func TestReference(t *testing.T) {
 	t.Parallel()
-	d, err := newDocs([]byte(shippedOpenAPI)) // not the one that is served, whose examples have lost their line breaks
+	d, err := newDocs([]byte(shippedOpenAPI)) // the served description has lost the line breaks of the examples
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,6 +132,6 @@ func TestReference(t *testing.T) {
 		}
 	}
 	if want, err := os.ReadFile(referencePath); err != nil || !bytes.Equal(got.Bytes(), want) {
-		t.Errorf("docs/api.md is not that of openapi.json (%v): go generate ./internal/api", err)
+		t.Errorf("docs/api.md was not made from this openapi.json (%v): go generate ./internal/api", err)
 	}
 }

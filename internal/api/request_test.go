@@ -15,7 +15,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// Every answer has the headers that keep browsers from more than was meant, whatever became of the request.
+// Every answer, errors included, has the headers that restrict browsers.
 func TestHeaders(t *testing.T) {
 	t.Parallel()
 	open := setup(t)
@@ -74,8 +74,7 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// The dashboard's page may run its own scripts and no others. Whether that is enough for it only a browser can tell: it
-// was looked at in Chromium, which found nothing to complain about.
+// The dashboard's page can run its own scripts and no others. devstack/browser checks that this is enough for it.
 func TestDashboardPolicy(t *testing.T) {
 	t.Parallel()
 	for _, readOnly := range []bool{true, false} {
@@ -95,13 +94,13 @@ func TestDashboardPolicy(t *testing.T) {
 		}
 		for _, m := range regexp.MustCompile(`(?:src|href)="https?://([^/"]*)`).FindAllStringSubmatch(a.text, -1) {
 			if !strings.Contains(policy, "https://"+m[1]) {
-				t.Errorf("the page may not load what is at %s", m[1])
+				t.Errorf("the page must be allowed to load %s", m[1])
 			}
 		}
 	}
 }
 
-// A request's ID is the client's if it can be shown as it is, and in every line of the log that the request leaves.
+// A request keeps the ID of the client if the ID is safe to log, and each line of the log about the request has it.
 func TestRequestID(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -129,7 +128,7 @@ func TestRequestID(t *testing.T) {
 	}
 }
 
-// A header that is too large is refused before anybody looks at it.
+// A header that is too large is refused before it is parsed.
 func TestHeaderLimit(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

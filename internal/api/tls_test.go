@@ -80,7 +80,7 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// Whoever renews the certificate need not restart anything.
+// A renewed certificate needs no restart.
 func TestRenewedCertificate(t *testing.T) {
 	t.Parallel()
 	files := accesstest.NewFiles(t, "jobs.example")

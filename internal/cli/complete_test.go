@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// What the shells' completion gets to see.
+// The output for the shells' completion.
 func TestCompletion(t *testing.T) {
 	t.Parallel()
 	f := newSystem(t)
@@ -52,7 +52,7 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// A server that does not answer offers nothing, and keeps the user waiting for a second at most.
+// Without an answer from the server there is nothing to offer, and the user waits for a second at most.
 func TestCompletionWithoutAServer(t *testing.T) {
 	t.Parallel()
 	f := newFake(t)

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// What the API answers, of a system in which there is one of everything.
+// The API's answers, for a system with one of everything.
 const (
 	waitingJob = `{"id":"1795495829000:user-sync:aaaaaaaa","job":"user-sync","state":"waiting","data":{"syncType":"incremental"},
 		"progress":0,"attempt":0,"attempts":3,"createdAt":"2026-11-24T04:50:29.000Z"}`
@@ -73,7 +73,7 @@ func list(total, page, pageSize string, jobs ...string) string {
 	return data(`{"jobs":[` + strings.Join(jobs, ",") + `],"total":` + total + `,"page":` + page + `,"pageSize":` + pageSize + `}`)
 }
 
-// newSystem is a fake of a system in which there is one of everything.
+// newSystem is a fake of a system with one of everything.
 func newSystem(t *testing.T) *fake {
 	t.Helper()
 	f := newFake(t)

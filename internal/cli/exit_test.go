@@ -45,7 +45,7 @@ func exitOf(t *testing.T, err error) int {
 	return exited.ExitCode()
 }
 
-// What scripts rely on.
+// The exit statuses, which scripts rely on.
 func TestExitStatus(t *testing.T) {
 	t.Parallel()
 	f := newSystem(t)
@@ -169,7 +169,7 @@ func TestFullDisk(t *testing.T) {
 	}
 }
 
-// A signal ends whatever is going on, at once, and a job that is waited for goes on.
+// A signal ends each command at once, and the job that it waits for goes on.
 func TestInterrupted(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -216,7 +216,7 @@ func TestInterrupted(t *testing.T) {
 	}
 }
 
-// Neither what is printed nor what goes wrong shows the key.
+// Neither the output nor an error shows the key.
 func TestTheKeyIsNotShown(t *testing.T) {
 	t.Parallel()
 	const secret = "s3cr3t-k3y"
@@ -259,7 +259,7 @@ func TestTheKeyIsNotShown(t *testing.T) {
 			t.Errorf("%q: the exit status is %d, want %d: %s", test.args, p.status, test.status, p.err)
 		}
 		if strings.Contains(p.out+p.err, secret) {
-			t.Errorf("%q: the key is in what is printed: %s%s", test.args, p.out, p.err)
+			t.Errorf("%q: the key is in the output: %s%s", test.args, p.out, p.err)
 		}
 	}
 }

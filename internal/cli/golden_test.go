@@ -8,14 +8,14 @@ import (
 	"testing"
 )
 
-// Every command, as a table and as JSON: what is asked of the API, and what is printed.
+// Every command, as a table and as JSON: its request to the API, and its output.
 func TestOutput(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		args    string
 		request string // the first one
-		// data is what the API's answer has as its data, which --output json prints; "" where another thing is printed.
+		// data is the data of the API's answer, which --output json prints; "" when it prints something else.
 		data string
 	}{
 		{"status", "status", "GET /jobs/status?job=all", allStatus},
@@ -87,7 +87,7 @@ func TestOutput(t *testing.T) {
 	}
 }
 
-// What the flags of trigger send.
+// The payloads that the flags of trigger send.
 func TestTriggerPayload(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -131,7 +131,7 @@ func TestUnhealthy(t *testing.T) {
 	}
 }
 
-// A server of a release that does not list its job types tells their sum only.
+// A server of an older release does not list its job types, and tells their sum only.
 func TestStatusOfAnOlderServer(t *testing.T) {
 	t.Parallel()
 	f := newSystem(t)

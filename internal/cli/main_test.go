@@ -20,7 +20,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/cli"
 )
 
-// update rewrites the golden files with what is printed now.
+// update rewrites the golden files with the present output.
 var update = flag.Bool("update", false, "rewrite the golden files")
 
 // now is the clock of the golden tests.
@@ -40,7 +40,7 @@ func buildAndRun(m *testing.M) int {
 		return 1
 	}
 	defer func() { _ = os.RemoveAll(folder) }()
-	// Neither the settings of whoever runs the tests nor theirs of another test.
+	// The settings of the user, or of another test, must not count.
 	for _, name := range []string{"CODEX_SERVER", "CODEX_API_KEY", "XDG_CONFIG_HOME"} {
 		_ = os.Unsetenv(name)
 	}
@@ -119,13 +119,13 @@ func answer(status int, body string) http.HandlerFunc {
 	}
 }
 
-// printed is what a call of codexctl has come to.
+// printed is the result of a call of codexctl.
 type printed struct {
 	status   int
 	out, err string
 }
 
-// run runs codexctl in this process, at a server, with a clock that stands.
+// run runs codexctl in this process, at a server, with a clock that stands still.
 func run(t *testing.T, server string, args ...string) printed {
 	t.Helper()
 	return runUntil(t.Context(), server, args...)

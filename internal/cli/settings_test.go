@@ -70,7 +70,7 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-// A server whose certificate no system knows.
+// A server whose certificate the system does not trust.
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	plain := newSystem(t)

@@ -61,7 +61,7 @@ func onTerminal(t *testing.T, columns uint16, args ...string) (status int, writt
 
 var escape = regexp.MustCompile(`\x1b\[[0-9;?]*[A-Za-z]`)
 
-// drawn returns what was drawn, one over the other or below it, without what only the terminal obeys.
+// drawn returns all that was drawn, without the control sequences.
 func drawn(written string) []string {
 	return strings.FieldsFunc(escape.ReplaceAllString(written, ""), func(r rune) bool { return r == '\r' || r == '\n' })
 }

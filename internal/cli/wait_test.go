@@ -55,7 +55,7 @@ var (
 	cut       = look{}
 )
 
-// What is said while a job is waited for where there is no terminal, and what the end is.
+// The output of a wait without a terminal, and its end.
 func TestWait(t *testing.T) {
 	t.Parallel()
 	const begun = "User sync (full) triggered successfully: " + waitID + "\n"
@@ -64,7 +64,7 @@ func TestWait(t *testing.T) {
 		looks  []look
 		status int
 		stderr []string
-		state  string // that of the job on stdout; "" for none
+		state  string // the state of the job on stdout; "" for none
 	}{
 		{"completed", []look{waits, waits, active0, active5, active42, active43, delayed, active60, completed}, 0, []string{
 			"  0 %  waiting", "  0 %  active", " 42 %  active, 2 of 5 ranges done",
@@ -146,7 +146,7 @@ func TestWatch(t *testing.T) {
 		case 2:
 			answer(503, noRedis.body)(w, r)
 		case 4:
-			answer(401, refused.body)(w, r) // what ends it
+			answer(401, refused.body)(w, r) // ends the watch
 		default:
 			_, _ = io.WriteString(w, data(strings.Replace(userStatus, `"completed":10`, `"completed":`+strconv.Itoa(int(n.Load())), 1)))
 		}
@@ -158,7 +158,7 @@ func TestWatch(t *testing.T) {
 	golden(t, "watch.txt", p.out)
 }
 
-// The binary's own pause and patience are long; here it is the real ones that are looked at, so far as that is quick.
+// The other tests shorten the pauses. This one tests the binary's own, as far as that is quick.
 func TestWaitOfTheBinary(t *testing.T) {
 	t.Parallel()
 	f := newSystem(t)

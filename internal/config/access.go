@@ -1,5 +1,5 @@
-// Who may use the API: settings that only make sense together, and what is refused of them. Without keys the API is open to
-// this machine only, unless a setting says otherwise in so many words.
+// The settings that say who can use the API, and the check that they fit each other. Without keys only this machine can use
+// the API, unless AUTH_DISABLED says otherwise.
 
 package config
 
@@ -10,10 +10,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 )
 
-// What AUTH_DISABLED may be besides false.
+// The values of AUTH_DISABLED besides false.
 const (
 	authDisabled = "true"
-	// authUnlessKeys is for files that cannot know whether there will be keys, such as docker-compose.yml.
+	// authUnlessKeys is for files that cannot know whether there are keys, such as docker-compose.yml.
 	authUnlessKeys = "unless-keys"
 )
 
@@ -64,7 +64,7 @@ func readCertificate(g group, c *HTTP) {
 	}
 }
 
-// loopback says whether only this machine reaches the host.
+// loopback reports whether only this machine reaches the host.
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()

@@ -71,7 +71,7 @@ func TestRefusedAccess(t *testing.T) {
 	good, other := accesstest.NewFiles(t, "good"), accesstest.NewFiles(t, "other")
 	for name, test := range map[string]struct {
 		environment []string
-		want        string // all of it, or what it begins with
+		want        string // the whole error, or its beginning
 	}{
 		"both":            {[]string{"API_KEYS=ops:write:" + secretKey, "AUTH_DISABLED=true"}, "API_KEYS and AUTH_DISABLED=true are both set; set one of them"},
 		"both, in a file": {[]string{"API_KEYS_FILE=" + file(t, "ops:write:"+secretKey), "AUTH_DISABLED=true"}, "API_KEYS and AUTH_DISABLED=true are both set; set one of them"},
@@ -105,6 +105,6 @@ func TestCertificate(t *testing.T) {
 	files := accesstest.NewFiles(t, "jobs.example")
 	setup(t, "", "TLS_CERT_FILE="+files.Cert, "TLS_KEY_FILE="+files.Key)
 	if c := load(t); c.HTTP.Certificate.Leaf().Subject.CommonName != "jobs.example" {
-		t.Errorf("the certificate is that of %s", c.HTTP.Certificate.Leaf().Subject)
+		t.Errorf("the certificate is for %s", c.HTTP.Certificate.Leaf().Subject)
 	}
 }

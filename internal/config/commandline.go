@@ -22,8 +22,8 @@ const (
 	ExitUsage = 2
 )
 
-// FromCommandLine serves --help and --version, and otherwise loads the settings for the job types that the product
-// ships. When there is nothing to run it writes why to out or errOut, and returns false and the exit status.
+// FromCommandLine serves --help and --version, and otherwise loads the settings for the job types that the product ships.
+// When the program must not run, it writes why to out or errOut, and returns false and the exit status.
 func FromCommandLine(name, summary string, args []string, out, errOut io.Writer) (c Config, status int, ok bool) {
 	registry := tasks.Default()
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)

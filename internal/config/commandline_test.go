@@ -12,7 +12,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// run is what a deployable's command line comes to.
+// run is the result of a deployable's command line.
 type run struct {
 	config.Config
 	status   int
@@ -44,7 +44,7 @@ func TestCommandLine(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	setup(t, "", "PORT=no number") // which does not matter here
+	setup(t, "", "PORT=no number") // a wrong setting, which does not matter here
 	for _, arg := range []string{"--version", "-version"} {
 		r := commandLine(arg)
 		if r.ok || r.status != 0 || r.err != "" || r.out != "api "+version.String()+"\n" {

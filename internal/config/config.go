@@ -17,7 +17,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Config is every setting, valid.
+// Config has the value of every setting. All are valid.
 type Config struct {
 	Redis   redisconn.Options
 	MongoDB MongoDB
@@ -27,9 +27,9 @@ type Config struct {
 	Log     Log
 	Worker  Worker
 	Sync    Sync
-	// CheckHealth says to check a process that runs instead of running.
+	// CheckHealth asks for a health check of the running process, in place of a new process.
 	CheckHealth bool
-	// Registry has the job types, as the settings change them.
+	// Registry has the job types, with the changes that the settings make.
 	Registry *tasks.Registry
 }
 
@@ -45,9 +45,9 @@ type HTTP struct {
 	Port int
 	// DashboardReadOnly keeps the dashboard from changing anything.
 	DashboardReadOnly bool
-	// Keys are those of the clients that may use the API; without any, all who can reach it may.
+	// Keys are the API keys of the clients. Without keys every client that reaches the API can use it.
 	Keys access.Keys
-	// AuthDisabled says that the API has no keys on purpose, whatever its address and its name.
+	// AuthDisabled allows requests without keys on any address and for any Host.
 	AuthDisabled bool
 	// Certificate is for HTTPS; nil for HTTP.
 	Certificate *access.Certificate
@@ -62,8 +62,8 @@ type Log struct {
 
 // Worker is for workers.
 type Worker struct {
-	// Concurrency is how many handlers run on one worker at the same time, those of ranges included. A run that only waits for
-	// its ranges does not count.
+	// Concurrency is how many handlers run on one worker at the same time, handlers of ranges included. A run that only
+	// waits for its ranges does not count.
 	Concurrency int
 }
 
@@ -126,7 +126,8 @@ const dotenv = ".env"
 // assignment is how a line of .env begins.
 var assignment = regexp.MustCompile(`^(export\s+)?[\w.]+\s*[=:]`)
 
-// withoutText replaces the error of a .env that cannot be parsed: it quotes the line, which may have a password.
+// withoutText replaces the error of a .env that cannot be parsed, because that error quotes the line, which may have a
+// password.
 func withoutText(err error) error {
 	if parsing := (viper.ConfigParseError{}); !errors.As(err, &parsing) {
 		return err
@@ -151,7 +152,7 @@ var (
 	secretOptions = regexp.MustCompile(`(?i)((?:password|properties)=)[^&]*`)
 )
 
-// redactURI hides the user and the passwords in a URI, also in one that is not valid.
+// redactURI hides the user and the passwords in a URI, even in an invalid one.
 func redactURI(uri string) string {
 	return secretOptions.ReplaceAllString(credentials.ReplaceAllString(uri, "${1}***@"), "${1}***")
 }

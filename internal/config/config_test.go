@@ -18,7 +18,7 @@ import (
 
 // The tests here set the environment and the working directory, and so cannot run in parallel.
 
-// secret is what must not be seen anywhere.
+// secret must not be in any output.
 const secret = "s3cr3t"
 
 // setup gives the test an environment without any of the settings, and a working directory with the given .env.
@@ -57,7 +57,7 @@ func definition(t *testing.T, c config.Config, name string) tasks.Definition {
 	return def
 }
 
-// comparable returns a Config without what cannot be compared.
+// comparable returns a Config without the fields that cannot be compared.
 func comparable(c config.Config) (config.Config, []tasks.Definition) {
 	definitions := c.Registry.All()
 	for i := range definitions {
@@ -92,7 +92,7 @@ func TestDefaults(t *testing.T) {
 	}
 }
 
-// Every default that is shown is the one that applies: setting it changes nothing.
+// Every default that is shown is the real one: to set it changes nothing.
 func TestShownDefaultsApply(t *testing.T) {
 	setup(t, "")
 	want, wantDefinitions := comparable(load(t))
@@ -115,7 +115,7 @@ func TestEnvironmentOverDotenvOverDefault(t *testing.T) {
 	}
 }
 
-// The block that the replaced system's documentation gives for its .env, as it stands there.
+// The block for .env in the documentation of the replaced system, unchanged.
 func TestDotenvOfTheReplacedSystem(t *testing.T) {
 	const block = `# Redis Configuration
 REDIS_HOST=127.0.0.1
@@ -350,7 +350,7 @@ func TestSettingsOfAJobType(t *testing.T) {
 	}
 }
 
-// A new job type has its settings, too; what is no sync has no freshness.
+// A new job type has settings, too. One that is not a sync has no freshness.
 func TestSettingsOfANewJobType(t *testing.T) {
 	registry, err := tasks.NewRegistry(tasks.Definition{
 		Name: "mail-digest", Title: "Mail digest", NewPayload: func() tasks.Payload { return new(digest) },

@@ -20,14 +20,14 @@ import (
 
 // format is how the values of a setting are written.
 type format[T any] struct {
-	// mustBe says in words which values are valid: the end of a sentence that begins with "must be".
+	// mustBe names the valid values: it ends a sentence that begins with "must be".
 	mustBe string
 	read   func(string) (T, error)
-	// valid says which of the values that can be read are valid; nil for all of them.
+	// valid reports whether a value that could be read is valid; nil allows all.
 	valid func(T) bool
 	// secret values are never shown.
 	secret bool
-	// inFile says that the value may be in a file, which another setting names.
+	// inFile allows the value in a file, which another setting names.
 	inFile bool
 }
 
@@ -40,7 +40,7 @@ func (f format[T]) parse(value string) (T, error) {
 	return parsed, nil
 }
 
-// errInvalid says no more than that a value cannot be read: its format says the rest.
+// errInvalid is the error of a value that cannot be read. The format adds how it must be.
 var errInvalid = errors.New("not valid")
 
 func asIs(value string) (string, error) { return value, nil }
@@ -52,12 +52,13 @@ var (
 	boolean  = format[bool]{mustBe: "true or false", read: strconv.ParseBool}
 	port     = wholeNumber(1, 65535)
 
-	// host is what can stand before a port. A URL in its place is a common mistake.
+	// host is a host without a port. A URL in its place is a common mistake.
 	host = format[string]{mustBe: "a host name or address", read: asIs, valid: func(value string) bool {
 		return !strings.ContainsAny(value, "/@[]?# \t")
 	}}
 
-	// mongoURI is what the driver can parse. The hosts of mongodb+srv are looked up when it connects.
+	// mongoURI is a connection string that the driver can parse. The driver looks up the hosts of mongodb+srv when it
+	// connects.
 	mongoURI = format[string]{
 		mustBe: "a connection string, such as mongodb://host:27017 or mongodb+srv://host",
 		read:   asIs,

@@ -9,8 +9,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// FuzzSettings writes anything into the settings, as a .env and as the value of each variable: whatever it is, it is
-// understood or refused in words, and a secret is in no message.
+// FuzzSettings writes any text into the settings, as a .env and as the value of each variable. It is accepted, or refused
+// with a message, and no message has a secret.
 func FuzzSettings(f *testing.F) {
 	names := config.Settings(tasks.Default())
 	for i := range names {

@@ -26,11 +26,11 @@ type Setting struct {
 	Default string
 	// MustBe says in words which values are valid: the end of a sentence that begins with "must be".
 	MustBe string
-	// Purpose says what the setting is.
+	// Purpose describes the setting.
 	Purpose string
-	// Theme is the title of the settings that it belongs to. Those of a theme follow each other in the list.
+	// Theme is the title of a group of settings, which follow each other in the list.
 	Theme string
-	// Programs are the commands that use it: api, scheduler and worker, or some of them.
+	// Programs are the commands that use it, of api, scheduler and worker.
 	Programs []string
 }
 
@@ -51,7 +51,7 @@ type group struct {
 
 func (r *reader) group(theme string, programs ...string) group { return group{r, theme, programs} }
 
-// read returns the value of a setting: what it is set to, or its default. What is not valid is refused, and read as T's zero.
+// read returns the value of a setting, or else its default. It refuses an invalid value, and returns T's zero.
 func read[T any](g group, name, byDefault string, f format[T], purpose string) (value T) {
 	g.add(Setting{Name: name, Default: byDefault, MustBe: f.mustBe, Purpose: purpose})
 	if set := lookUp(g, name, byDefault, f); set != nil {
@@ -60,7 +60,7 @@ func read[T any](g group, name, byDefault string, f format[T], purpose string) (
 	return value
 }
 
-// readSet returns what a setting is set to: nil when it is not set, or is refused.
+// readSet returns the value of a setting; nil when it is not set, or is refused.
 func readSet[T any](g group, name, byDefault string, f format[T], purpose string) *T {
 	g.add(Setting{Name: name, Default: byDefault, MustBe: f.mustBe, Purpose: purpose})
 	return lookUp(g, name, "", f)
@@ -71,7 +71,8 @@ func (g group) add(s Setting) {
 	g.settings = append(g.settings, s)
 }
 
-// lookUp returns the value of a setting: what it is set to, or the fallback. It returns nil for neither, and for what is refused.
+// lookUp returns the value of a setting, or else the fallback. It returns nil when there is neither, and for a value that it
+// refuses.
 func lookUp[T any](g group, name, fallback string, f format[T]) *T {
 	text := g.text(name)
 	if f.inFile {
@@ -92,10 +93,10 @@ func lookUp[T any](g group, name, fallback string, f format[T]) *T {
 	return nil
 }
 
-// text returns what a variable is set to; blanks are as good as not set.
+// text returns the value of a variable. Blanks count as not set.
 func (r *reader) text(name string) string { return strings.TrimSpace(r.get(name)) }
 
-// isSet says whether any of the variables is set, valid or not.
+// isSet reports whether any of the variables is set, even to an invalid value.
 func (r *reader) isSet(names ...string) bool {
 	return slices.ContainsFunc(names, func(name string) bool { return r.text(name) != "" })
 }
@@ -111,8 +112,8 @@ func (r *reader) refuseEach(what string, err error) {
 	}
 }
 
-// fromFile adds the setting that names a file with the value of another one, and returns that value; without a file the one
-// that is set.
+// fromFile adds the setting that names a file with the value of another one. It returns that value; without a file, the
+// value that is set.
 func (g group) fromFile(of, set string) string {
 	name := of + "_FILE"
 	file := read(g, name, "", path, "a file with the value of "+of+", to set instead of it")

@@ -83,7 +83,7 @@ func readRedisTLS(g group) *tls.Config {
 	return config
 }
 
-// readPEM returns what is in the file that the setting names; nil when it names none, or one that cannot be read.
+// readPEM returns the content of the file that the setting names; nil when it names none, or the file cannot be read.
 func readPEM(g group, name, purpose string) []byte {
 	file := read(g, name, "", path, purpose)
 	if file == "" {

@@ -106,7 +106,7 @@ func override[T any](target, value *T) {
 	}
 }
 
-// readJobType changes the schedule of a job type as it is set, and adds its freshness if it is a synchronisation.
+// readJobType changes the schedule of a job type as the settings say, and adds its freshness if it is a synchronisation.
 func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Duration) {
 	if _, err := d.ScheduledPayload(); err != nil {
 		return // it can only be triggered
@@ -128,7 +128,7 @@ func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Durat
 	case every != nil:
 		d.Schedule = tasks.Schedule{Every: *every}
 	}
-	if err := d.Schedule.Validate(); err != nil { // the Definition's own
+	if err := d.Schedule.Validate(); err != nil { // the Definition's own schedule
 		r.refuse("the schedule of %s: %w", d.Name, err)
 	}
 	if _, isSync := d.NewPayload().(*tasks.SyncPayload); !isSync {

@@ -27,7 +27,7 @@ type Tracing struct {
 	Endpoint string
 	// Headers are sent with every request to the collector.
 	Headers map[string]string
-	// Ratio is the share that is kept, 0 to 1, of the traces that begin in this system.
+	// Ratio is the share of the traces that begin in this system that is kept, 0 to 1.
 	Ratio float64
 }
 
@@ -40,7 +40,7 @@ func readAdmin(r *reader) Admin {
 	}
 }
 
-// readTracing reads the settings of traces, which have the names and the formats that OpenTelemetry has given them.
+// readTracing reads the settings of traces. Their names and formats are OpenTelemetry's.
 func readTracing(r *reader) Tracing {
 	g := r.group("Traces", api, scheduler, worker)
 	return Tracing{

@@ -60,7 +60,7 @@ type testBundle struct {
 func start(t *testing.T, settings config.Admin) *testBundle {
 	t.Helper()
 	log, _ := testbed.NewLog(t)
-	logger := slog.New(slog.NewJSONHandler(log, nil)) // as shipped, without what is said for debugging
+	logger := slog.New(slog.NewJSONHandler(log, nil)) // at the default level
 	b := &testBundle{
 		Process: &Process{Log: logger, Metrics: telemetry.NewRegistry("worker", "v1.2.3")},
 		client:  &http.Client{Transport: new(http.Transport), Timeout: testbed.Patience},
@@ -194,7 +194,7 @@ func TestNothingElseIsServed(t *testing.T) {
 	}
 }
 
-// A process goes on without an admin port that somebody else has, says so once, and takes it when it is free.
+// A process goes on without an admin port that is in use, logs that once, and takes the port when it is free.
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	other, err := net.Listen("tcp", "127.0.0.1:0")
@@ -223,7 +223,7 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
-// Who stops while the port is in use does not wait for it.
+// A process that stops while the port is in use does not wait for it.
 func TestStopWhilePortInUse(t *testing.T) {
 	t.Parallel()
 	other, err := net.Listen("tcp", "127.0.0.1:0")
@@ -249,7 +249,7 @@ func TestEndWithRequestsUnderWay(t *testing.T) {
 	b, url := startHere(t)
 	b.request(t, http.MethodGet, url+"/livez") // leaves an idle connection
 	asked, answer := make(chan struct{}), make(chan struct{})
-	b.ReadyWhen(func(context.Context) error { // which does not even heed its context
+	b.ReadyWhen(func(context.Context) error { // it even ignores its context
 		close(asked)
 		<-answer
 		return nil

@@ -27,8 +27,8 @@ import (
 // exitFailure is the exit status when Run has failed.
 const exitFailure = 1
 
-// stopTimeout bounds the time that a process takes to stop. Only a server that hangs makes it take so long: the libraries
-// have no limit for that. Container engines kill after 10 s.
+// stopTimeout bounds the time that a process takes to stop, as container engines kill after 10 s. Only a server that hangs
+// makes a stop take so long: the libraries have no limit for that.
 const stopTimeout = 9 * time.Second
 
 // traceTimeout bounds the sending of the last traces.

@@ -6,7 +6,7 @@ import (
 	"time"
 )
 
-// Group is processes that run and end together. It is for one goroutine.
+// Group is a set of processes that run and end together. Use it from one goroutine.
 type Group struct {
 	processes []*Process
 	failed    chan *Process
@@ -35,7 +35,7 @@ func (g *Group) Start(cmd *exec.Cmd, o Options) (*Process, error) {
 	return p, nil
 }
 
-// Failed gets the first process that ends although nothing asked it to.
+// Failed receives the first process that ends by itself.
 func (g *Group) Failed() <-chan *Process { return g.failed }
 
 // Stop stops all processes at the same time, as Process.Stop does, and returns those that it had to kill.

@@ -14,7 +14,7 @@ import (
 )
 
 const (
-	// maxLine is where a longer line is broken, so that one without an end does not fill the memory.
+	// maxLine is where a longer line is broken: a line without an end must not fill the memory.
 	maxLine = 64 << 10
 	// TailLines is how much of a log is shown when something has failed.
 	TailLines = 15
@@ -47,7 +47,7 @@ func (e Entry) Time() time.Time {
 	return at
 }
 
-// Match says which lines are meant: those that have all that is set.
+// Match selects lines: those that fit all fields that are set.
 type Match struct {
 	// Msg is the message.
 	Msg string
@@ -55,7 +55,7 @@ type Match struct {
 	Attrs Attrs
 	// Text is a part of the line.
 	Text string
-	// Since is when the line was written, or before that.
+	// Since is the earliest time of the line.
 	Since time.Time
 }
 
@@ -91,10 +91,10 @@ func (m Match) matches(e Entry) bool {
 
 // Log is a writer that reads what a program logs, line by line. The zero value is ready. It is safe for concurrent use.
 type Log struct {
-	// Copy gets all that is written, as it is. Where that fails the log is complete all the same.
+	// Copy gets everything that is written. When it fails the log itself is still complete.
 	Copy io.Writer
-	// Each is called with each line in turn, and must not use the log. A log that has it keeps only the last lines: Find
-	// and Wait are not for it.
+	// Each is called with each line in turn, and must not use the log. Such a log keeps only the last lines, so Find and
+	// Wait are not for it.
 	Each func(Entry)
 
 	mu      sync.Mutex

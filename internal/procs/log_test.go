@@ -97,7 +97,7 @@ func TestFind(t *testing.T) {
 	}
 }
 
-// Waits end with the line that they are for, whoever writes it.
+// Each wait ends with its line, from any writer.
 func TestWait(t *testing.T) {
 	t.Parallel()
 	const waiters, lines = 10, 200

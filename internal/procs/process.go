@@ -1,8 +1,7 @@
 // Package procs starts programs for tests and for devstack, watches them, reads their logs and ends them.
 //
-// It exists because os/exec alone leaves children running when the parent is killed, because a terminal's Ctrl-C reaches
-// every process of the foreground group at once, and because the log of a program is how its owner knows what it does. It
-// restarts nothing. No program that is shipped uses it.
+// With os/exec alone children go on when their parent is killed, a terminal's Ctrl-C reaches every process of the foreground
+// group at once, and logs are left to the caller. This package restarts nothing, and no program that is shipped uses it.
 package procs
 
 import (
@@ -18,19 +17,19 @@ import (
 	"time"
 )
 
-// outputGrace is how long the output of an ended process is waited for, which a process of its own may hold open.
+// outputGrace bounds the wait for the output of an ended process, which a child of that process may hold open.
 const outputGrace = time.Second
 
-// Options say how a process stands to the one that starts it.
+// Options say how to start a process.
 type Options struct {
 	// Name is what messages call the process; the name of the program's file if it is empty.
 	Name string
-	// Log takes what the process writes to stdout and stderr. Both share one pipe, which keeps the order of the lines.
-	// Without a Log the command's own Stdout and Stderr count.
+	// Log takes stdout and stderr of the process. Both share one pipe, which keeps the order of the lines. Without a Log the
+	// command's own Stdout and Stderr are used.
 	Log *Log
-	// Foreground leaves the process in the group of its parent, where a terminal's Ctrl-C reaches both, and has it
-	// terminated when the parent dies. Other processes have a group of their own, which ends with them and is killed when
-	// the parent dies. Only Linux tells of a parent's death.
+	// Foreground leaves the process in the group of its parent, where a terminal's Ctrl-C reaches both. When the parent dies
+	// it gets a SIGTERM. Any other process has a group of its own, which ends with it, and is killed when the parent dies.
+	// Only Linux signals the death of a parent.
 	Foreground bool
 }
 
@@ -71,7 +70,7 @@ func Start(cmd *exec.Cmd, o Options) (*Process, error) {
 		started <- nil
 		p.err = cmd.Wait()
 		if !p.foreground {
-			_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // what it has left behind
+			_ = syscall.Kill(-p.PID(), syscall.SIGKILL) // children that it left behind
 		}
 		if p.log != nil {
 			p.log.End()
@@ -93,7 +92,7 @@ func (p *Process) String() string { return fmt.Sprintf("%s (pid %d)", p.name, p.
 // PID returns the process id.
 func (p *Process) PID() int { return p.cmd.Process.Pid }
 
-// Log returns what Options had; nil for none.
+// Log returns the Log of the Options; nil for none.
 func (p *Process) Log() *Log { return p.log }
 
 // Done is closed when the process has ended and its log is complete.
@@ -109,7 +108,7 @@ func (p *Process) Ended() bool {
 	}
 }
 
-// Status describes how the process ended, such as "exit status 1" or "signal: killed". Only for after Done.
+// Status describes how the process ended, such as "exit status 1" or "signal: killed". Call it only after Done.
 func (p *Process) Status() string {
 	if p.cmd.ProcessState == nil { // Wait itself failed
 		return p.err.Error()
@@ -118,7 +117,7 @@ func (p *Process) Status() string {
 }
 
 // ExitCode returns the exit status as a shell would: 128 and the number of the signal that ended the process, if one did.
-// Only for after Done.
+// Call it only after Done.
 func (p *Process) ExitCode() int {
 	state := p.cmd.ProcessState
 	if state == nil {
@@ -130,7 +129,7 @@ func (p *Process) ExitCode() int {
 	return state.ExitCode()
 }
 
-// Failure says how the process ended if that was not asked for by Terminate, Stop or Kill; nil otherwise.
+// Failure returns an error that says how the process ended, unless Terminate, Stop or Kill asked it to.
 func (p *Process) Failure() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -140,7 +139,7 @@ func (p *Process) Failure() error {
 	return fmt.Errorf("%s ended by itself: %s", p.name, p.Status())
 }
 
-// errEnded says that a process can log nothing any more.
+// errEnded is the reason why no more lines can come.
 var errEnded = errors.New("it has ended")
 
 // Await waits until the log has n lines that match, and returns them. It returns an error, and the lines that there are,
@@ -177,7 +176,7 @@ func (p *Process) ask() {
 	}
 }
 
-// signal sends a signal to the process alone. That it has ended is no error.
+// signal sends a signal to the process alone. A process that has ended is no error.
 func (p *Process) signal(s syscall.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
 		return fmt.Errorf("sending %s the signal %q: %w", p, s, err)
@@ -188,7 +187,7 @@ func (p *Process) signal(s syscall.Signal) error {
 // Kill kills the process, together with its group if it has one of its own, and returns when it has ended.
 func (p *Process) Kill() {
 	p.ask()
-	if p.Ended() { // the id may be another's by now
+	if p.Ended() { // another process may have the id by now
 		return
 	}
 	if p.foreground {

@@ -15,7 +15,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// patience is how long anything may take on a busy machine.
+// patience is how long a test waits for what must happen, on a busy machine.
 const patience = time.Minute
 
 func shell(script string) *exec.Cmd { return exec.Command("/bin/sh", "-c", script) }
@@ -118,7 +118,7 @@ func TestProcessGroup(t *testing.T) {
 	}
 }
 
-// Whatever a process has started ends with it, although it holds the log open.
+// The children of a process end with it, although they hold the log open.
 func TestNothingIsLeft(t *testing.T) {
 	t.Parallel()
 	for name, script := range map[string]string{
@@ -145,7 +145,7 @@ func TestNothingIsLeft(t *testing.T) {
 	}
 }
 
-// zombie says whether a process has ended but was not reaped, which is up to the one that inherited it.
+// zombie reports whether a process has ended but was not reaped, which its new parent must do.
 func zombie(pid int) bool {
 	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	return err == nil && strings.Contains(string(stat), ") Z ")
@@ -162,7 +162,7 @@ func TestPause(t *testing.T) {
 		t.Fatal(err)
 	}
 	var paused int
-	for before := -1; before != paused; time.Sleep(100 * time.Millisecond) { // what it has written may still be under way
+	for before := -1; before != paused; time.Sleep(100 * time.Millisecond) { // lines that it wrote before may still arrive
 		before, paused = paused, len(log.Find(tick))
 	}
 	if err := p.Resume(); err != nil {
@@ -182,7 +182,7 @@ func TestPause(t *testing.T) {
 	}
 }
 
-// Who waits for a line hears when there will be none.
+// A wait for a line ends with an error when no line can come.
 func TestAwaitInVain(t *testing.T) {
 	t.Parallel()
 	p := start(t, `echo '{"msg":"begun"}'; exit 4`, procs.Options{Name: "it", Log: new(procs.Log)})

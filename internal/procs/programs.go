@@ -5,7 +5,7 @@ import (
 	"time"
 )
 
-// The product's programs, which log in JSON unless LOG_FORMAT says otherwise.
+// This file knows the product's programs. They log in JSON unless LOG_FORMAT says otherwise.
 const (
 	API       = "api"
 	Scheduler = "scheduler"
@@ -17,11 +17,11 @@ func Ready(program string) Match {
 	return Match{Msg: map[string]string{API: "API ready", Scheduler: "Scheduler ready", Worker: "Worker ready"}[program]}
 }
 
-// StopGrace is how long a program of the product may take to end: 10 s, as promised, and what a busy machine adds.
+// StopGrace is how long a program of the product may take to end: the promised 10 s, and some more for a busy machine.
 const StopGrace = 12 * time.Second
 
-// Environ returns an environment for one of the product's programs that has nothing of this process' but PATH, HOME and the
-// settings of these names, and over them the given ones. An empty value leaves a setting out.
+// Environ returns an environment for one of the product's programs: PATH, HOME and the named settings of this process, and
+// on top of them the given ones. An empty value leaves a setting out.
 func Environ(settings []string, own map[string]string) []string {
 	var environ []string
 	add := func(name, value string) {

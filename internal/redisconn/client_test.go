@@ -80,8 +80,6 @@ func TestNew(t *testing.T) {
 	}
 }
 
-func init() { redis.SetLogger(telemetry.NewRedisLogger(slog.New(slog.DiscardHandler))) }
-
 // hanging starts servers that let connections in and never answer.
 func hanging(t *testing.T, n int) (addrs []string) {
 	t.Helper()

@@ -14,18 +14,22 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/logging"
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
 const (
-	// defaultDatabases is what a server has that does not say.
+	// defaultDatabases is the number of databases of a server that does not tell it.
 	defaultDatabases = 16
 	// lockTTL frees the databases of tests that were killed.
 	lockTTL = 15 * time.Minute
 	// patience bounds the wait for a free database.
 	patience = 4 * time.Minute
 )
+
+// Tests take Redis away, and go-redis would log each connection that fails to stderr.
+func init() { logging.Disable() }
 
 // Options returns how to reach an empty database that no other test uses until this one ends.
 func Options(t testing.TB) redisconn.Options {
@@ -42,7 +46,8 @@ func Options(t testing.TB) redisconn.Options {
 	return o
 }
 
-// Acquire is Options for what has no testing.TB, as an Example. The user's name is for whoever looks into Redis.
+// Acquire is Options for code without a testing.TB, such as an Example. The name of the user is the value of the lock in
+// Redis.
 func Acquire(user string) (o redisconn.Options, release func() error, err error) {
 	host, port := os.Getenv("REDIS_HOST"), os.Getenv("REDIS_PORT")
 	if host == "" || port == "" {
@@ -72,7 +77,7 @@ func Acquire(user string) (o redisconn.Options, release func() error, err error)
 			if err != nil {
 				return o, nil, errors.Join(err, locks.Del(ctx, lock).Err(), locks.Close())
 			}
-			if !empty { // somebody's data, which is not for a test to throw away
+			if !empty { // data that is not the tests'
 				if err := locks.Del(ctx, lock).Err(); err != nil {
 					return o, nil, errors.Join(fmt.Errorf("unlocking a Redis database: %w", err), locks.Close())
 				}

@@ -1,3 +1,3 @@
-// Package telemetry is how the deployables can be watched: the log, the registry of metrics and the traces. What is
-// measured is up to the packages in which it happens.
+// Package telemetry has what makes the programs observable: the log, the registry of metrics and the traces. It defines no
+// metric of a job: each is in the package in which it happens.
 package telemetry

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// NewLogger returns a logger that writes lines of the format, "json" or "text", from the level upwards.
+// NewLogger returns a logger that writes lines at or above the level. The format is "json" or "text".
 func NewLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	options := &slog.HandlerOptions{Level: level}
 	if format == "text" {
@@ -20,8 +20,8 @@ func NewLogger(w io.Writer, level slog.Level, format string) *slog.Logger {
 	return slog.New(slog.NewJSONHandler(w, options))
 }
 
-// RedisLogger lets go-redis write to a slog logger. It tells of single connections, at debug: package
-// redisconn logs what matters.
+// RedisLogger lets go-redis write to a slog logger, at debug: its lines are about single connections. Package redisconn logs
+// the loss and the return of Redis.
 type RedisLogger struct {
 	log *slog.Logger
 }
@@ -36,16 +36,16 @@ func (l *RedisLogger) Printf(ctx context.Context, format string, v ...any) {
 	l.log.DebugContext(ctx, fmt.Sprintf(format, v...))
 }
 
-// AsynqLogger lets asynq write to a slog logger. What asynq calls information or a warning is of interest only to who
-// debugs asynq: servers come and go with every lease, and what becomes of a run is logged where it is decided.
+// AsynqLogger lets asynq write to a slog logger. Its information and warnings are logged at debug: an asynq Server comes and
+// goes with every lease, and our own code logs how a run ends.
 type AsynqLogger struct {
 	log *slog.Logger
 
 	mu     sync.Mutex
-	logged map[string]time.Time // by what a message begins with
+	logged map[string]time.Time // by the beginning of the message
 }
 
-// quietTime is how long an error of the same kind is not logged again: while Redis is away asynq has several a second.
+// quietTime is how long an error of the same kind is not logged again: while Redis is away asynq logs several a second.
 const quietTime = time.Minute
 
 // NewAsynqLogger returns an asynq.Logger that writes to log.
@@ -62,7 +62,7 @@ func (l *AsynqLogger) Info(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 // Warn logs at debug.
 func (l *AsynqLogger) Warn(args ...any) { l.log.Debug(fmt.Sprint(args...)) }
 
-// Error logs at warn, as asynq tries again, and at debug what repeats within a minute.
+// Error logs at warn, because asynq tries again. It logs a repetition within a minute at debug.
 func (l *AsynqLogger) Error(args ...any) {
 	message := fmt.Sprint(args...)
 	kind, _, _ := strings.Cut(message, ":")

@@ -12,25 +12,25 @@ import (
 )
 
 // The names of metrics follow https://prometheus.io/docs/practices/naming/: base units, seconds and bytes, and _total for
-// what only grows.
+// counters.
 
 const (
-	// Namespace is what the names of the product's own metrics begin with.
+	// Namespace begins the names of the product's own metrics.
 	Namespace = "codex_jobs"
-	// LabelJobType is the label with a job type's name. It is not called job, as Prometheus calls what it scrapes so.
+	// LabelJobType is the label with a job type's name. Prometheus has another meaning for the label job.
 	LabelJobType = "job_type"
-	// LabelOutcome is the label with what something has come to.
+	// LabelOutcome is the label that says how something ended.
 	LabelOutcome = "outcome"
 )
 
 const (
-	// scrapeTimeout is when a scrape is answered with an error. Prometheus itself gives up after 10 s.
+	// scrapeTimeout is when a scrape gets an error as its answer. Prometheus itself gives up after 10 s.
 	scrapeTimeout = 8 * time.Second
-	// maxScrapes is how many scrapes are answered at the same time; more are refused.
+	// maxScrapes is how many scrapes are answered at the same time. More are refused.
 	maxScrapes = 8
 )
 
-// NewRegistry returns the metrics of one process: so far what it was built from, and those of Go and of the process.
+// NewRegistry returns the metrics of one process. It has the build information, and the metrics of Go and of the process.
 func NewRegistry(service, version string) *prometheus.Registry {
 	registry := prometheus.NewRegistry()
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -42,7 +42,7 @@ func NewRegistry(service, version string) *prometheus.Registry {
 	return registry
 }
 
-// MetricsHandler serves what is gathered to Prometheus. What cannot be gathered is logged and left out.
+// MetricsHandler serves metrics to Prometheus. It logs the metrics that cannot be gathered, and leaves them out.
 func MetricsHandler(gatherer prometheus.Gatherer, log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelWarn), ErrorHandling: promhttp.ContinueOnError,

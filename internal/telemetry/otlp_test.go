@@ -19,7 +19,7 @@ var someSpans = []*tracepb.ResourceSpans{{ScopeSpans: []*tracepb.ScopeSpans{{Spa
 func TestUpload(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		answers []int // one for each try; the last for all that follow
+		answers []int // one for each try; the last one for all further tries
 		retry   string
 		tries   int64
 		failure string

@@ -24,28 +24,29 @@ import (
 // TracerName is the instrumentation scope of the product's own spans.
 const TracerName = "github.com/codex-api/codex-jobs"
 
-// Attributes of spans: what the log calls job, jobId and range.
+// Attributes of spans. The log calls them job, jobId and range.
 const (
 	AttributeJobType = attribute.Key("codex.job.type")
 	AttributeJobID   = attribute.Key("codex.job.id")
 	AttributeRange   = attribute.Key("codex.range.index")
 )
 
-// TracingOptions say where the traces of a process go.
+// TracingOptions say where a process sends its traces.
 type TracingOptions struct {
 	// Service and Version are the process's.
 	Service, Version string
-	// Endpoint is the base URL of what takes OTLP over HTTP; "" for no traces.
+	// Endpoint is the base URL of a collector that takes OTLP over HTTP; "" for no traces.
 	Endpoint string
 	// Headers are sent with every request to it.
 	Headers map[string]string
-	// Ratio is the share of traces that is kept, 0 to 1, of those that begin here. Of others it is as their beginning says.
+	// Ratio is the share of the traces that begin here that is kept, 0 to 1. The beginning of any other trace has decided
+	// about it.
 	Ratio float64
 }
 
-// NewTracerProvider returns what spans are made with, nil without an endpoint, and what sends off the last of them and ends
-// it. Spans are never waited for: those that cannot be sent are dropped, which the log says, and so are, without a word,
-// those for which there is no room any more while others are being sent.
+// NewTracerProvider returns a provider of tracers, nil without an endpoint, and a function that sends the last spans and
+// ends it. Nothing waits for spans: those that cannot be sent are dropped, and the log says so. Spans beyond the room of the
+// queue are dropped without a line in the log.
 func NewTracerProvider(ctx context.Context, o TracingOptions, log *slog.Logger) (trace.TracerProvider, func(context.Context) error, error) {
 	if o.Endpoint == "" {
 		return nil, func(context.Context) error { return nil }, nil
@@ -69,7 +70,7 @@ func NewTracerProvider(ctx context.Context, o TracingOptions, log *slog.Logger) 
 	return provider, provider.Shutdown, nil
 }
 
-// Tracer returns the tracer of the product's own spans. A nil provider makes spans that nobody sees.
+// Tracer returns the tracer of the product's own spans. With a nil provider its spans go nowhere.
 func Tracer(provider trace.TracerProvider) trace.Tracer {
 	if provider == nil {
 		provider = noop.NewTracerProvider()
@@ -85,11 +86,11 @@ func EndSpan(span trace.Span, err error) {
 	span.End()
 }
 
-// Propagator is how a trace goes from one process to another: https://www.w3.org/TR/trace-context/.
+// Propagator carries a trace from one process to another: https://www.w3.org/TR/trace-context/.
 var Propagator = propagation.TraceContext{}
 
-// TraceHeaders returns the headers that carry the context's trace to whoever works on a task; nil without a trace. What
-// else a client may have sent along with it, up to 16 KB of tracestate, is left out: each range of a run would carry it.
+// TraceHeaders returns the headers that carry the context's trace to the worker of a task; nil without a trace. It leaves
+// out the tracestate of a client, up to 16 KB, because each range of a run would carry it.
 func TraceHeaders(ctx context.Context) map[string]string {
 	headers := make(propagation.MapCarrier)
 	Propagator.Inject(ctx, headers)
@@ -100,12 +101,12 @@ func TraceHeaders(ctx context.Context) map[string]string {
 	return headers
 }
 
-// ContinueTrace returns a context with the trace that the headers of a task carry, if they do.
+// ContinueTrace returns a context with the trace in the headers of a task, if they have one.
 func ContinueTrace(ctx context.Context, headers map[string]string) context.Context {
 	return Propagator.Extract(ctx, propagation.MapCarrier(headers))
 }
 
-// LogTrace returns the logger with the ID of the context's trace, if there is one.
+// LogTrace returns the logger with the ID of the context's trace, if it has one.
 func LogTrace(ctx context.Context, log *slog.Logger) *slog.Logger {
 	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
 		return log.With("traceId", span.TraceID().String())

@@ -1,8 +1,7 @@
-// Package testbed has what tests of several packages need: to wait with a deadline, a log that can be read while it is
-// written, ports that no other process gets, and a server that can be taken away.
+// Package testbed has what the tests of several packages need: waits with a deadline, a log that a test reads while it is
+// written, ports that no other process gets, and a proxy that takes a server away.
 //
-// It knows nothing of the product. A Redis database of a test's own is in package redistest, and programs are started and
-// watched with package procs.
+// It knows nothing of the product. Package redistest gives a test a Redis database, and package procs starts programs.
 package testbed
 
 import (
@@ -17,20 +16,20 @@ import (
 )
 
 const (
-	// Patience is how long a test waits for what must happen. It is no promise of the product: it is long enough for a
-	// machine that has much else to do.
+	// Patience is how long a test waits for what must happen. It is no promise of the product, but long enough for a busy
+	// machine.
 	Patience = time.Minute
-	// poll is the pause between two looks at something that gives no signal.
+	// poll is the pause between two checks.
 	poll = 10 * time.Millisecond
 )
 
-// Eventually polls until ok holds. It is for what gives no signal: see Receive and Await.
+// Eventually polls until ok returns true. Prefer a signal where there is one: see Receive and Await.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	Within(t, Patience, what, ok)
 }
 
-// Within is Eventually with a limit of its own.
+// Within is Eventually with another limit.
 func Within(t testing.TB, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(limit); !ok(); time.Sleep(poll) {
@@ -94,7 +93,7 @@ func FreePort(t testing.TB) string {
 	return port.String()
 }
 
-// Proxy stands between a test and a server, of any kind, which it can take away.
+// Proxy stands between a test and a server of any kind, and can take that server away.
 type Proxy struct {
 	*tcpproxy.Proxy
 	t testing.TB

@@ -1,8 +1,7 @@
-// Command slowworker is the worker with work that waits: before it stamps a batch it does nothing for a while, as if it
-// asked somebody for something.
+// Command slowworker is the worker with slow work: it waits before it stamps a batch, as if it called another service.
 //
-// It exists for the bench, which measures with it how several workers share a run. How long it waits is said by
-// BENCH_BATCH_WAIT, by default 20ms; its settings are otherwise the worker's.
+// The bench measures with it how several workers share a run. BENCH_BATCH_WAIT is how long it waits, by default 20ms. Its
+// other settings are the worker's.
 package main
 
 import (

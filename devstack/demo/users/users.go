@@ -1,6 +1,6 @@
-// Package users makes up users for the demo, as untidy as those of a database that several programs have written to
-// for years: identifiers of four types, stamps that are missing, null, text, numbers or from a broken clock, fields
-// that are missing and fields that nobody expects. Tidy users would show a sync at its easiest.
+// Package users makes up users for the demo, as untidy as in a database that several programs have written to for years:
+// identifiers of four types, stamps that are missing, null, text, numbers or from a broken clock, missing fields and
+// unexpected ones. With tidy users a sync would look too easy.
 //
 // The users are invented, and the same for the same seed.
 package users
@@ -15,7 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// The span in which users were created and synced. It is fixed because the users have to be the same on every day.
+// The span in which users were created and synced. It is fixed, so that the users are the same on every day.
 var (
 	epoch  = time.Date(2022, time.March, 1, 0, 0, 0, 0, time.UTC)
 	latest = time.Date(2026, time.February, 1, 0, 0, 0, 0, time.UTC)
@@ -121,7 +121,7 @@ func (g generator) id(i int, created time.Time) any {
 	var id bson.ObjectID
 	binary.BigEndian.PutUint32(id[:], uint32(created.Unix()))
 	binary.BigEndian.PutUint32(id[4:], g.Uint32())
-	binary.BigEndian.PutUint32(id[8:], uint32(i)) // what makes it unique
+	binary.BigEndian.PutUint32(id[8:], uint32(i)) // this makes it unique
 	return id
 }
 

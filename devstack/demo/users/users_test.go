@@ -63,7 +63,7 @@ func TestIdentifiersAreUnique(t *testing.T) {
 	}
 }
 
-// The kinds of mess that the demo is to show, each in as many of 2,000 users as would be noticed.
+// The kinds of mess that the demo must show, each in enough of 2,000 users to be noticed.
 func TestEveryKindOfMessIsThere(t *testing.T) {
 	t.Parallel()
 	all := Generate(2000, testSeed)

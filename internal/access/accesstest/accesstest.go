@@ -1,4 +1,4 @@
-// Package accesstest makes certificates, as somebody who renews them would. It is for tests only.
+// Package accesstest makes certificates, and renews them as an operator does. It is for tests only.
 package accesstest
 
 import (

@@ -14,11 +14,11 @@ import (
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
-// Metrics are the values of all series that a scrape has shown. A series goes by its name and its labels as they are written:
+// Metrics are the values of all series of a scrape, by name and labels as Prometheus writes them:
 // `codex_jobs_ticks_total{job_type="user-sync",outcome="enqueued"}`.
 type Metrics map[string]float64
 
-// Parse reads what /metrics serves.
+// Parse reads an answer of /metrics.
 func Parse(t testing.TB, text string) Metrics {
 	t.Helper()
 	metrics := make(Metrics)
@@ -36,7 +36,7 @@ func Parse(t testing.TB, text string) Metrics {
 	return metrics
 }
 
-// Gather returns what the gatherer, such as a registry, tells at present.
+// Gather returns the present metrics of a gatherer, such as a registry.
 func Gather(t testing.TB, gatherer prometheus.Gatherer) Metrics {
 	t.Helper()
 	recorder := httptest.NewRecorder()
@@ -48,9 +48,8 @@ func Gather(t testing.TB, gatherer prometheus.Gatherer) Metrics {
 	return Parse(t, recorder.Body.String())
 }
 
-// Counted returns what was counted of a job type, over all gatherers together: its counters, and how often its histograms
-// have observed something, without those that are 0. They go by their names without namespace and job type:
-// `ticks_total{outcome="enqueued"}`.
+// Counted returns the sums of a job type's counters over all gatherers, and how often its histograms observed something. It
+// leaves out those that are 0. The names have neither the namespace nor the job type: `ticks_total{outcome="enqueued"}`.
 func Counted[G prometheus.Gatherer](t testing.TB, job string, gatherers ...G) map[string]float64 {
 	t.Helper()
 	label := telemetry.LabelJobType + `="` + job + `"`

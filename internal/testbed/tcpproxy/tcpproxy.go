@@ -1,7 +1,7 @@
 // Package tcpproxy stands between clients and a server, and takes the server away: down, cut off, hanging, far away.
 //
-// It knows nothing of what passes. Whoever must look at that serves the connections itself, as package faultproxy does for
-// MongoDB's protocol.
+// It does not look at the data. Code that must, such as package faultproxy with MongoDB's protocol, serves the connections
+// itself: see NewServing.
 package tcpproxy
 
 import (
@@ -41,11 +41,11 @@ type Proxy struct {
 	delay    time.Duration
 }
 
-// New returns a proxy that lets connections to the target address in and copies what passes.
+// New returns a proxy that accepts connections and copies all data from and to the target address.
 func New(target string) (*Proxy, error) { return NewServing(target, (*Conn).copy) }
 
-// NewServing returns a proxy that calls serve with each connection, which is closed when serve returns. What serve copies it
-// copies only when Conn.Pass says so.
+// NewServing returns a proxy that calls serve with each connection, which is closed when serve returns. Before each copy
+// serve must call Conn.Pass.
 func NewServing(target string, serve func(*Conn)) (*Proxy, error) {
 	port, err := freeport.Reserve()
 	if err != nil {
@@ -63,7 +63,7 @@ func NewServing(target string, serve func(*Conn)) (*Proxy, error) {
 	return p, nil
 }
 
-// Close cuts all connections, refuses new ones for good and waits for all that the proxy runs.
+// Close cuts all connections, refuses new ones and waits for the proxy's goroutines.
 func (p *Proxy) Close() {
 	p.close()
 	p.Down()
@@ -111,7 +111,7 @@ func (p *Proxy) cut() {
 	}
 }
 
-// Freeze keeps all connections open, lets new ones in and passes nothing on, until Thaw: a server that hangs.
+// Freeze makes the server hang: until Thaw all connections stay open, new ones are accepted, and no data passes.
 func (p *Proxy) Freeze() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -122,7 +122,7 @@ func (p *Proxy) Freeze() {
 	}
 }
 
-// Thaw passes on what Freeze has held up.
+// Thaw ends Freeze, and passes the data on that it held up.
 func (p *Proxy) Thaw() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -133,7 +133,7 @@ func (p *Proxy) Thaw() {
 	}
 }
 
-// Delay holds up all that passes for so long, in either direction: a server that is far away. Zero ends that.
+// Delay makes the server answer late: data takes so much longer in either direction. Zero ends that.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
