@@ -393,7 +393,7 @@ func TestSettingsOfANewJobType(t *testing.T) {
 
 type digest struct{}
 
-func (*digest) Kind() string    { return "" }
+func (*digest) UniqueKey() string    { return "" }
 func (*digest) Validate() error { return nil }
 
 func TestBrokenDotenv(t *testing.T) {

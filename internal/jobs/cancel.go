@@ -85,7 +85,7 @@ func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
 // removeWaiting removes a run that waits, and reports whether it did. Its place comes first: a claim of it would bring it back.
 func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (bool, error) {
 	if payload, err := def.DecodePayload(info.Payload); err == nil {
-		if err := leavePlaceScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, payload.Kind())}, id.String()).Err(); err != nil {
+		if err := leavePlaceScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, payload.UniqueKey())}, id.String()).Err(); err != nil {
 			return false, fmt.Errorf("removing %s: %w", id, err)
 		}
 	}

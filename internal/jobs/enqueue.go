@@ -59,7 +59,7 @@ func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.
 		return Accepted{}, err
 	}
 	id := tasks.TriggerID(def.Name, time.Now())
-	claimed, err := j.claim(ctx, def, payload.Kind(), id, data, "")
+	claimed, err := j.claim(ctx, def, payload.UniqueKey(), id, data, "")
 	if err != nil {
 		return Accepted{}, fmt.Errorf("enqueueing a run of %s: %w", def.Name, err)
 	}

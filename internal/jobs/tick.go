@@ -43,7 +43,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 		return Tick{}, err
 	}
 	id := tasks.TickID(def.Name, tickTime)
-	claimed, err := j.claim(ctx, def, payload.Kind(), id, data, millis(tickTime))
+	claimed, err := j.claim(ctx, def, payload.UniqueKey(), id, data, millis(tickTime))
 	switch {
 	case err != nil:
 		return Tick{}, fmt.Errorf("claiming the tick of %s at %s: %w", def.Name, tickTime.Format(time.RFC3339), err)

@@ -170,7 +170,7 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 		})
 	}
 	return a.retry(ctx, func(ctx context.Context) error {
-		opened, err := a.c.w.jobs.StartRun(ctx, a.id, payload.Kind(), a.owner)
+		opened, err := a.c.w.jobs.StartRun(ctx, a.id, payload.UniqueKey(), a.owner)
 		if err != nil {
 			return err
 		}

@@ -38,7 +38,7 @@ type welcome struct {
 }
 
 // Kind makes a second trigger for the same recipient find the run that still waits.
-func (w *welcome) Kind() string { return w.To }
+func (w *welcome) UniqueKey() string { return w.To }
 
 // Validate fills in the default language.
 func (w *welcome) Validate() error {

@@ -122,7 +122,7 @@ func TestRunCompletes(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
-		if run.Number != 1 || run.Checkpoint != nil || run.Payload.Kind() != tasks.SyncFull {
+		if run.Number != 1 || run.Checkpoint != nil || run.Payload.UniqueKey() != tasks.SyncFull {
 			return nil, fmt.Errorf("unexpected run: %+v", run)
 		}
 		return map[string]any{"answer": 42}, nil
@@ -608,7 +608,7 @@ func TestRetention(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.Attempts = 1 })
 	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
-		if run.Payload.Kind() == tasks.SyncIncremental {
+		if run.Payload.UniqueKey() == tasks.SyncIncremental {
 			return nil, errors.New("incremental runs fail here")
 		}
 		return nil, nil
