@@ -154,7 +154,7 @@ func (r ranges) Requeue(ctx context.Context) error { return r.kept.Requeue(ctx) 
 
 // Ended implements syncrun.Ranges.
 func (r ranges) Ended(ctx context.Context, f func(index int, ended syncrun.Ended)) error {
-	return r.kept.Each(ctx, func(index int, known jobs.RangeEnd) error {
+	return r.kept.Each(ctx, func(index int, known jobs.RangeInfo) error {
 		ended := syncrun.Ended{Failure: known.Failure}
 		if len(known.Checkpoint) > 0 {
 			if err := json.Unmarshal(known.Checkpoint, &ended.Checkpoint); err != nil {

@@ -76,7 +76,7 @@ func (c *cursor) Close() {}
 // kept are the ranges of one run, in memory.
 type kept struct {
 	specs [][]byte
-	ends  []jobs.RangeEnd
+	ends  []jobs.RangeInfo
 	last  bool
 }
 
@@ -97,13 +97,13 @@ func (k *kept) Add(_ context.Context, index int, spec []byte, last bool) error {
 	if index != len(k.specs) {
 		return fmt.Errorf("range %d follows %d", index, len(k.specs))
 	}
-	k.specs, k.ends, k.last = append(k.specs, spec), append(k.ends, jobs.RangeEnd{}), last
+	k.specs, k.ends, k.last = append(k.specs, spec), append(k.ends, jobs.RangeInfo{}), last
 	return nil
 }
 
 func (k *kept) Requeue(context.Context) error { return nil }
 
-func (k *kept) Each(_ context.Context, f func(int, jobs.RangeEnd) error) error {
+func (k *kept) Each(_ context.Context, f func(int, jobs.RangeInfo) error) error {
 	for i, end := range k.ends {
 		if err := f(i, end); err != nil {
 			return err

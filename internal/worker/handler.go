@@ -58,7 +58,7 @@ type Ranges interface {
 	// Requeue enqueues every range that has not ended, unless it is enqueued or being worked on.
 	Requeue(ctx context.Context) error
 	// Each calls f with what has become of each range, in their order, until it returns an error.
-	Each(ctx context.Context, f func(index int, known jobs.RangeEnd) error) error
+	Each(ctx context.Context, f func(index int, known jobs.RangeInfo) error) error
 	// Discard forgets all ranges.
 	Discard(ctx context.Context) error
 }

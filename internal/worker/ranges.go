@@ -43,9 +43,9 @@ func (r *runRanges) enqueue(ctx context.Context, index int) error {
 }
 
 // Each implements Ranges.
-func (r *runRanges) Each(ctx context.Context, f func(index int, known jobs.RangeEnd) error) error {
+func (r *runRanges) Each(ctx context.Context, f func(index int, known jobs.RangeInfo) error) error {
 	for from := 0; ; {
-		var page []jobs.RangeEnd
+		var page []jobs.RangeInfo
 		err := r.attempt.retry(ctx, func(ctx context.Context) (err error) {
 			page, err = r.state.Ranges(ctx, from)
 			return err
@@ -64,7 +64,7 @@ func (r *runRanges) Each(ctx context.Context, f func(index int, known jobs.Range
 
 // Requeue implements Ranges.
 func (r *runRanges) Requeue(ctx context.Context) error {
-	return r.Each(ctx, func(index int, known jobs.RangeEnd) error {
+	return r.Each(ctx, func(index int, known jobs.RangeInfo) error {
 		if known.Ended {
 			return nil
 		}

@@ -1,4 +1,6 @@
-// Payloads have versions, so that two releases can work on the same queues.
+// Payloads have versions, because during a rolling upgrade processes of two releases work on the same queues. So a task's
+// payload has a version beside its own fields. A release understands its own version and all before it. A new field needs a
+// new PayloadVersion, and a default that means what its absence meant before.
 
 package tasks
 
@@ -7,10 +9,6 @@ import (
 	"encoding/json"
 	"fmt"
 )
-
-// During a rolling upgrade, processes of two releases work on the same queues. So a task's payload has a version beside its
-// own fields. A release understands its own version and all before it. A new field needs a new PayloadVersion, and a default
-// that means what its absence meant before.
 
 // versionField is the JSON field of the version. A payload without it has version 1.
 const versionField = "version"
