@@ -393,8 +393,8 @@ func TestSettingsOfANewJobType(t *testing.T) {
 
 type digest struct{}
 
-func (*digest) UniqueKey() string    { return "" }
-func (*digest) Validate() error { return nil }
+func (*digest) UniqueKey() string { return "" }
+func (*digest) Validate() error   { return nil }
 
 func TestBrokenDotenv(t *testing.T) {
 	for name, dotenv := range map[string]string{
