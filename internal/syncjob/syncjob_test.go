@@ -73,7 +73,7 @@ func (c *cursor) Next(context.Context) (syncrun.Record, bool, error) {
 
 func (c *cursor) Close() {}
 
-// kept are the ranges of one run, in memory.
+// kept is a worker.Ranges in memory.
 type kept struct {
 	specs [][]byte
 	ends  []jobs.RangeInfo
@@ -117,7 +117,7 @@ func (k *kept) Discard(context.Context) error {
 	return nil
 }
 
-// attempt is one that needs neither Redis nor a worker.
+// attempt returns an attempt without Redis and without a worker.
 func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
 	return &worker.Attempt{
 		ID: tasks.TriggerID("user-sync", time.Now()), Definition: tasks.UserSync, Payload: &tasks.SyncPayload{SyncType: tasks.SyncFull},
@@ -175,7 +175,7 @@ func TestResumedRun(t *testing.T) {
 	}
 }
 
-// A run that is split into ranges adds up what handlers of the ranges have done.
+// A split run adds up the results of its ranges.
 func TestSplitRun(t *testing.T) {
 	t.Parallel()
 	store, handler := setup(95, 20)
@@ -196,7 +196,7 @@ func TestSplitRun(t *testing.T) {
 	store.wantEachOnce(t, 1)
 }
 
-// working works on each range as soon as it is added.
+// working makes an attempt at each range as soon as it is added.
 type working struct {
 	*kept
 	work func(spec []byte) (any, error)
