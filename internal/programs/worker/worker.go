@@ -69,7 +69,7 @@ func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[s
 		return syncjob.New(store, syncjob.Options{
 			Noun: noun, Freshness: settings.Freshness[def.Name],
 			BatchSize: settings.BatchSize, Work: work, Writers: settings.Writers, RangeSize: settings.RangeSize,
-			RetryBudget: settings.Patience,
+			RetryBudget: settings.RetryBudget,
 		})
 	}
 	return map[string]worker.Handler{
