@@ -1,4 +1,4 @@
-// The names of the keys in Redis: ours, and those of asynq's that this package touches itself.
+// The names of the keys in Redis: ours, and asynq's keys that this package touches itself.
 
 package jobs
 

@@ -145,7 +145,7 @@ type Split struct {
 	Last []byte
 	// Ended is how many ranges have ended.
 	Ended int
-	// Progress is that of all ranges so far together, in percent.
+	// Progress is the progress of all ranges so far together, in percent.
 	Progress int
 }
 

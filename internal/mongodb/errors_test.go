@@ -56,7 +56,7 @@ func TestClassify(t *testing.T) {
 		}
 	}
 
-	reason := errors.New("taken over")
+	reason := errors.New("fenced")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	if err := classify(ctx, "doing", context.Canceled); !errors.Is(err, reason) || errors.Is(err, syncrun.ErrUnavailable) {

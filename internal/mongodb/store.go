@@ -119,7 +119,7 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 	return n, nil
 }
 
-// Scan implements syncrun.Store. The cursor's order is that of the _ids.
+// Scan implements syncrun.Store. The cursor walks in the order of the _ids.
 func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (syncrun.Cursor, error) {
 	const reading = "reading records of"
 	in, err := conditions(within)

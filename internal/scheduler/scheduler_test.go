@@ -43,7 +43,7 @@ type testBundle struct {
 	options   redisconn.Options
 	rdb       *redis.Client
 	inspector *asynq.Inspector
-	// metrics and spans are those of each scheduler. A scheduler makes a span for each attempt to enqueue a tick.
+	// metrics and spans are one for each scheduler. A scheduler makes a span each time that it tries to enqueue a tick.
 	metrics []*prometheus.Registry
 	spans   []*tracetest.InMemoryExporter
 	log     *testbed.Log

@@ -62,7 +62,7 @@ type Split struct {
 	Complete bool
 	// Ended is how many ranges have ended, with or without success.
 	Ended int
-	// Progress is that of all ranges so far together, in percent.
+	// Progress is the progress of all ranges so far together, in percent.
 	Progress int
 }
 

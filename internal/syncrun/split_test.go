@@ -279,7 +279,7 @@ func survive(t *testing.T, random *rand.Rand) {
 					mu.Lock()
 					kills++
 					mu.Unlock()
-					time.Sleep(100 * time.Millisecond) // until somebody notices
+					time.Sleep(100 * time.Millisecond) // until the run notices
 					b.ranges.put(p)
 				}
 			}

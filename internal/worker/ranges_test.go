@@ -490,7 +490,7 @@ func TestPoisonedRanges(t *testing.T) {
 	b.start(t, worker.Options{}, handler)
 	b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
 	store.wantEachOnce(t)
-	testbed.Eventually(t, "only what is no range to be listed as failed", func() bool {
+	testbed.Eventually(t, "only the tasks that are no range to be listed as failed", func() bool {
 		info, err := b.inspector.GetQueueInfo(b.user.RangeQueue())
 		return err == nil && info.Archived == 2 && info.Size == 2
 	})

@@ -587,7 +587,7 @@ func TestPausedRunsWait(t *testing.T) {
 	}
 	second := b.trigger(t, "user-sync", tasks.SyncFull)
 	proceed <- struct{}{}
-	b.await(t, first, asynq.TaskStateCompleted) // what is active goes on to its end
+	b.await(t, first, asynq.TaskStateCompleted) // an active run goes on to its end
 	// Long after it would have started, were it not for the pause: another job type's run comes and goes.
 	other := b.trigger(t, "issue-sync", tasks.SyncFull)
 	testbed.Receive(t, "another job type's run", started)

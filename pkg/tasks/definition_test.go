@@ -72,7 +72,7 @@ func TestNewRegistryRefuses(t *testing.T) {
 	}
 }
 
-// Whoever is given a registry cannot change it for others.
+// Changing the copy leaves the original as it is.
 func TestResolveLeavesTheOriginalAlone(t *testing.T) {
 	t.Parallel()
 	original := tasks.Default()

@@ -166,8 +166,8 @@ type varied struct {
 	Hidden  int             `json:"-"`
 }
 
-func (*varied) UniqueKey() string    { return "" }
-func (*varied) Validate() error { return nil }
+func (*varied) UniqueKey() string { return "" }
+func (*varied) Validate() error   { return nil }
 
 func TestFields(t *testing.T) {
 	t.Parallel()

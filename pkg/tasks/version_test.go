@@ -65,8 +65,8 @@ type versioned struct {
 	Version int `json:"version"`
 }
 
-func (*versioned) UniqueKey() string    { return "" }
-func (*versioned) Validate() error { return nil }
+func (*versioned) UniqueKey() string { return "" }
+func (*versioned) Validate() error   { return nil }
 
 func TestVersionIsReserved(t *testing.T) {
 	t.Parallel()
