@@ -373,7 +373,7 @@ func TestSyncOverTheAPI(t *testing.T) {
 	b := setup(t, func(o *api.Options) { o.Database = client })
 	b.startWorkerOf(t, workerprogram.Handlers(db, config.Sync{
 		BatchSize: 10, Writers: envNumber(t, "SYNC_WRITERS", 4), BulkSize: envNumber(t, "SYNC_BULK_SIZE", 1000),
-		RangeSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
+		RangeSize: 1000, RetryBudget: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
 	}, syncrun.Stamping{}))
 	id := b.trigger(t, "user-sync", "").Data.JobID
 	testbed.Eventually(t, "the sync to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })

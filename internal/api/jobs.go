@@ -67,8 +67,8 @@ func (s *Server) trigger(c *gin.Context) {
 	s.metrics.trigger(def.Name, accepted.Coalesced).Inc()
 	traceJob(c, def.Name, accepted.ID.String())
 	what := def.Title
-	if kind := payload.Kind(); kind != "" {
-		what += " (" + kind + ")"
+	if key := payload.UniqueKey(); key != "" {
+		what += " (" + key + ")"
 	}
 	s.log(c).Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
 	c.JSON(http.StatusOK, client.Answer{

@@ -73,7 +73,7 @@ type welcome struct {
 	Copies   *int   `json:"copies,omitempty" allowed:"a whole number from 1 to 3"`
 }
 
-func (w *welcome) Kind() string { return w.To }
+func (w *welcome) UniqueKey() string { return w.To }
 
 func (w *welcome) Validate() error {
 	if !strings.Contains(w.To, "@") {

@@ -77,8 +77,8 @@ type Sync struct {
 	RangeSize int
 	// BulkSize is the highest number of updates in one command to MongoDB.
 	BulkSize int
-	// Patience is the retry budget: how long an attempt keeps trying while MongoDB does not answer.
-	Patience time.Duration
+	// RetryBudget is how long an attempt keeps trying while MongoDB does not answer.
+	RetryBudget time.Duration
 	// Freshness is, for each job type, the age from which on a record's stamp is due for an incremental run.
 	Freshness map[string]time.Duration
 }

@@ -79,7 +79,7 @@ func TestDefaults(t *testing.T) {
 		Tracing: config.Tracing{Ratio: 1},
 		Log:     config.Log{Level: slog.LevelInfo, Format: "json"},
 		Worker:  config.Worker{Concurrency: 3},
-		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: syncrun.DefaultRangeSize, BulkSize: 1000, Patience: time.Minute, Freshness: map[string]time.Duration{
+		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: syncrun.DefaultRangeSize, BulkSize: 1000, RetryBudget: time.Minute, Freshness: map[string]time.Duration{
 			"user-sync": 20 * time.Minute, "project-sync": 20 * time.Minute, "issue-sync": 20 * time.Minute,
 		}},
 	}
@@ -293,7 +293,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 		Tracing: config.Tracing{Endpoint: "https://collector:4318/otlp", Headers: map[string]string{"a": "b c", "d": ""}, Ratio: 0.25},
 		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
 		Worker:  config.Worker{Concurrency: 2},
-		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, Patience: 5 * time.Second},
+		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, RetryBudget: 5 * time.Second},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)
@@ -393,8 +393,8 @@ func TestSettingsOfANewJobType(t *testing.T) {
 
 type digest struct{}
 
-func (*digest) Kind() string    { return "" }
-func (*digest) Validate() error { return nil }
+func (*digest) UniqueKey() string { return "" }
+func (*digest) Validate() error   { return nil }
 
 func TestBrokenDotenv(t *testing.T) {
 	for name, dotenv := range map[string]string{

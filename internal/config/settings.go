@@ -69,7 +69,7 @@ func readSync(r *reader) Sync {
 		RangeSize: read(g, "SYNC_RANGE_SIZE", "20000", wholeNumber(1, 1_000_000_000),
 			"the number of records in a range; a run over more records is split into ranges, which all workers share"),
 		BulkSize: read(g, "SYNC_BULK_SIZE", "1000", wholeNumber(1, 100_000), "the highest number of updates in one command to MongoDB"),
-		Patience: read(g, "SYNC_PATIENCE", "60s", duration(0, "60s"),
+		RetryBudget: read(g, "SYNC_PATIENCE", "60s", duration(0, "60s"),
 			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails"),
 	}
 }

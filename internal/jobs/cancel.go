@@ -1,3 +1,6 @@
+// Cancelling or retrying one run by hand. asynq's own cancelling counts a failed attempt, and its deleting knows nothing of
+// the unique key, of the run's state and of its ranges. So these come first here.
+
 package jobs
 
 import (
@@ -12,22 +15,19 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Ending or retrying one run by hand. asynq's own cancelling counts a failed attempt, and its deleting knows nothing of the
-// place of a waiting run, of the run's state and of its ranges: so here they come first.
-
-// cancelPause is between two looks at a run that is between two states.
-const cancelPause = 20 * time.Millisecond
+// cancelPoll is the time between two looks at a run that is between two states.
+const cancelPoll = 20 * time.Millisecond
 
 var (
-	// ErrNoJob is returned for an ID that is no run's.
+	// ErrNoJob is the error for an ID without a run.
 	ErrNoJob = errors.New("there is no such job")
-	// ErrEnded is returned for what can only be done to a run that has not ended.
+	// ErrEnded is the error of Cancel for a run that has ended.
 	ErrEnded = errors.New("the job has ended")
-	// ErrNotFailed is returned for what can only be done to a run that has failed.
+	// ErrNotFailed is the error of Retry for a run that has not failed.
 	ErrNotFailed = errors.New("the job has not failed")
 )
 
-// KEYS: run. Returns 0 when the run has not begun yet, or has just ended.
+// KEYS: run. Returns 0 if the run has not begun yet, or has just ended.
 var cancelScript = redis.NewScript(`
 if redis.call("EXISTS", KEYS[1]) == 0 then
 	return 0
@@ -35,16 +35,16 @@ end
 return redis.call("HSET", KEYS[1], "cancelled", 1) + 1
 `)
 
-// KEYS: waiting. ARGV: id.
-var leavePlaceScript = redis.NewScript(`
+// KEYS: unique key. ARGV: ID.
+var freeKeyScript = redis.NewScript(`
 if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
 	redis.call("DEL", KEYS[1])
 end
 return 1
 `)
 
-// Cancel ends a run. One that waits, for its turn or for a retry, is removed, which it reports as true. One that is active
-// is to end soon, with its ranges, and is then listed as failed. It returns ErrNoJob or ErrEnded, too.
+// Cancel ends a run. It removes a run that waits for its turn or for a retry, and returns true. It tells an active run to end,
+// with its ranges, and returns false: the run then fails soon. It can return ErrNoJob or ErrEnded.
 func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err error) {
 	def, info, err := j.lookUp(id)
 	for range changeTries {
@@ -65,7 +65,7 @@ func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err er
 		}
 		// It is between two states. Look again.
 		select {
-		case <-time.After(cancelPause):
+		case <-time.After(cancelPoll):
 		case <-ctx.Done():
 			return false, context.Cause(ctx)
 		}
@@ -82,25 +82,26 @@ func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
 	return n > 0, nil
 }
 
-// removeWaiting removes a run that waits, and reports whether it did. Its place comes first: a claim of it would bring it back.
+// removeWaiting removes a run that waits, and reports whether it did. It frees the unique key first: while the run has it, a
+// trigger would enqueue the run again.
 func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (bool, error) {
 	if payload, err := def.DecodePayload(info.Payload); err == nil {
-		if err := leavePlaceScript.Run(ctx, j.rdb, []string{waitingKey(id.Job, payload.Kind())}, id.String()).Err(); err != nil {
+		if err := freeKeyScript.Run(ctx, j.rdb, []string{uniqueKey(id.Job, payload.UniqueKey())}, id.String()).Err(); err != nil {
 			return false, fmt.Errorf("removing %s: %w", id, err)
 		}
 	}
-	gone, err := j.delete(def, id.String())
+	removed, err := j.delete(def, id.String())
 	if err != nil && ctx.Err() == nil {
-		return false, nil // it has just begun, or Redis is away, which the next look shows
+		return false, nil // it has just begun, or Redis is away: the next look tells
 	}
-	if err != nil || !gone {
+	if err != nil || !removed {
 		return false, err
 	}
-	// Nobody can have it any more. Whoever had it, and was frozen or died, finds that it is over.
+	// No worker can take it any more. A worker that had it, and was frozen, is fenced.
 	return true, j.forget(ctx, id)
 }
 
-// forget removes what is remembered of a run, and with that ends its ranges.
+// forget removes the state of a run, and with it the run's ranges.
 func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
 	if err := j.rdb.Unlink(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
 		return fmt.Errorf("forgetting %s: %w", id, err)
@@ -108,7 +109,7 @@ func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
 	return nil
 }
 
-// IsCancelled reports whether the run with the ID is to end.
+// IsCancelled reports whether the run with the ID was cancelled.
 func (j *Jobs) IsCancelled(ctx context.Context, id tasks.RunID) (bool, error) {
 	cancelled, err := j.rdb.HExists(ctx, runKey(id.Job, id.String()), "cancelled").Result()
 	if err != nil {
@@ -117,7 +118,7 @@ func (j *Jobs) IsCancelled(ctx context.Context, id tasks.RunID) (bool, error) {
 	return cancelled, nil
 }
 
-// Retry enqueues a run that has failed once more, with all its attempts. It returns ErrNoJob or ErrNotFailed, too.
+// Retry enqueues a failed run once more, with all attempts. It can return ErrNoJob or ErrNotFailed.
 func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	def, info, err := j.lookUp(id)
 	if err != nil {
@@ -138,12 +139,12 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 		return nil
 	}
 	if _, now, failed := j.lookUp(id); failed == nil && now.State != asynq.TaskStateArchived {
-		return ErrNotFailed // somebody else was faster
+		return ErrNotFailed // another client was faster
 	}
 	return fmt.Errorf("retrying %s: %w", id, err)
 }
 
-// restart forgets a run but for this: it was retried by hand, so that its next start is not its first.
+// restart forgets a run, and remembers that it was retried by hand: so its next start is not its first one.
 func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
 	run := runKey(id.Job, id.String())
 	_, err := j.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
@@ -158,7 +159,7 @@ func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
 	return nil
 }
 
-// lookUp returns the run's Definition and what asynq knows of its task.
+// lookUp returns the run's Definition, and what asynq knows of its task. It can return ErrNoJob.
 func (j *Jobs) lookUp(id tasks.RunID) (tasks.Definition, *asynq.TaskInfo, error) {
 	def, known := j.registry.Lookup(id.Job)
 	if !known {

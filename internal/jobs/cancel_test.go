@@ -27,7 +27,7 @@ func TestCancelWaiting(t *testing.T) {
 	if _, err := b.Cancel(ctx, id); !errors.Is(err, jobs.ErrNoJob) {
 		t.Errorf("a second time: %v", err)
 	}
-	// Its place is free, and its claim does not bring it back.
+	// Its unique key is free, and does not bring it back.
 	next := b.trigger(ctx, t, tasks.SyncFull)
 	if next.Coalesced || next.ID == id || len(b.pending(t)) != 1 {
 		t.Errorf("the next trigger: %+v, %d wait", next, len(b.pending(t)))
@@ -39,8 +39,7 @@ func TestCancelWaiting(t *testing.T) {
 	}
 }
 
-// A run whose worker died waits for its turn again, with the state that the dead one had. When it is cancelled nothing of it
-// goes on, and nothing is left.
+// A rescued run waits with the state that its dead worker left. When it is cancelled, no range goes on and no key is left.
 func TestCancelRescued(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -63,8 +62,8 @@ func TestCancelRescued(t *testing.T) {
 	}
 }
 
-// A run that is cancelled while its worker is dead: its ranges do not wait for another to notice.
-func TestCancelWithADeadCoordinator(t *testing.T) {
+// A run is cancelled while its worker is dead. Its ranges do not wait for another worker to notice.
+func TestCancelWithADeadWorker(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
@@ -93,7 +92,7 @@ func TestCancelWithADeadCoordinator(t *testing.T) {
 	release()
 }
 
-// A run that has just ended, which asynq has yet to record, cannot be cancelled, and nothing is left of the try.
+// A run has ended, and asynq has yet to record that. It cannot be cancelled, and the try leaves no key.
 func TestCancelAtTheEnd(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)

@@ -1,3 +1,6 @@
+// The state of all queues, schedules and processes as metrics. They come from Redis at the time of a scrape, so every
+// process that is asked gives the same answer.
+
 package jobs
 
 import (
@@ -13,9 +16,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// The state of all queues as metrics: what Redis tells at the time of a scrape, whichever process is asked.
-
-// collectTimeout bounds what is asked of Redis for one scrape.
+// collectTimeout bounds the questions to Redis for one scrape.
 const collectTimeout = 3 * time.Second
 
 func describe(name, help string, labels ...string) *prometheus.Desc {
@@ -29,7 +30,7 @@ var (
 		telemetry.LabelJobType, "unit")
 	pausedDesc    = describe("queue_paused", "Whether the job type is paused.", telemetry.LabelJobType)
 	processesDesc = describe("processes", "Processes that live.", "role")
-	lastTickDesc  = describe("schedule_last_tick_timestamp_seconds", "The latest tick that was dealt with; 0 when there was none ever.",
+	lastTickDesc  = describe("schedule_last_tick_timestamp_seconds", "The latest tick that was handled; 0 when there was none ever.",
 		telemetry.LabelJobType)
 	dueTickDesc  = describe("schedule_due_tick_timestamp_seconds", "The latest tick that was due by the clock.", telemetry.LabelJobType)
 	intervalDesc = describe("schedule_interval_seconds", "The shortest time between two ticks.", telemetry.LabelJobType)
@@ -65,7 +66,7 @@ func (c collector) Collect(metrics chan<- prometheus.Metric) {
 	}
 }
 
-// state returns everything that Redis tells, or an error.
+// state returns all metrics but redis_up, or an error.
 func (c collector) state(ctx context.Context) (all []prometheus.Metric, err error) {
 	for _, role := range []Role{RoleWorker, RoleScheduler} {
 		n, err := c.jobs.Live(ctx, role)
@@ -79,7 +80,7 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 		return nil, err
 	}
 	for _, def := range c.jobs.registry.All() {
-		if ctx.Err() != nil { // the Inspector knows no context
+		if ctx.Err() != nil { // asynq's Inspector takes no context
 			return nil, context.Cause(ctx)
 		}
 		for unit, queue := range map[string]string{"run": def.Name, "range": def.RangeQueue()} {
@@ -116,8 +117,8 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 	return all, nil
 }
 
-// oldestWaiting returns for how long the oldest that waits has waited. When it was given back, or is retried by hand, asynq
-// does not know: then it is since its run's tick or trigger.
+// oldestWaiting returns how long the oldest waiting task has waited. asynq does not know it for a task that was released, or
+// retried by hand. Then it is the time since the tick or trigger of its run.
 func (c collector) oldestWaiting(info *asynq.QueueInfo) (time.Duration, error) {
 	if info.Pending == 0 || info.Latency > 0 {
 		return info.Latency, nil
@@ -126,18 +127,18 @@ func (c collector) oldestWaiting(info *asynq.QueueInfo) (time.Duration, error) {
 	if err != nil {
 		return 0, fmt.Errorf("looking for the oldest task of %s: %w", info.Queue, err)
 	}
-	if len(oldest) == 0 { // somebody has taken it just now
+	if len(oldest) == 0 { // a worker has just taken it
 		return 0, nil
 	}
 	run, _, _ := strings.Cut(oldest[0].ID, "/") // the ID of a range begins with its run's
 	id, err := tasks.ParseRunID(run)
 	if err != nil {
-		return 0, nil //nolint:nilerr // it is none of ours, which the worker will say
+		return 0, nil //nolint:nilerr // no run of ours: its worker will refuse it
 	}
 	return max(0, time.Since(id.Reference)), nil
 }
 
-// schedule returns what there is to say of the job type's schedule, if it has one.
+// schedule returns the metrics of the job type's schedule, if it has one.
 func (c collector) schedule(ctx context.Context, def tasks.Definition) ([]prometheus.Metric, error) {
 	if !def.Schedule.Enabled() {
 		return nil, nil
@@ -158,7 +159,7 @@ func gauge(desc *prometheus.Desc, value float64, labels ...string) prometheus.Me
 	return prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, value, labels...)
 }
 
-// seconds is a time as Prometheus writes it; 0 for the zero time.
+// seconds returns a time as Prometheus writes it, and 0 for the zero time.
 func seconds(t time.Time) float64 {
 	if t.IsZero() {
 		return 0

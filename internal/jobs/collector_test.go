@@ -31,8 +31,7 @@ func oldest(job, unit string) string {
 	return fmt.Sprintf("queue_oldest_waiting_seconds{job_type=%q,unit=%q}", job, unit)
 }
 
-// collect returns what the jobs tell Prometheus, by names without the namespace. It compares that with what they have
-// described before.
+// collect returns the metrics of the jobs, by their names without the namespace. It checks that they were described before.
 func collect(t *testing.T, j *jobs.Jobs) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
@@ -44,8 +43,8 @@ func collect(t *testing.T, j *jobs.Jobs) map[string]float64 {
 	return metrics
 }
 
-// unused is what is told of a Redis in which nothing was ever done, but for the tick that was due. A job type that has no
-// schedule has no series of one.
+// unused returns the metrics of an empty Redis, without the time of the due tick. A job type without a schedule has no series
+// of a schedule.
 func (b *testBundle) unused() map[string]float64 {
 	metrics := map[string]float64{
 		"redis_up": 1, `processes{role="worker"}`: 0, `processes{role="scheduler"}`: 0,
@@ -63,7 +62,7 @@ func (b *testBundle) unused() map[string]float64 {
 	return metrics
 }
 
-// wantCollected checks what is told: the tick that is due now, and otherwise just this. It does not look at the ages.
+// wantCollected checks that the metrics are the wanted ones and the due tick. It does not compare the ages.
 func (b *testBundle) wantCollected(t *testing.T, want map[string]float64, ages ...string) {
 	t.Helper()
 	before := b.def.Schedule.Prev(time.Now())
@@ -157,7 +156,7 @@ func TestCollect(t *testing.T) {
 	b.wantCollected(t, want, oldest("user-sync", "run"), oldest("issue-sync", "range"))
 }
 
-// For asynq a task that was given back to the queue, or was retried by hand, waits since no time at all.
+// asynq does not know how long a task has waited that was released, or retried by hand.
 func TestOldestOfThoseThatWaitAgain(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -169,7 +168,7 @@ func TestOldestOfThoseThatWaitAgain(t *testing.T) {
 	if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(ctx, b.def.NewTask(run, []byte("{}"), nil)); err != nil {
 		t.Fatal(err)
 	}
-	// This is what is left of them when a worker gives them back.
+	// A worker that releases them leaves this.
 	for queue, id := range map[string]string{b.def.Name: run.String(), b.def.RangeQueue(): part.String()} {
 		if n, err := b.rdb.HDel(ctx, "asynq:{"+queue+"}:t:"+id, "pending_since").Result(); n != 1 || err != nil {
 			t.Fatalf("%s: %d, %v", id, n, err)
@@ -183,7 +182,7 @@ func TestOldestOfThoseThatWaitAgain(t *testing.T) {
 	}
 }
 
-// What is not one of our runs does not keep the rest from being told.
+// A task that is no run of ours does not hide the other metrics.
 func TestOldestIsNoRun(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -199,7 +198,7 @@ func TestOldestIsNoRun(t *testing.T) {
 	b.wantCollected(t, want)
 }
 
-// Without Redis that is all there is to tell, and it is told in time.
+// Without Redis the only metric is redis_up, and it comes in time.
 func TestCollectWithoutRedis(t *testing.T) {
 	t.Parallel()
 	for name, away := range map[string]func(*testbed.Proxy){

@@ -1,3 +1,5 @@
+// Pausing job types, and removing runs that have ended.
+
 package jobs
 
 import (
@@ -11,12 +13,12 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Pause stops new runs of the job type; what is active goes on. Pausing twice is no error.
+// Pause stops new runs of the job type. Active ones go on. Pausing twice is no error.
 func (j *Jobs) Pause(ctx context.Context, def tasks.Definition) error {
 	return j.setPaused(ctx, def, true, j.inspector.PauseQueue)
 }
 
-// Resume lets runs of the job type start again. Resuming what runs is no error.
+// Resume ends a pause. Resuming a job type that is not paused is no error.
 func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
 	if err := j.setPaused(ctx, def, false, j.inspector.UnpauseQueue); err != nil {
 		return err
@@ -25,8 +27,7 @@ func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
 	return nil
 }
 
-// IsPaused reports whether the job type is paused. It asks for that alone, where asynq's GetQueueInfo looks at the whole
-// queue.
+// IsPaused reports whether the job type is paused. asynq's GetQueueInfo would look at the whole queue for that.
 func (j *Jobs) IsPaused(ctx context.Context, def tasks.Definition) (bool, error) {
 	n, err := j.rdb.Exists(ctx, asynqKey(def.Name, "paused")).Result()
 	if err != nil {
@@ -35,13 +36,12 @@ func (j *Jobs) IsPaused(ctx context.Context, def tasks.Definition) (bool, error)
 	return n > 0, nil
 }
 
-// changeTries bounds how often a pause or resume is tried again because somebody did the opposite at the same time.
+// changeTries bounds how often a change is tried again because another client made one at the same time.
 const changeTries = 10
 
-// setPaused calls change, whose error is ignored when things are as they should be: asynq reports as an error that they
-// were so before.
+// setPaused calls change. It ignores change's error if the queue is then as it should be: asynq returns one if it was so before.
 func (j *Jobs) setPaused(ctx context.Context, def tasks.Definition, paused bool, change func(string) error) error {
-	// A queue that asynq does not know yet could be paused but would not show it.
+	// asynq would pause a queue that it does not know yet, but not show that.
 	if err := j.Register(ctx); err != nil {
 		return err
 	}
@@ -57,53 +57,53 @@ func (j *Jobs) setPaused(ctx context.Context, def tasks.Definition, paused bool,
 		if err != nil || ctx.Err() != nil {
 			break
 		}
-		// Somebody else changed it in between.
+		// Another client changed it in between.
 	}
 	return fmt.Errorf("pausing or resuming %s: %w", def.Name, failed)
 }
 
-// Removed counts runs that were removed.
+// Removed counts the runs that Cleanup removed.
 type Removed struct {
 	Completed, Failed int
 }
 
-// Cleanup removes the completed and failed runs of the job type that ended before the given time, in whole seconds.
+// Cleanup removes the completed and failed runs of the job type that ended before the given time. asynq knows the end in whole
+// seconds. With an error Cleanup still returns how many runs it has removed.
 func (j *Jobs) Cleanup(ctx context.Context, def tasks.Definition, before time.Time) (Removed, error) {
-	old := func(ended time.Time) bool { return ended.Before(before) }
 	var r Removed
 	var err error
-	if r.Completed, err = j.remove(ctx, def, j.completed(), old); err != nil {
+	if r.Completed, err = j.remove(ctx, def, j.completed(), before); err != nil {
 		return r, err
 	}
-	r.Failed, err = j.remove(ctx, def, j.failed(), old)
+	r.Failed, err = j.remove(ctx, def, j.failed(), before)
 	return r, err
 }
 
-// ended is a list of asynq's, oldest first, of runs that have ended.
-type ended struct {
+// endedRuns is one of asynq's lists of runs that have ended, oldest first.
+type endedRuns struct {
 	name string
 	list func(queue string, opts ...asynq.ListOption) ([]*asynq.TaskInfo, error)
-	at   func(*asynq.TaskInfo) time.Time
+	end  func(*asynq.TaskInfo) time.Time
 }
 
-func (j *Jobs) completed() ended {
-	return ended{"completed", j.inspector.ListCompletedTasks, func(t *asynq.TaskInfo) time.Time { return t.CompletedAt }}
+func (j *Jobs) completed() endedRuns {
+	return endedRuns{"completed", j.inspector.ListCompletedTasks, func(t *asynq.TaskInfo) time.Time { return t.CompletedAt }}
 }
 
-func (j *Jobs) failed() ended {
-	return ended{"failed", j.inspector.ListArchivedTasks, func(t *asynq.TaskInfo) time.Time {
+func (j *Jobs) failed() endedRuns {
+	return endedRuns{"failed", j.inspector.ListArchivedTasks, func(t *asynq.TaskInfo) time.Time {
 		if id, err := tasks.ParseRunID(t.ID); err == nil && t.LastFailedAt.IsZero() {
-			return id.Reference // archived by hand before it ever ran: asynq keeps no time of that
+			return id.Reference // archived by hand before it ever ran, of which asynq keeps no time
 		}
 		return t.LastFailedAt
 	}}
 }
 
-// listPage is how many runs are looked at in one command.
+// listPage is how many runs one command lists.
 const listPage = 100
 
-// remove deletes the runs whose end is old, and returns how many there were.
-func (j *Jobs) remove(ctx context.Context, def tasks.Definition, e ended, old func(time.Time) bool) (int, error) {
+// remove deletes the runs that ended before the time, and returns their number.
+func (j *Jobs) remove(ctx context.Context, def tasks.Definition, e endedRuns, before time.Time) (int, error) {
 	removed, page := 0, 1
 	for ctx.Err() == nil {
 		list, err := e.list(def.Name, asynq.PageSize(listPage), asynq.Page(page))
@@ -115,7 +115,7 @@ func (j *Jobs) remove(ctx context.Context, def tasks.Definition, e ended, old fu
 		}
 		var found bool
 		for _, info := range list {
-			if !old(e.at(info)) {
+			if !e.end(info).Before(before) {
 				continue
 			}
 			gone, err := j.delete(def, info.ID)
@@ -130,14 +130,14 @@ func (j *Jobs) remove(ctx context.Context, def tasks.Definition, e ended, old fu
 		if len(list) < listPage {
 			return removed, nil
 		}
-		if !found { // otherwise the rest has moved up into this page
+		if !found { // otherwise the rest has moved into this page
 			page++
 		}
 	}
 	return removed, context.Cause(ctx)
 }
 
-// delete removes a run that has ended; another process having done so first is no error but reported.
+// delete removes a task that is not active. It returns false and no error if another process was faster.
 func (j *Jobs) delete(def tasks.Definition, id string) (bool, error) {
 	err := j.inspector.DeleteTask(def.Name, id)
 	if errors.Is(err, asynq.ErrTaskNotFound) {
@@ -149,20 +149,15 @@ func (j *Jobs) delete(def tasks.Definition, id string) (bool, error) {
 	return true, nil
 }
 
-// Trim removes the oldest runs of the job type beyond the numbers that its Definition keeps.
+// Trim removes the oldest completed and failed runs of the job type, beyond the numbers that its Definition keeps.
 func (j *Jobs) Trim(ctx context.Context, def tasks.Definition) error {
-	for _, limit := range []struct {
-		ended
-		keep int
-	}{{j.completed(), def.KeepCompleted}, {j.failed(), def.KeepFailed}} {
-		if err := j.trim(ctx, def, limit.ended, limit.keep); err != nil {
-			return err
-		}
+	if err := j.trim(ctx, def, j.completed(), def.KeepCompleted); err != nil {
+		return err
 	}
-	return nil
+	return j.trim(ctx, def, j.failed(), def.KeepFailed)
 }
 
-func (j *Jobs) trim(ctx context.Context, def tasks.Definition, e ended, keep int) error {
+func (j *Jobs) trim(ctx context.Context, def tasks.Definition, e endedRuns, keep int) error {
 	for ctx.Err() == nil {
 		list, err := e.list(def.Name, asynq.PageSize(keep+listPage))
 		if notFound(err) {

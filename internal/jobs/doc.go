@@ -1,13 +1,15 @@
-// Package jobs is jobs as the API and an operator see them, on asynq and Redis: enqueueing and coalescing, ticks,
-// status, control, retention, the lease, the state of runs and their ranges, and which processes live.
+// Package jobs holds all that the product keeps and asks in Redis: enqueueing, ticks, status, control, retention, leases, the
+// state of runs and ranges, and which processes live. It builds on asynq, and adds keys of its own for what asynq has no place
+// for. It knows nothing of HTTP, nor of what a run does.
 //
-// What asynq has no place for is in keys of our own (keys.go). asynq's data is read and changed through its public API,
-// except for what that API cannot do:
+// The package reads and changes asynq's data through asynq's public API, except where that API cannot do it (keys.go has the
+// names of asynq's keys):
 //
 //   - Register adds the queues to the set asynq:queues, as asynq does when it enqueues a task.
-//   - HasTasks and FindWork (work.go) read the lists of a queue's tasks, and put tasks that are due, or whose worker is
-//     lost, among the pending ones, as asynq's forwarder and recoverer do within a Server.
-//   - RemoveDeadHistories deletes asynq:scheduler_history:* of Schedulers that were killed.
-//
-// The package knows nothing of HTTP, nor of what a run does.
+//   - HasTasks looks whether a queue's lists exist, IsPaused whether its paused key does, and IsActive reads a task's state.
+//     asynq's own answers cost many times more commands.
+//   - FindWork puts tasks that are due, or whose worker is lost, among the pending ones, as asynq's forwarder and recoverer do
+//     within a Server. It also gives a lease to an active task that has none, and removes tasks of which only the ID is left.
+//   - RunState.Complete writes the result of a run into its task, in the same script that compares the owner.
+//   - RemoveDeadHistories deletes the keys asynq:scheduler_history:* of Schedulers that were killed.
 package jobs

@@ -12,8 +12,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Jobs gives access to the jobs of a registry in one Redis. It is safe for concurrent use. Its methods' errors, where
-// not said otherwise, are those of a Redis that did not answer.
+// Jobs gives access to the jobs of a registry in one Redis. It is safe for concurrent use. Where a method does not say
+// otherwise, it returns an error only if Redis does not answer.
 type Jobs struct {
 	rdb       redis.UniversalClient
 	registry  *tasks.Registry
@@ -22,7 +22,7 @@ type Jobs struct {
 	log       *slog.Logger
 }
 
-// New returns the jobs of the registry. The client stays the caller's, who closes it.
+// New returns the jobs of the registry. The caller closes the client.
 func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) *Jobs {
 	return &Jobs{
 		rdb: rdb, registry: registry, log: log,
@@ -33,11 +33,11 @@ func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) 
 // Registry returns the job types.
 func (j *Jobs) Registry() *tasks.Registry { return j.registry }
 
-// Redis returns the client that j works with.
+// Redis returns the client that New was given.
 func (j *Jobs) Redis() redis.UniversalClient { return j.rdb }
 
-// Ping returns an error when Redis does not answer. It asks for a key in each slot that matters: any node of a cluster
-// answers a PING, even when it cannot reach the others.
+// Ping returns an error if Redis does not answer. It asks for a key on each node that matters: any node of a cluster answers a
+// PING, even if it cannot reach the others.
 func (j *Jobs) Ping(ctx context.Context) error {
 	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.Exists(ctx, processesKey(RoleWorker))
@@ -53,11 +53,7 @@ func (j *Jobs) Ping(ctx context.Context) error {
 	return nil
 }
 
-// asynqQueues is asynq's set of the queues that its Inspector shows. asynq adds a queue to it at the first task that a
-// process enqueues, and so not before there is one, nor again when Redis has lost the set since.
-const asynqQueues = "asynq:queues"
-
-// Register makes asynq know the queue of every job type, so that it is shown, and can be paused, before its first run.
+// Register makes asynq know the queue of every job type. So the queue is shown, and can be paused, before its first run.
 func (j *Jobs) Register(ctx context.Context) error {
 	if err := j.rdb.SAdd(ctx, asynqQueues, j.registry.Names()).Err(); err != nil {
 		return fmt.Errorf("registering the queues: %w", err)
@@ -65,7 +61,7 @@ func (j *Jobs) Register(ctx context.Context) error {
 	return nil
 }
 
-// notFound reports whether asynq does not know a task, or not even its queue yet.
+// notFound reports whether the error says that asynq does not know the task, or its queue.
 func notFound(err error) bool {
 	return errors.Is(err, asynq.ErrTaskNotFound) || errors.Is(err, asynq.ErrQueueNotFound)
 }

@@ -117,30 +117,30 @@ func TestTriggerConcurrently(t *testing.T) {
 	}
 }
 
-// A client may die between claiming the place of the waiting run and enqueueing it.
-func TestTriggerAfterADeadClaimer(t *testing.T) {
+// A process can die between taking the unique key and enqueueing the run.
+func TestTriggerAfterADeadProcess(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name      string
 		age       time.Duration
 		coalesced bool
 	}{
-		{"young: the next trigger enqueues the claimed run", 0, true},
-		{"old: the next trigger takes its place", time.Hour, false},
+		{"young: the next trigger enqueues the run that has the key", 0, true},
+		{"old: the next trigger takes the key", time.Hour, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			b, ctx := setup(t)
-			claimed := tasks.TriggerID(b.def.Name, time.Now().Add(-test.age))
+			first := tasks.TriggerID(b.def.Name, time.Now().Add(-test.age))
 			key := "codex-jobs:{user-sync}:waiting:full"
 			payload := `{"version":1,"syncType":"full"}`
-			if err := b.rdb.HSet(ctx, key, "id", claimed.String(), "payload", payload,
+			if err := b.rdb.HSet(ctx, key, "id", first.String(), "payload", payload,
 				"time", time.Now().Add(-test.age).UnixMilli()).Err(); err != nil {
 				t.Fatal(err)
 			}
 			accepted := b.trigger(ctx, t, tasks.SyncFull)
-			if accepted.Coalesced != test.coalesced || (accepted.ID == claimed) != test.coalesced {
-				t.Errorf("got %+v, the claim was for %s", accepted, claimed)
+			if accepted.Coalesced != test.coalesced || (accepted.ID == first) != test.coalesced {
+				t.Errorf("got %+v, the key was that of %s", accepted, first)
 			}
 			waiting := b.pending(t)
 			if len(waiting) != 1 || waiting[0].ID != accepted.ID.String() || string(waiting[0].Payload) != payload {
@@ -150,11 +150,11 @@ func TestTriggerAfterADeadClaimer(t *testing.T) {
 	}
 }
 
-func TestTriggerReplacesAStaleClaim(t *testing.T) {
+func TestTriggerTakesAStaleKey(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	first := b.trigger(ctx, t, tasks.SyncFull)
-	// The run ends without having said that it began: its worker died in between, and it was archived.
+	// The run ends with the key: its worker died before the run began, and it was archived.
 	if err := b.inspector.ArchiveTask(b.def.Name, first.ID.String()); err != nil {
 		t.Fatal(err)
 	}
@@ -207,8 +207,7 @@ func (b *testBundle) wantTick(t *testing.T, tickTime time.Time, want jobs.Tick) 
 	}
 }
 
-// A scheduler of the previous release, or one that died, has claimed the tick, and perhaps enqueued its run, but not recorded
-// it.
+// A scheduler took the unique key for the tick's run, and enqueued the run or not. Then it died, and did not record the tick.
 func TestTickThatIsHalfDone(t *testing.T) {
 	t.Parallel()
 	for enqueued, want := range map[bool]jobs.Tick{false: {Enqueued: true}, true: {}} {
@@ -233,7 +232,7 @@ func TestTickThatIsHalfDone(t *testing.T) {
 	}
 }
 
-// A scheduler that comes late to a tick whose run has begun must not enqueue it, even if nothing else is left of it.
+// A scheduler that comes late must not enqueue a tick whose run has begun, even if the run has left nothing but its tick key.
 func TestTickAfterItsRunBegan(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -260,7 +259,7 @@ func TestTickServedByAWaitingRun(t *testing.T) {
 	b2.wantTick(t, tickTime, jobs.Tick{Enqueued: true})
 }
 
-// asynq's client makes a queue known once in its life. A Redis that has lost its data since knows it again all the same.
+// asynq's client registers a queue once in its life. A Redis that has lost its data since must know the queue again.
 func TestRegister(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -332,7 +331,7 @@ func TestRunState(t *testing.T) {
 	}
 }
 
-// An answer that is lost makes go-redis, or the caller, ask again: that must change nothing.
+// After a lost answer go-redis, or the caller, asks again. That must change nothing.
 func TestRunStateAskedTwice(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -427,7 +426,7 @@ func TestPauseAndResume(t *testing.T) {
 	}
 }
 
-// end puts n runs into the archive, the cheapest way to have runs that have ended.
+// end archives n runs, which is the cheapest way to have ended runs.
 func (b *testBundle) end(ctx context.Context, t *testing.T, n int) []string {
 	t.Helper()
 	client := asynq.NewClientFromRedisClient(b.rdb)

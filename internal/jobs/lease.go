@@ -1,3 +1,5 @@
+// Leases of job types: they bound how many workers run an asynq Server for the same queue.
+
 package jobs
 
 import (
@@ -12,17 +14,16 @@ import (
 )
 
 const (
-	// LeaseTTL is how long a lease lasts without being renewed, and so how long a job type stands still after its
-	// worker died.
+	// LeaseTTL is how long a lease lasts if it is not renewed. After a worker died its job type stands still for that long.
 	LeaseTTL = 15 * time.Second
-	// leaseMargin is how much earlier than Redis its holder takes a lease for lost.
+	// leaseMargin is how much earlier than Redis the holder considers a lease lost.
 	leaseMargin = 2 * time.Second
 )
 
-// ErrLeaseLost is returned when a lease has expired or is another's.
+// ErrLeaseLost is the error of Renew for a lease that has expired, or that another worker has.
 var ErrLeaseLost = errors.New("the lease was lost")
 
-// Lease is the right to work on one job type's queue. One goroutine uses it at a time.
+// Lease is the right of one worker to run an asynq Server for a job type's queue. One goroutine uses it at a time.
 type Lease struct {
 	job   string
 	jobs  *Jobs
@@ -30,8 +31,7 @@ type Lease struct {
 	until time.Time
 }
 
-// Acquire tries once to take one of the leases of the job type. It returns nil and no error when other workers have all of
-// them.
+// Acquire tries once to take one of the job type's leases. It returns nil and no error if other workers have all of them.
 func (j *Jobs) Acquire(ctx context.Context, def tasks.Definition) (*Lease, error) {
 	for number := range def.Leases {
 		asked := time.Now()
@@ -46,10 +46,10 @@ func (j *Jobs) Acquire(ctx context.Context, def tasks.Definition) (*Lease, error
 	return nil, nil
 }
 
-// Until is the time up to which the lease is certainly ours.
+// Until returns the time until which no other worker can have the lease.
 func (l *Lease) Until() time.Time { return l.until }
 
-// Renew makes the lease last for another LeaseTTL. It returns ErrLeaseLost when it is ours no more.
+// Renew makes the lease last for another LeaseTTL. It returns ErrLeaseLost if the lease is lost.
 func (l *Lease) Renew(ctx context.Context) error {
 	asked := time.Now()
 	err := l.lock.Refresh(ctx, LeaseTTL, nil)
@@ -63,7 +63,7 @@ func (l *Lease) Renew(ctx context.Context) error {
 	return nil
 }
 
-// Release gives the lease up and announces that the queue is free. A lease that is lost already is no error.
+// Release ends the lease, and announces the queue, so that another worker can take it. Releasing a lost lease is no error.
 func (l *Lease) Release(ctx context.Context) error {
 	err := l.lock.Release(ctx)
 	if err != nil && !errors.Is(err, redislock.ErrLockNotHeld) {

@@ -1,3 +1,5 @@
+// Runs as the API lists and shows them: what asynq knows of their tasks, and what our keys know of their state.
+
 package jobs
 
 import (
@@ -16,10 +18,10 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// State is what a job does, in the words of the API.
+// State is the state of a run, in the words of the API.
 type State string
 
-// The states, in the order in which jobs are listed.
+// The states, in the order of List.
 const (
 	StateActive    State = "active"
 	StateWaiting   State = "waiting"
@@ -28,7 +30,7 @@ const (
 	StateCompleted State = "completed"
 )
 
-// States are all states in that order.
+// States returns all states, in the order of List.
 func States() []State {
 	return []State{StateActive, StateWaiting, StateDelayed, StateFailed, StateCompleted}
 }
@@ -38,7 +40,7 @@ var stateOf = map[asynq.TaskState]State{
 	asynq.TaskStateRetry: StateDelayed, asynq.TaskStateArchived: StateFailed, asynq.TaskStateCompleted: StateCompleted,
 }
 
-// Job is one run with all that is known of it.
+// Job is a run as the API shows it.
 type Job struct {
 	ID    tasks.RunID
 	State State
@@ -46,20 +48,21 @@ type Job struct {
 	Data json.RawMessage
 	// Progress is in percent.
 	Progress int
-	// Attempt is the current attempt, or the last one, of Attempts that it has; 0 when it has not begun.
+	// Attempt is the number of the current attempt, or of the last one. It is 0 before the first. Attempts is how many the run
+	// has.
 	Attempt, Attempts int
-	// Error is why the last attempt failed; "" when none did.
+	// Error is why the last attempt failed. It is "" if none did.
 	Error string
-	// Result is that of a completed run as JSON; nil otherwise.
+	// Result is the result of a completed run as JSON. It is nil in other states.
 	Result json.RawMessage
-	// Ranges and RangesEnded count the ranges of a run that is cut and has not ended.
+	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
-	// Created is the instant that the run belongs to, Started when its first attempt began, Ended when it completed or
-	// failed, and NextAttempt when a delayed one is tried again. They are zero where they are not known.
+	// Created is the reference time. Started is when the first attempt began, Ended when the run completed or failed, and
+	// NextAttempt when a delayed run's next attempt is due. Each is zero if it is not known.
 	Created, Started, Ended, NextAttempt time.Time
 }
 
-// Find returns the run with the ID, or ErrNoJob.
+// Find returns the run with the ID. It can return ErrNoJob.
 func (j *Jobs) Find(ctx context.Context, id tasks.RunID) (Job, error) {
 	def, info, err := j.lookUp(id)
 	if err != nil {
@@ -70,14 +73,14 @@ func (j *Jobs) Find(ctx context.Context, id tasks.RunID) (Job, error) {
 	return found[0], err
 }
 
-// newJob is what asynq knows of a run.
+// newJob returns what asynq knows of a run.
 func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 	job := Job{
 		ID: id, State: stateOf[info.State], Data: def.PayloadFields(info.Payload), Attempts: def.Attempts, Error: info.LastErr,
 		Created: id.Reference,
 	}
 	if info.Retried == 0 && job.State != StateFailed {
-		job.Error = "" // asynq's own word for what was no failure: a lease that expired, a run put back
+		job.Error = "" // asynq also writes one when nothing failed: a lease expired, or a run was snoozed
 	}
 	switch job.State {
 	case StateCompleted:
@@ -93,17 +96,17 @@ func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 	return job
 }
 
-// attemptsOf is how many attempts a run that has ended took, as far as asynq knows: of one that was retried by hand it counts
-// those before as well.
+// attemptsOf returns how many attempts an ended run took, as far as asynq knows. asynq also counts the attempts before a retry
+// by hand.
 func attemptsOf(def tasks.Definition, info *asynq.TaskInfo) int {
 	return min(info.Retried+1, def.Attempts)
 }
 
-// addStates adds what the states of those runs know that have not ended, at the cost of one question.
+// addStates adds what our keys know of the runs that have not ended. It asks Redis once.
 func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 	type answer struct {
-		job        *Job
-		run, parts *redis.SliceCmd
+		job         *Job
+		run, ranges *redis.SliceCmd
 	}
 	var answers []answer
 	pipeline := j.rdb.Pipeline()
@@ -126,7 +129,7 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 	}
 	for _, a := range answers {
 		started := number(a.run, 1)
-		if started == 0 && a.job.State == StateActive { // it has not begun, or its state has ended since it was listed
+		if started == 0 && a.job.State == StateActive { // it has not begun, or has ended since it was listed
 			if err := j.refresh(ctx, a.job); err != nil {
 				return err
 			}
@@ -140,12 +143,12 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 				a.job.Attempt++
 			}
 		}
-		a.job.Ranges, a.job.RangesEnded = number(a.parts, 0), number(a.parts, 1)
+		a.job.Ranges, a.job.RangesEnded = number(a.ranges, 0), number(a.ranges, 1)
 	}
 	return nil
 }
 
-// refresh looks again at a run whose state is not there: a run that has ended must not be shown as one that has not begun.
+// refresh looks again at an active run without a state, so that a run that has just ended does not look as if it had not begun.
 func (j *Jobs) refresh(ctx context.Context, job *Job) error {
 	def, info, err := j.lookUp(job.ID)
 	switch {
@@ -161,44 +164,45 @@ func (j *Jobs) refresh(ctx context.Context, job *Job) error {
 	return nil
 }
 
-// number is one field of an answer, which we wrote as a number; 0 when it is not there.
+// number returns one field of an answer, which is our own number. It returns 0 if the field is not there.
 func number(c *redis.SliceCmd, field int) int {
 	text, _ := c.Val()[field].(string)
 	n, _ := strconv.Atoi(text)
 	return n
 }
 
-// Filter says which runs are listed. Page counts from 1; PageSize is how many a page has.
+// Filter says which runs List returns.
 type Filter struct {
-	Jobs           []tasks.Definition
-	States         []State
+	Jobs   []tasks.Definition
+	States []State
+	// Page counts from 1. PageSize is how many runs a page has.
 	Page, PageSize int
 }
 
-// section is a list of asynq's: one job type's runs in one state.
+// section is one of asynq's lists: the runs of one job type in one state.
 type section struct {
 	def  tasks.Definition
 	size int
 	list func(queue string, opts ...asynq.ListOption) ([]*asynq.TaskInfo, error)
 }
 
-// List returns one page of the runs that the filter names, and how many there are in all: in the order of the states,
-// within that of the job types, and within that in asynq's, the oldest first. What changes state meanwhile may be listed
-// twice, or not at all. It asks for what it can at the same time, as somebody waits for the answer.
+// List returns one page of the runs that the filter selects, and how many it selects in all. The order is by state, then by job
+// type, then asynq's, which has the oldest first. A run that changes state meanwhile can be there twice, or not at all. List
+// asks Redis several questions at the same time, because a client waits for the answer.
 func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err error) {
 	sections, err := j.sections(f)
 	if err != nil {
 		return nil, 0, err
 	}
-	first := (f.Page - 1) * f.PageSize // of this page, in all sections together
-	parts := make([][]Job, len(sections))
+	first := (f.Page - 1) * f.PageSize // the page's first index in all sections together
+	lists := make([][]Job, len(sections))
 	var asking errgroup.Group
 	for i, s := range sections {
 		from, to := max(0, first-total), min(s.size, first+f.PageSize-total)
 		total += s.size
 		if from < to {
 			asking.Go(func() (err error) {
-				parts[i], err = s.part(from, to, f.PageSize)
+				lists[i], err = s.slice(from, to, f.PageSize)
 				return err
 			})
 		}
@@ -206,14 +210,14 @@ func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err e
 	if err := asking.Wait(); err != nil {
 		return nil, 0, err
 	}
-	page = slices.Concat(parts...)
+	page = slices.Concat(lists...)
 	return page, total, j.addStates(ctx, page)
 }
 
-// part returns the runs of a section from one to before another; there are at most size between them.
-func (s section) part(from, to, size int) ([]Job, error) {
-	var part []Job
-	// asynq's pages are of that size, too, but need not begin where the part does.
+// slice returns the runs of a section with an index of at least from and below to. These are at most size.
+func (s section) slice(from, to, size int) ([]Job, error) {
+	var list []Job
+	// asynq's pages have the same size, but need not begin at from.
 	for page := from / size; page*size < to; page++ {
 		infos, err := s.list(s.def.Name, asynq.PageSize(size), asynq.Page(page+1))
 		if err != nil {
@@ -223,15 +227,15 @@ func (s section) part(from, to, size int) ([]Job, error) {
 			if at := page*size + i; at < from || at >= to {
 				continue
 			}
-			if id, err := tasks.ParseRunID(info.ID); err == nil { // else it is nobody's run
-				part = append(part, newJob(s.def, id, info))
+			if id, err := tasks.ParseRunID(info.ID); err == nil { // otherwise it is no run of ours
+				list = append(list, newJob(s.def, id, info))
 			}
 		}
 	}
-	return part, nil
+	return list, nil
 }
 
-// sections returns those that the filter names, in the order in which they are listed.
+// sections returns the sections that the filter selects, in the order of List.
 func (j *Jobs) sections(f Filter) ([]section, error) {
 	queues, err := j.queues()
 	if err != nil {

@@ -1,3 +1,5 @@
+// Which workers and schedulers live.
+
 package jobs
 
 import (
@@ -15,23 +17,23 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 )
 
-// Role is what a process is in the system.
+// Role is what a process does in the system.
 type Role string
 
-// The roles whose processes are counted.
+// The roles. An API has none: it sends no heartbeat.
 const (
 	RoleWorker    Role = "worker"
 	RoleScheduler Role = "scheduler"
 )
 
 const (
-	// HeartbeatInterval is how often a process says that it lives.
+	// HeartbeatInterval is the time between two heartbeats of a process.
 	HeartbeatInterval = 2 * time.Second
-	// heartbeatTTL is after how long without a word it counts as dead.
+	// heartbeatTTL is how long a process counts as live after its last heartbeat.
 	heartbeatTTL = 10 * time.Second
 )
 
-// Heartbeat says that the process with the ID lives.
+// Heartbeat records that the process with the ID lives.
 func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
 	now := time.Now()
 	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
@@ -45,7 +47,7 @@ func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
 	return nil
 }
 
-// Leave says that the process ends.
+// Leave records that the process with the ID has ended.
 func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
 	if err := j.rdb.ZRem(ctx, processesKey(role), id).Err(); err != nil {
 		return fmt.Errorf("leaving as %s %s: %w", role, id, err)
@@ -53,7 +55,7 @@ func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
 	return nil
 }
 
-// Live returns the number of processes of the role that live.
+// Live returns the number of live processes of the role.
 func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
 	n, err := j.rdb.ZCount(ctx, processesKey(role), millis(time.Now().Add(-heartbeatTTL)), "+inf").Result()
 	if err != nil {
@@ -62,16 +64,16 @@ func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
 	return int(n), nil
 }
 
-// Process is a process of the system that lives.
+// Process is a live process of the system.
 type Process struct {
 	Role Role
-	// ID names it among those of its role: host, process ID and something random, with colons between them.
+	// ID is what NewProcessID returned: host, process ID and a random text, with colons between them.
 	ID string
-	// Seen is when it was last heard of.
+	// Seen is the time of its last heartbeat.
 	Seen time.Time
 }
 
-// Processes returns the processes that live, by role and ID.
+// Processes returns the live processes, sorted by role and ID.
 func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
 	var all []Process
 	for _, role := range []Role{RoleScheduler, RoleWorker} {
@@ -90,7 +92,7 @@ func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
 	return all, nil
 }
 
-// LiveHere returns an error when no process of the role lives on this host.
+// LiveHere returns an error if no process of the role lives on this host.
 func (j *Jobs) LiveHere(ctx context.Context, role Role) error {
 	live, err := j.rdb.ZRangeByScore(ctx, processesKey(role), &redis.ZRangeBy{
 		Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
@@ -106,7 +108,8 @@ func (j *Jobs) LiveHere(ctx context.Context, role Role) error {
 	return fmt.Errorf("no %s on this host has been heard of for %s", role, heartbeatTTL)
 }
 
-// HeartbeatLoop sends heartbeats until ctx ends and then takes leave. A Redis that is away is not its business.
+// HeartbeatLoop sends heartbeats until ctx ends, and then leaves. A Redis that does not answer is only worth a line for
+// debugging: other code reports it.
 func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
 	ticker := time.NewTicker(HeartbeatInterval)
 	defer ticker.Stop()
@@ -127,20 +130,20 @@ func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
 	}
 }
 
-// NewProcessID returns a name for this process among those of its role: host, process ID and something random.
+// NewProcessID returns a new ID for this process: host, process ID and a random text.
 func NewProcessID() string {
 	return hostPrefix() + strconv.Itoa(os.Getpid()) + ":" + rand.Text()[:6]
 }
 
-// hostPrefix is what the names of this host's processes begin with.
+// hostPrefix begins the IDs of this host's processes.
 func hostPrefix() string {
-	hostname, _ := os.Hostname() // without one, all processes are of the same host
+	hostname, _ := os.Hostname() // "" would make all processes look like those of one host
 	return hostname + ":"
 }
 
-// RemoveDeadHistories deletes the histories that asynq's Schedulers which were killed have left: asynq gives them no expiry.
-// Schedulers of this release enqueue nothing, and so have none; those of the release before do. A live one whose entries
-// are not shown yet loses a history of a few seconds.
+// RemoveDeadHistories deletes what asynq's Schedulers leave when they are killed: histories, which never expire. Schedulers of
+// this release have no history, because they enqueue nothing. Those of the previous release have one, and lose a few seconds
+// of it if they have just been started.
 func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 	entries, err := j.inspector.SchedulerEntries()
 	if err != nil {
@@ -166,5 +169,3 @@ func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 		return nil
 	})
 }
-
-const historyPrefix = "asynq:scheduler_history:"

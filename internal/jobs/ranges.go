@@ -1,48 +1,53 @@
+// The ranges of a split run. A run that is split has a hash of its ranges, which ends with the run. These fields are about all
+// of them:
+//
+//	n         how many there are
+//	complete  1 if no more follow
+//	ended     how many have ended
+//	progress  the sum of their progress in percent
+//
+// The fields of one range begin with its index, such as "3:spec":
+//
+//	spec        what the range is, as the attempt that split the run gave it
+//	owner       the token of the attempt that works on it, "" for none
+//	recoveries  how many times it was rescued
+//	failures    how many attempts have failed
+//	checkpoint  where it got to; when it has ended, what was done
+//	progress    in percent
+//	end         "done" or "failed", once it has ended
+//	reason      why it failed
+//
+// A range is recorded before its task is enqueued, and the task's ID is made of the run's ID. So an attempt that is in doubt
+// enqueues the range once more, and nothing is done twice.
+
 package jobs
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strconv"
 
-	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// A run that is split has a hash of its ranges, which ends with it. What all of them have in common is in these fields:
-//
-//	n         how many there are
-//	complete  1 when no more follow
-//	ended     how many have ended
-//	progress  the sum of their progress in percent
-//
-// and what concerns one is in fields with its index before them, such as "3:spec":
-//
-//	spec        what the range is, as the attempt that split the run gave it
-//	owner       the attempt that works on it, "" for none; only that one can change it
-//	recoveries  how often its worker has died
-//	failures    how many attempts have failed
-//	checkpoint  where it got to; when it has ended, what has been done
-//	progress    in percent
-//	end         "done" or "failed", once it has ended
-//	reason      why it failed
-//
-// A range is recorded before its task is enqueued, and the task's ID is derived from the run's: so an attempt that is in doubt
-// enqueues it once more, and nothing is done twice.
-
-// ErrNoRange is returned for a range that has ended, or whose run has. It is an ErrFenced.
+// ErrNoRange is the error for a range that has ended, or whose run has ended. It is an ErrFenced.
 var ErrNoRange = fmt.Errorf("there is nothing left to do in this range: %w", ErrFenced)
 
-// KEYS: run, ranges. ARGV: the run's owner, TTL in seconds, index, spec, "1" for the last one. Returns 0 when the run's
-// owner is another one, 2 when the range is not the next one.
-var addRangeScript = redis.NewScript(`
-if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
-	return 0
+// rangeFence begins each script that changes a range: the script returns 0 unless the attempt owns the range, and -1 if the
+// range is not there. The ranges are KEYS[1], the index is ARGV[1] and the attempt's token ARGV[2].
+const rangeFence = `
+local i = ARGV[1]
+if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
+	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
 end
+`
+
+// KEYS: run, ranges. ARGV: the run's owner, TTL, index, spec, "1" if it is the last one. Returns 2 if the range is not the next
+// one.
+var addRangeScript = redis.NewScript(fence + `
 local n = tonumber(redis.call("HGET", KEYS[2], "n") or "0")
 local index = tonumber(ARGV[3])
 if index < n and redis.call("HGET", KEYS[2], ARGV[3] .. ":spec") == ARGV[4] then
@@ -55,16 +60,13 @@ redis.call("EXPIRE", KEYS[2], ARGV[2])
 return 1
 `)
 
-// KEYS: run, ranges. ARGV: the run's owner. Returns 0 when it is another one.
-var discardScript = redis.NewScript(`
-if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
-	return 0
-end
+// KEYS: run, ranges. ARGV: the run's owner.
+var discardScript = redis.NewScript(fence + `
 redis.call("UNLINK", KEYS[2])
 return 1
 `)
 
-// KEYS: ranges. Returns {n, complete, ended, progress, spec of the last one}.
+// KEYS: ranges. Returns {n, complete, ended, progress, spec of the last range}.
 var splitScript = redis.NewScript(`
 local r = redis.call("HMGET", KEYS[1], "n", "complete", "ended", "progress")
 local n = tonumber(r[1] or "0")
@@ -72,8 +74,8 @@ local spec = n > 0 and redis.call("HGET", KEYS[1], (n - 1) .. ":spec") or ""
 return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
-// KEYS: run, ranges. ARGV: index, owner, TTL in seconds. Returns {} when there is nothing to do, otherwise {former owner,
-// recoveries, the run's start, checkpoint, failures, spec}.
+// KEYS: run, ranges. ARGV: index, owner, TTL. Returns {} if there is nothing left to do, otherwise {former owner, rescues, the
+// run's start, checkpoint, failures, spec}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
@@ -92,15 +94,8 @@ local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint", i
 return {owner, r[1] or "0", redis.call("HGET", KEYS[1], "started") or "0", r[2] or "", r[3] or "0", spec}
 `)
 
-// Of this script and the next three: KEYS: ranges, run. ARGV: index, owner, ... Returns 0 when the owner is another one, -1
-// when there is nothing left to do in the range.
-//
-// ARGV: ... TTL in seconds, progress, checkpoint. What comes late, when the range has ended, changes nothing.
-var saveRangeScript = redis.NewScript(`
-local i = ARGV[1]
-if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
-	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
-end
+// KEYS: ranges, run. ARGV: index, owner, TTL, progress, checkpoint. Returns -1 if there is nothing left to do.
+var saveRangeScript = redis.NewScript(rangeFence + `
 if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 or redis.call("HEXISTS", KEYS[2], "cancelled") == 1 then
 	return -1
 end
@@ -111,31 +106,21 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return 1
 `)
 
-var failRangeScript = redis.NewScript(`
-local i = ARGV[1]
-if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
-	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
-end
+// KEYS: ranges. ARGV: index, owner.
+var failRangeScript = redis.NewScript(rangeFence + `
 redis.call("HINCRBY", KEYS[1], i .. ":failures", 1)
 redis.call("HSET", KEYS[1], i .. ":owner", "")
 return 1
 `)
 
-var releaseRangeScript = redis.NewScript(`
-local i = ARGV[1]
-if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
-	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
-end
+// KEYS: ranges. ARGV: index, owner.
+var releaseRangeScript = redis.NewScript(rangeFence + `
 redis.call("HSET", KEYS[1], i .. ":owner", "")
 return 1
 `)
 
-// ARGV: ... TTL in seconds, "done" or "failed", checkpoint or "" to leave it, reason.
-var endRangeScript = redis.NewScript(`
-local i = ARGV[1]
-if redis.call("HGET", KEYS[1], i .. ":owner") ~= ARGV[2] then
-	return redis.call("HEXISTS", KEYS[1], i .. ":spec") - 1
-end
+// KEYS: ranges. ARGV: index, owner, TTL, "done" or "failed", checkpoint or "" to leave it, reason.
+var endRangeScript = redis.NewScript(rangeFence + `
 if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 then
 	return 1 -- asked again, because the answer was lost
 end
@@ -150,26 +135,27 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return 1
 `)
 
-// Split says how far a run is split into ranges, and how far these are.
+// Split says how far a run is split into ranges, and how far its ranges are.
 type Split struct {
-	// Ranges is how many there are, and Complete says that no more follow.
-	Ranges   int
+	// Ranges is the number of ranges so far.
+	Ranges int
+	// Complete is true if no more ranges follow.
 	Complete bool
-	// Last is what the last of them is, as given to AddRange.
+	// Last is the spec of the last range, as given to AddRange.
 	Last []byte
-	// Ended is how many have ended.
+	// Ended is how many ranges have ended.
 	Ended int
-	// Progress is in percent of the ranges that there are.
+	// Progress is the progress of all ranges so far together, in percent.
 	Progress int
 }
 
-// Split returns how far the run is split, at a cost that does not depend on the number of its ranges.
+// Split returns how far the run is split. The cost does not depend on the number of ranges.
 func (s *RunState) Split(ctx context.Context) (Split, error) {
 	reply, err := splitScript.Run(ctx, s.rdb, []string{s.rangesKey()}).StringSlice()
 	if err != nil {
 		return Split{}, fmt.Errorf("reading the ranges of run %s: %w", s.id, err)
 	}
-	// Numbers that we wrote.
+	// These numbers are ours, so they parse.
 	n, _ := strconv.Atoi(reply[0])
 	ended, _ := strconv.Atoi(reply[2])
 	progress, _ := strconv.Atoi(reply[3])
@@ -178,8 +164,8 @@ func (s *RunState) Split(ctx context.Context) (Split, error) {
 	}, nil
 }
 
-// AddRange records a range of the run, to be enqueued after that. It returns ErrFenced when it is not the next one,
-// nor recorded already with the same spec: then the ranges are not those that the caller knows.
+// AddRange records a range of the run, which must happen before EnqueueRange. Recording it again with the same spec is no
+// error. If the range is not the next one, another attempt has split the run: AddRange then returns ErrFenced, too.
 func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bool) error {
 	complete := 0
 	if last {
@@ -197,26 +183,27 @@ func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bo
 	return nil
 }
 
-// DiscardRanges forgets all ranges of the run.
+// DiscardRanges removes all ranges of the run.
 func (s *RunState) DiscardRanges(ctx context.Context) error {
-	return s.compare(ctx, discardScript, []string{s.key(), s.rangesKey()}, s.owner)
+	return s.changeKeys(ctx, discardScript, []string{s.key(), s.rangesKey()}, s.owner)
 }
 
-// RangeEnd is what is known of one range.
-type RangeEnd struct {
-	// Checkpoint is where it got to; when it has ended, what has been done.
+// RangeInfo says how far one range is.
+type RangeInfo struct {
+	// Checkpoint is where the range got to. When it has ended, its checkpoint counts all that was done.
 	Checkpoint []byte
-	Ended      bool
-	// Failure is the reason for which the range failed; "" when it did not.
+	// Ended is true if the range has ended, with or without success.
+	Ended bool
+	// Failure is why the range failed. It is "" if it did not.
 	Failure string
 }
 
-// rangesPage is how many ranges are read in one command. Redis answers nobody else meanwhile, and a run may have any number.
+// rangesPage is how many ranges one command reads. Redis serves no other client meanwhile, and a run can have any number.
 const rangesPage = 1000
 
-// Ranges returns what is known of the ranges of the run from an index on, as many as are read at a time; none when there
-// are no more.
-func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeEnd, error) {
+// Ranges returns how far the ranges of the run are, from the given index on, up to a thousand at a time. It returns none if
+// there are no more.
+func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
 	fields := []string{"n"}
 	for i := from; i < from+rangesPage; i++ {
 		for _, name := range []string{"end", "checkpoint", "reason"} {
@@ -231,11 +218,11 @@ func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeEnd, error) {
 		value, _ := values[i].(string) // nil for a field that is not there
 		return value
 	}
-	n, _ := strconv.Atoi(text(0)) // a number that we wrote
-	ranges := make([]RangeEnd, max(0, min(n-from, rangesPage)))
+	n, _ := strconv.Atoi(text(0)) // our own number, so it parses
+	ranges := make([]RangeInfo, max(0, min(n-from, rangesPage)))
 	for i := range ranges {
 		end, checkpoint, reason := text(3*i+1), text(3*i+2), text(3*i+3)
-		ranges[i] = RangeEnd{Checkpoint: []byte(checkpoint), Ended: end != ""}
+		ranges[i] = RangeInfo{Checkpoint: []byte(checkpoint), Ended: end != ""}
 		if end == rangeFailed {
 			ranges[i].Failure = reason
 		}
@@ -248,20 +235,16 @@ const (
 	rangeFailed = "failed"
 )
 
-// EnqueueRange enqueues a range that is recorded, with its run's payload; one that is in the queue, or being worked on,
-// stays as it is.
+// EnqueueRange enqueues a range that AddRange has recorded, with the payload of its run. A range that is in the queue, or
+// active, stays as it is.
 func (j *Jobs) EnqueueRange(ctx context.Context, def tasks.Definition, id tasks.RangeID, payload []byte) error {
-	_, err := j.client.EnqueueContext(ctx, def.NewRangeTask(id, payload, telemetry.TraceHeaders(ctx)))
-	if err != nil && !errors.Is(err, asynq.ErrTaskIDConflict) {
-		return fmt.Errorf("enqueueing range %s: %w", id, err)
-	}
-	j.announce(ctx, def.RangeQueue())
-	return nil
+	_, err := j.enqueue(ctx, def.RangeQueue(), id.String(), def.NewRangeTask(id, payload, telemetry.TraceHeaders(ctx)))
+	return err
 }
 
-// RangeState is what Redis keeps of one range of a run from one attempt to the next, and which attempt owns it. Only the one
-// that opened it last can change it; the methods return ErrFenced to any other, and ErrNoRange when the range, or its run,
-// has ended. Started is when the first attempt at its run began.
+// RangeState is what Redis keeps of one range from one attempt to the next. The attempt that opened it last owns it, and only
+// the owner can change it: the methods return ErrFenced to any other, and ErrNoRange if the range or its run has ended. Started
+// is when the first attempt at the run began.
 type RangeState struct {
 	Opened
 	// Spec is what the range is, as given to AddRange.
@@ -272,8 +255,8 @@ type RangeState struct {
 	owner string
 }
 
-// OpenRange makes the caller the owner of the range. Doing it twice as the same owner is doing it once. It returns
-// ErrNoRange when the range has ended, or its run has.
+// OpenRange makes the caller the owner of the range. Calling it twice with the same owner is calling it once. It returns
+// ErrNoRange if the range has ended, or its run has ended or was cancelled.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
 	s := &RangeState{rdb: j.rdb, id: id, owner: owner}
 	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.runKey(), s.key()}, id.Index, owner, runSeconds).StringSlice()
@@ -288,32 +271,32 @@ func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*
 	return s, nil
 }
 
-// Save keeps the checkpoint and the progress in percent.
+// Save stores the checkpoint, and the progress in percent.
 func (s *RangeState) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return s.compareAndDo(ctx, saveRangeScript, runSeconds, progress, checkpoint)
+	return s.change(ctx, saveRangeScript, runSeconds, progress, checkpoint)
 }
 
-// Release keeps the state for the next attempt and gives up owning it.
+// Release ends the attempt at no cost. The state stays for the next attempt, without an owner.
 func (s *RangeState) Release(ctx context.Context) error {
-	return s.compareAndDo(ctx, releaseRangeScript)
+	return s.change(ctx, releaseRangeScript)
 }
 
-// FailAttempt counts a failed attempt, keeps the state for the next one and gives up owning it.
+// FailAttempt ends the attempt, and counts it as failed. The state stays for the next attempt, without an owner.
 func (s *RangeState) FailAttempt(ctx context.Context) error {
-	return s.compareAndDo(ctx, failRangeScript)
+	return s.change(ctx, failRangeScript)
 }
 
-// Complete ends the range with the checkpoint of its end.
+// Complete ends the range. The checkpoint counts all that was done.
 func (s *RangeState) Complete(ctx context.Context, checkpoint []byte) error {
-	return s.compareAndDo(ctx, endRangeScript, runSeconds, rangeDone, checkpoint, "")
+	return s.change(ctx, endRangeScript, runSeconds, rangeDone, checkpoint, "")
 }
 
-// Fail ends the range with a reason.
+// Fail ends the range, and stores the reason with its run.
 func (s *RangeState) Fail(ctx context.Context, reason error) error {
-	return s.compareAndDo(ctx, endRangeScript, runSeconds, rangeFailed, "", reason.Error())
+	return s.change(ctx, endRangeScript, runSeconds, rangeFailed, "", reason.Error())
 }
 
-func (s *RangeState) compareAndDo(ctx context.Context, script *redis.Script, args ...any) error {
+func (s *RangeState) change(ctx context.Context, script *redis.Script, args ...any) error {
 	n, err := script.Run(ctx, s.rdb, []string{s.key(), s.runKey()}, append([]any{s.id.Index, s.owner}, args...)...).Int()
 	if err != nil {
 		return fmt.Errorf("updating range %s: %w", s.id, err)

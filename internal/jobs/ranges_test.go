@@ -19,8 +19,8 @@ func TestRanges(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if cut, err := run.Split(ctx); err != nil || cut.Ranges != 0 || cut.Complete || len(cut.Last) != 0 {
-		t.Errorf("before it is cut: %+v, %v", cut, err)
+	if split, err := run.Split(ctx); err != nil || split.Ranges != 0 || split.Complete || len(split.Last) != 0 {
+		t.Errorf("before it is split: %+v, %v", split, err)
 	}
 	for i := range 3 {
 		for range 2 { // the second time as if the answer to the first were lost
@@ -58,7 +58,7 @@ func TestRanges(t *testing.T) {
 	must(first.Release(ctx))
 	again := open(0)
 	if again.Rescued || string(again.Checkpoint) != "b" || string(again.Spec) != "0" || again.Started.IsZero() {
-		t.Errorf("a range that was given back: %+v", again)
+		t.Errorf("a range that was released: %+v", again)
 	}
 	successor := open(0)
 	if !successor.Rescued || successor.Rescues != 1 {
@@ -72,8 +72,8 @@ func TestRanges(t *testing.T) {
 			t.Errorf("%s by a former owner: %v", what, err)
 		}
 	}
-	if cut, err := run.Split(ctx); err != nil || cut.Ranges != 3 || !cut.Complete || string(cut.Last) != "2" || cut.Ended != 0 || cut.Progress != 40/3 {
-		t.Errorf("in the middle: %+v, %v", cut, err)
+	if split, err := run.Split(ctx); err != nil || split.Ranges != 3 || !split.Complete || string(split.Last) != "2" || split.Ended != 0 || split.Progress != 40/3 {
+		t.Errorf("in the middle: %+v, %v", split, err)
 	}
 	for range 2 {
 		must(successor.Complete(ctx, []byte("all")))
@@ -91,8 +91,8 @@ func TestRanges(t *testing.T) {
 	}
 	must(second.Save(ctx, []byte("half"), 50))
 	must(second.Fail(ctx, errors.New("a reason")))
-	if cut, err := run.Split(ctx); err != nil || cut.Ended != 2 || cut.Progress != 200/3 {
-		t.Errorf("with two ended: %+v, %v", cut, err)
+	if split, err := run.Split(ctx); err != nil || split.Ended != 2 || split.Progress != 200/3 {
+		t.Errorf("with two ended: %+v, %v", split, err)
 	}
 	ranges, err := run.Ranges(ctx, 0)
 	if err != nil || len(ranges) != 3 {
@@ -118,7 +118,7 @@ func TestRanges(t *testing.T) {
 	}
 }
 
-// A run may have any number of ranges: they are read a part at a time.
+// A run can have any number of ranges. They are read a thousand at a time.
 func TestManyRanges(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -152,8 +152,8 @@ func TestManyRanges(t *testing.T) {
 	}
 }
 
-// Who has lost the run cannot cut it any more.
-func TestRangesOfASupersededRun(t *testing.T) {
+// A fenced attempt cannot split the run any more.
+func TestRangesOfAFencedRun(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := tasks.TriggerID(b.def.Name, time.Now())

@@ -1,4 +1,4 @@
-// Live schedules, as the schedulers that run tell them.
+// Live schedules: those that a running scheduler shows.
 
 package jobs
 
@@ -15,14 +15,14 @@ import (
 type Repeatable struct {
 	Job  string
 	Spec string
-	// Every is the time between two ticks, 0 when they are not evenly spaced.
+	// Every is the time between two ticks. It is 0 if they are not evenly spaced.
 	Every time.Duration
-	// Next is the next tick.
+	// Next is the time of the next tick.
 	Next time.Time
 }
 
-// Schedules returns the live schedules, one for each job type that has one, however many schedulers there are. While
-// schedulers differ, as during an upgrade, the schedule with the earliest tick is told.
+// Schedules returns the live schedules, at most one for each job type. If the schedulers differ, as during an upgrade, it
+// returns the schedule with the earliest next tick.
 func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 	entries, err := j.inspector.SchedulerEntries()
 	if err != nil {
@@ -30,7 +30,7 @@ func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 	}
 	var schedules []Repeatable
 	for _, e := range entries {
-		// asynq's own Next is some seconds old, and not aligned to the clock for intervals below a minute.
+		// asynq's own Next is some seconds old. For intervals below a minute it is not aligned to the clock.
 		next := Repeatable{Job: e.Task.Type(), Spec: e.Spec, Every: tasks.SpecEvery(e.Spec, now), Next: tasks.SpecNext(e.Spec, now)}
 		i := slices.IndexFunc(schedules, func(s Repeatable) bool { return s.Job == next.Job })
 		switch {
@@ -43,16 +43,16 @@ func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 	return schedules, nil
 }
 
-// Scheduled is a job type's live schedule, with what has come of it.
+// Scheduled is a job type's live schedule and where it is.
 type Scheduled struct {
 	Repeatable
-	// Previous is the latest tick that was handled; zero when there was none.
+	// Previous is the time of the latest tick that was handled. It is zero if none ever was.
 	Previous time.Time
-	// Paused is true while the job type is.
+	// Paused is true while the job type is paused.
 	Paused bool
 }
 
-// ListSchedules returns the live schedules, in the order of the job types.
+// ListSchedules returns the live schedules, in the order of the registry.
 func (j *Jobs) ListSchedules(ctx context.Context) ([]Scheduled, error) {
 	live, err := j.Schedules(time.Now())
 	if err != nil {

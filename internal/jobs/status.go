@@ -1,3 +1,5 @@
+// The state of job types: schedules, counts, pauses and active runs.
+
 package jobs
 
 import (
@@ -17,11 +19,11 @@ import (
 // Counts are the numbers of runs in each state.
 type Counts struct {
 	Active, Waiting, Completed, Failed int
-	// Delayed is what waits for a retry.
+	// Delayed counts the runs that wait for their next attempt.
 	Delayed int
 }
 
-// countsOf are those of a queue.
+// countsOf returns the counts of a queue.
 func countsOf(info *asynq.QueueInfo) Counts {
 	return Counts{
 		Active: info.Active, Waiting: info.Pending, Completed: info.Completed,
@@ -37,32 +39,32 @@ func (c *Counts) add(o Counts) {
 	c.Delayed += o.Delayed
 }
 
-// Active is a run that is being worked on.
+// Active is an active run.
 type Active struct {
 	ID string
-	// Data is the fields of the run's payload as JSON; null for what is no payload.
+	// Data is the fields of the run's payload as JSON, or null if the payload is not valid.
 	Data json.RawMessage
 	// Progress is in percent.
 	Progress int
 }
 
-// Status is the state of some job types as Redis tells it at the time of asking.
+// Status is the state of some job types at the time of the call.
 type Status struct {
 	Repeatable []Repeatable
 	Counts     Counts
-	// Paused is true when all of them are paused.
+	// Paused is true if all of them are paused.
 	Paused bool
 	Active []Active
 }
 
-// Status returns the state of the given job types together.
+// Status returns the state of the given job types together. It also returns an error if ctx ends first.
 func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, error) {
 	s := Status{Paused: true}
 	entries, err := j.Schedules(time.Now())
 	if err != nil {
 		return Status{}, err
 	}
-	// asynq's Inspector knows no context: each of its questions ends in time, but not all of them together.
+	// asynq's Inspector takes no context. Each of its calls ends in time, but all of them together can take too long.
 	if ctx.Err() != nil {
 		return Status{}, context.Cause(ctx)
 	}
@@ -100,7 +102,7 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 	return s, nil
 }
 
-// queues returns the names of the queues that there are: a queue comes to be with its first task.
+// queues returns the names of the queues that asynq knows. A queue exists from its first task on.
 func (j *Jobs) queues() ([]string, error) {
 	queues, err := j.inspector.Queues()
 	if err != nil {
@@ -109,8 +111,7 @@ func (j *Jobs) queues() ([]string, error) {
 	return queues, nil
 }
 
-// queue returns what asynq knows of a queue: nothing of one that is not among those that there are, and cannot be paused
-// either, as a queue is registered before that.
+// queue returns what asynq knows of a queue. One that is not in queues is empty, and not paused: Pause registers it first.
 func (j *Jobs) queue(queues []string, name string) (*asynq.QueueInfo, error) {
 	if !slices.Contains(queues, name) {
 		return new(asynq.QueueInfo), nil
@@ -132,7 +133,7 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 	for _, info := range list {
 		if id, err := tasks.ParseRunID(info.ID); err == nil {
 			runs = append(runs, newJob(def, id, info))
-		} else { // not a run of ours, as its worker will find
+		} else { // no run of ours: its worker will refuse it
 			active = append(active, Active{ID: info.ID, Data: def.PayloadFields(info.Payload)})
 		}
 	}
@@ -140,14 +141,14 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 		return nil, err
 	}
 	for _, run := range runs {
-		if run.State == StateActive || run.State == StateCompleted { // just now
+		if run.State == StateActive || run.State == StateCompleted { // it has completed since it was listed
 			active = append(active, Active{ID: run.ID.String(), Data: run.Data, Progress: run.Progress})
 		}
 	}
 	return active, nil
 }
 
-// IsActive reports whether asynq counts the task among those of the queue that are being worked on.
+// IsActive reports whether the task is active for asynq.
 func (j *Jobs) IsActive(ctx context.Context, queue, id string) (bool, error) {
 	state, err := j.rdb.HGet(ctx, asynqKey(queue, "t:"+id), "state").Result()
 	if err != nil && !errors.Is(err, redis.Nil) {

@@ -1,3 +1,7 @@
+// How a worker learns that there is work without polling. Code that puts a task into a queue announces the queue, and once a
+// second a worker looks for what was not announced. The look also puts back retries that are due and the tasks of lost
+// workers, because asynq's forwarder and recoverer only run within a Server.
+
 package jobs
 
 import (
@@ -9,36 +13,31 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// How a worker learns that there is something to do, without asking Redis all the time: what puts a task into a queue
-// announces the queue, and a worker looks once a second for what was not announced. Retries that are due, and what a worker
-// that died has left, are put back among the pending tasks by the same look, as asynq's forwarder and recoverer only live
-// within a Server.
-
 const (
-	// rescueGrace is how long after the end of asynq's lease a task counts as lost: asynq's own, as clocks may differ.
+	// rescueGrace is how long after the end of asynq's lease a task counts as lost. It is asynq's own grace: clocks differ.
 	rescueGrace = 30 * time.Second
-	// taskLease is how long asynq's lease of a task lasts without being extended.
+	// taskLease is how long asynq's lease of a task lasts if it is not renewed.
 	taskLease = 30 * time.Second
-	// findLimit is how many tasks of each kind one look puts back.
+	// findLimit is how many tasks of each list one look puts back.
 	findLimit = 100
 )
 
-// announce tells the workers that a queue has something to do. One that does not hear it looks by itself, a second later at
-// most, so an error is of no consequence.
+// announce tells the workers that a queue has something to do. A worker that does not hear it looks within a second anyway, so
+// an error does no harm.
 func (j *Jobs) announce(ctx context.Context, queue string) {
 	if err := j.rdb.Publish(ctx, workChannel, queue).Err(); err != nil && ctx.Err() == nil {
 		j.log.Debug("Could not announce work", "queue", queue, "error", err)
 	}
 }
 
-// Announcements returns a channel of the names of queues that have got something to do. It ends with stop, which the
-// caller must call. Announcements may be missed while Redis is away.
+// Announcements returns a channel with the names of queues that have something to do. The caller must call stop. While Redis is
+// away, announcements are lost.
 func (j *Jobs) Announcements(ctx context.Context) (queues <-chan *redis.Message, stop func() error) {
 	subscription := j.rdb.Subscribe(ctx, workChannel)
 	return subscription.Channel(), subscription.Close
 }
 
-// HasTasks reports for each queue whether it has tasks that have not ended, at the cost of one command for each.
+// HasTasks reports for each queue whether it has tasks that have not ended. It costs one command for each queue.
 func (j *Jobs) HasTasks(ctx context.Context, queues []string) ([]bool, error) {
 	pipeline := j.rdb.Pipeline()
 	for _, queue := range queues {
@@ -55,15 +54,15 @@ func (j *Jobs) HasTasks(ctx context.Context, queues []string) ([]bool, error) {
 	return has, nil
 }
 
-// KEYS: pending, paused, active, lease, scheduled, retry. ARGV: now (s), now (ns), end of the leases of lost tasks (s), end
-// of a new lease (s), prefix of the tasks' keys, limit. Returns {number of tasks that may be taken, ID of each task that was
-// rescued, time (s) of the next that is due or "", ID of each that is gone}.
+// KEYS: pending, paused, active, lease, scheduled, retry. ARGV: now (s), now (ns), time (s) before which a lost task's lease
+// ended, time (s) when a new lease ends, prefix of the tasks' keys, limit. Returns {number of tasks that a worker can take,
+// IDs of the rescued tasks, time (s) when the next task is due or "", IDs of the removed tasks}.
 var findWorkScript = redis.NewScript(`
-local rescued, gone = {}, {}
+local rescued, removed = {}, {}
 local function put(command, id, ...)
 	if redis.call("HEXISTS", ARGV[5] .. id, "msg") == 0 then
 		redis.call("UNLINK", ARGV[5] .. id)
-		table.insert(gone, id)
+		table.insert(removed, id)
 		return false
 	end
 	redis.call(command, KEYS[1], id)
@@ -76,7 +75,7 @@ for _, id in ipairs(redis.call("ZRANGEBYSCORE", KEYS[4], "-inf", ARGV[3], "LIMIT
 		table.insert(rescued, id)
 	end
 end
-if redis.call("LLEN", KEYS[3]) > redis.call("ZCARD", KEYS[4]) then -- asynq itself never finds an active task without a lease
+if redis.call("LLEN", KEYS[3]) > redis.call("ZCARD", KEYS[4]) then -- asynq never finds an active task without a lease
 	for _, id in ipairs(redis.call("LRANGE", KEYS[3], 0, -1)) do
 		redis.call("ZADD", KEYS[4], "NX", ARGV[4], id)
 	end
@@ -96,21 +95,21 @@ local pending = 0
 if redis.call("EXISTS", KEYS[2]) == 0 then
 	pending = redis.call("LLEN", KEYS[1])
 end
-return {pending, rescued, next, gone}
+return {pending, rescued, next, removed}
 `)
 
-// Work is what there is to do in a queue.
+// Work says what there is to do in a queue.
 type Work struct {
-	// Pending is true when a worker may take a task: the queue has one, and is not paused.
+	// Pending is true if a worker can take a task: the queue has one, and is not paused.
 	Pending bool
-	// Next is when the next task is due, of those that wait for their time; zero when none does.
+	// Next is when the next retry or delayed task is due. It is zero if there is none.
 	Next time.Time
-	// Rescued are the IDs of tasks that were put back because their worker is lost.
+	// Rescued are the IDs of the tasks that were put back because their worker is lost.
 	Rescued []string
 }
 
-// FindWork puts the tasks of a queue that are due, or whose worker is lost, among the pending ones, paused or not, and
-// returns what there is to do. A task in asynq's lists of which nothing else is left is removed.
+// FindWork looks for work in a queue. First it puts the tasks that are due, and those whose worker is lost, among the pending
+// ones, even in a paused queue. It removes a task of which only the ID is left.
 func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
 	now := time.Now()
 	keys := []string{
@@ -122,19 +121,19 @@ func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
 	if err != nil {
 		return Work{}, fmt.Errorf("looking for work in %s: %w", queue, err)
 	}
-	pending, _ := reply[0].(int64) // of the types that the script returns
+	pending, _ := reply[0].(int64) // the script returns these types
 	next, _ := reply[2].(string)
 	work := Work{Pending: pending > 0, Rescued: texts(reply[1])}
 	if seconds, err := strconv.ParseFloat(next, 64); err == nil {
 		work.Next = time.Unix(int64(seconds), 0)
 	}
-	if gone := texts(reply[3]); len(gone) > 0 {
-		j.log.Warn("Removed tasks of which only the ID was left", "queue", queue, "ids", gone)
+	if removed := texts(reply[3]); len(removed) > 0 {
+		j.log.Warn("Removed tasks of which only the ID was left", "queue", queue, "ids", removed)
 	}
 	return work, nil
 }
 
-// texts is a list in a script's answer.
+// texts returns a list in a script's answer.
 func texts(list any) []string {
 	values, _ := list.([]any)
 	var all []string
@@ -145,6 +144,3 @@ func texts(list any) []string {
 	}
 	return all
 }
-
-// asynqKey is a key of asynq's own for a queue.
-func asynqKey(queue, what string) string { return "asynq:{" + queue + "}:" + what }

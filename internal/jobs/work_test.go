@@ -18,7 +18,7 @@ import (
 // key is a key of asynq's for the user sync's queue.
 func key(what string) string { return "asynq:{user-sync}:" + what }
 
-// take takes the next task out of the queue, as a worker that dies then.
+// take dequeues the next task, as a worker does that then dies.
 func (b *testBundle) take(ctx context.Context, t *testing.T) string {
 	t.Helper()
 	id, err := b.rdb.LMove(ctx, key("pending"), key("active"), "RIGHT", "LEFT").Result()
@@ -97,8 +97,7 @@ func TestFindWork(t *testing.T) {
 	}
 }
 
-// A task whose worker is lost is put back once the clocks may differ by no more, ahead of all others and at no cost, whether its
-// job type is paused or not.
+// A lost worker's task is put back after the grace time, ahead of all others and at no cost, in a paused queue too.
 func TestRescue(t *testing.T) {
 	t.Parallel()
 	for name, paused := range map[string]bool{"running": false, "paused": true} {
@@ -138,7 +137,7 @@ func TestRescue(t *testing.T) {
 	}
 }
 
-// An active task without a lease, which asynq itself would leave for good, gets one: its worker may extend it, if it lives.
+// An active task without a lease, which asynq would never find, gets one. If its worker lives, it renews the lease.
 func TestActiveWithoutLease(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -157,7 +156,7 @@ func TestActiveWithoutLease(t *testing.T) {
 	}
 }
 
-// Tasks that are due wait no longer, paused or not, and the time of the next one is known.
+// Due tasks become pending, in a paused queue too, and the look returns when the next one is due.
 func TestForward(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -197,7 +196,7 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// IDs of which nothing else is left are removed wherever they would come up again and again, and harm no other task.
+// A task of which only the ID is left is removed from each list that a look reads. It does no harm to other tasks.
 func TestTasksThatAreGone(t *testing.T) {
 	t.Parallel()
 	for name, list := range map[string]func(*redis.Client, context.Context) error{
@@ -239,7 +238,7 @@ func TestTasksThatAreGone(t *testing.T) {
 	}
 }
 
-// What gives a queue something to do announces it.
+// Whatever gives a queue something to do announces the queue.
 func TestAnnouncements(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -302,7 +301,7 @@ func TestAnnouncements(t *testing.T) {
 	want("a retry by hand", b.def.Name)
 }
 
-// A job type has as many leases as it says.
+// A job type has as many leases as its definition says.
 func TestSeveralLeases(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)

@@ -1,3 +1,5 @@
+// Waiting for MongoDB at the start of a program.
+
 package mongodb
 
 import (
@@ -6,13 +8,13 @@ import (
 	"time"
 )
 
-// The waits between two tries at a MongoDB that does not answer double from the first to the last.
+// The wait before the next try doubles from firstWait up to lastWait.
 const (
 	firstWait = 250 * time.Millisecond
 	lastWait  = 5 * time.Second
 )
 
-// Await waits until MongoDB answers, saying so, or until ctx ends, which is its only error.
+// Await waits until MongoDB answers, and logs each wait. It returns ctx's cause if ctx ends first, and no other error.
 func Await(ctx context.Context, client *Client, log *slog.Logger) error {
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		err := client.Ping(ctx)

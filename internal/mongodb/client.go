@@ -1,3 +1,5 @@
+// A client of a MongoDB deployment, with the driver's settings that a sync needs.
+
 package mongodb
 
 import (
@@ -16,13 +18,13 @@ import (
 )
 
 const (
-	// DefaultAppName is how the server's own log names these connections.
+	// DefaultAppName names these connections in the server's log.
 	DefaultAppName = "codex-jobs"
-	// DefaultServerSelectionTimeout is how long an operation waits for a server that can serve it: long enough for most
-	// elections, short enough for a caller that retries to say what is going on.
+	// DefaultServerSelectionTimeout is how long an operation waits for a server that can serve it. It is long enough for most
+	// elections, and short enough for a caller that retries to log its errors in time.
 	DefaultServerSelectionTimeout = 5 * time.Second
-	// DefaultConnectTimeout is how long one connection may take. The monitor uses it as well, so that it also bounds how
-	// soon a server that stopped answering is noticed.
+	// DefaultConnectTimeout is how long one connection may take. The driver's monitor uses it too, so it bounds how long a
+	// server that stopped answering stays unnoticed.
 	DefaultConnectTimeout = 5 * time.Second
 
 	pingTimeout  = 5 * time.Second
@@ -34,11 +36,10 @@ type Client struct {
 	client *mongo.Client
 }
 
-// Connect prepares a client for the deployment that uri names; connections are made when they are needed. What the
-// connection string says wins over this package's defaults, and adjust, which may be absent, over both. Writes are
-// acknowledged by a majority unless the connection string says otherwise, and always by somebody. The driver's own
-// retries are off, even if the connection string wants them. The log hears of servers that become unreachable, and of
-// their return.
+// Connect returns a client for the deployment that uri names. It connects when it is used. The connection string overrides this
+// package's defaults, and adjust overrides both. Unless the connection string says otherwise, a majority acknowledges each
+// write. Connect refuses writes that no server acknowledges. The driver's own retries are off, even if the connection string
+// asks for them. The client logs servers that become unreachable, and their return.
 func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions)) (*Client, error) {
 	opts := options.Client().ApplyURI(uri)
 	if opts.AppName == nil {
@@ -53,15 +54,15 @@ func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions
 	if opts.WriteConcern == nil {
 		opts.SetWriteConcern(writeconcern.Majority())
 	}
-	// The driver tries again whatever may pass, without a pause and for as long as the operation's context has time: a
-	// storm on a server in trouble. Here the caller tries again, at its own pace, and all that it does may be done twice.
+	// The driver would retry without a wait, for as long as the operation's context lasts. That is a storm on a server in
+	// trouble. Our callers retry with waits of their own, and all that they do can be done twice.
 	opts.SetRetryReads(false).SetRetryWrites(false)
 	opts.SetServerMonitor(serverMonitor(log))
 	for _, f := range adjust {
 		f(opts)
 	}
 	if !opts.WriteConcern.Acknowledged() {
-		return nil, errors.New("connecting to MongoDB: the connection string asks for unacknowledged writes (w=0), which would be counted as failed")
+		return nil, errors.New("connecting to MongoDB: the connection string must not ask for unacknowledged writes (w=0), which would count as failed")
 	}
 	client, err := mongo.Connect(opts)
 	if err != nil {
@@ -70,10 +71,10 @@ func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions
 	return &Client{client: client}, nil
 }
 
-// Database returns the named database.
+// Database returns the database with the name.
 func (c *Client) Database(name string) *mongo.Database { return c.client.Database(name) }
 
-// Ping asks the deployment whether it can serve writes, for at most a few seconds.
+// Ping returns an error if the deployment cannot serve writes. It takes at most a few seconds.
 func (c *Client) Ping(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
@@ -93,7 +94,7 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// availability says whether a server could be reached when it was last heard of.
+// availability says whether a server could be reached last.
 type availability int
 
 const (
@@ -102,8 +103,8 @@ const (
 	unreachable
 )
 
-// serverMonitor logs each change between reachable and unreachable of each server once, however many heartbeats and
-// operations notice it. It logs addresses and the driver's reasons, neither of which holds credentials.
+// serverMonitor logs each change of a server between reachable and unreachable once, however many heartbeats and operations
+// notice it. It logs addresses and the driver's errors, which hold no credentials.
 func serverMonitor(log *slog.Logger) *event.ServerMonitor {
 	var mu sync.Mutex
 	servers := make(map[string]availability)
@@ -119,7 +120,7 @@ func serverMonitor(log *slog.Logger) *event.ServerMonitor {
 			// The connection's name is the address with a number behind it: "localhost:27017[-7]".
 			server, _, _ := strings.Cut(e.ConnectionID, "[-")
 			if errors.Is(e.Failure, context.Canceled) {
-				return // by the driver itself: an operation failed and it wants to look again, or the client is closing
+				return // the driver itself cancelled it: to look again after a failed operation, or because the client closes
 			}
 			if changed(server, unreachable) {
 				log.Warn("MongoDB server unreachable", "server", server, "error", e.Failure)

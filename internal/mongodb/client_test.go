@@ -127,7 +127,7 @@ func TestWrongPassword(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	if proxy.Count("saslStart") == 0 {
-		t.Error("nobody tried to authenticate")
+		t.Error("the client did not try to authenticate")
 	}
 	if err := client.Close(); err != nil {
 		t.Error(err)

@@ -1,3 +1,5 @@
+// Reading the records of one query, in batches.
+
 package mongodb
 
 import (
@@ -15,10 +17,10 @@ type cursor struct {
 	store     *Store
 	found     *mongo.Cursor
 	reference time.Time
-	resumed   bool // behind a key, and so behind MinKey
+	resumed   bool // the query begins behind a key, and so behind MinKey
 }
 
-// Next returns the next record. Only when it has to ask the server is there a deadline: one for each fetch.
+// Next implements syncrun.Cursor. Each fetch from the server has a deadline.
 func (c *cursor) Next(ctx context.Context) (syncrun.Record, bool, error) {
 	for {
 		ok, err := c.advance(ctx)
@@ -47,7 +49,8 @@ func (c *cursor) advance(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// record copies what is needed of the current document. Its State tells whether its stamp must be replaced, see update.
+// record copies the fields that a run needs from the current document. State is true if the stamp must be replaced, see
+// stamps.update.
 func (c *cursor) record() syncrun.Record {
 	doc := c.found.Current
 	k := newKey(doc.Lookup("_id"))
@@ -55,9 +58,9 @@ func (c *cursor) record() syncrun.Record {
 	return syncrun.Record{Key: k, ID: k, Name: name, State: outranks(doc.Lookup(lastSynced), c.reference)}
 }
 
-// Close frees the server's cursor if there is one left.
+// Close implements syncrun.Cursor. It frees the server's cursor, if there still is one.
 func (c *cursor) Close() {
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
-	_ = c.found.Close(ctx) // the server drops it by itself later
+	_ = c.found.Close(ctx) // if it fails, the server drops the cursor later
 }

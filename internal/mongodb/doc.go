@@ -1,7 +1,6 @@
-// Package mongodb keeps the records of a sync run: it puts one MongoDB collection behind the interface that package
-// syncrun asks for, and it owns what that interface leaves to a store, the order of the records and their ranges, the
-// filter for those that are due, and which errors may pass.
+// Package mongodb makes a MongoDB collection a syncrun.Store. It decides what that interface leaves to a store: the order of the
+// records, and so the ranges, the filter for due records, and which errors can pass.
 //
-// It is not a data access layer: it knows a record's _id, lastSynced, updatedAt and name, and leaves every other field
-// of a document as it found it, unless it is told to set it.
+// It is not a data access layer. It knows a record's _id, lastSynced, updatedAt and name. It leaves every other field as it is,
+// unless an update sets it.
 package mongodb

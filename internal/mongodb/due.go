@@ -1,3 +1,5 @@
+// Which records are due, and which stamps are valid.
+
 package mongodb
 
 import (
@@ -8,7 +10,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// The fields of a record that a sync run knows, other than its _id and its name.
+// The fields of a record that a sync writes.
 const (
 	lastSynced = "lastSynced"
 	updatedAt  = "updatedAt"
@@ -16,8 +18,8 @@ const (
 
 // selected returns the filter for the records of a selection.
 //
-// Comparisons with a date find dates only, so what is no date has to be asked for: a missing field, null, a string, a
-// number. An array is no date either, but $type and the comparisons look into it, hence its own condition.
+// Comparisons with a date only find dates. So a condition of its own finds stamps that are no date: a missing field, null, a
+// string, a number. Another one finds arrays, because $type and the comparisons look at an array's elements.
 func selected(sel syncrun.Selection) bson.D {
 	if sel.Full {
 		return bson.D{}
@@ -31,8 +33,8 @@ func selected(sel syncrun.Selection) bson.D {
 	}}}
 }
 
-// noValidStamp is the condition that a record's stamp is not one that a later run has put there. The first half is for
-// arrays of dates, of which the second looks at the elements.
+// noValidStamp is the condition that no later run has stamped the record. Its first half finds arrays of dates: the second half
+// would look at their elements.
 func noValidStamp(reference time.Time) bson.E {
 	return bson.E{Key: "$or", Value: bson.A{
 		stamp(bson.D{{Key: "$type", Value: "array"}}),
@@ -45,11 +47,11 @@ func noValidStamp(reference time.Time) bson.E {
 
 func stamp(condition any) bson.D { return bson.D{{Key: lastSynced, Value: condition}} }
 
-// date is t as the database stores it, cut to the millisecond.
+// date returns t as the database stores it, rounded down to the millisecond.
 func date(t time.Time) bson.DateTime { return bson.NewDateTimeFromTime(t) }
 
-// outranks tells whether a record's stamp, as it was read, comes after reference in the server's order of all values
-// without being a stamp that can be believed. $max would leave such a value where it is.
+// outranks reports whether $max would keep a stamp that must be replaced: the stamp comes after reference in the server's order
+// of all values, and is no valid stamp of a later run.
 func outranks(v bson.RawValue, reference time.Time) bool {
 	switch v.Type {
 	case bson.TypeDateTime:
@@ -57,8 +59,8 @@ func outranks(v bson.RawValue, reference time.Time) bool {
 	case bson.TypeTimestamp, bson.TypeRegex, bson.TypeDBPointer, bson.TypeJavaScript, bson.TypeCodeWithScope, bson.TypeMaxKey:
 		return true
 	case bson.TypeArray:
-		// It comes before dates as a whole, but whether $max takes it as a whole is nowhere promised.
+		// An array as a whole comes before dates. But MongoDB does not promise that $max takes it as a whole.
 		return true
 	}
-	return false // missing, or of a type that comes before dates
+	return false // it is missing, or its type comes before dates
 }

@@ -14,7 +14,7 @@ import (
 // missing stands for a record without the field.
 type missing struct{}
 
-// stampedUser is a record with some value in lastSynced, and whether it is due at reference.
+// stampedUser is a record with a value in lastSynced, and whether it is due at reference.
 type stampedUser struct {
 	name  string
 	value any
@@ -147,8 +147,7 @@ func TestDue(t *testing.T) {
 	}
 }
 
-// TestSimplerFiltersAreWrong keeps the table of TestDue honest: it must tell the filter from those that suggest
-// themselves.
+// TestSimplerFiltersAreWrong checks the table of TestDue: simpler filters must fail with it.
 func TestSimplerFiltersAreWrong(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -1,3 +1,5 @@
+// Which of MongoDB's errors can pass.
+
 package mongodb
 
 import (
@@ -12,13 +14,12 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// passingCodes are the server's error codes for what has nothing to do with what was asked: the server, or the one that
-// it had to ask, cannot serve now.
+// passingCodes are the server's error codes that can pass: the server, or another one that it had to ask, cannot serve now.
 var passingCodes = map[int]string{
 	6:     "HostUnreachable",
 	7:     "HostNotFound",
 	24:    "LockTimeout",
-	43:    "CursorNotFound", // the server restarted, or took the cursor for abandoned: a new one continues
+	43:    "CursorNotFound", // the server restarted, or thought the cursor abandoned: a new one goes on
 	46:    "LockBusy",
 	50:    "MaxTimeMSExpired",
 	64:    "WriteConcernTimeout",
@@ -48,37 +49,38 @@ var passingCodes = map[int]string{
 	13436: "NotPrimaryOrSecondary",
 }
 
-// passingLabels are the labels by which a server or the driver says that the same operation may succeed later.
+// passingLabels are the error labels of the server and the driver that mean: the same operation may succeed later.
 var passingLabels = []string{
 	"NetworkError", "NetworkTimeoutError", "ExceededTimeLimitError", "TransientTransactionError",
 	"RetryableWriteError", "RetryableError", "SystemOverloadedError",
 }
 
-// classify says what was being done when err came back from the driver. It wraps syncrun.ErrUnavailable around errors
-// that may pass, and the driver's own error stays in the chain. When the caller's context has ended, then that is the
-// reason, whatever the driver made of it. ctx must be the caller's, without this package's deadline.
+// classify adds to a driver's error what was being done. It also wraps syncrun.ErrUnavailable if the error can pass. If the
+// caller's context has ended, it returns the cause of that, whatever the driver says. ctx must be the caller's, without this
+// package's deadline.
 func classify(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if mayPass(err) {
+	if canPass(err) {
 		return fmt.Errorf("%s: %w: %w", doing, syncrun.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// mayPass tells an error of the deployment or of the way there from a refusal of what was asked.
-func mayPass(err error) bool {
-	// Timeouts of this package's own deadline, of server selection and of the connection pool.
+// canPass reports whether the same operation may succeed later: the deployment, or the way to it, has failed. It returns false
+// if the server refused the operation.
+func canPass(err error) bool {
+	// Timeouts of this package's deadlines, of server selection and of the connection pool.
 	if mongo.IsTimeout(err) {
 		return true
 	}
-	// Connections that broke, or were never made. A failure during the handshake carries no label.
+	// Connections that broke, or were never made. A failure in the handshake has no label.
 	var network net.Error
 	if errors.As(err, &network) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return true
 	}
-	// The driver closed a connection pool because somebody else's operation failed; that error has no type of its own.
+	// The driver closed a connection pool because another operation failed. That error has no type of its own.
 	var retryable interface{ Retryable() bool }
 	if errors.As(err, &retryable) && retryable.Retryable() {
 		return true
@@ -93,7 +95,7 @@ func mayPass(err error) bool {
 	}
 	var bulk mongo.BulkWriteException
 	if errors.As(err, &bulk) && bulk.WriteConcernError != nil {
-		return true // written, but not known to be kept
+		return true // written, but perhaps not durable
 	}
 	var server mongo.ServerError
 	if errors.As(err, &server) {

@@ -23,7 +23,7 @@ func TestClassify(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		err     error
-		mayPass bool
+		canPass bool
 	}{
 		{"deadline of the operation", context.DeadlineExceeded, true},
 		{"refused connection", &net.OpError{Op: "dial", Err: errors.New("connection refused")}, true},
@@ -45,7 +45,7 @@ func TestClassify(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			err := classify(t.Context(), "doing", test.err)
-			if errors.Is(err, syncrun.ErrUnavailable) != test.mayPass || mayPass(err) != test.mayPass || !strings.HasSuffix(err.Error(), test.err.Error()) {
+			if errors.Is(err, syncrun.ErrUnavailable) != test.canPass || canPass(err) != test.canPass || !strings.HasSuffix(err.Error(), test.err.Error()) {
 				t.Errorf("became %v", err)
 			}
 		})
@@ -56,7 +56,7 @@ func TestClassify(t *testing.T) {
 		}
 	}
 
-	reason := errors.New("taken over")
+	reason := errors.New("fenced")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
 	if err := classify(ctx, "doing", context.Canceled); !errors.Is(err, reason) || errors.Is(err, syncrun.ErrUnavailable) {

@@ -1,3 +1,6 @@
+// The order of the records. A collection can have _ids of several types, but MongoDB's comparisons only find values of one
+// type.
+
 package mongodb
 
 import (
@@ -10,28 +13,27 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// key is an _id as a position in the collection: the byte of its BSON type, and its value as the server sent it.
-// Collections that grew over years hold _ids of several types, so a position is one in the order over all types.
+// key is an _id as a position in the collection: the byte of its BSON type, and its value as the server sent it. Collections
+// that grew over years have _ids of several types, so the position is one in the order of all types.
 type key []byte
 
-// newKey copies: v aliases the buffer of a whole batch.
+// newKey copies v, which is part of the buffer of a whole batch.
 func newKey(v bson.RawValue) key {
 	k := make(key, 0, 1+len(v.Value))
 	return append(append(k, byte(v.Type)), v.Value...)
 }
 
-// parseKey refuses bytes that newKey did not make.
+// parseKey returns the key that newKey made, or an error if newKey cannot have made it.
 func parseKey(b []byte) (key, error) {
 	if len(b) == 0 || key(b).value().Validate() != nil {
-		return nil, fmt.Errorf("%x is not the key of a record", b)
+		return nil, fmt.Errorf("a key must be the type and value of an _id, was %x", b)
 	}
 	return key(b), nil
 }
 
 func (k key) value() bson.RawValue { return bson.RawValue{Type: bson.Type(k[0]), Value: k[1:]} }
 
-// String returns the _id for people to read: ObjectIDs as hexadecimal digits, strings as they are, and all others as
-// Extended JSON.
+// String returns the _id for people to read: an ObjectID as hexadecimal digits, a string as it is, any other as Extended JSON.
 func (k key) String() string {
 	v := k.value()
 	switch v.Type {
@@ -47,8 +49,8 @@ func (k key) String() string {
 	return string(bytes.TrimSuffix(bytes.TrimPrefix(doc, []byte(`{"v":`)), []byte("}")))
 }
 
-// brackets are the BSON types of an _id in the server's order; types of one bracket compare with one another. Arrays,
-// regular expressions and undefined cannot be an _id. MinKey and MaxKey are missing as they compare with everything.
+// brackets are the BSON types of an _id in the server's order. The types in one bracket compare with each other. Arrays, regular
+// expressions and undefined cannot be an _id. MinKey and MaxKey are not here because they compare with everything.
 var brackets = [][]bson.Type{
 	{bson.TypeNull},
 	{bson.TypeInt32, bson.TypeInt64, bson.TypeDouble, bson.TypeDecimal128},
@@ -64,12 +66,11 @@ var brackets = [][]bson.Type{
 	{bson.TypeCodeWithScope},
 }
 
-// after returns the conditions that select the _ids behind k in the order of all types. The comparison operators stay
-// within their operand's bracket, so what is selected is what is neither in an earlier bracket nor, within k's own, at
-// or before k. Leaving out what lies before, rather than naming what comes after, lets the server seek to k in the
-// index.
+// after returns the conditions that select the _ids behind k in the order of all types. Comparison operators stay within the
+// bracket of their operand. So the conditions exclude earlier brackets and, in k's own bracket, all up to k. They exclude the
+// _ids before k, instead of naming those after it, because then the server can seek to k in the index.
 //
-// MinKey is not left out as not every server can be told of it; it is for the reader to pass over.
+// They do not exclude MinKey, because some servers do not know it. The reader must skip it.
 func (k key) after() bson.A {
 	v := k.value()
 	switch v.Type {
@@ -80,7 +81,7 @@ func (k key) after() bson.A {
 	}
 	conditions := bson.A{idNot("$lte", v)}
 	if isNumber(v) && !isNaN(v) {
-		// NaN comes before all other numbers, but no comparison with one of them finds it.
+		// NaN comes before all other numbers, but no comparison with a number finds it.
 		conditions = append(conditions, bson.D{{Key: "$or", Value: bson.A{id("$gt", v), idNot("$type", "number")}}})
 	}
 	for _, bracket := range brackets {
@@ -99,8 +100,8 @@ func (k key) after() bson.A {
 	return conditions
 }
 
-// upto returns the conditions that select the _ids up to k, with it, in the order of all types: what is neither in a
-// later bracket nor, within k's own, behind k. That of a number finds NaN as well, which is not behind it.
+// upto returns the conditions that select the _ids up to and including k in the order of all types. They exclude later brackets
+// and, in k's own bracket, all behind k. If k is a number they also select NaN, which is not behind it.
 func (k key) upto() bson.A {
 	v := k.value()
 	switch v.Type {
@@ -110,7 +111,7 @@ func (k key) upto() bson.A {
 		return nil
 	}
 	conditions := bson.A{idNot("$gt", v)}
-	if isNaN(v) { // nothing is found to be greater, and yet all other numbers are behind it
+	if isNaN(v) { // $gt finds nothing, and yet all other numbers are behind NaN
 		conditions = bson.A{idNot("$gte", math.Inf(-1))}
 	}
 	var rare []bson.Type
@@ -120,7 +121,7 @@ func (k key) upto() bson.A {
 			conditions = append(conditions, idNot("$type", "number"))
 		case bson.TypeString:
 			conditions = append(conditions, idNot("$gte", ""))
-		// For the types of which there may be many, comparisons: the server can leave them out in the index, unlike $type.
+		// Comparisons, for types that can be many: the server excludes them in the index, which it cannot do with $type.
 		case bson.TypeBinary:
 			conditions = append(conditions, idNot("$gte", bson.Binary{}))
 		case bson.TypeObjectID:
@@ -134,15 +135,15 @@ func (k key) upto() bson.A {
 	return append(conditions, idNotOf(append(rare, bson.TypeMaxKey)...))
 }
 
-// bounds tells whether $gt and $lte with k find what lies on that side of it within its bracket, and nothing else. With
-// MinKey and MaxKey they find all types, and with NaN no other number.
+// bounds reports whether $gt and $lte with k select exactly the _ids on that side of k in its bracket. MinKey and MaxKey would
+// select all types, and NaN no other number.
 func (k key) bounds() bool {
 	v := k.value()
 	return bracketOf(v.Type) >= 0 && !isNaN(v)
 }
 
-// idNotOf is the condition that an _id is of none of the given rare types. A server that does not have such a type may
-// refuse to be asked for it, so that it is only asked where the _id is of none of the types that all servers have.
+// idNotOf is the condition that an _id has none of the given rare types. A server that does not know such a type can refuse a
+// comparison with it. So the condition first looks for the types that all servers know.
 func idNotOf(rare ...bson.Type) bson.D {
 	codes := make(bson.A, len(rare))
 	for i, t := range rare {
@@ -160,7 +161,7 @@ func idNot(operator string, operand any) bson.D {
 	return id("$not", bson.D{{Key: operator, Value: operand}})
 }
 
-// bracketOf returns the index of a type's bracket; -1 for MinKey and MaxKey.
+// bracketOf returns the index of a type's bracket, or -1 for MinKey and MaxKey.
 func bracketOf(t bson.Type) int {
 	return slices.IndexFunc(brackets, func(bracket []bson.Type) bool { return slices.Contains(bracket, t) })
 }

@@ -233,7 +233,7 @@ func randomID(t *testing.T, random *rand.Rand, everyType bool) any {
 	}
 }
 
-// TestScanFromEveryKey reads collections of mixed _ids, and goes on behind every single one of them.
+// TestScanFromEveryKey reads collections of mixed _ids, beginning behind each of them.
 func TestScanFromEveryKey(t *testing.T) {
 	t.Parallel()
 	everyType := allTypes(t)
@@ -273,7 +273,7 @@ func TestScanFromEveryKey(t *testing.T) {
 	}
 }
 
-// TestScanFetchesMoreThanOnce makes sure that keys survive the next fetch and that nothing is lost between fetches.
+// TestScanFetchesMoreThanOnce checks that keys survive the next fetch, and that no record is lost between two.
 func TestScanFetchesMoreThanOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t)

@@ -19,7 +19,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// reference is a run's instant, in the past as they are when the run begins.
+// reference is a run's reference time. It is in the past, as it is when a run begins.
 var reference = time.Date(2026, 3, 1, 12, 20, 0, 0, time.UTC)
 
 const freshness = 20 * time.Minute
@@ -43,7 +43,7 @@ func serverURI(t *testing.T) string {
 	return uri
 }
 
-// bulkSize is the cap that the environment asks for, as the server of `make test` needs a small one; 0 for none.
+// bulkSize returns the bulk size that the environment asks for, or 0. The server of `make test` needs a small one.
 func bulkSize(t *testing.T) int {
 	t.Helper()
 	s := os.Getenv("SYNC_BULK_SIZE")
@@ -57,8 +57,8 @@ func bulkSize(t *testing.T) int {
 	return n
 }
 
-// allTypes tells whether the server takes values of every BSON type. The embedded server of `make test` drops the
-// connection when it sees some of them.
+// allTypes reports whether the server takes values of every BSON type. The embedded server of `make test` drops the connection
+// when it sees some of them.
 func allTypes(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv("DEVSTACK_MONGODB") == "ferretdb" {
@@ -98,7 +98,7 @@ func setupAt(t *testing.T, uri string, cfg Config, adjust ...func(*options.Clien
 	return &testBundle{uri: uri, client: client, users: db.Collection("users"), store: NewStore(db, cfg)}
 }
 
-// setupFaulty is setup with a proxy in between, and a client that does not wait long.
+// setupFaulty is setup with a proxy before the server, and a client that does not wait long.
 func setupFaulty(t *testing.T, cfg Config) (*testBundle, *faultproxy.Proxy) {
 	t.Helper()
 	proxy, err := faultproxy.New(serverURI(t))
@@ -134,7 +134,7 @@ func (b *testBundle) insert(t *testing.T, docs ...bson.D) {
 	}
 }
 
-// raw returns the document with the given _id as the server keeps it.
+// raw returns the document with the given _id, as the server has it.
 func (b *testBundle) raw(t *testing.T, id any) bson.Raw {
 	t.Helper()
 	doc, err := b.users.FindOne(t.Context(), bson.D{{Key: "_id", Value: id}}).Raw()

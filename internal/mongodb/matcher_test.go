@@ -9,7 +9,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
-// The filters on _id are held against the documented meaning of their operators, as the server at hand may not take
+// These tests check filters on _id against the documented meaning of the operators, because the server of a test may not take
 // values of every type.
 
 // orderedValues returns _ids of all types in the server's order, several of each bracket.
@@ -45,7 +45,7 @@ func orderedValues(t *testing.T) []bson.RawValue {
 	return values
 }
 
-// isRare tells values that not every server can keep or be asked for.
+// isRare reports whether some servers do not know the value's type.
 func isRare(v bson.RawValue) bool {
 	switch v.Type {
 	case bson.TypeDecimal128, bson.TypeMinKey, bson.TypeMaxKey, bson.TypeSymbol, bson.TypeDBPointer, bson.TypeJavaScript, bson.TypeCodeWithScope:
@@ -55,10 +55,10 @@ func isRare(v bson.RawValue) bool {
 	return ok && (math.IsNaN(f) || math.IsInf(f, 0))
 }
 
-// rareTypes are the codes of the types of which isRare tells.
+// rareTypes are the codes of the types for which isRare returns true.
 var rareTypes = []int32{19, -1, 127, 14, 12, 13, 15}
 
-// matcher knows what MongoDB's operators mean, for _ids given in their order. Operands must be among them.
+// matcher evaluates MongoDB's operators for _ids that are given in their order. Operands must be among them.
 type matcher struct {
 	t      *testing.T
 	values []bson.RawValue
@@ -77,7 +77,7 @@ func newMatcher(t *testing.T, values []bson.RawValue) matcher {
 	return m
 }
 
-// matches tells whether a filter selects the value at the given place.
+// matches reports whether a filter selects the value at the index.
 func (m matcher) matches(at int, filter bson.D) bool {
 	return !slices.ContainsFunc(filter, func(e bson.E) bool { return !m.matchesElement(at, e) })
 }
@@ -95,7 +95,7 @@ func (m matcher) matchesElement(at int, e bson.E) bool {
 	return false
 }
 
-// all tells whether all conditions select the value.
+// all reports whether all conditions select the value.
 func (m matcher) all(at int, conditions bson.A) bool {
 	return !slices.ContainsFunc(conditions, func(c any) bool { return !m.matches(at, c.(bson.D)) })
 }
@@ -150,7 +150,7 @@ func (m matcher) operator(at int, e bson.E) bool {
 	return false
 }
 
-// isOf tells whether a value is of a type, by its code or one of the names that all servers know.
+// isOf reports whether a value has a type, by its code or by one of the names that all servers know.
 func (m matcher) isOf(v bson.RawValue, name any) bool {
 	switch name := name.(type) {
 	case int32:
@@ -173,7 +173,7 @@ func (m matcher) isOf(v bson.RawValue, name any) bool {
 	return false
 }
 
-// model is a collection in memory: those of a matcher's values that are present.
+// model is a collection in memory: the values of a matcher that are present.
 type model struct {
 	matcher
 	present []bool
@@ -196,7 +196,7 @@ func (m model) pair(filter bson.D, skip int) ([]key, error) {
 	return found, nil
 }
 
-// find returns the places of the values that are present and that all conditions select.
+// find returns the indexes of the values that are present and that all conditions select.
 func (m model) find(conditions bson.A) []int {
 	var found []int
 	for at := range m.values {

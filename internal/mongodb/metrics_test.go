@@ -20,7 +20,7 @@ const (
 	poolWaits    = "codex_jobs_mongodb_checkout_duration_seconds_count"
 )
 
-// The pool is watched from its first connection to its end, with a server that hangs in between.
+// The metrics follow the pool from its first connection to its end. Meanwhile the server hangs for a while.
 func TestPoolMetrics(t *testing.T) {
 	t.Parallel()
 	proxy, err := faultproxy.New(serverURI(t))

@@ -1,3 +1,8 @@
+// Ranges of a large collection. Finding the end of a range, counting it and reading it must cost the server no more than
+// that range's part of the index on _id. Two bounds select almost any range. Only a range that reaches from one bracket of
+// types into another needs the conditions over all types, for which the server can have to walk over more. There are no more
+// of these than brackets.
+
 package mongodb
 
 import (
@@ -6,13 +11,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// A large collection is visited in ranges, by several workers at the same time. Finding a range's end, counting it and
-// reading it must cost the server no more than that range's part of the index on _id. For almost all ranges two bounds
-// say what is in them. Only those that reach from one bracket into another, as few as there are brackets, need the
-// conditions over all types, for which the server may have to walk over more.
-
-// conditions returns those that select the _ids of a range; none for the whole collection. Of a range that has a
-// beginning but no end they do not leave out MinKey, see after.
+// conditions returns the conditions that select the _ids of a range. There are none for the whole collection. If the range has a
+// beginning but no end, they do not exclude MinKey, see after.
 func conditions(r syncrun.Range) (bson.A, error) {
 	var after, upto key
 	var err error
@@ -39,7 +39,7 @@ func conditions(r syncrun.Range) (bson.A, error) {
 	return append(append(after.after(), upto.upto()...), idNotOf(bson.TypeMinKey)), nil
 }
 
-// exactly is conditions that leave out MinKey as well, for queries whose results nobody can pass over.
+// exactly returns conditions that exclude MinKey, too. It is for queries whose results include no _id to skip.
 func exactly(r syncrun.Range) (bson.A, error) {
 	in, err := conditions(r)
 	if err == nil && r.After != nil && r.Upto == nil {
@@ -48,9 +48,8 @@ func exactly(r syncrun.Range) (bson.A, error) {
 	return in, err
 }
 
-// cut finds what Store.EndOfRange returns. It asks with find, which returns the first two _ids that a filter selects behind
-// those that are to be skipped.
-func cut(after []byte, size int, find func(filter bson.D, skip int) ([]key, error)) ([]byte, error) {
+// endOfRange is Store.EndOfRange, with find, which returns the first two _ids that a filter selects after skipping some.
+func endOfRange(after []byte, size int, find func(filter bson.D, skip int) ([]key, error)) ([]byte, error) {
 	filters := []bson.D{{}}
 	if after != nil {
 		behind, err := exactly(syncrun.Range{After: after})
@@ -68,12 +67,12 @@ func cut(after []byte, size int, find func(filter bson.D, skip int) ([]key, erro
 			return nil, err
 		}
 		if len(found) < 2 {
-			continue // too few in this bracket, or with the last filter in the collection
+			continue // there are too few in this bracket, or, with the last filter, in the collection
 		}
-		if found[0].value().Type == bson.TypeMinKey { // which not every server can be told of later
-			return cut(after, size+1, find)
+		if found[0].value().Type == bson.TypeMinKey { // no bound, because some servers do not know it
+			return endOfRange(after, size+1, find)
 		}
-		return found[0], nil // and not MaxKey, as there is one behind it
+		return found[0], nil // which is not MaxKey, because an _id follows
 	}
 	return nil, nil
 }

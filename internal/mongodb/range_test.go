@@ -17,12 +17,12 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// cutAll cuts a collection into ranges of size records, as a run does.
-func cutAll(t *testing.T, size int, cut func(after []byte, size int) ([]byte, error)) []syncrun.Range {
+// splitAll splits a collection into ranges of size records, as a run does.
+func splitAll(t *testing.T, size int, endOfRange func(after []byte, size int) ([]byte, error)) []syncrun.Range {
 	t.Helper()
 	var ranges []syncrun.Range
 	for next := (syncrun.Range{}); ; next.After = next.Upto {
-		upto, err := cut(next.After, size)
+		upto, err := endOfRange(next.After, size)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -32,7 +32,7 @@ func cutAll(t *testing.T, size int, cut func(after []byte, size int) ([]byte, er
 			return ranges
 		}
 		if v := key(upto).value(); v.Type == bson.TypeMinKey || v.Type == bson.TypeMaxKey {
-			t.Fatalf("cut at %v", v)
+			t.Fatalf("a range ends at %v", v)
 		}
 		if len(ranges) > 10_000 {
 			t.Fatal("it never ends")
@@ -40,9 +40,9 @@ func cutAll(t *testing.T, size int, cut func(after []byte, size int) ([]byte, er
 	}
 }
 
-func (b *testBundle) cut(t *testing.T, size int) []syncrun.Range {
+func (b *testBundle) split(t *testing.T, size int) []syncrun.Range {
 	t.Helper()
-	return cutAll(t, size, func(after []byte, size int) ([]byte, error) { return b.store.EndOfRange(t.Context(), after, size) })
+	return splitAll(t, size, func(after []byte, size int) ([]byte, error) { return b.store.EndOfRange(t.Context(), after, size) })
 }
 
 func keyName(k []byte) string {
@@ -52,8 +52,8 @@ func keyName(k []byte) string {
 	return key(k).String()
 }
 
-// checkSizes checks how many records the ranges have: size, and what is left for the last one. As MinKey is no boundary,
-// it does not count where ranges have one record.
+// checkSizes checks how many records the ranges have: size, and the rest in the last one. In ranges of one record MinKey does
+// not count, because it is no bound.
 func checkSizes(t *testing.T, got []int, size, records int, minKey bool) {
 	t.Helper()
 	var want []int
@@ -126,7 +126,7 @@ func TestConditionsSelectTheRange(t *testing.T) {
 	}
 }
 
-// checkPlain makes sure that no value of a rare type is sent to a server, wherever in the conditions it is.
+// checkPlain checks that the conditions have no value of a rare type anywhere.
 func checkPlain(t *testing.T, conditions bson.A) {
 	t.Helper()
 	var check func(v bson.RawValue)
@@ -148,7 +148,7 @@ func checkPlain(t *testing.T, conditions bson.A) {
 	check(rawValue(t, conditions))
 }
 
-// TestNoConditionsButThoseNeeded has the filters of before there were ranges.
+// TestNoConditionsButThoseNeeded checks that without ranges the filters have no conditions for them.
 func TestNoConditionsButThoseNeeded(t *testing.T) {
 	t.Parallel()
 	if in, err := conditions(syncrun.Range{}); err != nil || in != nil {
@@ -187,8 +187,8 @@ func TestExactBounds(t *testing.T) {
 	}
 }
 
-// TestCutsAModel cuts collections of all types, of which the server at hand may not take some.
-func TestCutsAModel(t *testing.T) {
+// TestSplitOfAModel splits collections of all types in memory, because the server of a test may not take some types.
+func TestSplitOfAModel(t *testing.T) {
 	t.Parallel()
 	values := orderedValues(t)
 	seed := rand.Uint64()
@@ -206,7 +206,7 @@ func TestCutsAModel(t *testing.T) {
 		}
 		minKey := m.present[0]
 		size := []int{1, 2, max(records/3, 1), max(records-1, 1), max(records, 1), records + 1, random.IntN(30) + 1}[round%7]
-		ranges := cutAll(t, size, func(after []byte, size int) ([]byte, error) { return cut(after, size, m.pair) })
+		ranges := splitAll(t, size, func(after []byte, size int) ([]byte, error) { return endOfRange(after, size, m.pair) })
 
 		// read returns what the ranges hold one after the other.
 		read := func() (all []int, sizes []int) {
@@ -248,8 +248,8 @@ func TestCutsAModel(t *testing.T) {
 	}
 }
 
-// TestCut cuts collections of mixed _ids into ranges and reads them, also when records have come and gone in between.
-func TestCut(t *testing.T) {
+// TestSplit splits collections of mixed _ids into ranges, and reads the ranges. Records come and go meanwhile.
+func TestSplit(t *testing.T) {
 	t.Parallel()
 	everyType := allTypes(t)
 	for _, test := range []struct{ records, size int }{
@@ -281,7 +281,7 @@ func TestCut(t *testing.T) {
 			for len(due) < test.records {
 				insert(randomID(t, random, everyType))
 			}
-			ranges := b.cut(t, test.size)
+			ranges := b.split(t, test.size)
 
 			check := func(what string) {
 				t.Helper()
@@ -307,7 +307,7 @@ func TestCut(t *testing.T) {
 					}
 				}
 			}
-			check("as it was cut")
+			check("as it was split")
 			var sizes []int
 			for _, r := range ranges {
 				n, err := b.store.Count(t.Context(), everything, r)
@@ -336,8 +336,8 @@ func TestCut(t *testing.T) {
 	}
 }
 
-// TestCutEndsWithTheCollection is about what is left when the last range is full.
-func TestCutEndsWithTheCollection(t *testing.T) {
+// TestSplitEndsWithTheCollection checks that no empty range follows a last range that is full.
+func TestSplitEndsWithTheCollection(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insert(t,
@@ -365,12 +365,12 @@ func TestCutEndsWithTheCollection(t *testing.T) {
 			got = key(upto).String()
 		}
 		if got != test.want {
-			t.Errorf("the cut %d behind %v is %q, want %q", test.size, test.after, got, test.want)
+			t.Errorf("the end of a range of %d behind %v is %q, want %q", test.size, test.after, got, test.want)
 		}
 	}
 }
 
-// commands is what a client sends, by the name of the command.
+// commands are the commands that a client sends, by name.
 type commands struct {
 	mu   sync.Mutex
 	sent map[string][]bson.Raw
@@ -387,7 +387,7 @@ func (c *commands) monitor(o *options.ClientOptions) {
 	}})
 }
 
-// take returns what was sent of a command since the last time.
+// take returns the commands with a name that were sent since the last call.
 func (c *commands) take(name string) []bson.Raw {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -396,7 +396,7 @@ func (c *commands) take(name string) []bson.Raw {
 	return taken
 }
 
-// TestCommandsOfARange makes sure that a range costs the server no more than it must.
+// TestCommandsOfARange checks that a range costs the server no more than it must.
 func TestCommandsOfARange(t *testing.T) {
 	t.Parallel()
 	var sent commands
@@ -404,7 +404,7 @@ func TestCommandsOfARange(t *testing.T) {
 	for i := range 6 {
 		b.insert(t, bson.D{{Key: "_id", Value: bson.ObjectID{11: byte(i)}}})
 	}
-	ranges := b.cut(t, 2)
+	ranges := b.split(t, 2)
 	if len(ranges) != 3 {
 		t.Fatalf("%d ranges, want 3", len(ranges))
 	}
@@ -417,19 +417,19 @@ func TestCommandsOfARange(t *testing.T) {
 		return string(doc[len(`{"v":`) : len(doc)-1])
 	}
 
-	cuts := sent.take("find")
-	if len(cuts) != 4 { // one for each range, and one more at the end of the bracket
-		t.Fatalf("sent %d commands to cut", len(cuts))
+	found := sent.take("find")
+	if len(found) != 4 { // one for each range, and one more at the end of the bracket
+		t.Fatalf("sent %d commands to split", len(found))
 	}
 	for i, want := range []string{`{}`, `{"_id":{"$gt":` + oid(1) + `}}`, `{"_id":{"$gt":` + oid(3) + `}}`} {
-		if got := field(cuts[i], "filter"); got != want {
-			t.Errorf("cut %d: the filter is %s, want %s", i, got, want)
+		if got := field(found[i], "filter"); got != want {
+			t.Errorf("range %d: the filter is %s, want %s", i, got, want)
 		}
 		for name, want := range map[string]string{
 			"sort": `{"_id":1}`, "hint": `{"_id":1}`, "projection": `{"_id":1}`, "skip": "1", "limit": "2",
 		} {
-			if got := field(cuts[i], name); got != want {
-				t.Errorf("cut %d: %s is %s, want %s", i, name, got, want)
+			if got := field(found[i], name); got != want {
+				t.Errorf("range %d: %s is %s, want %s", i, name, got, want)
 			}
 		}
 	}
@@ -467,6 +467,6 @@ func TestForeignKeysAreRefused(t *testing.T) {
 		}
 	}
 	if _, err := b.store.EndOfRange(t.Context(), foreign, 1); err == nil {
-		t.Error("cuts behind any bytes")
+		t.Error("takes any bytes as a key")
 	}
 }

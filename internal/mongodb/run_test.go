@@ -15,8 +15,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// TestPass visits users as old collections hold them, range by range, on a connection that breaks every now and then,
-// with some users that cannot be updated.
+// TestPass visits users as old collections have them, range by range. The connection breaks now and then, and some users cannot
+// be updated.
 func TestPass(t *testing.T) {
 	t.Parallel()
 	b, proxy := setupFaulty(t, Config{})
@@ -65,7 +65,7 @@ func TestPass(t *testing.T) {
 		}
 	}
 	b.insert(t, docs...)
-	ranges := b.cut(t, 250)
+	ranges := b.split(t, 250)
 	if len(ranges) != 3 {
 		t.Errorf("%d ranges of 250 users, want 3", len(ranges))
 	}

@@ -15,7 +15,7 @@ import (
 
 var everything = syncrun.Selection{Full: true, Reference: reference, Freshness: freshness}
 
-// elements returns a document's elements as the server keeps them, apart from those that a sync run writes.
+// elements returns a document's elements as the server has them, without those that a sync writes.
 func elements(t *testing.T, doc bson.Raw) []byte {
 	t.Helper()
 	list, err := doc.Elements()
@@ -39,7 +39,7 @@ func lastSyncedOf(doc bson.Raw) any {
 	return fmt.Sprintf("%v %v", v.Type, v)
 }
 
-// updates are those that set nothing but stamps.
+// updates returns updates that set nothing but stamps.
 func updates(records []syncrun.Record) []syncrun.Update {
 	list := make([]syncrun.Update, len(records))
 	for i, r := range records {
@@ -65,7 +65,7 @@ func (b *testBundle) update(t *testing.T, updates []syncrun.Update, reference ti
 	return stamped
 }
 
-// TestStamp stamps records with every kind of value in lastSynced, twice.
+// TestStamp stamps records with every type of value in lastSynced, twice.
 func TestStamp(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -107,7 +107,7 @@ func TestStamp(t *testing.T) {
 	}
 }
 
-// TestStampLeavesTheRest is about documents as they have grown, with _ids of every type.
+// TestStampLeavesTheRest checks that the other fields of a document stay, with _ids of every type.
 func TestStampLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -152,7 +152,7 @@ func TestStampLeavesTheRest(t *testing.T) {
 func TestStaleWriterSetsNothingBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
-	// What the stale writer read before it was held up, of every kind.
+	// What the stale writer read before it was held up, of every type.
 	b.insert(t,
 		bson.D{{Key: "_id", Value: "old"}, {Key: lastSynced, Value: at(-time.Hour)}},
 		bson.D{{Key: "_id", Value: "missing"}},
@@ -175,7 +175,7 @@ func TestStaleWriterSetsNothingBack(t *testing.T) {
 	}
 }
 
-// TestStampReplacesWhatChangedMeanwhile is about a record whose stamp was to be replaced and is another by now.
+// TestStampReplacesWhatChangedMeanwhile replaces stamps of records that have changed since they were read.
 func TestStampReplacesWhatChangedMeanwhile(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -240,11 +240,11 @@ func TestStampNothing(t *testing.T) {
 		t.Errorf("read %d records of a collection that is not there", len(records))
 	}
 	if upto, err := b.store.EndOfRange(t.Context(), nil, 1); err != nil || upto != nil {
-		t.Errorf("cut a collection that is not there at %x (%v)", upto, err)
+		t.Errorf("a range of a collection that is not there ends at %x (%v)", upto, err)
 	}
 }
 
-// some is what the tests set besides stamps, of every kind, and how it reads back.
+// some is what the tests set besides stamps, of every type, and how it reads back.
 func some(n int32) (set map[string]any, want bson.D) {
 	return map[string]any{
 			"plan": fmt.Sprint("plan ", n), "logins": n, "checked": reference, "none": nil,
@@ -256,7 +256,7 @@ func some(n int32) (set map[string]any, want bson.D) {
 		}
 }
 
-// TestStampSets sets fields of records with every kind of value in lastSynced, twice.
+// TestStampSets sets fields of records with every type of value in lastSynced, twice.
 func TestStampSets(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -310,7 +310,7 @@ func TestStampSets(t *testing.T) {
 	}
 }
 
-// TestStaleWriterSetsNothing is about a writer that is held up until a later run has set other values.
+// TestStaleWriterSetsNothing has a writer that is held up until a later run has set other values.
 func TestStaleWriterSetsNothing(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -345,7 +345,7 @@ func TestStaleWriterSetsNothing(t *testing.T) {
 	}
 }
 
-// TestStampRefusesFields has one record for each field that cannot be set, and one behind each that is as it should be.
+// TestStampRefusesFields has a record for each field that must not be set, and a good record behind each of them.
 func TestStampRefusesFields(t *testing.T) {
 	t.Parallel()
 	b, proxy := setupFaulty(t, Config{BulkSize: 4})

@@ -1,3 +1,5 @@
+// The store: the commands that read and update the records of a collection.
+
 package mongodb
 
 import (
@@ -15,12 +17,11 @@ import (
 )
 
 const (
-	// DefaultBulkSize caps the updates of one command: enough to make the round trip cheap, few enough that a command
-	// ends well within its deadline on a busy server.
+	// DefaultBulkSize is how many updates one command has at most. It is enough to make the round trip cheap, and little enough
+	// for a command to end well within its deadline on a busy server.
 	DefaultBulkSize = 1000
-	// DefaultReadTimeout bounds each read. A server answers a read with the first records that it finds, so one that has
-	// to walk over tens of millions of records that are not due takes a while. A server that is gone is noticed by the
-	// client's monitor, long before.
+	// DefaultReadTimeout bounds each read. A server answers when it has found the first records. If it must walk over tens of
+	// millions of records that are not due, that takes a while. The client's monitor notices a dead server long before.
 	DefaultReadTimeout = 2 * time.Minute
 	// DefaultWriteTimeout bounds each command that updates records.
 	DefaultWriteTimeout = 30 * time.Second
@@ -29,19 +30,19 @@ const (
 	fetchSize = 1000
 )
 
-// Config says which records a Store keeps and how it talks to the server. Zero values mean the defaults.
+// Config says which records a Store has, and bounds its commands. Zero values mean the defaults.
 type Config struct {
 	// Collection is the collection's name.
 	Collection string
-	// NameField is the field that holds what people call a record: "username", "name", "title". "" means there is none.
+	// NameField is the field with the name of a record: "username", "name", "title". "" means that records have no name.
 	NameField string
-	// BulkSize caps how many updates one command carries.
+	// BulkSize is how many updates one command has at most.
 	BulkSize int
-	// ReadTimeout bounds each count and each fetch of a cursor, WriteTimeout each command that updates records.
+	// ReadTimeout bounds each count and each fetch of a cursor, and WriteTimeout each command that updates records.
 	ReadTimeout, WriteTimeout time.Duration
 }
 
-// Store is a collection of records, as package syncrun wants it.
+// Store is a MongoDB collection as a syncrun.Store.
 type Store struct {
 	Config
 	collection *mongo.Collection
@@ -50,7 +51,7 @@ type Store struct {
 
 var _ syncrun.Store = (*Store)(nil)
 
-// NewStore returns the store for a collection of db.
+// NewStore returns the store of a collection in db.
 func NewStore(db *mongo.Database, cfg Config) *Store {
 	if cfg.BulkSize <= 0 {
 		cfg.BulkSize = DefaultBulkSize
@@ -67,18 +68,17 @@ func NewStore(db *mongo.Database, cfg Config) *Store {
 // byID is the order of the records, and the index that has it.
 var byID = bson.D{{Key: "_id", Value: 1}}
 
-// EndOfRange returns the _id of the size-th record behind the given key; nil when there is none, or none behind it. For this the
-// server walks over the index on _id alone and sends two _ids at most. Only where a bracket ends it has to look again, and
-// at the records themselves.
+// EndOfRange implements syncrun.Store. The server only walks over the index on _id, and sends at most two _ids. At the end of a
+// bracket it must look once more, and at the records themselves.
 func (s *Store) EndOfRange(ctx context.Context, after []byte, size int) ([]byte, error) {
-	upto, err := cut(after, size, func(filter bson.D, skip int) ([]key, error) { return s.pair(ctx, filter, skip) })
+	upto, err := endOfRange(after, size, func(filter bson.D, skip int) ([]key, error) { return s.pair(ctx, filter, skip) })
 	if err != nil {
-		return nil, s.fail(ctx, "cutting records of", err)
+		return nil, s.fail(ctx, "splitting records of", err)
 	}
 	return upto, nil
 }
 
-// pair returns the first two _ids that filter selects behind those that are to be skipped.
+// pair returns the first two _ids that filter selects after skipping some.
 func (s *Store) pair(ctx context.Context, filter bson.D, skip int) ([]key, error) {
 	opts := options.Find().SetSort(byID).SetHint(byID).SetProjection(byID).SetSkip(int64(skip)).SetLimit(2).SetBatchSize(2)
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
@@ -98,7 +98,7 @@ func (s *Store) pair(ctx context.Context, filter bson.D, skip int) ([]key, error
 	return keys, nil
 }
 
-// Count returns the number of selected records of the range.
+// Count implements syncrun.Store.
 func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (int64, error) {
 	const counting = "counting records of"
 	in, err := exactly(within)
@@ -107,7 +107,7 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 	}
 	opts := options.Count()
 	if len(in) > 0 {
-		// As for a cursor: an index on lastSynced would lead through the due records of all other ranges.
+		// With an index on lastSynced the server would walk over the due records of all other ranges.
 		opts.SetHint(byID)
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
@@ -119,7 +119,7 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 	return n, nil
 }
 
-// Scan returns a cursor over the selected records of the range, in the order of their _ids.
+// Scan implements syncrun.Store. The cursor walks in the order of the _ids.
 func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (syncrun.Cursor, error) {
 	const reading = "reading records of"
 	in, err := conditions(within)
@@ -132,7 +132,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	}
 	opts := options.Find().
 		SetSort(byID).
-		// An index on lastSynced must not tempt the server into sorting millions of records in memory.
+		// With an index on lastSynced the server would sort millions of records in memory.
 		SetHint(byID).
 		SetProjection(fields).
 		SetBatchSize(fetchSize)
@@ -145,7 +145,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	return &cursor{store: s, found: found, reference: sel.Reference, resumed: within.After != nil}, nil
 }
 
-// filter returns the filter for the selected records that conditions on their _ids leave.
+// filter returns the filter for the selected records whose _ids match the conditions.
 func filter(sel syncrun.Selection, in bson.A) bson.D {
 	if len(in) == 0 {
 		return selected(sel)
@@ -153,7 +153,7 @@ func filter(sel syncrun.Selection, in bson.A) bson.D {
 	return bson.D{{Key: "$and", Value: append(in, selected(sel))}}
 }
 
-// Stamp updates the records, in commands of at most BulkSize updates.
+// Stamp implements syncrun.Store. It sends commands of at most BulkSize updates.
 func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, reference time.Time) (syncrun.Stamped, error) {
 	stamps, err := newStamps(reference)
 	if err != nil {
@@ -161,7 +161,7 @@ func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, reference t
 	}
 	var stamped syncrun.Stamped
 	models := make([]mongo.WriteModel, 0, min(len(updates), s.BulkSize))
-	sent := make([]syncrun.Record, 0, cap(models)) // one for each model
+	sent := make([]syncrun.Record, 0, cap(models)) // the record of each model
 	for chunk := range slices.Chunk(updates, s.BulkSize) {
 		models, sent = models[:0], sent[:0]
 		for _, u := range chunk {
@@ -187,7 +187,7 @@ func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, reference t
 	return stamped, nil
 }
 
-// write sends one bulk of updates and returns how many records they applied to, and which of them failed.
+// write sends one command of updates. It returns how many records the updates applied to, and which updates failed.
 func (s *Store) write(ctx context.Context, models []mongo.WriteModel) (int64, []mongo.BulkWriteError, error) {
 	bounded, cancel := context.WithTimeout(ctx, s.WriteTimeout)
 	defer cancel()
@@ -196,7 +196,7 @@ func (s *Store) write(ctx context.Context, models []mongo.WriteModel) (int64, []
 	switch {
 	case err == nil:
 		return result.MatchedCount, nil, nil
-	case errors.As(err, &bulk) && len(bulk.WriteErrors) > 0 && !mayPass(err) && ctx.Err() == nil:
+	case errors.As(err, &bulk) && len(bulk.WriteErrors) > 0 && !canPass(err) && ctx.Err() == nil:
 		return result.MatchedCount, bulk.WriteErrors, nil
 	default:
 		return 0, nil, s.fail(ctx, "updating records of", err)

@@ -1,3 +1,5 @@
+// A span for each command.
+
 package mongodb
 
 import (
@@ -12,8 +14,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
-// TraceCommands is for Connect: it makes a span of each command that is sent for something which is traced. Spans have the
-// command's name and its collection, and nothing of what is in the command. A nil provider makes none, at no cost.
+// TraceCommands returns an option for Connect that makes a span for each command within a trace. A span has the command's name
+// and its collection, and nothing of the command's content. A nil provider makes none, at no cost.
 func TraceCommands(provider trace.TracerProvider) func(*options.ClientOptions) {
 	if provider == nil {
 		return func(*options.ClientOptions) {}
@@ -27,7 +29,7 @@ func TraceCommands(provider trace.TracerProvider) func(*options.ClientOptions) {
 	return func(o *options.ClientOptions) { o.SetMonitor(monitor) }
 }
 
-// commandKey tells commands in flight apart.
+// commandKey identifies a command in flight.
 type commandKey struct {
 	connection string
 	request    int64
@@ -44,7 +46,7 @@ func (t *commandTracer) started(ctx context.Context, e *event.CommandStartedEven
 	if !trace.SpanFromContext(ctx).IsRecording() {
 		return
 	}
-	// The names are https://opentelemetry.io/docs/specs/semconv/database/mongodb/.
+	// The names come from https://opentelemetry.io/docs/specs/semconv/database/mongodb/.
 	about := []attribute.KeyValue{
 		attribute.String("db.system.name", "mongodb"),
 		attribute.String("db.namespace", e.DatabaseName),

@@ -1,3 +1,6 @@
+// Updates of records. A writer can be held up between reading and writing, and write long after a later run. So no update
+// here sets a record back, whichever of the two writes first.
+
 package mongodb
 
 import (
@@ -14,13 +17,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// Whoever is held up between reading and writing may write long after a later run. Every update here is such that it
-// then sets nothing back, whatever the order in which the two get to the server.
-
-// touch has the server set the time of the update.
+// touch makes the server set the time of the update.
 var touch = bson.E{Key: "$currentDate", Value: bson.D{{Key: updatedAt, Value: true}}}
 
-// stamps makes updates that stamp records with one reference. What most of them have in common is prepared.
+// stamps makes updates that stamp records with one reference time. Most updates are one of two, which are encoded once.
 type stamps struct {
 	reference      time.Time
 	raise, replace bson.Raw
@@ -35,15 +35,15 @@ func newStamps(reference time.Time) (stamps, error) {
 	return stamps{reference: reference, raise: raise, replace: replace}, err
 }
 
-// update returns the update of one record, or why there can be none.
+// update returns the update of one record, or an error that says why it cannot be updated.
 //
-// $max leaves a later run's stamp where it is. Where $max would keep a value that is no valid stamp, that value is
-// replaced, unless the record has a valid stamp by now. As $max would not keep the other fields from being set, a record
-// that gets some is left alone altogether once it has a later run's stamp.
+// $max keeps the stamp of a later run. It would also keep some values that are no valid stamp. Such a value is replaced with
+// $set, unless the record has a valid stamp by now. Beside $max other fields would be set even if a later run has stamped the
+// record. So an update of other fields only applies to a record that no later run has stamped.
 func (s stamps) update(u syncrun.Update) (mongo.WriteModel, error) {
 	v := key(u.Record.Key).value()
 	filter := bson.D{{Key: "_id", Value: v}}
-	if v.Type == bson.TypeEmbeddedDocument { // may begin with "$ref", which is no operator
+	if v.Type == bson.TypeEmbeddedDocument { // it can begin with "$ref", which is no operator
 		filter = id("$eq", v)
 	}
 	model := mongo.NewUpdateOneModel()
@@ -60,8 +60,8 @@ func (s stamps) update(u syncrun.Update) (mongo.WriteModel, error) {
 	return model.SetFilter(filter).SetUpdate(s.raise), nil
 }
 
-// set returns the update that sets fields together with the stamp. It is encoded here, as the driver would refuse a
-// whole bulk for one value that cannot be.
+// set returns the update that sets fields together with the stamp. It encodes them here, because the driver would refuse a whole
+// command for one value that does not encode.
 func (s stamps) set(fields map[string]any) (bson.Raw, error) {
 	set := stamp(date(s.reference))
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
@@ -77,17 +77,17 @@ func (s stamps) set(fields map[string]any) (bson.Raw, error) {
 	return update, nil
 }
 
-// checkName tells whether a field, or the path of one within another, may be set.
+// checkName returns an error if an update must not set the field, or the path of a field.
 func checkName(name string) error {
 	switch field, _, _ := strings.Cut(name, "."); {
 	case field == "_id":
-		return errors.New("a record keeps its _id")
+		return errors.New("the _id of a record must not change")
 	case field == lastSynced || field == updatedAt:
-		return errors.New("only the store sets it")
+		return errors.New("only the store may set it")
 	case name == "":
-		return errors.New("a field has a name")
+		return errors.New("the name must not be empty")
 	case strings.HasPrefix(name, "$"):
-		return errors.New("it begins with $, as operators do")
+		return errors.New("the name must not begin with $, as operators do")
 	}
 	return nil
 }

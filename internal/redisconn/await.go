@@ -13,14 +13,14 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// The waits between two tries at a Redis that does not answer double from the first to the last.
+// The wait before the next try doubles from firstWait up to lastWait.
 const (
 	firstWait = 250 * time.Millisecond
 	lastWait  = 5 * time.Second
 )
 
-// Await waits until ping returns nil, and logs each wait, or until ctx ends, which is its only error. Then it warns of a
-// Redis that may evict jobs.
+// Await waits until ping returns nil, and logs each wait. Then it warns if Redis may evict jobs. It returns ctx's cause if ctx
+// ends first, and no other error.
 func Await(ctx context.Context, rdb redis.UniversalClient, ping func(context.Context) error, log *slog.Logger) error {
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		err := ping(ctx)
@@ -45,10 +45,10 @@ func Await(ctx context.Context, rdb redis.UniversalClient, ping func(context.Con
 	return nil
 }
 
-// noEviction is the maxmemory-policy that keeps everything.
+// noEviction is the maxmemory-policy of a Redis that evicts nothing.
 const noEviction = "noeviction"
 
-// evictionPolicy returns Redis' maxmemory-policy; "" where the server does not say. Of a cluster it is the policy of a
+// evictionPolicy returns Redis' maxmemory-policy, or "" if the server does not tell it. In a cluster it is the policy of a
 // master that may evict, if there is one.
 func evictionPolicy(ctx context.Context, rdb redis.UniversalClient) (string, error) {
 	var mu sync.Mutex

@@ -1,6 +1,6 @@
-// Package redisconn reaches Redis: one server, the master that sentinels know, or a cluster, with or without TLS. Each
-// command ends in time, the loss of the connection is logged once, and Await waits until Redis answers. It knows nothing
-// of jobs, nor of what is in Redis.
+// Package redisconn reaches Redis: one server, the master that sentinels know, or a cluster, with or without TLS. Each command
+// ends in time. The loss of the connection is logged once. Await waits until Redis answers. The package knows nothing of jobs,
+// nor of the keys in Redis.
 package redisconn
 
 import (
@@ -11,18 +11,18 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// maxRedirects is how often a client without retries follows a cluster's redirect: a slot may have moved, and be moving.
+// maxRedirects is how many redirects of a cluster a client without retries follows. A key's slot can have moved, and be moving.
 const maxRedirects = 2
 
-// New returns a client that connects when it is used. It logs a warning when Redis cannot be reached any more and a line
-// when it can be again. The hooks see what each server is asked. The caller closes the client.
+// New returns a client that connects when it is used. The client logs a warning when it cannot reach Redis any more, and a line
+// when it can again. The hooks see the commands for each server. The caller closes the client.
 func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.UniversalClient {
 	options := &redis.UniversalOptions{
 		Username: o.Username, Password: o.Password, DB: o.DB,
 		MasterName: o.Master, SentinelPassword: o.SentinelPassword,
-		Protocol: 2, // RESP3 brings pushes, of which the product uses none; see checkable
-		// The dialer bounds one attempt. DialTimeout also bounds the questions to sentinels before it: there must be time
-		// left to ask another one when the first hangs.
+		Protocol: 2, // RESP3 brings pushes, which the product does not use; see checkable
+		// The dialer bounds one attempt. DialTimeout also bounds the questions to sentinels before that. If the first sentinel
+		// hangs, there must be time to ask another one.
 		Dialer:      dialer(o.TLS, l.Timeout),
 		DialTimeout: l.command(), ReadTimeout: l.Timeout, WriteTimeout: l.Timeout, PoolTimeout: l.Timeout,
 		DialerRetries:         1, // a command has its own retries
@@ -32,7 +32,7 @@ func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.Unive
 		ContextTimeoutEnabled: true,
 	}
 	if l.Retries == 0 {
-		options.MaxRetries = -1 // go-redis takes 0 for its default
+		options.MaxRetries = -1 // 0 would mean go-redis' default
 		options.MaxRedirects = maxRedirects
 	}
 	switch {
@@ -61,8 +61,8 @@ func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.Unive
 
 func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger, hooks []redis.Hook) redis.UniversalClient {
 	client := redis.NewClusterClient(options.Cluster())
-	// A node that does not answer may have been replaced, for which the client itself looks only every ten seconds. Look
-	// after each failed try, so that the next one may go to another node.
+	// A node that does not answer may have been replaced. The client itself only looks for that every ten seconds. Look after
+	// each failed try, so that the next try can go to another node.
 	limit, connections := &commandLimit{limit: l.command(), failed: client.ReloadState}, newConnectionLog(log, "")
 	client.AddHook(limit)
 	client.OnNewNode(func(node *redis.Client) {
@@ -75,7 +75,7 @@ func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger, hoo
 	return client
 }
 
-// ConnOpt lets asynq and asynqmon make clients of ours: their own options leave out what ends a command in time.
+// ConnOpt lets asynq and asynqmon make our clients. Clients made with their own options do not end each command in time.
 type ConnOpt struct {
 	Options Options
 	Limits  Limits
@@ -85,7 +85,7 @@ type ConnOpt struct {
 // MakeRedisClient implements asynq.RedisConnOpt. The caller closes the client.
 func (o ConnOpt) MakeRedisClient() any { return New(o.Options, o.Limits, o.Log) }
 
-// EachMaster calls f for the server, or at the same time for each master of a cluster. It returns one of f's errors.
+// EachMaster calls f for the server, or for each master of a cluster at the same time. It returns one of f's errors.
 func EachMaster(ctx context.Context, rdb redis.UniversalClient, f func(context.Context, redis.UniversalClient) error) error {
 	cluster, ok := rdb.(*redis.ClusterClient)
 	if !ok {

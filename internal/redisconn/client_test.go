@@ -80,7 +80,7 @@ func TestNew(t *testing.T) {
 	}
 }
 
-// hanging starts servers that let connections in and never answer.
+// hanging starts servers that accept connections and never answer.
 func hanging(t *testing.T, n int) (addrs []string) {
 	t.Helper()
 	for range n {
@@ -94,8 +94,8 @@ func hanging(t *testing.T, n int) (addrs []string) {
 	return addrs
 }
 
-// kinds are the ways to reach the servers at the addresses.
-func kinds(addrs []string) map[string]redisconn.Options {
+// ways are the ways to reach the servers at the addresses.
+func ways(addrs []string) map[string]redisconn.Options {
 	return map[string]redisconn.Options{
 		"alone":     {Addr: addrs[0]},
 		"sentinels": {Sentinels: addrs, Master: "m"},
@@ -103,12 +103,12 @@ func kinds(addrs []string) map[string]redisconn.Options {
 	}
 }
 
-// The loss of the connection is logged once, however often it is tried: once for each node of a cluster.
+// The loss of the connection is logged once, however often the client tries. In a cluster it is logged once for each node.
 func TestLossIsLoggedOnce(t *testing.T) {
 	t.Parallel()
 	// Nothing listens there, nor will while this runs: the system gives such ports to no program that asks for any port.
 	addrs := []string{"127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"}
-	for name, o := range kinds(addrs) {
+	for name, o := range ways(addrs) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			log := new(strings.Builder)
@@ -142,11 +142,11 @@ func TestLossIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// Callers that set no deadline, as asynq's are, are answered in time all the same.
+// A caller without a deadline, as asynq is, still gets an answer in time.
 func TestCommandsEndInTime(t *testing.T) {
 	t.Parallel()
 	addrs := hanging(t, 3)
-	for name, o := range kinds(addrs) {
+	for name, o := range ways(addrs) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			rdb := newRedis(t, o, redisconn.Limits{Timeout: 500 * time.Millisecond}, slog.New(slog.DiscardHandler))
@@ -166,7 +166,7 @@ func TestCommandsEndInTime(t *testing.T) {
 	}
 }
 
-// go-redis does not retry when the error of a connection attempt says that a context has ended.
+// go-redis does not retry if the error of a connection attempt matches a context's error.
 func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 	t.Parallel()
 	addrs := hanging(t, 1)
@@ -181,7 +181,7 @@ func TestSlowDialIsNotTheEndOfAContext(t *testing.T) {
 	}
 }
 
-// A Server that was just started waits for three commands in a row, for 2 s each; one that runs waits for one.
+// A Server that was just started waits for three commands in a row, each for 2 s. One that runs waits for one.
 func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
@@ -200,7 +200,7 @@ func TestServerOnHangingRedisStopsInTime(t *testing.T) {
 	}
 }
 
-// A sentinel that hangs is given up for another one.
+// If a sentinel hangs, the client asks another one.
 func TestHangingSentinel(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
@@ -226,7 +226,7 @@ func TestHangingSentinel(t *testing.T) {
 	}
 }
 
-// newSentinel starts what answers as a sentinel of the master, and returns its address.
+// newSentinel starts a server that answers like a sentinel of the master. It returns the address.
 func newSentinel(t *testing.T, master string) string {
 	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
@@ -265,7 +265,7 @@ func newSentinel(t *testing.T, master string) string {
 	return listener.Addr().String()
 }
 
-// Connections that the server has closed are not used again, with TLS neither: none of these commands is tried twice.
+// Connections that the server has closed are not used again, not even with TLS: no command here needs a second try.
 func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	t.Parallel()
 	o := redistest.Options(t)
@@ -302,7 +302,7 @@ func TestClosedConnectionsAreNotUsed(t *testing.T) {
 	}
 }
 
-// terminator stands before a server without TLS.
+// terminator accepts TLS connections for a server without TLS.
 type terminator struct {
 	listener    net.Listener
 	authorities *x509.CertPool

@@ -1,4 +1,4 @@
-// How a connection is made: as go-redis does it, but with an end in time.
+// How a connection is made: as go-redis does it, but always in time.
 
 package redisconn
 
@@ -11,12 +11,12 @@ import (
 	"time"
 )
 
-// keepAlive is go-redis' own: a connection is known to be dead 45 s after its last byte, and a firewall does not take it
-// for an idle one.
+// keepAlive is go-redis' own setting. The loss of a connection is noticed 45 s after its last byte, and a firewall does not drop
+// it as idle.
 var keepAlive = net.KeepAliveConfig{Enable: true, Idle: 30 * time.Second, Interval: 5 * time.Second, Count: 3}
 
-// dialer connects as go-redis does by itself. With TLS, too, it gives up when the context ends, and go-redis can see
-// whether the server has closed an idle connection.
+// dialer connects as go-redis does. But with TLS it also gives up when the context ends, and go-redis can see whether the server
+// has closed an idle connection.
 func dialer(config *tls.Config, timeout time.Duration) func(ctx context.Context, network, addr string) (net.Conn, error) {
 	plain := &net.Dialer{Timeout: timeout, KeepAliveConfig: keepAlive}
 	dial := plain.DialContext
@@ -38,18 +38,18 @@ func dialer(config *tls.Config, timeout time.Duration) func(ctx context.Context,
 	}
 }
 
-// dialTimeout is a connection attempt that took too long. The errors of net and of crypto/tls match a context's error,
-// which go-redis takes for the end of the caller's context and does not retry.
+// dialTimeout is the error of a connection attempt that took too long. The errors of net and of crypto/tls match a context's
+// error. Then go-redis would think that the caller's context has ended, and not retry.
 type dialTimeout struct{ network, addr string }
 
 func (e *dialTimeout) Error() string { return "dial " + e.network + " " + e.addr + ": i/o timeout" }
 
-// Timeout lets go-redis see what it is.
+// Timeout implements net.Error, so that go-redis recognises a timeout.
 func (*dialTimeout) Timeout() bool { return true }
 
-// checkable lets go-redis look for the end of an idle TLS connection, as it does without TLS. This needs RESP2: with RESP3
-// go-redis takes what has arrived on an idle connection for a push and reads it, without a time limit. (Its clients of
-// sentinels always speak RESP3, but nothing arrives on theirs but the end.)
+// checkable lets go-redis check whether the server has closed an idle TLS connection, as it does without TLS. This needs RESP2:
+// with RESP3 go-redis thinks that data on an idle connection is a push, and reads it without a time limit. (Its clients of
+// sentinels always speak RESP3, but no data arrives on their connections.)
 type checkable struct{ *tls.Conn }
 
 // SyscallConn implements syscall.Conn.

@@ -13,11 +13,11 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// commandLimit is a hook that ends each command whose caller has set no deadline, as asynq's callers cannot, however many
-// sentinels, nodes and connection attempts it takes.
+// commandLimit is a hook that ends each command in time whose caller has set no deadline, however many sentinels, nodes and
+// connection attempts the command takes. asynq's callers cannot set a deadline.
 type commandLimit struct {
 	limit time.Duration
-	// failed, if any, is called after a command that no server answered.
+	// failed is called after a command that no server answered. It can be nil.
 	failed func(context.Context)
 }
 
@@ -52,11 +52,10 @@ func (c *commandLimit) do(ctx context.Context, next func(context.Context) error)
 	return err
 }
 
-// connectionLog is a hook that logs the loss and the return of the connection, once each; of a cluster's connections,
-// once for each node.
+// connectionLog is a hook that logs the loss and the return of the connection, once each. In a cluster it does so for each node.
 type connectionLog struct {
 	log  *slog.Logger
-	name string // in the place of the address
+	name string // logged instead of the address, unless it is ""
 
 	mu   sync.Mutex
 	down map[string]bool // by address
@@ -83,7 +82,7 @@ func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
 	}
 }
 
-// changed records whether the address is down, and reports whether that is news.
+// changed records whether the address is down, and reports whether that has changed.
 func (c *connectionLog) changed(addr string, down bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()

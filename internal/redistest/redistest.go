@@ -1,5 +1,4 @@
-// Package redistest gives each test a Redis database of its own, on the server that the environment names. It is for tests
-// only.
+// Package redistest gives each test a Redis database to itself, on the server that the environment names. It is for tests only.
 package redistest
 
 import (

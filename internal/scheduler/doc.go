@@ -1,6 +1,4 @@
-// Package scheduler is the body of the scheduler: it sees to it that each tick of each job type enqueues one run, however
-// many schedulers there are, or none when a run of the same kind still waits. A timer loop for each schedule does that, on
-// time and after an outage alike; asynq's Scheduler only shows the schedules to people.
-//
-// It runs no job itself.
+// Package scheduler enqueues the run of each tick, once, with any number of schedulers. If a run with the same unique key waits,
+// that run serves the tick. One timer loop for each schedule calls jobs.EnqueueTick, on time and after an outage alike. asynq's
+// Scheduler only shows the schedules to people. The package runs no job.
 package scheduler

@@ -2,8 +2,8 @@ package scheduler
 
 import "time"
 
-// SetClock makes the scheduler look at another clock. It must be called before Run.
+// SetClock gives the scheduler another clock. It must be called before Run.
 func (s *Scheduler) SetClock(now func() time.Time) { s.now = now }
 
-// Show is for a test of asynq's Scheduler alone.
+// Show is show, for a test of asynq's Scheduler alone.
 var Show = show

@@ -1,3 +1,5 @@
+// The scheduler's metrics.
+
 package scheduler
 
 import (
@@ -9,22 +11,22 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// What becomes of ticks, as metrics call it.
+// How ticks are handled, as metrics call it.
 const (
 	outcomeEnqueued  = "enqueued"
-	outcomeCoalesced = "coalesced" // a run that waited serves the tick
-	outcomeCaughtUp  = "caught_up" // either of them, some seconds late or more
+	outcomeCoalesced = "coalesced" // a waiting run serves the tick
+	outcomeCaughtUp  = "caught_up" // either of the two, but overdue
 )
 
-// metrics are the scheduler's. Over all schedulers each tick counts once.
+// metrics are the metrics of a scheduler. All schedulers together count each tick once.
 type metrics struct {
 	ticks *prometheus.CounterVec
 }
 
-// newMetrics registers the metrics unless the registerer is nil. All counters are there from the start, at 0.
+// newMetrics registers the metrics, unless the registerer is nil. All counters exist from the start, at 0.
 func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) *metrics {
 	m := &metrics{ticks: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
-		Namespace: telemetry.Namespace, Name: "ticks_total", Help: "Ticks that were dealt with here.",
+		Namespace: telemetry.Namespace, Name: "ticks_total", Help: "Ticks that this scheduler handled.",
 	}, []string{telemetry.LabelJobType, telemetry.LabelOutcome})}
 	for _, name := range registry.Names() {
 		for _, outcome := range []string{outcomeEnqueued, outcomeCoalesced, outcomeCaughtUp} {
@@ -34,7 +36,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) *met
 	return m
 }
 
-// tick counts what a scheduler did at a tick: nothing when another one had handled it.
+// tick counts a tick, unless another scheduler handled it.
 func (m *metrics) tick(def tasks.Definition, tick jobs.Tick, overdue bool) {
 	var outcome string
 	switch {

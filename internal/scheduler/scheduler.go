@@ -1,3 +1,5 @@
+// The scheduler: a timer for each schedule, and asynq's Scheduler beside them to show the schedules.
+
 package scheduler
 
 import (
@@ -17,19 +19,19 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// heartbeatInterval is how often asynq's Scheduler shows its entries. It shows them first after one of them, and its
-// default of 10 s would leave a new system without a visible schedule for that long.
+// heartbeatInterval is how often asynq's Scheduler writes its entries. It does so first after one interval: with its default of
+// 10 s, people would see no schedule for that long.
 const heartbeatInterval = 2 * time.Second
 
-// Options are how a scheduler is watched.
+// Options are where a scheduler's metrics and spans go.
 type Options struct {
-	// Metrics is where its metrics are registered; nil for nowhere.
+	// Metrics registers the scheduler's metrics. It can be nil.
 	Metrics prometheus.Registerer
-	// Tracing is what spans are made with; nil for none.
+	// Tracing makes the scheduler's spans. It can be nil.
 	Tracing trace.TracerProvider
 }
 
-// Scheduler enqueues runs on schedule. Make one with New.
+// Scheduler enqueues the runs of ticks. Make one with New.
 type Scheduler struct {
 	id      string
 	jobs    *jobs.Jobs
@@ -40,8 +42,8 @@ type Scheduler struct {
 	now     func() time.Time // the wall clock, without a monotonic reading
 }
 
-// New returns a scheduler for the job types of the jobs' registry. Connect is for a client of asynq's Scheduler, which
-// wants one of its own.
+// New returns a scheduler for the job types of the jobs' registry. Connect makes the client that asynq's Scheduler needs for
+// itself.
 func New(j *jobs.Jobs, connect asynq.RedisConnOpt, o Options, log *slog.Logger) *Scheduler {
 	return &Scheduler{
 		id: jobs.NewProcessID(), jobs: j, connect: connect, log: log, now: wallClock,
@@ -49,7 +51,8 @@ func New(j *jobs.Jobs, connect asynq.RedisConnOpt, o Options, log *slog.Logger) 
 	}
 }
 
-// Run enqueues runs on schedule until ctx ends. Redis must have answered once before.
+// Run enqueues the runs of ticks until ctx ends. It returns an error if a schedule cannot be shown. Redis must have answered
+// once before.
 func (s *Scheduler) Run(ctx context.Context) error {
 	shown := asynq.NewScheduler(s.connect, &asynq.SchedulerOpts{
 		HeartbeatInterval: heartbeatInterval,
@@ -79,7 +82,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		running.Go(func() { t.run(ctx) })
 	}
 	if err := s.jobs.RemoveDeadHistories(ctx); err != nil && ctx.Err() == nil {
-		s.log.Warn("Could not remove what dead schedulers have left", "error", err) // the next one that starts will
+		s.log.Warn("Could not remove what dead schedulers have left", "error", err) // the next scheduler that starts will do it
 	}
 	s.log.Info("Scheduler ready", "scheduler", s.id)
 	s.jobs.HeartbeatLoop(ctx, jobs.RoleScheduler, s.id)
@@ -88,9 +91,9 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	return nil
 }
 
-// show registers the schedule with asynq's Scheduler, for the dashboard, `asynq cron ls` and Jobs.Schedules. asynq refuses
-// to enqueue a task with an empty ID, before it asks Redis for anything and without a word in the log: so the entry is
-// shown, and the timer alone enqueues.
+// show registers the schedule with asynq's Scheduler, for the dashboard, `asynq cron ls` and Jobs.Schedules. asynq refuses to
+// enqueue a task with an empty ID, without asking Redis and without a line in the log. So asynq shows the entry, and only the
+// timer enqueues.
 func show(shown *asynq.Scheduler, def tasks.Definition) error {
 	payload, err := def.ScheduledPayload()
 	if err != nil {
@@ -100,7 +103,7 @@ func show(shown *asynq.Scheduler, def tasks.Definition) error {
 	if err != nil {
 		return err
 	}
-	// The dashboard shows the options of the registration, not those of the task.
+	// The dashboard shows the options given to Register, but not the task's own.
 	task := asynq.NewTask(def.Name, data, asynq.TaskID(""))
 	if _, err := shown.Register(def.Schedule.Spec(), task, asynq.Queue(def.Name)); err != nil {
 		return fmt.Errorf("registering the schedule of %s: %w", def.Name, err)

@@ -37,13 +37,13 @@ var (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// testBundle is one Redis and the job types, on which a test starts schedulers.
+// testBundle is a Redis and the job types, for a test that starts schedulers.
 type testBundle struct {
 	*jobs.Jobs
 	options   redisconn.Options
 	rdb       *redis.Client
 	inspector *asynq.Inspector
-	// metrics and spans are those of each scheduler. A scheduler makes a span for each attempt to enqueue a tick.
+	// metrics and spans are one for each scheduler. A scheduler makes a span each time that it tries to enqueue a tick.
 	metrics []*prometheus.Registry
 	spans   []*tracetest.InMemoryExporter
 	log     *testbed.Log
@@ -51,7 +51,7 @@ type testBundle struct {
 	user    tasks.Definition
 }
 
-// setup gives the job types the schedules; those that are left out have none.
+// setup gives the job types the schedules. The other job types have none.
 func setup(t *testing.T, schedules map[string]tasks.Schedule) *testBundle {
 	t.Helper()
 	registry := tasks.Default().Resolve(func(d *tasks.Definition) { d.Schedule = schedules[d.Name] })
@@ -73,8 +73,8 @@ func userSyncEvery(d time.Duration) map[string]tasks.Schedule {
 	return map[string]tasks.Schedule{"user-sync": {Every: d}}
 }
 
-// start runs a scheduler with a connection of its own to the address, as each process has, and returns what stops it
-// and waits for its end.
+// start runs a scheduler with a connection of its own to the address, as each process has. The function that it returns stops
+// the scheduler and waits for its end.
 func (b *testBundle) start(t *testing.T, addr string) (stop func()) {
 	t.Helper()
 	return b.startWithClock(t, addr, nil)
@@ -109,7 +109,7 @@ func (b *testBundle) startWithClock(t *testing.T, addr string, now func() time.T
 	return stop
 }
 
-// attempts returns by how many schedulers each tick was attempted, and how many attempts failed.
+// attempts returns how many schedulers tried to enqueue each tick, and how many of the tries failed.
 func (b *testBundle) attempts() (schedulers map[string]int, failed int) {
 	schedulers = make(map[string]int)
 	for _, exporter := range b.spans {
@@ -142,7 +142,7 @@ func (b *testBundle) counted(t *testing.T, outcomes ...string) int {
 	return int(n)
 }
 
-// handled is the latest tick that was handled.
+// handled returns the latest tick that was handled.
 func (b *testBundle) handled(t *testing.T) time.Time {
 	t.Helper()
 	last, err := b.LastTick(t.Context(), b.user)
@@ -161,11 +161,11 @@ func (b *testBundle) pending(t *testing.T) []*asynq.TaskInfo {
 	return list
 }
 
-// deletable is for how long after its tick a task has to be there: another scheduler that found the tick not handled may
-// still be about to enqueue it, and would do so once more.
+// deletable is how long after its tick a task must stay: another scheduler that found the tick not handled may be about to
+// enqueue it, and would do so once more.
 const deletable = 250 * time.Millisecond
 
-// drain takes what waits out of the queue, as a worker that is done at once, and adds it to seen.
+// drain removes the waiting tasks from the queue, as a worker that is done at once, and adds them to seen.
 func (b *testBundle) drain(t *testing.T, seen map[string]int) {
 	t.Helper()
 	for _, info := range b.pending(t) {
@@ -248,8 +248,8 @@ func TestEachTickEnqueuesOnce(t *testing.T) {
 	}
 }
 
-// A tick is enqueued within 50 ms of its time. On a busy machine this asks for no more than a timer of the test's own, which
-// asks Redis as often, can do.
+// A tick is enqueued within 50 ms of its time. On a busy machine it may be as late as a timer of the test, which asks Redis as
+// often.
 func TestTicksAreOnTime(t *testing.T) {
 	t.Parallel()
 	const (
@@ -297,7 +297,7 @@ func TestTicksAreOnTime(t *testing.T) {
 	}
 }
 
-// steppingClock shows another time of the day than the machine's, goes on as that does, and can be set.
+// steppingClock is a clock that can be set. It shows another time than the machine's clock, and runs as fast.
 type steppingClock struct {
 	mu    sync.Mutex
 	ahead time.Duration
@@ -317,8 +317,7 @@ func (c *steppingClock) step(d time.Duration) {
 	c.ahead += d
 }
 
-// waitForLooks returns when a timer has done all that it does about the present time: it looks at the clock up to three times
-// each time it wakes up.
+// waitForLooks returns when a timer has handled the present time. A timer looks at the clock up to three times when it wakes.
 func (c *steppingClock) waitForLooks(t *testing.T) {
 	t.Helper()
 	looks := func() int {
@@ -330,7 +329,7 @@ func (c *steppingClock) waitForLooks(t *testing.T) {
 	testbed.Eventually(t, "looks at the clock", func() bool { return looks() >= before+6 })
 }
 
-// No timer sees that a clock was set, or that the machine was suspended.
+// Go's timers notice neither a clock that was set nor a machine that slept.
 func TestClockThatSteps(t *testing.T) {
 	t.Parallel()
 	const day = 24 * time.Hour
@@ -418,7 +417,7 @@ func TestTickServedByWaitingRun(t *testing.T) {
 	})
 }
 
-// Several schedulers find out at the same time that a run which waits serves the tick: that is one tick all the same.
+// Several schedulers find at the same time that a waiting run serves the tick. It still counts as one tick.
 func TestServedTicksCountOnce(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(time.Second))
@@ -447,7 +446,7 @@ func TestServedTicksCountOnce(t *testing.T) {
 	}
 }
 
-// A counter that is not there yet has no rate, and misses its first event.
+// A rate misses the first event of a counter that appears with it. So all counters exist from the start.
 func TestCountersBeginAtZero(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -539,7 +538,7 @@ func TestSchedulesAndSchedulersAreVisible(t *testing.T) {
 	}
 }
 
-// asynq's Scheduler comes to the times of its entries, and enqueues nothing, and says nothing.
+// asynq's Scheduler enqueues nothing at the times of its entries, and logs nothing.
 func TestAsynqNeverEnqueues(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(time.Second))
@@ -598,7 +597,7 @@ func TestNothingIsLeftAfterTicks(t *testing.T) {
 	}
 }
 
-// A scheduler of the previous release that is killed cannot take its history along: the next one that starts does.
+// A killed scheduler of the previous release leaves its history. The next scheduler that starts removes it.
 func TestHistoryOfADeadScheduler(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(time.Minute))
@@ -660,7 +659,7 @@ func TestTicksWithoutRedis(t *testing.T) {
 	}
 }
 
-// A scheduler that comes back after several ticks have passed enqueues the latest of them, soon, and once.
+// A scheduler that comes back after several ticks enqueues the latest of them, soon and once.
 func TestOverdueTick(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(24*time.Hour))
@@ -694,7 +693,7 @@ func TestOverdueTick(t *testing.T) {
 	}
 }
 
-// On a system that never had a tick there is none overdue: the first is the next one.
+// On a system that never had a tick, none is overdue: the first tick is the next one.
 func TestFirstStartEver(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(24*time.Hour))

@@ -1,3 +1,5 @@
+// A timer loop enqueues the ticks of one schedule. No other code does.
+
 package scheduler
 
 import (
@@ -11,29 +13,29 @@ import (
 )
 
 const (
-	// wakeInterval is the longest that a timer sleeps. Go's timers see neither a step of the clock nor a machine that was
-	// suspended, and a tick that could not be enqueued is tried again then.
+	// wakeInterval is the longest that a timer sleeps. Go's timers notice neither a clock that was set nor a machine that slept.
+	// It is also the wait before a tick that could not be enqueued is tried again.
 	wakeInterval = 500 * time.Millisecond
-	// tickTimeout bounds what is asked of Redis at a tick.
+	// tickTimeout bounds the questions to Redis at a tick.
 	tickTimeout = 5 * time.Second
-	// notableLateness is from when on the log and the metrics call a tick overdue.
+	// notableLateness is how late a tick is before the log and the metrics call it overdue.
 	notableLateness = 3 * time.Second
 )
 
-// wallClock is the time without a monotonic reading, so that two of them compare as clocks on a wall do.
+// wallClock returns the time without a monotonic reading, so that comparing two times compares wall clocks.
 func wallClock() time.Time { return time.Now().Round(0) }
 
-// timer enqueues the ticks of one job type. Of several that are overdue it enqueues only the latest.
+// timer enqueues the ticks of one job type. If several are overdue, it enqueues only the latest.
 type timer struct {
 	*Scheduler
 	def tasks.Definition
-	// handled is the time of the latest tick that needs nothing more.
+	// handled is the time of the latest tick that was handled.
 	handled time.Time
-	// warned is the time of the tick of which the log says that it was not enqueued.
+	// warned is the time of the latest tick that the log warned of.
 	warned time.Time
 }
 
-// run returns when ctx ends.
+// run enqueues ticks until ctx ends.
 func (t *timer) run(ctx context.Context) {
 	if !t.start(ctx) {
 		return
@@ -53,8 +55,8 @@ func (t *timer) run(ctx context.Context) {
 	}
 }
 
-// start finds out which tick was handled last. On a system that never had a tick the first one is the next. It tries until
-// it succeeds, or returns false when ctx ends.
+// start finds out which tick was handled last. On a system that never had a tick, the first one is the next to come. It tries
+// until it succeeds. It returns false if ctx ends first.
 func (t *timer) start(ctx context.Context) bool {
 	first := t.def.Schedule.Prev(t.now())
 	for failed := false; ; failed = true {
@@ -81,8 +83,8 @@ func (t *timer) readLast(ctx context.Context, first time.Time) (err error) {
 	return err
 }
 
-// tick enqueues the run of the tick, and records and logs what became of it. One that fails is tried again at the next look
-// at the clock. When ctx ends meanwhile it goes on: what is half done would be missing from log and metrics.
+// tick enqueues the run of the tick, and counts and logs that. If it fails, run tries again at the next look at the clock. If
+// ctx ends meanwhile, tick still goes on, so that no enqueued tick is missing from the log and the metrics.
 func (t *timer) tick(ctx context.Context, tickTime time.Time) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tickTimeout)
 	defer cancel()
@@ -119,7 +121,7 @@ func (t *timer) tick(ctx context.Context, tickTime time.Time) {
 	}
 }
 
-// sleep waits, and returns false when ctx has ended.
+// sleep waits until the time is over. It returns false if ctx has ended.
 func sleep(ctx context.Context, d time.Duration) bool {
 	select {
 	case <-time.After(d):

@@ -1,7 +1,5 @@
-// Package syncjob makes a synchronisation the handler of a job type: it hands what package worker gives an attempt to package
-// syncrun, and what syncrun keeps of a run back to it as JSON.
-//
-// It knows neither Redis nor MongoDB.
+// Package syncjob makes a sync the handler of a job type. It translates between worker.Attempt and package syncrun: checkpoints
+// and ranges are JSON on one side, and types on the other. It knows neither Redis nor MongoDB.
 package syncjob
 
 import (
@@ -19,25 +17,25 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Options are the settings of a synchronisation.
+// Options are the settings of a sync.
 type Options struct {
-	// Noun is the word for one record in the log: "user".
+	// Noun is the log's word for a record: "user".
 	Noun string
-	// Freshness is how old a stamp may be before an incremental run visits the record again.
+	// Freshness is how old a stamp can be before its record is due again.
 	Freshness time.Duration
-	// BatchSize is how many records make one unit of work, where the payload does not say.
+	// BatchSize is how many records a batch has, unless the payload says it.
 	BatchSize int
 	// Work is done with each batch before it is written.
 	Work syncrun.Work
-	// Writers is how many batches one worker works on at the same time in one run or range.
+	// Writers is how many batches one attempt works on at the same time.
 	Writers int
-	// RangeSize is how many records a range has, when a run is large enough to be split.
+	// RangeSize is how many records a range has. A run over more records is split.
 	RangeSize int
-	// RetryBudget is how long an attempt waits for a store that is gone.
+	// RetryBudget is how long an attempt keeps trying while the store is unavailable.
 	RetryBudget time.Duration
 }
 
-// New returns the handler that brings the records of the store up to date.
+// New returns a handler that syncs the records of the store.
 func New(store syncrun.Store, o Options) worker.Handler {
 	return func(ctx context.Context, a *worker.Attempt) (any, error) {
 		payload, ok := a.Payload.(*tasks.SyncPayload)
@@ -69,7 +67,7 @@ func New(store syncrun.Store, o Options) worker.Handler {
 	}
 }
 
-// save keeps a checkpoint as JSON.
+// save returns a syncrun.Save that stores the checkpoint as JSON.
 func save(a *worker.Attempt) syncrun.Save {
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 		data, err := json.Marshal(c)
@@ -80,7 +78,7 @@ func save(a *worker.Attempt) syncrun.Save {
 	}
 }
 
-// syncAll works on the run as a whole.
+// syncAll makes an attempt at a run.
 func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, rangeSize int) (any, error) {
 	pass.Log.Info("Starting "+strings.ToLower(a.Definition.Title)+" job", "attempt", a.Number,
 		"reference", a.ID.Reference.Format(tasks.TimestampLayout), "resumedAfter", pass.Resume.Processed)
@@ -98,7 +96,7 @@ func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, rangeSiz
 	}, nil
 }
 
-// syncRange works on one range of a run. Its result is its last checkpoint, which the run adds up.
+// syncRange makes an attempt at a range. The result is the range's last checkpoint, which the run adds up.
 func syncRange(ctx context.Context, a *worker.Attempt, pass syncrun.Pass) (any, error) {
 	var err error
 	if pass.Range, err = decodeRange(a.Range); err != nil {
@@ -113,7 +111,7 @@ func syncRange(ctx context.Context, a *worker.Attempt, pass syncrun.Pass) (any, 
 	return end, nil
 }
 
-// done are the attributes of what was done.
+// done returns the log's attributes for what was done.
 func done(processed, updated, failed int64, elapsed time.Duration) []any {
 	return []any{
 		slog.Int64("usersProcessed", processed), slog.Int64("usersUpdated", updated), slog.Int64("errors", failed),
@@ -121,53 +119,55 @@ func done(processed, updated, failed int64, elapsed time.Duration) []any {
 	}
 }
 
-// ranges is syncrun.Ranges on those of an attempt.
+// ranges implements syncrun.Ranges with the Ranges of an attempt.
 type ranges struct {
-	id   tasks.RunID
-	kept worker.Ranges
+	id     tasks.RunID
+	ranges worker.Ranges
 }
 
 // Split implements syncrun.Ranges.
 func (r ranges) Split(ctx context.Context) (syncrun.Split, error) {
-	kept, err := r.kept.Split(ctx)
+	encoded, err := r.ranges.Split(ctx)
 	if err != nil {
 		return syncrun.Split{}, err
 	}
-	split := syncrun.Split{Ranges: kept.Ranges, Complete: kept.Complete, Ended: kept.Ended, Progress: kept.Progress}
-	if kept.Ranges > 0 {
-		split.Last, err = decodeRange(kept.Last)
+	split := syncrun.Split{
+		Ranges: encoded.Ranges, Complete: encoded.Complete, Ended: encoded.Ended, Progress: encoded.Progress,
+	}
+	if encoded.Ranges > 0 {
+		split.Last, err = decodeRange(encoded.Last)
 	}
 	return split, err
 }
 
 // Add implements syncrun.Ranges.
-func (r ranges) Add(ctx context.Context, index int, part syncrun.Range, last bool) error {
-	spec, err := json.Marshal(part)
+func (r ranges) Add(ctx context.Context, index int, next syncrun.Range, last bool) error {
+	spec, err := json.Marshal(next)
 	if err != nil {
 		return fmt.Errorf("encoding range %d of run %s: %w", index, r.id, err)
 	}
-	return r.kept.Add(ctx, index, spec, last)
+	return r.ranges.Add(ctx, index, spec, last)
 }
 
 // Requeue implements syncrun.Ranges.
-func (r ranges) Requeue(ctx context.Context) error { return r.kept.Requeue(ctx) }
+func (r ranges) Requeue(ctx context.Context) error { return r.ranges.Requeue(ctx) }
 
-// Ended implements syncrun.Ranges.
-func (r ranges) Ended(ctx context.Context, f func(index int, ended syncrun.Ended)) error {
-	return r.kept.Each(ctx, func(index int, known jobs.RangeEnd) error {
-		ended := syncrun.Ended{Failure: known.Failure}
-		if len(known.Checkpoint) > 0 {
-			if err := json.Unmarshal(known.Checkpoint, &ended.Checkpoint); err != nil {
+// Results implements syncrun.Ranges.
+func (r ranges) Results(ctx context.Context, f func(index int, result syncrun.RangeResult)) error {
+	return r.ranges.Each(ctx, func(index int, info jobs.RangeInfo) error {
+		result := syncrun.RangeResult{Failure: info.Failure}
+		if len(info.Checkpoint) > 0 {
+			if err := json.Unmarshal(info.Checkpoint, &result.Checkpoint); err != nil {
 				return fmt.Errorf("reading the checkpoint of range %d of run %s: %w", index, r.id, err)
 			}
 		}
-		f(index, ended)
+		f(index, result)
 		return nil
 	})
 }
 
 // Discard implements syncrun.Ranges.
-func (r ranges) Discard(ctx context.Context) error { return r.kept.Discard(ctx) }
+func (r ranges) Discard(ctx context.Context) error { return r.ranges.Discard(ctx) }
 
 func decodeRange(spec []byte) (r syncrun.Range, err error) {
 	if err := json.Unmarshal(spec, &r); err != nil {

@@ -73,10 +73,10 @@ func (c *cursor) Next(context.Context) (syncrun.Record, bool, error) {
 
 func (c *cursor) Close() {}
 
-// kept are the ranges of one run, in memory.
+// kept is a worker.Ranges in memory.
 type kept struct {
 	specs [][]byte
-	ends  []jobs.RangeEnd
+	ends  []jobs.RangeInfo
 	last  bool
 }
 
@@ -97,13 +97,13 @@ func (k *kept) Add(_ context.Context, index int, spec []byte, last bool) error {
 	if index != len(k.specs) {
 		return fmt.Errorf("range %d follows %d", index, len(k.specs))
 	}
-	k.specs, k.ends, k.last = append(k.specs, spec), append(k.ends, jobs.RangeEnd{}), last
+	k.specs, k.ends, k.last = append(k.specs, spec), append(k.ends, jobs.RangeInfo{}), last
 	return nil
 }
 
 func (k *kept) Requeue(context.Context) error { return nil }
 
-func (k *kept) Each(_ context.Context, f func(int, jobs.RangeEnd) error) error {
+func (k *kept) Each(_ context.Context, f func(int, jobs.RangeInfo) error) error {
 	for i, end := range k.ends {
 		if err := f(i, end); err != nil {
 			return err
@@ -117,7 +117,7 @@ func (k *kept) Discard(context.Context) error {
 	return nil
 }
 
-// attempt is one that needs neither Redis nor a worker.
+// attempt returns an attempt without Redis and without a worker.
 func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
 	return &worker.Attempt{
 		ID: tasks.TriggerID("user-sync", time.Now()), Definition: tasks.UserSync, Payload: &tasks.SyncPayload{SyncType: tasks.SyncFull},
@@ -175,7 +175,7 @@ func TestResumedRun(t *testing.T) {
 	}
 }
 
-// A run that is split into ranges adds up what handlers of the ranges have done.
+// A split run adds up the results of its ranges.
 func TestSplitRun(t *testing.T) {
 	t.Parallel()
 	store, handler := setup(20)
@@ -196,7 +196,7 @@ func TestSplitRun(t *testing.T) {
 	store.wantEachOnce(t, 1)
 }
 
-// working works on each range as soon as it is added.
+// working makes an attempt at each range as soon as it is added.
 type working struct {
 	*kept
 	work func(spec []byte) (any, error)

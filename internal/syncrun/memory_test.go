@@ -47,10 +47,10 @@ type number int
 
 func (n number) String() string { return fmt.Sprintf("id-%d", int(n)) }
 
-// memory is a store of users in memory. As with a database, a cursor sees what has happened to the records ahead of it.
+// memory is a store of users in memory. Like a database's, its cursor sees changes of the records ahead of it.
 type memory struct {
-	// before is called at the start of each operation, "split", "count", "scan", "next" or "stamp", and its error is the
-	// operation's. It may be nil.
+	// before is called at the start of each operation, "split", "count", "scan", "next" or "stamp", which returns its error. It
+	// can be nil.
 	before func(ctx context.Context, operation string, records []syncrun.Record) error
 
 	mu     sync.Mutex
@@ -163,7 +163,7 @@ func (m *memory) Stamp(ctx context.Context, updates []syncrun.Update, reference 
 	return stamped, nil
 }
 
-// locked calls f while nothing happens to the store.
+// locked calls f while the store is locked.
 func (m *memory) locked(f func()) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -209,7 +209,7 @@ func (c *memoryCursor) Close() {
 	c.closed = true
 }
 
-// saved keeps the checkpoints of a run, as JSON like those who keep them in earnest.
+// saved stores the checkpoints of a run as JSON, as the product does.
 type saved struct {
 	mu       sync.Mutex
 	all      []syncrun.Checkpoint
@@ -246,7 +246,7 @@ func (s *saved) fail(err error) {
 	s.failing = err
 }
 
-// checkpoint is what the next attempt begins with.
+// checkpoint returns the checkpoint that the next attempt begins with.
 func (s *saved) checkpoint(t *testing.T) syncrun.Checkpoint {
 	t.Helper()
 	s.mu.Lock()
@@ -327,7 +327,7 @@ func setup(t *testing.T, n int) *testBundle {
 	return b
 }
 
-// do runs to the end.
+// do runs the run to its end.
 func (b *testBundle) do(t *testing.T) syncrun.Result {
 	t.Helper()
 	b.run.Stop = nil // of an attempt before

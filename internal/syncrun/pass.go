@@ -1,3 +1,5 @@
+// A pass: one reader and several writers, with a checkpoint that has no gaps.
+
 package syncrun
 
 import (
@@ -12,83 +14,84 @@ import (
 )
 
 const (
-	// savePause is the time between two tries to save a checkpoint when the first one failed.
-	savePause = 250 * time.Millisecond
-	// finalSaveTimeout bounds the last checkpoint of an attempt that is being stopped.
+	// saveRetryInterval is the time between two tries to save a checkpoint.
+	saveRetryInterval = 250 * time.Millisecond
+	// finalSaveTimeout bounds the last save of an attempt that stops.
 	finalSaveTimeout = 2 * time.Second
-	// windowPerWriter bounds, for each writer, the batches between the checkpoint that is saved and what was read last:
-	// those that are done again after a crash. With only one a slow batch would idle the other writers.
+	// windowPerWriter is how many batches each writer can be ahead of the saved checkpoint. After a crash these are done again.
+	// With only one, a slow batch would idle the other writers.
 	windowPerWriter = 3
 )
 
 var (
-	// ErrStopped is returned by an attempt that was asked to stop and has saved where it got to.
+	// ErrStopped is the error of an attempt that has saved a checkpoint, and stopped because Stop was closed.
 	ErrStopped = errors.New("the run was stopped")
-	// ErrAllFailed is returned by a run in which the update of every single record failed.
+	// ErrAllFailed is the error of a run in which the update of every record failed.
 	ErrAllFailed = errors.New("every record failed")
 )
 
-// Pass is one attempt at one range of a run.
+// Pass is one attempt at a range of records. A reader reads batches, writers work on them and write them, and the checkpoint
+// moves over what is written.
 type Pass struct {
-	// Noun is what one record is called in the log: "user".
+	// Noun is the log's word for a record: "user".
 	Noun string
 	// Store holds the records.
 	Store Store
 	// Work is done with each batch before it is written.
 	Work Work
-	// Selection says which records the run visits, and Range which of them are visited here.
+	// Selection says which records the run visits, and Range bounds those of this pass.
 	Selection Selection
 	Range     Range
-	// BatchSize is how many records make one unit of work.
+	// BatchSize is how many records a batch has.
 	BatchSize int
 	// Writers is how many batches are worked on at the same time.
 	Writers int
-	// RetryBudget is how long the attempt waits for a store that is unavailable before it fails.
+	// RetryBudget is how long the attempt keeps trying while a store is unavailable, before it fails.
 	RetryBudget time.Duration
-	// Stop is closed when the attempt shall save where it got to, and end; nil for never.
+	// Stop is closed to ask the attempt to save a checkpoint and end. It can be nil.
 	Stop <-chan struct{}
-	// Resume is where the previous attempt got to.
+	// Resume is the checkpoint of the previous attempt.
 	Resume Checkpoint
-	// Save keeps where this one got to.
+	// Save stores the checkpoint of this attempt.
 	Save Save
-	// Observe is told of each batch; nil for nobody.
+	// Observe observes each batch. It can be nil.
 	Observe Observe
 	// Log is the run's logger.
 	Log *slog.Logger
 
-	// What follows is the state of one call of Do.
+	// The state of one call of Do.
 
 	started    time.Time
 	checkpoint Checkpoint
-	exhausted  bool // set by the reader when there are no more records
-	fenced     bool // set when the context has ended because nothing may be saved any more
+	exhausted  bool // there are no more records to read
+	fenced     bool // the context has ended because the attempt is fenced
 
 	batches  chan *batch   // read, to be written
 	written  chan *batch   // written, in any order
-	window   chan struct{} // a place for each batch that is read but not yet part of the checkpoint that is saved
+	window   chan struct{} // has a value for each batch that is read but not in the saved checkpoint
 	complete map[int]*batch
 	next     int // sequence number of the batch that continues the checkpoint
-	unsaved  int // batches in the checkpoint that are not in the one that is saved
+	unsaved  int // batches in the checkpoint that are not in the saved one
 }
 
-// Observe is called, by several goroutines at the same time, when the work on a batch of so many records begins. It is
-// done with the context that Observe returns, and when it is over end is called with what has become of the records, or
-// with the reason for which that is not known.
+// Observe measures and traces the work on a batch. The pass calls it before the work, from several goroutines at the same time,
+// and does the work with the context that it returns. Then it calls end with the numbers of records, or with the error that makes
+// them unknown.
 type Observe func(ctx context.Context, records int) (working context.Context, end func(updated, failed int64, err error))
 
-// batch is a unit of work on its way from the reader through a writer back to the pass.
+// batch goes from the reader through a writer to the checkpoint.
 type batch struct {
 	sequence int
 	records  []Record
 	updated  int64
 	errors   int64
-	failure  string // the reason of the first record that failed
+	failure  string // why the first record failed that did
 }
 
-// Do visits the selected records of the range behind the checkpoint, each once, and returns the checkpoint of the end:
-// what has been done over all attempts. When Stop is closed it finishes the batches in flight, saves, and returns
-// ErrStopped. When ctx ends it returns at once with ctx's cause. Any other error is that of a failed attempt. After a
-// crash no more than the batches in flight are done again: Writers times three.
+// Do visits the selected records of the range behind the checkpoint, each once. It returns the checkpoint of the end, which
+// counts all attempts. When Stop is closed, it finishes the batches in flight, saves, and returns ErrStopped. When ctx ends, it
+// returns ctx's cause at once. Any other error is a failed attempt. After a crash at most three batches per writer are done
+// again.
 func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	window := p.Writers * windowPerWriter
 	p.started, p.checkpoint = time.Now(), p.Resume
@@ -112,7 +115,7 @@ func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	return p.current(), nil
 }
 
-// work runs the reader and the writers and moves the checkpoint, until all is done or one of them fails.
+// work runs the reader and the writers, and moves the checkpoint, until all is done or one of them fails.
 func (p *Pass) work(outer context.Context) error {
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
@@ -134,7 +137,7 @@ func (p *Pass) work(outer context.Context) error {
 					cancel(err)
 					return
 				}
-				p.written <- b // never blocks: there is room for the whole window
+				p.written <- b // never blocks: the whole window fits in
 			}
 		})
 	}
@@ -143,11 +146,11 @@ func (p *Pass) work(outer context.Context) error {
 		close(p.written)
 	}()
 
-	p.keep(ctx)
+	p.moveCheckpoint(ctx)
 	reader.Wait()
 	if ctx.Err() != nil {
 		if !p.fenced {
-			p.saveFinally(ctx) // the next attempt then does a little less again
+			p.saveFinally(ctx) // so that the next attempt does less again
 		}
 		return context.Cause(ctx)
 	}
@@ -158,7 +161,7 @@ func (p *Pass) work(outer context.Context) error {
 	return nil
 }
 
-// observed works on a batch in view of whoever observes.
+// observed works on a batch, and tells Observe.
 func (p *Pass) observed(ctx context.Context, b *batch, work func(context.Context) error) error {
 	if p.Observe == nil {
 		return p.safely(func() error { return work(ctx) })
@@ -169,7 +172,7 @@ func (p *Pass) observed(ctx context.Context, b *batch, work func(context.Context
 	return err
 }
 
-// safely makes a panic of what runs in a goroutine of the pass, such as its Work, an error of the attempt.
+// safely turns a panic in a goroutine of the pass, such as one of the Work, into an error.
 func (p *Pass) safely(f func() error) (err error) {
 	defer func() {
 		if x := recover(); x != nil {
@@ -180,8 +183,8 @@ func (p *Pass) safely(f func() error) (err error) {
 	return f()
 }
 
-// keep moves the checkpoint over what has been written, and saves it whenever it has moved, until the writers have ended.
-func (p *Pass) keep(ctx context.Context) {
+// moveCheckpoint moves the checkpoint over the written batches, and saves it whenever it has moved, until the writers have ended.
+func (p *Pass) moveCheckpoint(ctx context.Context) {
 	toSave, saved := make(chan Checkpoint), make(chan error)
 	var saver sync.WaitGroup
 	saver.Go(func() {
@@ -190,7 +193,7 @@ func (p *Pass) keep(ctx context.Context) {
 		}
 	})
 	var (
-		saving = 0 // batches that the checkpoint which is being saved adds
+		saving = 0 // batches that the save in progress adds
 		again  <-chan time.Time
 		warned bool
 	)
@@ -221,7 +224,7 @@ func (p *Pass) keep(ctx context.Context) {
 				p.fenced = errors.Is(context.Cause(ctx), err)
 			default:
 				p.unsaved += saving
-				again = time.After(savePause)
+				again = time.After(saveRetryInterval)
 				if !warned {
 					p.Log.Warn("Could not save the run's checkpoint, trying again", "error", err)
 				}
@@ -236,8 +239,8 @@ func (p *Pass) keep(ctx context.Context) {
 	saver.Wait()
 }
 
-// untilStopped returns a context that ends with ErrStopped when Stop is closed: what is only read need not be waited
-// for. The caller must call end.
+// untilStopped returns a context that ends with ErrStopped when Stop is closed. It is for reads, which a stop need not wait for.
+// The caller must call end.
 func (p *Pass) untilStopped(ctx context.Context) (stopped context.Context, end func()) {
 	stopped, cancel := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
@@ -254,7 +257,7 @@ func (p *Pass) untilStopped(ctx context.Context) (stopped context.Context, end f
 	}
 }
 
-// read sends the selected records on in batches, until there are no more or ctx ends, whose cause it then returns.
+// read sends the selected records to the writers in batches, until there are no more. It returns ctx's cause if ctx ends first.
 func (p *Pass) read(ctx context.Context) error {
 	var (
 		cursor Cursor
@@ -278,7 +281,7 @@ func (p *Pass) read(ctx context.Context) error {
 			}
 		}
 		if record, ok, err = cursor.Next(ctx); err != nil {
-			cursor.Close() // the next try continues behind the last record with a new one
+			cursor.Close() // the next try opens a new one behind the last record
 			cursor = nil
 		}
 		return err
@@ -309,13 +312,13 @@ func (p *Pass) read(ctx context.Context) error {
 			}
 		}
 		if !ok {
-			p.exhausted = true // and the last batch is on its way: one that a stop leaves behind is not done
+			p.exhausted = true // only now that the last batch is sent: a stop before that leaves it undone
 			return nil
 		}
 	}
 }
 
-// write does the work on a batch and writes what has come of it.
+// write does the work on a batch, and updates its records.
 func (p *Pass) write(ctx context.Context, b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
 	var outcomes []Outcome
@@ -358,7 +361,7 @@ func (p *Pass) write(ctx context.Context, b *batch) error {
 	return nil
 }
 
-// report logs what has become of each record of a batch.
+// report logs the result for each record of a batch.
 func (p *Pass) report(ctx context.Context, b *batch, failed []Failure) {
 	isFailed := make(map[string]bool, len(failed))
 	for _, f := range failed {
@@ -375,7 +378,7 @@ func (p *Pass) report(ctx context.Context, b *batch, failed []Failure) {
 	}
 }
 
-// advance moves the checkpoint over b and over the batches behind it that were complete before it.
+// advance moves the checkpoint over b, if b is next, and over the batches behind it that are complete.
 func (p *Pass) advance(b *batch) {
 	p.complete[b.sequence] = b
 	for {
@@ -397,15 +400,15 @@ func (p *Pass) advance(b *batch) {
 	}
 }
 
-// current is the checkpoint with the working time so far.
+// current returns the checkpoint with the working time so far.
 func (p *Pass) current() Checkpoint {
 	c := p.checkpoint
 	c.Elapsed = p.Resume.Elapsed + time.Since(p.started)
 	return c
 }
 
-// saveFinally saves the checkpoint of an attempt that ends early, even when its context has ended. Where the attempt has ended
-// because it may not save any more, that is no news.
+// saveFinally saves the checkpoint of an attempt that ends early, even if its context has ended. It does not warn if the attempt
+// is fenced.
 func (p *Pass) saveFinally(ended context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ended), finalSaveTimeout)
 	defer cancel()
@@ -415,5 +418,5 @@ func (p *Pass) saveFinally(ended context.Context) {
 	}
 }
 
-// title is the noun as a sentence begins with it.
+// title returns the noun with a capital letter.
 func (p *Pass) title() string { return strings.ToUpper(p.Noun[:1]) + p.Noun[1:] }

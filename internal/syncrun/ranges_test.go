@@ -9,21 +9,21 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// ranges keeps the ranges of one run in memory, and is the queue of their tasks.
+// ranges is a syncrun.Ranges in memory, with the queue of the tasks.
 type ranges struct {
-	// before is called at the start of each operation, and its error is the operation's. It may be nil.
+	// before is called at the start of each operation, which returns its error. It can be nil.
 	before func(operation string) error
-	// lossy leaves out the enqueueing of a range that is added.
+	// lossy makes Add lose the task.
 	lossy bool
 
 	mu       sync.Mutex
-	list     []*part
+	list     []*rangeTask
 	complete bool
 	queue    []int // indexes, in the order in which they were enqueued
 	requeued int
 }
 
-type part struct {
+type rangeTask struct {
 	syncrun.Range
 	queued     bool // or taken
 	owner      *int // of the attempt that works on it
@@ -67,7 +67,7 @@ func (r *ranges) Add(_ context.Context, index int, next syncrun.Range, last bool
 	if index != len(r.list) {
 		return errors.New("not the next range")
 	}
-	r.list = append(r.list, &part{Range: next})
+	r.list = append(r.list, &rangeTask{Range: next})
 	r.complete = last
 	if !r.lossy {
 		r.enqueue(index)
@@ -98,14 +98,14 @@ func (r *ranges) Requeue(context.Context) error {
 	return nil
 }
 
-func (r *ranges) Ended(_ context.Context, f func(int, syncrun.Ended)) error {
-	if err := r.begin("ended"); err != nil {
+func (r *ranges) Results(_ context.Context, f func(int, syncrun.RangeResult)) error {
+	if err := r.begin("results"); err != nil {
 		return err
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for i, p := range r.list {
-		f(i, syncrun.Ended{Checkpoint: p.checkpoint, Failure: p.failure})
+		f(i, syncrun.RangeResult{Checkpoint: p.checkpoint, Failure: p.failure})
 	}
 	return nil
 }
@@ -117,8 +117,8 @@ func (r *ranges) Discard(context.Context) error {
 	return nil
 }
 
-// take returns a range from the queue, and false when there is none.
-func (r *ranges) take(owner *int) (*part, bool) {
+// take dequeues a range. It returns false if there is none.
+func (r *ranges) take(owner *int) (*rangeTask, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if len(r.queue) == 0 {
@@ -130,8 +130,8 @@ func (r *ranges) take(owner *int) (*part, bool) {
 	return p, true
 }
 
-// put gives a range back.
-func (r *ranges) put(p *part) {
+// put releases a range.
+func (r *ranges) put(p *rangeTask) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p.queued = false
@@ -140,10 +140,10 @@ func (r *ranges) put(p *part) {
 	}
 }
 
-// errFenced is what saving returns when another attempt owns what is saved.
+// errFenced is the error of a save after another attempt has become the owner.
 var errFenced = errors.New("fenced")
 
-// fencing is a Save that ends the attempt, as its contract says, when another one has taken its place.
+// fencing returns a Save that ends the attempt if it is fenced, as syncrun.Save demands.
 func fencing(end context.CancelCauseFunc, save syncrun.Save) syncrun.Save {
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 		err := save(ctx, c, progress)
@@ -154,8 +154,8 @@ func fencing(end context.CancelCauseFunc, save syncrun.Save) syncrun.Save {
 	}
 }
 
-// owned calls f if the part is still the owner's.
-func (r *ranges) owned(p *part, owner *int, f func()) error {
+// owned calls f if the owner still owns the range.
+func (r *ranges) owned(p *rangeTask, owner *int, f func()) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if p.owner != owner || p.ended {
@@ -165,8 +165,8 @@ func (r *ranges) owned(p *part, owner *int, f func()) error {
 	return nil
 }
 
-// work is one attempt at a range: what a worker does with one that it has taken.
-func (r *ranges) work(ctx context.Context, pass syncrun.Pass, p *part, owner *int, stop <-chan struct{}) error {
+// work makes one attempt at a range, as a worker does that has taken it.
+func (r *ranges) work(ctx context.Context, pass syncrun.Pass, p *rangeTask, owner *int, stop <-chan struct{}) error {
 	r.mu.Lock()
 	pass.Range, pass.Resume, pass.Stop = p.Range, p.checkpoint, stop
 	r.mu.Unlock()
@@ -185,8 +185,8 @@ func (r *ranges) work(ctx context.Context, pass syncrun.Pass, p *part, owner *in
 	return r.owned(p, owner, func() { p.checkpoint, p.progress, p.ended = done, 100, true })
 }
 
-// fail ends a range for good.
-func (r *ranges) fail(p *part, reason error) {
+// fail ends a range as failed.
+func (r *ranges) fail(p *rangeTask, reason error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	p.ended, p.progress, p.failure = true, 100, reason.Error()

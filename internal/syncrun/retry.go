@@ -1,3 +1,5 @@
+// Waiting for a store that is unavailable.
+
 package syncrun
 
 import (
@@ -7,26 +9,26 @@ import (
 	"time"
 )
 
-// The waits between two tries at a store that is unavailable double from the first to the last.
+// The wait before the next try doubles from firstWait up to lastWait.
 const (
-	firstPause = 100 * time.Millisecond
-	lastPause  = 2 * time.Second
+	firstWait = 100 * time.Millisecond
+	lastWait  = 2 * time.Second
 )
 
-// retry calls f until it returns something else than ErrUnavailable, for as long as the pass's retry budget lasts. It gives up
-// with ErrStopped when it is asked to stop in between.
+// retry calls f again while f returns ErrUnavailable and the retry budget lasts. It returns ErrStopped if Stop is closed
+// meanwhile.
 func (p *Pass) retry(ctx context.Context, what string, f func() error) error {
 	err := f()
 	if err == nil {
 		return nil
 	}
 	gone := time.Now()
-	for pause := firstPause; errors.Is(err, ErrUnavailable) && ctx.Err() == nil; pause = min(2*pause, lastPause) {
-		if waited := time.Since(gone); waited+pause > p.RetryBudget {
-			return fmt.Errorf("%s, tried for %s: %w", what, waited.Round(time.Second), err)
+	for wait := firstWait; errors.Is(err, ErrUnavailable) && ctx.Err() == nil; wait = min(2*wait, lastWait) {
+		if tried := time.Since(gone); tried+wait > p.RetryBudget {
+			return fmt.Errorf("%s, tried for %s: %w", what, tried.Round(time.Second), err)
 		}
-		p.Log.Warn("Database unreachable, trying again", "doing", what, "retryIn", pause.String(), "error", err)
-		timer := time.NewTimer(pause)
+		p.Log.Warn("Database unreachable, trying again", "doing", what, "retryIn", wait.String(), "error", err)
+		timer := time.NewTimer(wait)
 		select {
 		case <-timer.C:
 		case <-p.Stop:

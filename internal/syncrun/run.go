@@ -1,3 +1,5 @@
+// A run: one pass if it is small, ranges that all workers share if it is large.
+
 package syncrun
 
 import (
@@ -8,81 +10,81 @@ import (
 )
 
 const (
-	// DefaultRangeSize is how many records a range has: at ten thousand records a second two seconds' work, against
-	// which finding the range and handing it over, some ten milliseconds, do not count, and little enough for several
+	// DefaultRangeSize is how many records a range has. At ten thousand records a second that is two seconds of work. Finding
+	// the range and enqueueing it takes ten milliseconds, which does not count against that. And it is small enough for several
 	// workers to end at about the same time.
 	DefaultRangeSize = 20_000
 
-	// watchInterval is how often a run looks how far its ranges are: it ends that much after the last of them.
+	// watchInterval is how often a run looks how far its ranges are. It ends up to that long after its last range.
 	watchInterval = 25 * time.Millisecond
-	// progressInterval is how often it shows that.
+	// progressInterval is how often a run saves the progress of its ranges.
 	progressInterval = 250 * time.Millisecond
-	// stallTimeout is after how long without progress a run makes sure that its ranges are still enqueued.
+	// stallTimeout is how long the ranges make no progress before a run enqueues those again that are in no queue.
 	stallTimeout = 30 * time.Second
 )
 
-// ErrRangesFailed is returned by a run some of whose ranges have used up their attempts. There is no use in another
-// attempt at the run.
+// ErrRangesFailed is the error of a run whose ranges did not all succeed: some have used up their attempts. Another attempt at
+// the run would be useless.
 var ErrRangesFailed = errors.New("some ranges failed")
 
-// Run is one attempt at a run: it visits all selected records. A small run is a single Pass. A large one is split into
-// ranges, each of which any worker may take; the run then waits for them and adds up what they have done.
+// Run is one attempt at a run. It visits all selected records. A small run is one Pass. A large run is split into ranges, which
+// all workers share. The run waits for them, and adds up what they have done.
 type Run struct {
-	// Pass says what the run does; its Range is not used.
+	// Pass says what the run does. Its Range is not used.
 	Pass
 	// RangeSize is how many records a range has.
 	RangeSize int
-	// Ranges keeps the ranges of this run.
+	// Ranges stores and enqueues the ranges of this run.
 	Ranges Ranges
 }
 
-// Ranges is where the ranges of one run are kept, and the queue from which they are taken. Its errors end the
-// attempt.
+// Ranges stores the ranges of one run, and enqueues them for all workers. When one of its methods returns an error, the attempt
+// must end.
 type Ranges interface {
 	// Split returns how far the run is split, and how far its ranges are.
 	Split(ctx context.Context) (Split, error)
-	// Add records the range with the given index, which follows the last one, and enqueues it. Nothing follows the last.
+	// Add records the next range, and enqueues it. Index counts from 0, and last says that no more ranges follow.
 	Add(ctx context.Context, index int, r Range, last bool) error
-	// Requeue enqueues every range that has not ended, unless it is enqueued or being worked on.
+	// Requeue enqueues each range that has not ended, unless it is in the queue or active.
 	Requeue(ctx context.Context) error
-	// Ended calls f with what has become of each range, in their order. There may be too many to hold all of them.
-	Ended(ctx context.Context, f func(index int, ended Ended)) error
-	// Discard forgets all ranges.
+	// Results calls f with the result of each range, in their order. There can be too many to hold all of them.
+	Results(ctx context.Context, f func(index int, result RangeResult)) error
+	// Discard removes all ranges.
 	Discard(ctx context.Context) error
 }
 
-// Split says how far a run is split into ranges, and how far these are.
+// Split says how far a run is split into ranges, and how far its ranges are.
 type Split struct {
-	// Ranges is how many there are.
+	// Ranges is the number of ranges so far.
 	Ranges int
-	// Last is the last of them; with Complete nothing follows it.
+	// Last is the last range so far. If Complete is true, no more follow.
 	Last     Range
 	Complete bool
-	// Ended is how many have come to their end, with or without success.
+	// Ended is how many ranges have ended, with or without success.
 	Ended int
-	// Progress is in percent of the ranges that there are.
+	// Progress is the progress of all ranges so far together, in percent.
 	Progress int
 }
 
-// Ended is what has become of one range.
-type Ended struct {
-	// Checkpoint counts what was done; that of a range that failed may be behind.
+// RangeResult says what was done in one range.
+type RangeResult struct {
+	// Checkpoint counts what was done. In a range that failed, more may have been done.
 	Checkpoint Checkpoint
-	// Failure is the reason for which the range failed; "" when it did not.
+	// Failure is why the range failed. It is "" if it did not.
 	Failure string
 }
 
-// Result is what a run that reached its end has done, over all its attempts.
+// Result is what a completed run has done, over all its attempts.
 type Result struct {
 	Processed, Updated, Errors int64
 	// Elapsed is the working time.
 	Elapsed time.Duration
 }
 
-// Do visits the selected records, each once, and returns what the run has done over all its attempts. When Stop
-// is closed it releases the run and returns ErrStopped: an attempt that follows goes on where this one got to, and the
-// ranges of a run that is split go on meanwhile. When ctx ends it returns at once with ctx's cause. ErrRangesFailed is
-// final; any other error is that of a failed attempt.
+// Do visits the selected records, each once, and returns what the run has done over all its attempts. When Stop is closed, it
+// saves a checkpoint and returns ErrStopped: the next attempt goes on from there, and the ranges of a split run go on meanwhile.
+// When ctx ends, it returns ctx's cause at once. After ErrRangesFailed another attempt is useless. Any other error is a failed
+// attempt.
 func (r Run) Do(ctx context.Context) (Result, error) {
 	started := time.Now()
 	split, err := r.Ranges.Split(ctx)
@@ -90,7 +92,7 @@ func (r Run) Do(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	switch {
-	case split.Ranges > 0: // a former attempt may have ended between recording a range and enqueueing it
+	case split.Ranges > 0: // an earlier attempt may have ended between recording a range and enqueueing it
 		if err := r.Ranges.Requeue(ctx); err != nil {
 			return Result{}, err
 		}
@@ -110,24 +112,24 @@ func (r Run) Do(ctx context.Context) (Result, error) {
 		r.Range = Range{}
 		total, err = r.Pass.Do(ctx)
 	} else {
-		total, err = r.share(ctx, split, started)
+		total, err = r.doRanges(ctx, split, started)
 	}
 	if err != nil {
 		return Result{}, err
 	}
 	if total.Processed > 0 && total.Errors == total.Processed {
-		// The next attempt begins at the beginning: there is nothing left to try.
+		// The next attempt begins at the beginning: behind the checkpoint nothing is left to try.
 		if err := r.Ranges.Discard(ctx); err != nil {
 			return Result{}, err
 		}
-		_ = r.Save(ctx, Checkpoint{Elapsed: total.Elapsed}, 0) // then the next attempt's only fault is to end sooner
+		_ = r.Save(ctx, Checkpoint{Elapsed: total.Elapsed}, 0) // if it fails, the next attempt only ends sooner
 		return Result{}, fmt.Errorf("%w: %d of %d %ss, the first one: %s", ErrAllFailed, total.Errors, total.Processed, r.Noun, total.Failure)
 	}
 	return Result{Processed: total.Processed, Updated: total.Updated, Errors: total.Errors, Elapsed: total.Elapsed}, nil
 }
 
-// share splits the rest of the run into ranges, waits until all have ended, and returns what they have done together.
-func (r Run) share(ctx context.Context, split Split, started time.Time) (Checkpoint, error) {
+// doRanges splits the rest of the run into ranges, waits until all have ended, and adds up what they have done.
+func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Checkpoint, error) {
 	elapsed := func() time.Duration { return r.Resume.Elapsed + time.Since(started) }
 	for !split.Complete {
 		next, err := r.next(ctx, split.Last)
@@ -135,7 +137,7 @@ func (r Run) share(ctx context.Context, split Split, started time.Time) (Checkpo
 			split, err = r.add(ctx, split, next)
 		}
 		if errors.Is(err, ErrStopped) || err == nil && stopped(r.Stop) {
-			return Checkpoint{}, r.release(ctx, elapsed(), split)
+			return Checkpoint{}, r.stop(ctx, elapsed(), split)
 		}
 		if err != nil {
 			return Checkpoint{}, err
@@ -174,12 +176,12 @@ func (r Run) share(ctx context.Context, split Split, started time.Time) (Checkpo
 		}
 		if split.Progress > shownAs && now.Sub(shown) >= progressInterval {
 			shown, shownAs = now, split.Progress
-			_ = r.Save(ctx, Checkpoint{Elapsed: elapsed()}, min(99, split.Progress)) // shown again soon
+			_ = r.Save(ctx, Checkpoint{Elapsed: elapsed()}, min(99, split.Progress)) // if it fails, the next one follows soon
 		}
 		select {
 		case <-ticker.C:
 		case <-r.Stop:
-			return Checkpoint{}, r.release(ctx, elapsed(), split)
+			return Checkpoint{}, r.stop(ctx, elapsed(), split)
 		case <-ctx.Done():
 			return Checkpoint{}, context.Cause(ctx)
 		}
@@ -189,12 +191,12 @@ func (r Run) share(ctx context.Context, split Split, started time.Time) (Checkpo
 	return total, err
 }
 
-// next returns the range behind another one; its Upto is nil when nothing comes behind it.
+// next returns the range behind the previous one. Its Upto is nil if it is the last.
 func (r Run) next(ctx context.Context, previous Range) (Range, error) {
 	splitting, end := r.untilStopped(ctx)
 	defer end()
 	next := Range{After: previous.Upto}
-	err := r.retry(splitting, "cutting the "+r.Noun+"s into ranges", func() (err error) {
+	err := r.retry(splitting, "splitting the "+r.Noun+"s into ranges", func() (err error) {
 		next.Upto, err = r.Store.EndOfRange(splitting, next.After, r.RangeSize)
 		return err
 	})
@@ -211,31 +213,31 @@ func (r Run) add(ctx context.Context, split Split, next Range) (Split, error) {
 	return split, nil
 }
 
-// release saves how long the run has taken so far, and returns ErrStopped.
-func (r Run) release(ctx context.Context, elapsed time.Duration, split Split) error {
+// stop saves how long the run has taken so far, and returns ErrStopped.
+func (r Run) stop(ctx context.Context, elapsed time.Duration, split Split) error {
 	saving, cancel := context.WithTimeout(ctx, finalSaveTimeout)
 	defer cancel()
-	_ = r.Save(saving, Checkpoint{Elapsed: elapsed}, min(99, split.Progress)) // otherwise the run's duration lacks this attempt
+	_ = r.Save(saving, Checkpoint{Elapsed: elapsed}, min(99, split.Progress)) // if it fails, the duration lacks this attempt
 	return ErrStopped
 }
 
-// sum adds up what the ranges have done, or returns ErrRangesFailed with what is known of the first that failed.
+// sum adds up what the ranges have done. It returns ErrRangesFailed, with the reason of the first failed range, if one failed.
 func (r Run) sum(ctx context.Context) (Checkpoint, error) {
 	var total Checkpoint
 	var ranges, failed, first int
 	var reason string
-	err := r.Ranges.Ended(ctx, func(index int, ended Ended) {
+	err := r.Ranges.Results(ctx, func(index int, result RangeResult) {
 		ranges++
-		c := ended.Checkpoint
+		c := result.Checkpoint
 		total.Processed += c.Processed
 		total.Updated += c.Updated
 		total.Errors += c.Errors
 		if total.Failure == "" {
 			total.Failure = c.Failure
 		}
-		if ended.Failure != "" {
+		if result.Failure != "" {
 			if failed == 0 {
-				first, reason = index, ended.Failure
+				first, reason = index, result.Failure
 			}
 			failed++
 		}

@@ -18,7 +18,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// sleep waits a random time up to most, or until ctx ends, as a database may take.
+// sleep waits a random time up to most, as a database does, or until ctx ends.
 func sleep(ctx context.Context, most time.Duration) {
 	timer := time.NewTimer(rand.N(most))
 	defer timer.Stop()
@@ -186,7 +186,7 @@ func TestProgress(t *testing.T) {
 	}
 }
 
-// TestWindowIsBounded holds the first batch up and looks how far the others get.
+// TestWindowIsBounded holds up the first batch, and checks how far the others get.
 func TestWindowIsBounded(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -266,7 +266,7 @@ func TestAllFail(t *testing.T) {
 	}
 }
 
-// TestAllFailInTwoAttempts is killed after the last record and before it could say that all of them failed.
+// TestAllFailInTwoAttempts kills the first attempt after its last record, before it can say that all records failed.
 func TestAllFailInTwoAttempts(t *testing.T) {
 	t.Parallel()
 	b := setup(t, 10)
@@ -306,7 +306,7 @@ func TestStoreIsAwayForAWhile(t *testing.T) {
 							t.Errorf("%+v, %v", result, err)
 						}
 						if len(b.log.lines("Database reachable again")) == 0 {
-							t.Error("nobody logged that the database is back")
+							t.Error("the log does not say that the database is back")
 						}
 						return
 					}
@@ -322,7 +322,7 @@ func TestStoreIsAwayForAWhile(t *testing.T) {
 	}
 }
 
-// TestRetryBudgetBeginsAnew is away for long, over and over, but never for longer than the budget.
+// TestRetryBudgetBeginsAnew has a store that is away over and over, each time for less than the retry budget.
 func TestRetryBudgetBeginsAnew(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -384,7 +384,7 @@ func TestStop(t *testing.T) {
 		if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrStopped) {
 			t.Errorf("%v", err)
 		}
-		// What is in flight, and what the reader had ready when both a writer and the stop were.
+		// The batches in flight, and one more if a writer was free just when the attempt was stopped.
 		if waited := time.Since(started); waited > 5*time.Second {
 			t.Errorf("stopped only after %s", waited)
 		}
@@ -413,7 +413,7 @@ func TestStop(t *testing.T) {
 	})
 }
 
-// TestStopWhileAReadHangs stops while the store does not answer: what is only read is not waited for.
+// TestStopWhileAReadHangs stops while the store does not answer. A stop does not wait for reads.
 func TestStopWhileAReadHangs(t *testing.T) {
 	t.Parallel()
 	for _, hanging := range []string{"split", "count", "scan", "next"} {
@@ -442,7 +442,7 @@ func TestStopWhileAReadHangs(t *testing.T) {
 	}
 }
 
-// TestStopBeforeTheLastBatch stops while the last batch has been read and no writer is free for it.
+// TestStopBeforeTheLastBatch stops after the last batch was read, while no writer is free for it.
 func TestStopBeforeTheLastBatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -547,7 +547,7 @@ func TestFenced(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		ended := time.Now()
-		// It is noticed at the first checkpoint after that.
+		// The first save after that notices it.
 		if waited := ended.Sub(started); waited > 6*time.Second {
 			t.Errorf("went on for %s", waited)
 		}
@@ -587,7 +587,7 @@ func TestFencedWhileStopping(t *testing.T) {
 	}
 }
 
-// TestSavingFails holds the attempt to what may be done again: it goes no further than that until it can save.
+// TestSavingFails checks that an attempt that cannot save begins no more batches than can be done again.
 func TestSavingFails(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -711,7 +711,7 @@ func attempts(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// bench is a store whose own work is next to nothing.
+// bench is a store that does almost nothing.
 type bench struct{ records []syncrun.Record }
 
 func (b bench) EndOfRange(context.Context, []byte, int) ([]byte, error) { return nil, nil }
@@ -741,7 +741,7 @@ func (c *benchCursor) Next(context.Context) (syncrun.Record, bool, error) {
 
 func (c *benchCursor) Close() {}
 
-// BenchmarkDo shows what a run costs for each record, apart from the store.
+// BenchmarkDo measures the cost of a run for each record, without the store.
 func BenchmarkDo(b *testing.B) {
 	store := bench{}
 	for _, u := range newMemory(100_000).users {

@@ -1,3 +1,5 @@
+// What a run needs of the place where records are.
+
 package syncrun
 
 import (
@@ -7,52 +9,52 @@ import (
 	"time"
 )
 
-// MaxClockError is how far after a run's reference a record's stamp may lie and still be believed. A later one comes
-// from a broken clock, so the record is due.
+// MaxClockError is how far after a run's reference time a record's stamp can be and still count. A later stamp comes from a
+// broken clock, so the record is due.
 const MaxClockError = 24 * time.Hour
 
-// ErrUnavailable is wrapped by errors of a Store or a Work that say that something could not be reached or could not
-// serve, as opposed to refusing what it was asked: the same call may succeed later.
+// ErrUnavailable is wrapped by errors of a Store or a Work that can pass: something could not be reached, or could not serve.
+// The same call may succeed later.
 var ErrUnavailable = errors.New("store unavailable")
 
 // Selection says which records a run visits.
 type Selection struct {
-	// Full selects every record. Otherwise a record is selected when it is due: when its stamp is not a date, is at or
-	// before Reference - Freshness, or is more than MaxClockError after Reference. Records that carry exactly Reference
-	// are selected too: those are what this very run stamped beyond its last checkpoint.
+	// Full selects every record. Otherwise a record is selected if it is due: its stamp is not a date, is at or before
+	// Reference - Freshness, or is more than MaxClockError after Reference. A record whose stamp is exactly Reference is
+	// selected, too: the run may have stamped it after its last checkpoint.
 	Full bool
-	// Reference is the instant that the run belongs to, in whole milliseconds.
+	// Reference is the run's reference time, in whole milliseconds.
 	Reference time.Time
-	// Freshness is how old a stamp may be before its record is due again.
+	// Freshness is how old a stamp can be before its record is due again.
 	Freshness time.Duration
 }
 
-// Range is a contiguous part of a collection in the store's order: the records behind After, up to and including Upto.
-// Its zero value is the whole collection.
+// Range is a contiguous part of a collection, in the store's order: the records behind After, up to and including Upto. The zero
+// value is the whole collection.
 type Range struct {
-	// After is the key before the first record; nil for the beginning of the collection.
+	// After is the key before the first record. It is nil at the beginning of the collection.
 	After []byte `json:"after,omitempty"`
-	// Upto is the key of the last record; nil for the end of the collection.
+	// Upto is the key of the last record. It is nil at the end of the collection.
 	Upto []byte `json:"upto,omitempty"`
 }
 
-// Record is what a run needs to know of one record.
+// Record is what a run knows of one record.
 type Record struct {
-	// Key is the record's position in the store's order, opaque to all but the store.
+	// Key is the record's position in the store's order. Only the store understands it.
 	Key []byte
-	// ID is the record's identifier for people to read.
+	// ID is the record's identifier, for people to read.
 	ID fmt.Stringer
-	// Name is what people call the record; may be empty.
+	// Name is what people call the record. It can be "".
 	Name string
-	// State is the store's own: whatever Stamp needs to know of the record as it was read.
+	// State is for the store's Stamp: what it must know of the record as it was read.
 	State any
 }
 
-// Update is what shall become of one record.
+// Update says how to update one record.
 type Update struct {
 	Record Record
-	// Set is fields to set in the record together with its stamp, by name; nil for none. Where a later run has stamped
-	// the record already, nothing of it is set.
+	// Set is the fields to set together with the stamp, by name. It can be nil. If a later run has stamped the record already,
+	// none of them is set.
 	Set map[string]any
 }
 
@@ -62,7 +64,7 @@ type Failure struct {
 	Err    error
 }
 
-// Stamped is what became of the records of one call of Stamp.
+// Stamped is the result of one call of Stamp.
 type Stamped struct {
 	// Matched counts the records that were there and that the update applied to.
 	Matched int64
@@ -70,27 +72,26 @@ type Stamped struct {
 	Failed []Failure
 }
 
-// Cursor walks over selected records in the order of their keys. It is used by one goroutine.
+// Cursor walks over selected records, in the order of their keys. One goroutine uses it.
 type Cursor interface {
 	// Next returns the next record, and false at the end.
 	Next(ctx context.Context) (Record, bool, error)
-	// Close frees what the cursor holds, within a few seconds.
+	// Close frees the cursor, within a few seconds.
 	Close()
 }
 
-// Store is a collection of records. It is safe for concurrent use. Every call ends within a deadline of the store's
-// own, and earlier when ctx ends. Errors that may pass wrap ErrUnavailable.
+// Store is a collection of records. It is safe for concurrent use. Every call ends within a deadline of the store's own, and
+// earlier if ctx ends. Errors that can pass wrap ErrUnavailable.
 type Store interface {
-	// EndOfRange returns the key of the size-th record behind the given key, selected or not; nil when the collection ends
-	// there or before. A nil key is the beginning of the collection.
+	// EndOfRange returns the key of the size-th record behind the given key, selected or not. It returns nil if the collection
+	// ends there or before. A nil key is the beginning of the collection.
 	EndOfRange(ctx context.Context, after []byte, size int) (upto []byte, err error)
 	// Count returns the number of selected records of the range.
 	Count(ctx context.Context, sel Selection, within Range) (int64, error)
 	// Scan returns a cursor over the selected records of the range.
 	Scan(ctx context.Context, sel Selection, within Range) (Cursor, error)
-	// Stamp sets each record's stamp to reference, unless it already carries a later one that can be believed, its
-	// time of update to now, and what its Update says besides; nothing else of a record changes. Doing it twice is doing
-	// it once. An error means that nothing is known of any of the records; what is wrong with single records is in
-	// Stamped.
+	// Stamp sets the stamp of each record to reference, unless a later run has stamped it already. It also sets the record's
+	// time of update to now, and the fields of its Update. Nothing else of a record changes. Doing it twice is doing it once.
+	// With an error, it is not known which records were updated. A failure of a single record is no error, but in Stamped.
 	Stamp(ctx context.Context, updates []Update, reference time.Time) (Stamped, error)
 }

@@ -1,25 +1,27 @@
+// What a team's own code does with each batch.
+
 package syncrun
 
 import "context"
 
-// Work is what a run does with a batch of records before it writes them: the place for whatever a synchronisation asks
-// somebody else about its records. It is used by several goroutines at the same time.
+// Work is what a run does with a batch of records before it writes them, such as asking another system about them. Several
+// goroutines use it at the same time.
 type Work interface {
-	// Do returns one Outcome for each record of the batch, in their order. An error is that of the whole attempt; one
-	// that wraps ErrUnavailable is waited for, and then Do is called with the same batch again. Do returns soon when ctx
-	// ends. As a batch may be worked on again after a crash, doing it twice must be as good as doing it once.
+	// Do returns one Outcome for each record of the batch, in their order. An error fails the attempt. If the error wraps
+	// ErrUnavailable, Do is called again with the same batch, until the retry budget is used up. Do must return soon when ctx
+	// ends. After a crash a batch is done again, so doing it twice must be as good as doing it once.
 	Do(ctx context.Context, batch []Record) ([]Outcome, error)
 }
 
-// Outcome is what Work answers for one record.
+// Outcome is the result of Work for one record.
 type Outcome struct {
-	// Set is fields to set in the record together with its stamp, by name; nil for none.
+	// Set is the fields to set together with the stamp, by name. It can be nil.
 	Set map[string]any
-	// Err is why the record cannot be updated now: it is counted as an error, keeps its stamp and so stays due.
+	// Err is why the record cannot be updated now. The record counts as an error, keeps its stamp, and so stays due.
 	Err error
 }
 
-// Stamping is the Work that leaves every record as it is but for its stamp.
+// Stamping is the Work that does nothing: records only get their stamp.
 type Stamping struct{}
 
 // Do implements Work.

@@ -1,3 +1,6 @@
+// An attempt at a run and one at a range are the same algorithm. It writes our state first. asynq's follows when the handler
+// returns.
+
 package worker
 
 import (
@@ -18,31 +21,31 @@ import (
 )
 
 const (
-	// maxRescues ends a run, or a range, that takes its workers down with it.
+	// maxRescues bounds the rescues of a run or a range. More of them mean that it kills its workers.
 	maxRescues = 5
-	// maxSnoozed is for how long a run is snoozed that no worker understands: an upgrade of all workers takes less.
+	// maxSnoozed is how long a run is snoozed that no worker understands. Upgrading all workers takes less.
 	maxSnoozed = time.Hour
-	// snoozeTime is how long it then waits for another worker to have its turn.
+	// snoozeTime is how long a snoozed run waits until a worker can take it again.
 	snoozeTime = 5 * time.Second
-	// retryRounding makes up for asynq cutting the time of a retry to whole seconds: on average it is right then.
+	// retryRounding makes the time of a retry right on average: asynq rounds it down to whole seconds.
 	retryRounding = 500 * time.Millisecond
-	// cancelInterval is how often an attempt at a run looks whether the run is cancelled.
+	// cancelInterval is how often an attempt at a run looks whether the run was cancelled.
 	cancelInterval = 250 * time.Millisecond
 
-	// recordTimeout bounds one try at writing to Redis what has come of an attempt, and recordPause is between two.
-	recordTimeout = 3 * time.Second
-	recordPause   = 200 * time.Millisecond
-	// notableRetrying is after how long without success the log speaks of it.
+	// recordTimeout bounds one try to change the state in Redis, and recordInterval is the time between two tries.
+	recordTimeout  = 3 * time.Second
+	recordInterval = 200 * time.Millisecond
+	// notableRetrying is how long the tries go on before the log warns of it.
 	notableRetrying = 10 * time.Second
 )
 
-// errCancelled is the reason of a run that was cancelled by hand.
+// errCancelled is the reason of a cancelled run.
 var errCancelled = errors.New("cancelled")
 
-// errSnoozed says that a task is to be tried again later, at no cost.
+// errSnoozed is the error of a snoozed attempt. asynq tries the task again later, at no cost.
 var errSnoozed = errors.New("put back for a worker of a newer release")
 
-// failedAttempt is the error of an attempt that another one follows.
+// failedAttempt is the error of a failed attempt that another one follows.
 type failedAttempt struct {
 	error
 	number int // counts from 1
@@ -51,8 +54,8 @@ type failedAttempt struct {
 // Unwrap returns the error.
 func (e failedAttempt) Unwrap() error { return e.error }
 
-// retryDelay implements asynq.RetryDelayFunc: the wait after an attempt that ended with the error. What was not the task's
-// fault is tried again at once.
+// retryDelay implements asynq.RetryDelayFunc: it returns the wait after an attempt that ended with the error. There is none
+// after an end that was not the task's fault.
 func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	var failed failedAttempt
 	switch {
@@ -64,8 +67,7 @@ func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	return 0
 }
 
-// state is what Redis keeps of a run or a range for the attempt that owns it. Its methods return jobs.ErrFenced when another
-// attempt does by now.
+// state is what Redis keeps of a run or a range. Its methods return jobs.ErrFenced if another attempt owns it by now.
 type state interface {
 	Save(ctx context.Context, checkpoint []byte, progress int) error
 	FailAttempt(ctx context.Context) error
@@ -74,7 +76,7 @@ type state interface {
 	Fail(ctx context.Context, reason error) error
 }
 
-// attempt is one attempt at a task: at a run, or at a range of one.
+// attempt is one try at a task, which is a run or a range.
 type attempt struct {
 	s      *session
 	c      *consumer
@@ -87,10 +89,10 @@ type attempt struct {
 	owner     string
 	state     state
 	found     jobs.Opened
-	cancelled bool   // before the attempt began
-	spec      []byte // of the range
-	ranges    Ranges // of the run
-	end       context.CancelCauseFunc
+	cancelled bool                    // the run was cancelled before the attempt began
+	spec      []byte                  // of the range
+	ranges    Ranges                  // of the run
+	end       context.CancelCauseFunc // ends the attempt's context
 	log       *slog.Logger
 }
 
@@ -98,8 +100,8 @@ func newAttempt(s *session, task *asynq.Task, taskID string, place func()) *atte
 	return &attempt{s: s, c: s.c, task: task, taskID: taskID, place: place, owner: jobs.NewOwner()}
 }
 
-// do returns nil when there is nothing left to do, errReleased when the task shall go on elsewhere, and otherwise what asynq
-// shall record.
+// do makes the attempt. It returns nil if nothing is left to do, errReleased if the task goes back to its queue, and otherwise
+// the error that asynq records.
 func (a *attempt) do(ctx context.Context) (err error) {
 	a.log = a.c.log.With("jobId", a.taskID)
 	if err := a.identify(); err != nil {
@@ -115,7 +117,7 @@ func (a *attempt) do(ctx context.Context) (err error) {
 		return a.refuse(fmt.Errorf("invalid payload: %w", err))
 	}
 
-	// The context ends with the task's, when the task is abandoned, and when the attempt is fenced.
+	// The context ends when asynq ends the task's, when the session abandons the attempt, and when the attempt is fenced.
 	ctx, a.end = context.WithCancelCause(ctx)
 	defer a.end(nil)
 	defer context.AfterFunc(a.s.working, func() { a.end(context.Cause(a.s.working)) })()
@@ -126,8 +128,8 @@ func (a *attempt) do(ctx context.Context) (err error) {
 		return a.notOpened(opened)
 	}
 	if a.found.Rescued {
-		a.c.metrics.recoveries[a.c.unit.String()].Inc()
-		a.log.Warn("Recovered "+a.c.unit.String()+" from a dead worker", "recoveries", a.found.Rescues)
+		a.c.metrics.rescues[string(a.c.unit)].Inc()
+		a.log.Warn("Recovered "+string(a.c.unit)+" from a dead worker", "recoveries", a.found.Rescues)
 	}
 	switch {
 	case a.found.Rescues > maxRescues:
@@ -170,7 +172,7 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 		})
 	}
 	return a.retry(ctx, func(ctx context.Context) error {
-		opened, err := a.c.w.jobs.StartRun(ctx, a.id, payload.Kind(), a.owner)
+		opened, err := a.c.w.jobs.StartRun(ctx, a.id, payload.UniqueKey(), a.owner)
 		if err != nil {
 			return err
 		}
@@ -183,7 +185,7 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 	})
 }
 
-// notOpened returns what becomes of a task that could not be opened.
+// notOpened returns how an attempt ends that could not open its run or range.
 func (a *attempt) notOpened(err error) error {
 	if errors.Is(err, jobs.ErrNoRange) {
 		a.log.Debug("Nothing left to do in a range")
@@ -192,7 +194,7 @@ func (a *attempt) notOpened(err error) error {
 	return errReleased
 }
 
-// work calls the handler, and records what has come of it.
+// work calls the handler, and records how it ended.
 func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	handling, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -211,7 +213,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	switch {
 	case err == nil:
 		return a.complete(ctx, result)
-	case context.Cause(limited) == overdue: //nolint:errorlint // this very error, not one like it
+	case context.Cause(limited) == overdue: //nolint:errorlint // this error itself, not one like it
 		return a.fail(ctx, Permanent(a.c.unit.overdue(overdue)))
 	case errors.Is(context.Cause(handling), errCancelled):
 		return a.fail(ctx, Permanent(errCancelled))
@@ -231,12 +233,12 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	case recorded != nil:
 		return errReleased
 	}
-	a.c.metrics.retries[a.c.unit.String()].Inc()
+	a.c.metrics.retries[string(a.c.unit)].Inc()
 	return failedAttempt{err, number}
 }
 
-// watchCancel ends the context of a run's handler with errCancelled when the run is cancelled. It returns what ends the watch.
-// The ranges of a run find out when they save.
+// watchCancel ends the context of a run's handler with errCancelled when the run is cancelled. Calling stop ends the watch.
+// Ranges need none: they find out when they save.
 func (a *attempt) watchCancel(ctx context.Context, cancel context.CancelCauseFunc) (stop func()) {
 	if a.c.unit == unitRange {
 		return func() {}
@@ -245,7 +247,7 @@ func (a *attempt) watchCancel(ctx context.Context, cancel context.CancelCauseFun
 	var watch sync.WaitGroup
 	watch.Go(func() {
 		for watching.Err() == nil {
-			pause(watching, cancelInterval)
+			sleep(watching, cancelInterval)
 			if cancelled, err := a.c.w.jobs.IsCancelled(watching, a.id); err == nil && cancelled {
 				cancel(errCancelled)
 				return
@@ -258,7 +260,7 @@ func (a *attempt) watchCancel(ctx context.Context, cancel context.CancelCauseFun
 	}
 }
 
-// handle calls the handler. It makes a panic an error.
+// handle calls the handler, and turns a panic into an error.
 func (a *attempt) handle(ctx context.Context, seen *Attempt) (result any, err error) {
 	defer func() {
 		if x := recover(); x != nil {
@@ -269,12 +271,12 @@ func (a *attempt) handle(ctx context.Context, seen *Attempt) (result any, err er
 	return a.c.w.handlers[a.c.def.Name](ctx, seen)
 }
 
-// save is what Attempt.Save does: it ends the attempt when the attempt is fenced.
+// save is Attempt.Save. It ends the attempt's context if the attempt is fenced.
 func (a *attempt) save(ctx context.Context, checkpoint []byte, progress int) error {
 	return a.fence(a.state.Save(ctx, checkpoint, progress))
 }
 
-// fence ends the attempt's context when the error says that it is fenced.
+// fence ends the attempt's context if the error says that the attempt is fenced. It returns the error.
 func (a *attempt) fence(err error) error {
 	if errors.Is(err, jobs.ErrFenced) {
 		a.end(err)
@@ -282,8 +284,8 @@ func (a *attempt) fence(err error) error {
 	return err
 }
 
-// notUnderstood puts a task off that only workers of a newer release understand, at no cost. A run is snoozed, for an hour at
-// most. Of a range there is such a worker: the one that has split the run.
+// notUnderstood ends an attempt at a task that only a newer release understands, at no cost. It snoozes a run, for up to an
+// hour. It releases a range, and backs off: a worker that understands it has split the run.
 func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 	if a.c.unit == unitRange {
 		a.log.Warn("Leaving ranges to workers of a newer release", "reason", reason, "for", backOffTime.String())
@@ -315,14 +317,14 @@ func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 	return fmt.Errorf("%w: %w", errSnoozed, reason)
 }
 
-// refuse fails a task that can never be one of this job type's.
+// refuse fails a task that is no run, or no range, of this job type.
 func (a *attempt) refuse(err error) error {
 	a.log.Error(a.c.def.Title+" job failed", "error", err)
-	a.c.unit.ended(a.c.metrics, outcomeFailed, time.Time{})
+	a.c.unit.countEnd(a.c.metrics, outcomeFailed, time.Time{})
 	return Permanent(err)
 }
 
-// fail ends a run or a range for good. A range's failure is kept with its run, and asynq forgets the task.
+// fail ends a run or a range as failed. The run keeps the failure of its range, and asynq forgets the range's task.
 func (a *attempt) fail(ctx context.Context, err error) error {
 	if a.c.unit == unitRange {
 		a.log.Error("A range failed", "attempts", a.found.Failures+1, "error", err)
@@ -343,7 +345,7 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 	return err
 }
 
-// complete ends a run or a range with its result.
+// complete ends a run or a range as completed, with its result.
 func (a *attempt) complete(ctx context.Context, result any) error {
 	data, err := json.Marshal(result)
 	if err != nil {
@@ -352,7 +354,8 @@ func (a *attempt) complete(ctx context.Context, result any) error {
 	return a.conclude(ctx, outcomeCompleted, func(ctx context.Context) error { return a.state.Complete(ctx, data) })
 }
 
-// conclude records an end, and counts it. When it cannot be recorded the next attempt finds little or nothing left to do.
+// conclude records how a run or a range ended, and counts that. If it cannot be recorded, the task is released, and the next
+// attempt finds little left to do.
 func (a *attempt) conclude(ctx context.Context, outcome string, record func(context.Context) error) error {
 	switch err := a.retry(ctx, record); {
 	case errors.Is(err, jobs.ErrNoRange):
@@ -360,11 +363,11 @@ func (a *attempt) conclude(ctx context.Context, outcome string, record func(cont
 	case err != nil:
 		return errReleased
 	}
-	a.c.unit.ended(a.c.metrics, outcome, a.found.Started)
+	a.c.unit.countEnd(a.c.metrics, outcome, a.found.Started)
 	return nil
 }
 
-// release keeps the state for the attempt that comes next.
+// release releases the run or range.
 func (a *attempt) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
@@ -372,15 +375,15 @@ func (a *attempt) release(ctx context.Context) error {
 	case errors.Is(err, jobs.ErrNoRange):
 		return nil
 	case err != nil:
-		a.log.Debug("Could not release the "+a.c.unit.String(), "error", err)
+		a.log.Debug("Could not release the "+string(a.c.unit), "error", err)
 	default:
 		a.log.Info(a.c.unit.title() + " given back, it will go on where it got to")
 	}
 	return errReleased
 }
 
-// retry calls f until it succeeds, the attempt is fenced or ctx ends: a Redis that is away is waited for. The log says so
-// when that takes long, once.
+// retry calls f until f succeeds, the attempt is fenced or ctx ends. So it waits for a Redis that does not answer. If that takes
+// long, it logs one warning.
 func (a *attempt) retry(ctx context.Context, f func(context.Context) error) error {
 	begun, warned := time.Now(), false
 	for {
@@ -399,6 +402,6 @@ func (a *attempt) retry(ctx context.Context, f func(context.Context) error) erro
 		} else {
 			a.log.Debug("Redis did not serve the run's state, trying again", "error", err)
 		}
-		pause(ctx, recordPause)
+		sleep(ctx, recordInterval)
 	}
 }

@@ -42,16 +42,16 @@ func (b *testBundle) find(t *testing.T, id string) jobs.Job {
 	return job
 }
 
-// A run that is cancelled ends soon, is listed as failed with that reason, and leaves nothing; so do its ranges.
+// A cancelled run ends soon, with its ranges. It is listed as failed with that reason, and leaves no key.
 func TestCancelActive(t *testing.T) {
 	t.Parallel()
 	for name, n := range map[string]int{"in one piece": 100, "shared": 2000} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, nil)
-			processor, store := syncOf(n, wait(50*time.Millisecond))
+			handler, store := syncOf(n, wait(50*time.Millisecond))
 			for range 2 {
-				b.start(t, worker.Options{}, processor)
+				b.start(t, worker.Options{}, handler)
 			}
 			id := b.trigger(t, "user-sync", tasks.SyncFull)
 			testbed.Eventually(t, "the run to be in its middle", func() bool {
@@ -88,7 +88,7 @@ func TestCancelActive(t *testing.T) {
 	}
 }
 
-// One that waits for a retry is removed, with what is remembered of it.
+// A cancelled run that waits for a retry is removed, with its state.
 func TestCancelDelayed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -104,7 +104,7 @@ func TestCancelDelayed(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
-// A run that has failed has all its attempts again when it is retried by hand; one that has not cannot be.
+// A failed run that is retried by hand has all attempts again. A run that has not failed cannot be retried.
 func TestRetryByHand(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
@@ -138,14 +138,14 @@ func TestRetryByHand(t *testing.T) {
 		t.Errorf("cancelling a completed run: %v", err)
 	}
 	b.wantNothingLeft(t)
-	// Its second life begins when somebody wants it to: that is no delay.
+	// The start after a retry by hand is no first start, and counts as no delay.
 	b.wantCounted(t, counts{
 		`runs_total{outcome="failed"}`: 1, `runs_total{outcome="completed"}`: 1, `retries_total{unit="run"}`: 4,
 		"run_duration_seconds_count": 2, "run_start_delay_seconds_count": 1,
 	})
 }
 
-// What was cancelled while nobody worked on it does not begin.
+// A run that was cancelled between two attempts does not begin another.
 func TestCancelledBeforeItsWorkerCameBack(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -153,8 +153,8 @@ func TestCancelledBeforeItsWorkerCameBack(t *testing.T) {
 	if err := b.rdb.HSet(t.Context(), "codex-jobs:{user-sync}:run:"+id, "cancelled", 1).Err(); err != nil {
 		t.Fatal(err)
 	}
-	processor, store := syncOf(100, syncrun.Stamping{})
-	b.start(t, worker.Options{}, processor)
+	handler, store := syncOf(100, syncrun.Stamping{})
+	b.start(t, worker.Options{}, handler)
 	if info := b.await(t, id, asynq.TaskStateArchived); info.LastErr != "cancelled" || len(store.stamped) > 0 {
 		t.Errorf("%+v, %d stamped", info, len(store.stamped))
 	}

@@ -1,3 +1,5 @@
+// A consumer turns work in a queue into sessions.
+
 package worker
 
 import (
@@ -12,12 +14,12 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// backOffTime is for how long a worker leaves the ranges of a job type to the others after it has taken one that only a newer
+// backOffTime is how long a worker leaves the ranges of a job type to other workers, after it has taken one that only a newer
 // release understands.
 const backOffTime = 30 * time.Second
 
-// consumer works on one queue whenever there is something to do in it: it takes a lease of the job type, where the queue needs
-// one, and runs an asynq Server until there has been nothing to do for a while.
+// consumer works on one queue. Whenever there is something to do it takes a lease of the job type, if the queue needs one, and
+// runs a session.
 type consumer struct {
 	w       *Worker
 	def     tasks.Definition
@@ -26,9 +28,9 @@ type consumer struct {
 	metrics *jobMetrics
 	log     *slog.Logger
 
-	woken      chan struct{} // has a value when the queue is to be looked at
-	work       chan struct{} // has a value when there is something to do
-	backingOff atomic.Int64  // until when (ns) the queue is left to other workers
+	woken      chan struct{} // has a value while a look is wanted
+	work       chan struct{} // has a value while there is something to do
+	backingOff atomic.Int64  // the time (ns) until which the queue is left to other workers
 }
 
 func newConsumer(w *Worker, def tasks.Definition, u unit) *consumer {
@@ -64,7 +66,7 @@ func (c *consumer) run(ctx context.Context) {
 	}
 }
 
-// look finds out whether there is something to do, each time that the consumer is woken and when a task is due.
+// look looks for work each time that the consumer is woken, and when a task is due.
 func (c *consumer) look(ctx context.Context) {
 	due := time.NewTimer(0)
 	due.Stop()
@@ -99,9 +101,9 @@ func (c *consumer) look(ctx context.Context) {
 // backOff leaves the queue to other workers for a while.
 func (c *consumer) backOff() { c.backingOff.Store(time.Now().Add(backOffTime).UnixNano()) }
 
-// consume works on the queue until there has been nothing to do for a while, another worker should have it, or ctx ends.
+// consume waits for a free place, takes a lease and runs one session.
 func (c *consumer) consume(ctx context.Context) {
-	if c.w.slots.Acquire(ctx, 1) != nil { // handlers get theirs in the order in which they ask
+	if c.w.places.Acquire(ctx, 1) != nil { // in the order in which the consumers ask
 		return
 	}
 	reserved := c.w.place()
@@ -113,7 +115,7 @@ func (c *consumer) consume(ctx context.Context) {
 			if err != nil && ctx.Err() == nil {
 				c.log.Debug("Could not acquire the lease", "error", err)
 			}
-			return // its release is announced
+			return // another worker has it, and announces its release
 		}
 	}
 	s := newSession(c, lease, reserved)
@@ -125,14 +127,14 @@ func (c *consumer) consume(ctx context.Context) {
 			c.log.Debug("Could not release the lease", "error", err)
 		}
 	}
-	select { // it may be done: look again
+	select { // the session may have done this work: look again
 	case <-c.work:
 	default:
 	}
 	c.wake()
 }
 
-// trim removes the oldest runs that have ended beyond those that are kept.
+// trim removes the oldest ended runs, beyond the numbers that the job type keeps.
 func (c *consumer) trim(ctx context.Context) {
 	if err := c.w.jobs.Trim(ctx, c.def); err != nil {
 		c.log.Debug("Could not trim ended runs", "error", err)

@@ -1,7 +1,14 @@
-// Package worker is the body of the worker: it takes part in the contest for each job type's lease, runs an asynq
-// Server for the queues whose lease it holds, and gives each run to the Processor of its job type. Beside that it works
-// on the ranges of runs that have been cut, its own and other workers'.
+// Package worker runs jobs, whatever they do. From the outside in it consists of:
 //
-// What a processor does is not its business, except for the synchronisations (sync.go), which hand over to package
-// syncrun. Adding a job type is a Definition in package tasks and a Processor here.
+//   - Worker (worker.go), which hears of work: it listens to announcements, and looks once a second. It also bounds how many
+//     handlers run at once.
+//   - consumer (consumer.go), one for each queue: the runs of a job type, or their ranges (unit.go has what differs). While
+//     there is work it takes a lease of the job type and runs a session.
+//   - session (session.go), the life of one asynq Server. It makes an attempt of each task, renews the lease, and stops the
+//     attempts when it must end.
+//   - attempt (attempt.go), one try at a run or at a range. It becomes the owner of the state in Redis, calls the handler, and
+//     records how the handler ended.
+//   - Handler and Attempt (handler.go), what a job type brings, and what that sees. A handler can split its run (ranges.go).
+//
+// The package knows no job type, and nothing of what a handler does: New is given the handlers.
 package worker

@@ -23,7 +23,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// A new job type is a Definition, which belongs into package tasks and its Default registry ...
+// A new job type is a Definition, which belongs to package tasks and its Default registry ...
 var welcomeMail = tasks.Definition{
 	Name:       "welcome-mail",
 	Title:      "Welcome mail",
@@ -31,16 +31,16 @@ var welcomeMail = tasks.Definition{
 	Attempts:   5, // what is left out has the defaults
 }
 
-// ... with a payload that knows what it must be ...
+// ... with a payload that knows what its fields must be ...
 type welcome struct {
 	To       string `json:"to" allowed:"an e-mail address"`
 	Language string `json:"language" allowed:"\"en\" or \"nl\""`
 }
 
-// Kind makes a second trigger for the same recipient find the run that still waits.
-func (w *welcome) Kind() string { return w.To }
+// UniqueKey makes a second trigger for the same recipient find the run that still waits.
+func (w *welcome) UniqueKey() string { return w.To }
 
-// Validate fills in the default language.
+// Validate sets the default language, and refuses wrong values.
 func (w *welcome) Validate() error {
 	switch {
 	case !strings.Contains(w.To, "@"):
@@ -53,7 +53,7 @@ func (w *welcome) Validate() error {
 	return nil
 }
 
-// ... and a Processor, which belongs into this package and its Processors.
+// ... and a Handler, which the worker is given in internal/programs/worker.
 func sendWelcome(outbox chan<- string) worker.Handler {
 	greetings := map[string]string{"en": "Welcome", "nl": "Welkom"}
 	return func(_ context.Context, run *worker.Attempt) (any, error) {
@@ -64,7 +64,7 @@ func sendWelcome(outbox chan<- string) worker.Handler {
 	}
 }
 
-// The route, the validation of its body, retries, retention, pausing and the dashboard follow from the Definition.
+// The route, the check of its body, retries, retention, pausing and the dashboard follow from the Definition.
 func Example_newJobType() {
 	options, release, err := redistest.Acquire("Example_newJobType")
 	check(err)
@@ -78,8 +78,8 @@ func Example_newJobType() {
 	check(err)
 	j := jobs.New(rdb, registry, log)
 	outbox := make(chan string, 1)
-	processors := map[string]worker.Handler{welcomeMail.Name: sendWelcome(outbox)}
-	w, err := worker.New(j, processors, worker.Options{Concurrency: 1, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
+	handlers := map[string]worker.Handler{welcomeMail.Name: sendWelcome(outbox)}
+	w, err := worker.New(j, handlers, worker.Options{Concurrency: 1, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
 		return redisconn.New(options, redisconn.Worker, log, hooks...)
 	}}, log)
 	check(err)
@@ -125,7 +125,7 @@ func trigger(web *httptest.Server, body string) string {
 	return answer.Data.JobID
 }
 
-// result waits for the end of the run and returns what its processor did.
+// result waits for the end of the run, and returns what its handler did.
 func result(j *jobs.Jobs, id string) string {
 	inspector := asynq.NewInspectorFromRedisClient(j.Redis())
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {

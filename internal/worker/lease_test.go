@@ -18,7 +18,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// What a worker holds, and when: a lease and an asynq Server only while there is work, and no more handlers than it may have.
+// A worker holds a lease and an asynq Server only while there is work, and it never runs more handlers than its concurrency.
 
 func done(context.Context, *worker.Attempt) (any, error) { return "done", nil }
 
@@ -50,7 +50,7 @@ func TestIdleWorkersHoldNothing(t *testing.T) {
 	}
 }
 
-// Work of which the announcement was missed is found within a second or so.
+// A worker finds work whose announcement was lost within about a second.
 func TestUnannouncedWork(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -64,7 +64,7 @@ func TestUnannouncedWork(t *testing.T) {
 	b.await(t, id.String(), asynq.TaskStateCompleted)
 }
 
-// A run of a worker that is lost goes on, also when the lease was all that was left of it.
+// A lost worker's run goes on, even if asynq has no lease for it.
 func TestLostRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -82,7 +82,7 @@ func TestLostRun(t *testing.T) {
 	}
 }
 
-// A job type with two leases has two runs at a time, over all workers, and not three.
+// A job type with two leases has two active runs, over all workers, and never three.
 func TestTwoLeases(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.Leases = 2 })
@@ -98,7 +98,7 @@ func TestTwoLeases(t *testing.T) {
 		})
 	}
 	var ids []string
-	for range 4 { // triggers of a kind that waits are one run, so the next one comes when that has begun
+	for range 4 { // a trigger while a run waits is no new run, so trigger again when that has begun
 		ids = append(ids, b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "user-sync", tasks.SyncIncremental))
 		if len(ids) == 2 {
 			testbed.Receive(t, "a run", both)
@@ -114,7 +114,7 @@ func TestTwoLeases(t *testing.T) {
 	}
 }
 
-// A worker's concurrency is that of all its handlers, those of ranges included.
+// A worker's concurrency bounds all its handlers, those of ranges included.
 func TestConcurrencyBoundsRanges(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -137,8 +137,8 @@ func TestConcurrencyBoundsRanges(t *testing.T) {
 	}
 }
 
-// A Redis that hangs keeps a worker from stopping for less than the 10 s after which container engines kill, whatever the
-// worker was at, and no Server is left behind.
+// If Redis hangs, a worker still stops within the 10 s after which container engines kill, whatever it does, and leaves no
+// Server.
 func TestStopWhileRedisHangs(t *testing.T) {
 	t.Parallel()
 	for name, when := range map[string]string{"idle": "", "at work": "started", "lingering": "completed"} {
@@ -176,7 +176,7 @@ func TestStopWhileRedisHangs(t *testing.T) {
 	}
 }
 
-// While Redis hangs as a Server starts, nothing is leaked, and the run goes on when Redis is back.
+// Redis hangs while a Server starts. Nothing leaks, and the run goes on when Redis is back.
 func TestRedisHangsAtTheStart(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -215,7 +215,7 @@ func (c counting) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.Proc
 	}
 }
 
-// An idle worker leaves Redis alone but for a heartbeat and a look at each job type once a second.
+// An idle worker sends Redis only heartbeats, and one command for each job type once a second.
 func TestIdleCommands(t *testing.T) {
 	t.Parallel()
 	const seconds, most = 5, 3 // 3 a second without job types

@@ -1,3 +1,5 @@
+// The worker's metrics.
+
 package worker
 
 import (
@@ -10,7 +12,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// What becomes of runs and ranges, as metrics call it.
+// How runs and ranges end, as metrics call it.
 const (
 	outcomeCompleted = "completed"
 	outcomeFailed    = "failed"
@@ -19,21 +21,21 @@ const (
 	labelUnit = "unit"
 )
 
-// The bounds of histograms, in seconds. A run takes from milliseconds to its maximum duration of hours; it starts after
-// milliseconds, or when the one before it has ended; a batch takes milliseconds, unless it waits for somebody else.
+// The bounds of histograms, in seconds. A run takes from milliseconds to its maximum duration of hours. It starts after
+// milliseconds, or when the run before it has ended. A batch takes milliseconds, unless its work waits for another system.
 var (
 	runBuckets   = []float64{0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600}
 	delayBuckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 1200, 3600}
 	batchBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 )
 
-// jobMetrics are the metrics of one job type. Everything that can be counted is there from the start, at 0, because a rate
-// knows nothing of what a counter was before it was first seen.
+// jobMetrics are the metrics of one job type. All counters exist from the start, at 0: a rate misses the first event of a
+// counter that appears with it.
 type jobMetrics struct {
 	runs        map[string]prometheus.Counter // by outcome
 	ranges      map[string]prometheus.Counter // by outcome
 	retries     map[string]prometheus.Counter // by unit
-	recoveries  map[string]prometheus.Counter // by unit
+	rescues     map[string]prometheus.Counter // by unit
 	runDuration prometheus.Observer
 	startDelay  prometheus.Observer
 	batch       prometheus.Observer
@@ -42,7 +44,7 @@ type jobMetrics struct {
 	failed      prometheus.Counter
 }
 
-// newMetrics registers the worker's metrics, unless the registerer is nil, and returns those of each job type.
+// newMetrics registers the worker's metrics, unless the registerer is nil. It returns them by job type.
 func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[string]*jobMetrics {
 	factory := promauto.With(registerer)
 	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -56,7 +58,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 	runs := counter("runs_total", "Runs that have ended here.", telemetry.LabelOutcome)
 	ranges := counter("ranges_total", "Ranges of large runs that have ended here.", telemetry.LabelOutcome)
 	retries := counter("retries_total", "Attempts that have failed and are followed by another.", labelUnit)
-	recoveries := counter("recoveries_total", "Runs and ranges taken over from a worker that had died or lost Redis.", labelUnit)
+	rescues := counter("recoveries_total", "Runs and ranges rescued from a worker that died or lost Redis.", labelUnit)
 	runDuration := histogram("run_duration_seconds", "Time from a run's first start to its end.", runBuckets)
 	startDelay := histogram("run_start_delay_seconds", "Time from a run's tick or trigger to its first start.", delayBuckets)
 	batch := histogram("batch_duration_seconds", "Time that the work on a batch and its writing took.", batchBuckets)
@@ -77,7 +79,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 			runs:        each(runs, outcomeCompleted, outcomeFailed, outcomeCancelled),
 			ranges:      each(ranges, outcomeCompleted, outcomeFailed),
 			retries:     each(retries, string(unitRun), string(unitRange)),
-			recoveries:  each(recoveries, string(unitRun), string(unitRange)),
+			rescues:     each(rescues, string(unitRun), string(unitRange)),
 			runDuration: runDuration.WithLabelValues(name),
 			startDelay:  startDelay.WithLabelValues(name),
 			batch:       batch.WithLabelValues(name),
@@ -89,7 +91,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 	return all
 }
 
-// runEnded counts a run that began at the time; the zero time for one that never did.
+// runEnded counts the end of a run. Started is when it began, and zero if it never did.
 func (m *jobMetrics) runEnded(outcome string, started time.Time) {
 	m.runs[outcome].Inc()
 	if !started.IsZero() {

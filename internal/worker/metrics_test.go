@@ -21,7 +21,7 @@ import (
 // counts are what telemetrytest.Counted returns.
 type counts = map[string]float64
 
-// wantCounted stops all workers, and checks what they have counted of the user sync together.
+// wantCounted stops all workers, and checks what they have counted for the user sync together.
 func (b *testBundle) wantCounted(t *testing.T, want counts) {
 	t.Helper()
 	for _, stop := range b.stops {
@@ -32,7 +32,7 @@ func (b *testBundle) wantCounted(t *testing.T, want counts) {
 	}
 }
 
-// observed returns the sum of what a histogram has observed of the user sync, in seconds.
+// observed returns the sum of a histogram for the user sync, in seconds.
 func (b *testBundle) observed(t *testing.T, name string) (sum float64) {
 	t.Helper()
 	for _, registry := range b.metrics {
@@ -41,16 +41,16 @@ func (b *testBundle) observed(t *testing.T, name string) (sum float64) {
 	return sum
 }
 
-// A counter that is not there yet has no rate, and misses its first event.
+// A rate misses the first event of a counter that appears with it. So all counters exist from the start.
 func TestCountersBeginAtZero(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	processors := make(map[string]worker.Handler)
+	handlers := make(map[string]worker.Handler)
 	for _, name := range b.Registry().Names() {
-		processors[name] = func(context.Context, *worker.Attempt) (any, error) { return nil, nil }
+		handlers[name] = func(context.Context, *worker.Attempt) (any, error) { return nil, nil }
 	}
 	registry := prometheus.NewRegistry()
-	if _, err := worker.New(b.Jobs, processors, worker.Options{Metrics: registry}, b.logger); err != nil {
+	if _, err := worker.New(b.Jobs, handlers, worker.Options{Metrics: registry}, b.logger); err != nil {
 		t.Fatal(err)
 	}
 	metrics := telemetrytest.Gather(t, registry)
@@ -71,7 +71,7 @@ func TestCountersBeginAtZero(t *testing.T) {
 	}
 }
 
-// every is work that fails for each record whose number is a multiple.
+// every is work that fails for each record whose number is a multiple of it.
 type every int
 
 func (e every) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
@@ -84,7 +84,7 @@ func (e every) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome,
 	return outcomes, nil
 }
 
-// The records of a run are counted as its result says, whether it is done in one piece or shared by several workers.
+// The metrics count the records of a run as its result does, whether the run was split or not.
 func TestRecordsAreCounted(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -96,9 +96,9 @@ func TestRecordsAreCounted(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, nil)
-			processor, _ := syncOf(int(test.records), every(7))
+			handler, _ := syncOf(int(test.records), every(7))
 			for range 2 {
-				b.start(t, worker.Options{}, processor)
+				b.start(t, worker.Options{}, handler)
 			}
 			r := syncResult(t, b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted))
 			if got := float64(r.Errors); got != test.failed {
@@ -117,7 +117,7 @@ func TestRecordsAreCounted(t *testing.T) {
 	}
 }
 
-// A batch is measured with what the work on it waits for.
+// The time of a batch includes the time that its work waits.
 func TestDurations(t *testing.T) {
 	t.Parallel()
 	const batches, pause = 5, 30 * time.Millisecond
@@ -128,8 +128,8 @@ func TestDurations(t *testing.T) {
 	if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(t.Context(), task); err != nil {
 		t.Fatal(err)
 	}
-	processor, _ := syncOf(10*batches, wait(pause))
-	b.start(t, worker.Options{}, processor)
+	handler, _ := syncOf(10*batches, wait(pause))
+	b.start(t, worker.Options{}, handler)
 	b.await(t, id.String(), asynq.TaskStateCompleted)
 	b.wantCounted(t, counts{
 		`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1,

@@ -9,8 +9,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// BenchmarkObserveBatch measures what metrics, and traces that nobody wants, add to a batch, which itself takes a thousand
-// times as long and more.
+// BenchmarkObserveBatch measures what metrics, and traces that are not recorded, add to a batch. The batch itself takes more
+// than a thousand times as long.
 func BenchmarkObserveBatch(b *testing.B) {
 	w := &Worker{metrics: newMetrics(prometheus.NewRegistry(), tasks.Default()), tracer: telemetry.Tracer(nil)}
 	observe := w.observer(tasks.UserSync)

@@ -1,3 +1,5 @@
+// How an attempt at a run splits it.
+
 package worker
 
 import (
@@ -7,8 +9,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// runRanges is the Ranges of an attempt at a run: recorded in the run's state, and enqueued for every worker. From the first
-// one on the attempt only waits, and leaves its place to a handler that works.
+// runRanges implements Ranges for an attempt at a run. With the first range it enqueues, it frees the attempt's place among the
+// worker's handlers: from then on the attempt only waits.
 type runRanges struct {
 	attempt *attempt
 	state   *jobs.RunState
@@ -43,9 +45,9 @@ func (r *runRanges) enqueue(ctx context.Context, index int) error {
 }
 
 // Each implements Ranges.
-func (r *runRanges) Each(ctx context.Context, f func(index int, known jobs.RangeEnd) error) error {
+func (r *runRanges) Each(ctx context.Context, f func(index int, info jobs.RangeInfo) error) error {
 	for from := 0; ; {
-		var page []jobs.RangeEnd
+		var page []jobs.RangeInfo
 		err := r.attempt.retry(ctx, func(ctx context.Context) (err error) {
 			page, err = r.state.Ranges(ctx, from)
 			return err
@@ -53,8 +55,8 @@ func (r *runRanges) Each(ctx context.Context, f func(index int, known jobs.Range
 		if err != nil || len(page) == 0 {
 			return err
 		}
-		for i, known := range page {
-			if err := f(from+i, known); err != nil {
+		for i, info := range page {
+			if err := f(from+i, info); err != nil {
 				return err
 			}
 		}
@@ -64,8 +66,8 @@ func (r *runRanges) Each(ctx context.Context, f func(index int, known jobs.Range
 
 // Requeue implements Ranges.
 func (r *runRanges) Requeue(ctx context.Context) error {
-	return r.Each(ctx, func(index int, known jobs.RangeEnd) error {
-		if known.Ended {
+	return r.Each(ctx, func(index int, info jobs.RangeInfo) error {
+		if info.Ended {
 			return nil
 		}
 		return r.enqueue(ctx, index)

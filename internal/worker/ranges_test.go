@@ -108,7 +108,7 @@ func (f workFunc) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Out
 	return make([]syncrun.Outcome, len(batch)), f(ctx, batch)
 }
 
-// wait is work that waits for something outside.
+// wait is work that takes that long.
 func wait(d time.Duration) workFunc {
 	return func(ctx context.Context, _ []syncrun.Record) error {
 		select {
@@ -120,7 +120,7 @@ func wait(d time.Duration) workFunc {
 	}
 }
 
-// syncOf is a synchronisation of n records in ranges of 100 and batches of 10.
+// syncOf returns the handler of a sync of n records, in ranges of 100 and batches of 10.
 func syncOf(n int, work syncrun.Work) (worker.Handler, *numbers) {
 	store := &numbers{n: n, stamped: make(map[int]int)}
 	return syncjob.New(store, syncjob.Options{
@@ -137,7 +137,7 @@ func syncResult(t *testing.T, info *asynq.TaskInfo) tasks.SyncResult {
 	return r
 }
 
-// wantNothingLeft checks that Redis holds nothing of runs that have ended but what is kept of them.
+// wantNothingLeft checks that the only keys that runs leave are the tasks of the ended ones.
 func (b *testBundle) wantNothingLeft(t *testing.T) {
 	t.Helper()
 	for _, pattern := range []string{"codex-jobs:*:run:*", "codex-jobs:*:ranges:*", "codex-jobs:*:waiting*", "asynq:{*:ranges}:t:*"} {
@@ -210,12 +210,12 @@ func TestLargeRunIsShared(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
-// Runs of all job types wait for their ranges at the same time, with one slot in one worker.
+// Runs of all job types wait for their ranges at the same time, in one worker with one place.
 func TestRangesAreNotStarved(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	processor, _ := syncOf(500, wait(time.Millisecond))
-	b.start(t, worker.Options{Concurrency: 1}, processor)
+	handler, _ := syncOf(500, wait(time.Millisecond))
+	b.start(t, worker.Options{Concurrency: 1}, handler)
 	var ids []string
 	for _, job := range b.Registry().Names() {
 		ids = append(ids, b.trigger(t, job, tasks.SyncFull), b.trigger(t, job, tasks.SyncIncremental))
@@ -228,18 +228,18 @@ func TestRangesAreNotStarved(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
-// A range that fails is tried again from where it got to; the run never notices.
-func TestRangeIsTriedAgain(t *testing.T) {
+// A failed range is retried from its checkpoint. The run does not notice.
+func TestRangeIsRetried(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var failures atomic.Int32
-	processor, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
+	handler, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
 		if batch[0].ID.(number) == 151 && failures.Add(1) <= 2 {
 			return errors.New("refused")
 		}
 		return nil
 	}))
-	b.start(t, worker.Options{}, processor)
+	b.start(t, worker.Options{}, handler)
 	info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
 	if r := syncResult(t, info); r.UsersUpdated != 300 || info.Retried != 0 {
 		t.Errorf("result %+v, retried %d times", r, info.Retried)
@@ -257,7 +257,7 @@ func TestRangeIsTriedAgain(t *testing.T) {
 	})
 }
 
-// A range that has used up its attempts fails its run, with its reason; the other ranges finish.
+// A range that has used up its attempts fails its run, with its reason. The other ranges finish.
 func TestRangeFailsItsRun(t *testing.T) {
 	t.Parallel()
 	for name, fail := range map[string]func() error{
@@ -300,15 +300,15 @@ func TestRangeFailsItsRun(t *testing.T) {
 	}
 }
 
-// A panic of the work on a batch, which has a goroutine of its own, is a failed attempt as well.
+// A panic in the work on a batch, which has a goroutine of its own, is a failed attempt, too.
 func TestWorkPanics(t *testing.T) {
 	t.Parallel()
 	for name, n := range map[string]int{"in one piece": 50, "shared": 300} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, quickRetries)
-			processor, _ := syncOf(n, workFunc(func(context.Context, []syncrun.Record) error { panic("told to") }))
-			b.start(t, worker.Options{}, processor)
+			handler, _ := syncOf(n, workFunc(func(context.Context, []syncrun.Record) error { panic("told to") }))
+			b.start(t, worker.Options{}, handler)
 			info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateArchived)
 			if !strings.Contains(info.LastErr, "panic: told to") || len(b.log.Find(procs.Match{Text: "ranges_test.go"})) == 0 {
 				t.Errorf("reason %q, or no stack in the log", info.LastErr)
@@ -317,18 +317,18 @@ func TestWorkPanics(t *testing.T) {
 	}
 }
 
-// A run that is retried by hand has all attempts of its ranges again, too.
-func TestRetryOfASharedRun(t *testing.T) {
+// When a split run is retried by hand, its ranges have all attempts again, too.
+func TestRetryOfASplitRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
-	processor, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
+	handler, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
 		if batch[0].ID.(number) == 101 && attempts.Add(1) <= 4 {
 			return errors.New("told to")
 		}
 		return nil
 	}))
-	b.start(t, worker.Options{}, processor)
+	b.start(t, worker.Options{}, handler)
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	testbed.Eventually(t, "two failed attempts at a range", func() bool { return attempts.Load() == 2 })
 	b.cancel(t, id)
@@ -350,15 +350,15 @@ func TestRetryOfASharedRun(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
-// Workers are replaced over and over in the middle of a run, which costs no attempt and does no batch again.
-func TestRollingRestartsOfASharedRun(t *testing.T) {
+// Workers are replaced over and over in the middle of a run. That costs no attempt, and no batch is done again.
+func TestRollingRestartsOfASplitRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	const n = 3000
-	processor, store := syncOf(n, wait(10*time.Millisecond))
+	handler, store := syncOf(n, wait(10*time.Millisecond))
 	var stops []func()
 	for range 2 {
-		stops = append(stops, b.start(t, worker.Options{}, processor))
+		stops = append(stops, b.start(t, worker.Options{}, handler))
 	}
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateActive)
@@ -371,7 +371,7 @@ func TestRollingRestartsOfASharedRun(t *testing.T) {
 	}
 	for round := range 4 {
 		testbed.Eventually(t, "some more records to be stamped", stampedAtLeast((round+1)*300))
-		stops = append(stops, b.start(t, worker.Options{}, processor))
+		stops = append(stops, b.start(t, worker.Options{}, handler))
 		stops[0]()
 		stops = stops[1:]
 	}
@@ -386,12 +386,12 @@ func TestRollingRestartsOfASharedRun(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
-// What is left of the ranges of a run that is over ends by itself.
+// When a run has ended, its last ranges end by themselves.
 func TestRangesOfARunThatIsTooLong(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.MaxDuration = 500 * time.Millisecond })
-	processor, _ := syncOf(1000, wait(50*time.Millisecond))
-	b.start(t, worker.Options{}, processor)
+	handler, _ := syncOf(1000, wait(50*time.Millisecond))
+	b.start(t, worker.Options{}, handler)
 	info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateArchived)
 	if info.LastErr != "exceeded its maximum duration of 500ms" {
 		t.Errorf("reason %q", info.LastErr)
@@ -399,8 +399,8 @@ func TestRangesOfARunThatIsTooLong(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
-// A range that takes its workers down with it fails its run.
-func TestRangeOfDeadWorkers(t *testing.T) {
+// A range that kills its workers fails its run.
+func TestRangeThatKillsWorkers(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		crashes int
@@ -414,7 +414,7 @@ func TestRangeOfDeadWorkers(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// What workers leave that cut the run and died in its first range.
+			// Workers that split the run and died in its first range leave this.
 			state, err := b.OpenRun(t.Context(), run, jobs.NewOwner())
 			if err != nil {
 				t.Fatal(err)
@@ -439,11 +439,11 @@ func TestRangeOfDeadWorkers(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			processor, store := syncOf(300, syncrun.Stamping{})
-			b.start(t, worker.Options{}, processor)
+			handler, store := syncOf(300, syncrun.Stamping{})
+			b.start(t, worker.Options{}, handler)
 			info := b.await(t, id, test.state)
 			if len(b.log.Find(procs.Match{Text: "Recovered range from a dead worker"})) == 0 {
-				t.Error("the log does not say that the range was recovered")
+				t.Error("the log does not say that the range was rescued")
 			}
 			if test.state == asynq.TaskStateArchived {
 				if !strings.Contains(info.LastErr, "given up: 6 workers died") {
@@ -471,7 +471,7 @@ func TestRangeOfDeadWorkers(t *testing.T) {
 	}
 }
 
-// What is no range fails, and harms no other.
+// A task that is no range fails, and does no harm to others.
 func TestPoisonedRanges(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -486,11 +486,11 @@ func TestPoisonedRanges(t *testing.T) {
 	if err := b.EnqueueRange(t.Context(), b.user, tasks.RangeID{Run: tasks.TickID("user-sync", time.Now())}, []byte("{}")); err != nil {
 		t.Fatal(err)
 	}
-	processor, store := syncOf(300, syncrun.Stamping{})
-	b.start(t, worker.Options{}, processor)
+	handler, store := syncOf(300, syncrun.Stamping{})
+	b.start(t, worker.Options{}, handler)
 	b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
 	store.wantEachOnce(t)
-	testbed.Eventually(t, "only what is no range to be listed as failed", func() bool {
+	testbed.Eventually(t, "only the tasks that are no range to be listed as failed", func() bool {
 		info, err := b.inspector.GetQueueInfo(b.user.RangeQueue())
 		return err == nil && info.Archived == 2 && info.Size == 2
 	})

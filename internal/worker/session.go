@@ -1,3 +1,5 @@
+// A session holds an asynq Server, and the lease, while there is work.
+
 package worker
 
 import (
@@ -18,62 +20,63 @@ import (
 )
 
 const (
-	// lingerTime is how long a session stays when there is nothing to do, so that a burst of triggers does not start one each.
+	// lingerTime is how long a session with nothing to do stays, so that a burst of triggers starts one Server.
 	lingerTime = time.Second
-	// reserveTime is how long a session keeps the place of a handler free for a task that does not come.
+	// reserveTime is how long a session reserves a handler's place for a task that does not come.
 	reserveTime = 250 * time.Millisecond
 	// taskCheckInterval is how often an asynq Server with nothing to do looks at its queue, on average.
 	taskCheckInterval = 5 * time.Millisecond
-	// delayedTaskCheckInterval is how often it looks for retries; asynq's default of 5 s would delay each by that.
+	// delayedTaskCheckInterval is how often a Server looks for retries. asynq's default of 5 s would delay each by up to that.
 	delayedTaskCheckInterval = 250 * time.Millisecond
 	// renewInterval is how often a lease is renewed.
 	renewInterval = jobs.LeaseTTL / 4
 	// abandonTimeout is how long a handler may take to return after its context has ended.
 	abandonTimeout = time.Second
-	// abortTimeout is how long asynq waits, when its Server is shut down, for a task before it pushes it back to the
-	// queue. The task's handler has stopped working before, and waits for just that.
+	// abortTimeout is how long a Server that shuts down waits for a task before it pushes the task back to the queue. It is
+	// short: the handler has stopped before, and waits for that push.
 	abortTimeout = time.Millisecond
-	// shutdownTimeout is how long a Server may take to shut down; a Redis that hangs would keep it for longer.
+	// shutdownTimeout bounds the wait for a Server to shut down. With a Redis that hangs it would take longer.
 	shutdownTimeout = 3 * time.Second
-	// recordedTimeout bounds the wait until asynq has recorded how a task has ended, and recordedPoll is between two looks.
+	// recordedTimeout bounds the wait until asynq has recorded how a task ended, and recordedPoll is the time between two looks.
 	recordedTimeout = 2 * time.Second
 	recordedPoll    = 5 * time.Millisecond
 )
 
-// The reasons for which attempts are stopped, which cost them nothing.
+// The reasons for stopping attempts at no cost.
 var (
 	errShutdown  = errors.New("the worker shuts down")
 	errLeaseLost = errors.New("the worker lost the lease of the job type")
 )
 
 // errRedisHangs is the reason of a session whose Server did not shut down in time.
-var errRedisHangs = errors.New("an asynq Server did not shut down in time")
+var errRedisHangs = errors.New("the asynq Server did not shut down in time")
 
-// errReleased says that a task is to be pushed back to its queue.
+// errReleased is the error of an attempt whose task goes back to its queue.
 var errReleased = errors.New("released")
 
-// session is the life of one asynq Server, and the asynq.Handler of it. What a task is, is up to attempt.
+// session is the life of one asynq Server, and the Server's asynq.Handler. It does not know whether its tasks are runs or
+// ranges.
 //
-// A task is asked to stop (stopping is closed), and when it does not its context ends. Then its handler does not return
-// but waits for asynq to push the task back to the queue (released), because for asynq every return is the end of an
-// attempt.
+// To stop, a session closes stopping, which asks the attempts to stop. It ends the context of those that do not. For asynq every
+// return of a handler ends the task. So ProcessTask does not return for a released task: it waits until the Server's shutdown
+// has pushed the task back to the queue.
 type session struct {
 	c     *consumer
-	lease *jobs.Lease // nil where the queue needs none
+	lease *jobs.Lease // nil if the queue needs none
 	log   *slog.Logger
 
-	changed  chan struct{} // has a value when a task has begun or ended
+	changed  chan struct{} // has a value after an attempt has begun or ended
 	over     chan struct{} // has a value when another worker should have the queue
-	stopping chan struct{}
-	released chan struct{}
-	working  context.Context // ends when tasks are abandoned
-	abandon  context.CancelCauseFunc
+	stopping chan struct{} // closed to ask the attempts to stop
+	released chan struct{} // closed when asynq has pushed the released tasks back
+	working  context.Context
+	abandon  context.CancelCauseFunc // ends working, and with it the context of each attempt
 
 	mu        sync.Mutex
-	reserved  func()                   // frees the place that is kept for the first handler; nil once it is used
-	running   map[string]chan struct{} // by task ID: closed when the attempt is over
-	handlers  sync.WaitGroup
-	recording sync.WaitGroup // of the ends of tasks
+	reserved  func()                   // frees the place that is reserved for the first handler; nil once that has it
+	running   map[string]chan struct{} // by task ID; closed when the attempt has ended
+	handlers  sync.WaitGroup           // calls of ProcessTask
+	recording sync.WaitGroup           // waits for asynq to record how tasks ended
 }
 
 func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
@@ -86,8 +89,8 @@ func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 	return s
 }
 
-// subscriber is a client with a connection of its own for the subscription to asynq's channel of cancellations, which can be cut:
-// asynq waits for the answer to a SUBSCRIBE without end, and panics when the client of its subscription is closed.
+// subscriber is a client whose subscription to asynq's channel of cancellations has a connection of its own, which can be cut.
+// asynq waits without end for the answer to a SUBSCRIBE, and panics if the client of its subscription is closed.
 type subscriber struct {
 	redis.UniversalClient
 	own redis.UniversalClient
@@ -133,12 +136,11 @@ func (s *subscriber) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, conn := range s.conns {
-		_ = conn.Close() // a second time, perhaps
+		_ = conn.Close() // which may be closed already
 	}
 }
 
-// run runs a Server until there has been nothing to do for a while, the session is over for another reason, or ctx ends. It
-// returns the reason, or nil.
+// run runs a Server until watch returns, and shuts it down. It returns watch's reason, or errRedisHangs.
 func (s *session) run(ctx context.Context) error {
 	client := newSubscriber(s.c.w.jobs.Redis(), s.c.w.options.Connect)
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
@@ -154,7 +156,7 @@ func (s *session) run(ctx context.Context) error {
 		Logger:   telemetry.NewAsynqLogger(s.log),
 		LogLevel: asynqLogLevel(s.log),
 	})
-	if err := server.Start(s); err != nil { // only when it was started before
+	if err := server.Start(s); err != nil { // which only fails for a Server that was started before
 		s.log.Error("Could not start an asynq Server", "error", err)
 		_ = client.own.Close() // it has no connection yet
 		return err
@@ -170,9 +172,8 @@ func (s *session) run(ctx context.Context) error {
 	return reason
 }
 
-// watch keeps the lease. It returns when nothing was to be done for a while, or another worker should have the queue (nil),
-// when ctx ends, or with errLeaseLost. Nothing in it may take long: the lease must not be believed in for longer than Redis
-// keeps it.
+// watch renews the lease until the session must stop. It returns nil after the linger time, or if another worker should have the
+// queue, otherwise errShutdown or errLeaseLost. Nothing in it may take long: it must notice in time that the lease is lost.
 func (s *session) watch(ctx context.Context) error {
 	linger, reserve := time.NewTimer(lingerTime), time.NewTimer(reserveTime)
 	defer linger.Stop()
@@ -213,7 +214,7 @@ func (s *session) watch(ctx context.Context) error {
 	}
 }
 
-// renew makes the lease last longer. It returns an error when the lease is lost for certain.
+// renew renews the lease. It returns an error if the lease is lost for certain.
 func (s *session) renew(ctx context.Context) error {
 	ctx, cancel := context.WithDeadline(ctx, s.lease.Until())
 	defer cancel()
@@ -227,14 +228,14 @@ func (s *session) renew(ctx context.Context) error {
 	return nil
 }
 
-// busy reports whether a handler works.
+// busy reports whether there is an attempt.
 func (s *session) busy() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return len(s.running) > 0
 }
 
-// stopped reports whether attempts were asked to stop.
+// stopped reports whether the attempts were asked to stop.
 func (s *session) stopped() bool {
 	select {
 	case <-s.stopping:
@@ -244,7 +245,7 @@ func (s *session) stopped() bool {
 	}
 }
 
-// unreserve frees the place that is kept for the first handler.
+// unreserve frees the place that is reserved for the first handler.
 func (s *session) unreserve() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -254,7 +255,7 @@ func (s *session) unreserve() {
 	}
 }
 
-// stop asks what works to stop, and returns when it has. After a lost lease there is no time to do so by itself.
+// stop asks the attempts to stop, and returns when they have. After a lost lease there is no time to ask: it abandons them.
 func (s *session) stop(reason error) {
 	s.unreserve()
 	s.mu.Lock()
@@ -265,32 +266,32 @@ func (s *session) stop(reason error) {
 	if errors.Is(reason, errLeaseLost) {
 		drain = 0
 	}
-	for _, over := range running {
-		if !within(drain, over) {
+	for _, ended := range running {
+		if !within(drain, ended) {
 			s.abandon(reason)
-			if !within(abandonTimeout, over) {
+			if !within(abandonTimeout, ended) {
 				s.log.Error("The processor does not return although its context has ended")
 			}
 		}
 	}
 }
 
-// shutDown shuts the Server down, and reports whether it has ended in time. One that has not ends when its subscription is cut,
-// and the commands that it waits for have ended; the worker waits for that.
+// shutDown shuts the Server down, and reports whether that was done in time. If it was not, it cuts the Server's subscription: then
+// the Server is done once its last commands have ended. Worker.Run waits for that.
 func (s *session) shutDown(server *asynq.Server, client *subscriber) (inTime bool) {
-	ended := make(chan struct{})
+	done := make(chan struct{})
 	s.c.w.servers.Go(func() {
 		server.Shutdown()
-		_ = client.own.Close() // a connection that is of no more use
-		close(ended)
+		_ = client.own.Close() // the connection is of no more use
+		close(done)
 	})
-	if inTime = within(shutdownTimeout, ended); !inTime {
+	if inTime = within(shutdownTimeout, done); !inTime {
 		client.cut()
 	}
 	return inTime
 }
 
-// within reports whether done is closed before the time is over.
+// within waits until done is closed, and reports whether it was closed in time.
 func within(d time.Duration, done <-chan struct{}) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -302,11 +303,11 @@ func within(d time.Duration, done <-chan struct{}) bool {
 	}
 }
 
-// release lets the handlers go that waited for their task to be pushed back.
+// release lets ProcessTask return for the tasks that were pushed back.
 func (s *session) release() {
 	close(s.released)
 	s.abandon(errShutdown)
-	if !s.busy() { // otherwise one does not return
+	if !s.busy() { // otherwise a handler does not return, even though its context has ended
 		s.handlers.Wait()
 	}
 }
@@ -330,16 +331,17 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	return err
 }
 
-// begin returns a place for a handler, which must be freed, unless there is none or the session stops.
+// begin begins an attempt. It returns a function that frees the handler's place, or false if there is no place or the session
+// stops.
 func (s *session) begin(id string) (place func(), ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped() { // asynq has taken it out of the queue a moment too late
+	if s.stopped() { // asynq has dequeued it a moment too late
 		return nil, false
 	}
 	place, s.reserved = s.reserved, nil
 	if place == nil {
-		if !s.c.w.slots.TryAcquire(1) {
+		if !s.c.w.places.TryAcquire(1) {
 			signal(s.over) // another worker may have a place
 			return nil, false
 		}
@@ -350,8 +352,8 @@ func (s *session) begin(id string) (place func(), ok bool) {
 	return place, true
 }
 
-// end notes that an attempt is over. Unless its task is released, asynq is about to record how it has ended, which it must have
-// before the Server is shut down: it would push the task back otherwise.
+// end ends an attempt. Unless the task is released, asynq is about to record how it ended. The Server must not shut down before
+// that: it would push the task back.
 func (s *session) end(id string, released bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -372,18 +374,18 @@ func (s *session) end(id string, released bool) {
 	signal(s.changed)
 }
 
-// awaitRecorded waits until asynq has recorded how a task has ended.
+// awaitRecorded waits until asynq has recorded how a task ended.
 func (s *session) awaitRecorded(ctx context.Context, id string) {
 	for ctx.Err() == nil {
 		if active, err := s.c.w.jobs.IsActive(ctx, s.c.queue, id); err == nil && !active {
 			return
 		}
-		pause(ctx, recordedPoll)
+		sleep(ctx, recordedPoll)
 	}
 }
 
-// awaitRelease waits until asynq has pushed the task back to the queue, or is done with it because its own lease of the
-// task expired or the task was cancelled.
+// awaitRelease waits until asynq has pushed the task back to the queue. It also returns when asynq has ended the task's context:
+// its lease of the task expired, or the task was cancelled.
 func (s *session) awaitRelease(ctx context.Context) {
 	select {
 	case <-s.released:
@@ -391,8 +393,8 @@ func (s *session) awaitRelease(ctx context.Context) {
 	}
 }
 
-// pause waits until the time is over or ctx ends.
-func pause(ctx context.Context, d time.Duration) {
+// sleep waits until the time is over or ctx ends.
+func sleep(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
@@ -401,7 +403,7 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// asynqLogLevel spares asynq the work of formatting what would not be logged.
+// asynqLogLevel returns the level below which asynq need not format lines, because they would not be logged.
 func asynqLogLevel(log *slog.Logger) asynq.LogLevel {
 	if log.Enabled(context.Background(), slog.LevelDebug) {
 		return asynq.InfoLevel

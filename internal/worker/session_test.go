@@ -17,10 +17,10 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// A task that asynq takes out of the queue when the session has been stopped already is not begun, but pushed back.
-func TestTaskTakenAfterTheStop(t *testing.T) {
+// A task that asynq dequeues after the session was asked to stop does not begin, and is pushed back.
+func TestTaskDequeuedAfterTheStop(t *testing.T) {
 	t.Parallel()
-	w := &Worker{options: Options{DrainTimeout: time.Second}, slots: semaphore.NewWeighted(1), log: slog.New(slog.DiscardHandler)}
+	w := &Worker{options: Options{DrainTimeout: time.Second}, places: semaphore.NewWeighted(1), log: slog.New(slog.DiscardHandler)}
 	s := newSession(newConsumer(w, tasks.UserSync, unitRun), nil, func() {})
 	s.stop(errShutdown)
 	returned := make(chan error, 1)
@@ -39,9 +39,9 @@ func TestTaskTakenAfterTheStop(t *testing.T) {
 // A session without a free place leaves its task to other workers.
 func TestNoPlace(t *testing.T) {
 	t.Parallel()
-	w := &Worker{slots: semaphore.NewWeighted(1), log: slog.New(slog.DiscardHandler)}
+	w := &Worker{places: semaphore.NewWeighted(1), log: slog.New(slog.DiscardHandler)}
 	s := newSession(newConsumer(w, tasks.UserSync, unitRun), nil, w.place())
-	if !w.slots.TryAcquire(1) {
+	if !w.places.TryAcquire(1) {
 		t.Fatal("no place was free")
 	}
 	first, ok := s.begin("first") // which takes the place that is reserved for it
@@ -58,12 +58,12 @@ func TestNoPlace(t *testing.T) {
 	}
 	first()
 	first() // frees it once
-	if !w.slots.TryAcquire(1) || w.slots.TryAcquire(1) {
+	if !w.places.TryAcquire(1) || w.places.TryAcquire(1) {
 		t.Error("there is not one place now")
 	}
 }
 
-// A subscription that is cut lets its Server shut down, whatever Redis does, and does not end the process.
+// A Server whose subscription is cut can shut down, whatever Redis does, and the process goes on.
 func TestCutSubscription(t *testing.T) {
 	t.Parallel()
 	for name, frozen := range map[string]bool{"while it subscribes": true, "while it is subscribed": false} {

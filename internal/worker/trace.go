@@ -1,5 +1,5 @@
-// What a trace tells of the work: a span for each attempt at a run or a range, which continues the trace in which it was
-// enqueued, and in that one for each batch.
+// Traces: a span for each attempt at a run or a range, which continues the trace of the trigger or the tick, and in it a span
+// for each batch.
 
 package worker
 
@@ -29,7 +29,7 @@ func (a *attempt) startSpan(ctx context.Context) (context.Context, trace.Span) {
 	return a.c.w.tracer.Start(ctx, name, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(about...))
 }
 
-// endSpan ends the span of an attempt with what the attempt has returned.
+// endSpan ends the span of an attempt with the attempt's error. A release is no error.
 func endSpan(span trace.Span, err error) {
 	if errors.Is(err, errReleased) {
 		span.AddEvent("given back")
@@ -38,14 +38,14 @@ func endSpan(span trace.Span, err error) {
 	telemetry.EndSpan(span, err)
 }
 
-// observer is told of the batches of a job type, and measures and traces them.
+// observer returns the Attempt.Observe of a job type.
 func (w *Worker) observer(def tasks.Definition) func(context.Context, int) (context.Context, func(updated, failed int64, err error)) {
 	metrics := w.metrics[def.Name]
 	return func(ctx context.Context, records int) (context.Context, func(updated, failed int64, err error)) {
 		started := time.Now()
 		ctx, span := w.tracer.Start(ctx, "batch", trace.WithAttributes(attribute.Int("codex.batch.records", records)))
 		return ctx, func(updated, failed int64, err error) {
-			if err == nil { // otherwise nothing is known of its records, and it is done again
+			if err == nil { // otherwise the numbers are not known, and the batch is done again
 				metrics.batch.Observe(time.Since(started).Seconds())
 				metrics.processed.Add(float64(records))
 				metrics.updated.Add(float64(updated))

@@ -1,3 +1,5 @@
+// What differs between runs and ranges, apart from what Redis keeps of them.
+
 package worker
 
 import (
@@ -7,7 +9,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// unit is what a queue's tasks are. Its text is that of the metrics' label.
+// unit says what the tasks of a queue are. Its text is a label of the metrics.
 type unit string
 
 const (
@@ -15,10 +17,7 @@ const (
 	unitRange unit = "range"
 )
 
-// String returns the unit's name.
-func (u unit) String() string { return string(u) }
-
-// queue is the queue of the job type's tasks.
+// queue returns the queue of the job type's runs or ranges.
 func (u unit) queue(def tasks.Definition) string {
 	if u == unitRange {
 		return def.RangeQueue()
@@ -26,7 +25,7 @@ func (u unit) queue(def tasks.Definition) string {
 	return def.Name
 }
 
-// title is the name as a sentence begins with it.
+// title returns the name with a capital letter.
 func (u unit) title() string {
 	if u == unitRange {
 		return "Range"
@@ -34,7 +33,7 @@ func (u unit) title() string {
 	return "Run"
 }
 
-// idName is what messages call its ID.
+// idName returns what messages call its ID.
 func (u unit) idName() string {
 	if u == unitRange {
 		return "range"
@@ -42,7 +41,7 @@ func (u unit) idName() string {
 	return "job"
 }
 
-// failed is how the log says that an attempt has failed.
+// failed returns how the log says that an attempt has failed.
 func (u unit) failed(def tasks.Definition) string {
 	if u == unitRange {
 		return "A range failed"
@@ -50,7 +49,7 @@ func (u unit) failed(def tasks.Definition) string {
 	return def.Title + " job failed"
 }
 
-// overdue is the reason of what took too long.
+// overdue returns the reason for failing when the run exceeds its maximum duration.
 func (u unit) overdue(reason error) error {
 	if u == unitRange {
 		return fmt.Errorf("its run %w", reason)
@@ -58,8 +57,8 @@ func (u unit) overdue(reason error) error {
 	return reason
 }
 
-// ended counts an end. A run began at the time; the zero time is that of one that never did.
-func (u unit) ended(m *jobMetrics, outcome string, started time.Time) {
+// countEnd counts an end. Started is when the run began, and zero if it never did.
+func (u unit) countEnd(m *jobMetrics, outcome string, started time.Time) {
 	if u == unitRun {
 		m.runEnded(outcome, started)
 	} else {

@@ -15,7 +15,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// setupReleases returns two releases on one Redis, the second of which has payloads of version 2.
+// setupReleases returns two releases on one Redis. The second has payloads of version 2.
 func setupReleases(t *testing.T) (previous, next *testBundle) {
 	t.Helper()
 	next = setup(t, func(d *tasks.Definition) { d.PayloadVersion = 2 })
@@ -25,7 +25,7 @@ func setupReleases(t *testing.T) (previous, next *testBundle) {
 	return &old, next
 }
 
-// What was enqueued by the previous release is understood.
+// This release understands a run that the previous one enqueued.
 func TestPayloadOfThePreviousRelease(t *testing.T) {
 	t.Parallel()
 	_, next := setupReleases(t)
@@ -35,8 +35,8 @@ func TestPayloadOfThePreviousRelease(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	processor, _ := syncOf(300, syncrun.Stamping{})
-	next.start(t, worker.Options{}, processor)
+	handler, _ := syncOf(300, syncrun.Stamping{})
+	next.start(t, worker.Options{}, handler)
 	for _, id := range []string{"1000:user-sync", "1001:user-sync"} {
 		if r := syncResult(t, next.await(t, id, asynq.TaskStateCompleted)); r.UsersUpdated != 300 {
 			t.Errorf("%s: %+v", id, r)
@@ -44,18 +44,18 @@ func TestPayloadOfThePreviousRelease(t *testing.T) {
 	}
 }
 
-// What was enqueued by the next release waits for a worker of it, at no cost; and so do the ranges.
+// A run that the next release enqueued waits for a worker of that release, at no cost, and so do its ranges.
 func TestPayloadOfTheNextRelease(t *testing.T) {
 	t.Parallel()
 	previous, next := setupReleases(t)
-	processor, store := syncOf(1000, wait(5*time.Millisecond))
-	previous.start(t, worker.Options{}, processor)
+	handler, store := syncOf(1000, wait(5*time.Millisecond))
+	previous.start(t, worker.Options{}, handler)
 	id := next.trigger(t, "user-sync", tasks.SyncFull)
 	testbed.Await(t, previous.log, 1, procs.Match{Msg: "Run put back for workers of a newer release"})
 	if info := next.await(t, id, asynq.TaskStateRetry); info.Retried != 0 {
 		t.Errorf("%+v; want it put back at no cost", info)
 	}
-	next.start(t, worker.Options{}, processor)
+	next.start(t, worker.Options{}, handler)
 	info := next.await(t, id, asynq.TaskStateCompleted)
 	if r := syncResult(t, info); r.UsersUpdated != 1000 || info.Retried != 0 {
 		t.Errorf("%+v, retried %d times", r, info.Retried)
@@ -67,16 +67,16 @@ func TestPayloadOfTheNextRelease(t *testing.T) {
 	next.wantNothingLeft(t)
 }
 
-// What nobody understands for an hour fails.
-func TestPayloadThatNobodyUnderstands(t *testing.T) {
+// A run that no worker understands for an hour fails.
+func TestPayloadThatNoWorkerUnderstands(t *testing.T) {
 	t.Parallel()
 	previous, next := setupReleases(t)
 	id := next.trigger(t, "user-sync", tasks.SyncFull)
 	if err := next.rdb.HSet(t.Context(), "codex-jobs:{user-sync}:run:"+id, "postponed", time.Now().Add(-61*time.Minute).UnixMilli()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	processor, _ := syncOf(300, syncrun.Stamping{})
-	previous.start(t, worker.Options{}, processor)
+	handler, _ := syncOf(300, syncrun.Stamping{})
+	previous.start(t, worker.Options{}, handler)
 	info := next.await(t, id, asynq.TaskStateArchived)
 	if !strings.Contains(info.LastErr, "no worker understood it for 1h0m0s: the payload is of version 2; this release understands up to version 1") {
 		t.Errorf("reason %q", info.LastErr)
@@ -86,7 +86,7 @@ func TestPayloadThatNobodyUnderstands(t *testing.T) {
 	}
 }
 
-// The hour begins anew when somebody has understood the run meanwhile.
+// The hour begins anew after a worker has understood the run.
 func TestPayloadThatWasUnderstood(t *testing.T) {
 	t.Parallel()
 	previous, next := setupReleases(t)
@@ -99,8 +99,8 @@ func TestPayloadThatWasUnderstood(t *testing.T) {
 	stop := next.start(t, worker.Options{}, stoppable(started))
 	testbed.Receive(t, "the run", started)
 	stop()
-	processor, _ := syncOf(100, syncrun.Stamping{})
-	previous.start(t, worker.Options{}, processor)
+	handler, _ := syncOf(100, syncrun.Stamping{})
+	previous.start(t, worker.Options{}, handler)
 	testbed.Await(t, previous.log, 1, procs.Match{Msg: "Run put back for workers of a newer release"})
 	if info := next.await(t, id, asynq.TaskStateRetry); info.Retried != 0 {
 		t.Errorf("%+v", info)

@@ -1,3 +1,5 @@
+// The worker: it hears of work, wakes the consumer of each queue that has some, and bounds how many handlers run.
+
 package worker
 
 import (
@@ -18,7 +20,7 @@ import (
 
 const (
 	defaultDrainTimeout = 7 * time.Second
-	// lookInterval is how often a worker looks for work that it has not heard of.
+	// lookInterval is how often a worker looks for work that was not announced.
 	lookInterval = time.Second
 	// lookTimeout bounds one look.
 	lookTimeout = 3 * time.Second
@@ -26,36 +28,36 @@ const (
 
 // Options are a worker's settings.
 type Options struct {
-	// Concurrency is how many handlers work at the same time, those of ranges included. A run that waits for its ranges does
-	// not count.
+	// Concurrency is how many handlers run at the same time, those of ranges included. A run that waits for its ranges does not
+	// count.
 	Concurrency int
-	// DrainTimeout is how long a handler has to stop by itself when the worker shuts down; 0 is the default of 7 s, which with
-	// the time to release its run stays below the 10 s after which container engines kill.
+	// DrainTimeout is how long a handler has to stop by itself when the worker shuts down. The default is 7 s. With the time to
+	// release its run that stays below 10 s, after which container engines kill.
 	DrainTimeout time.Duration
 	// Connect makes a client with the hooks, for the subscription of an asynq Server.
 	Connect func(hooks ...redis.Hook) redis.UniversalClient
-	// Metrics is where the worker's metrics are registered; nil for nowhere.
+	// Metrics registers the worker's metrics. It can be nil.
 	Metrics prometheus.Registerer
-	// Tracing is what spans are made with; nil for none.
+	// Tracing makes the worker's spans. It can be nil.
 	Tracing trace.TracerProvider
 }
 
-// Worker works on runs and their ranges. Make one with New.
+// Worker works on runs and ranges of all job types. Make one with New.
 type Worker struct {
 	id        string
 	jobs      *jobs.Jobs
 	handlers  map[string]Handler // by job type
 	options   Options
-	slots     *semaphore.Weighted // one for each handler that may work
-	consumers map[string]*consumer
+	places    *semaphore.Weighted    // one for each handler that can run
+	consumers map[string]*consumer   // by queue
 	metrics   map[string]*jobMetrics // by job type
 	tracer    trace.Tracer
 	servers   sync.WaitGroup // asynq Servers that shut down
 	log       *slog.Logger
 }
 
-// New returns a worker for every job type of the jobs' registry, whose client should wait for no command for longer than a few
-// seconds. It returns an error when one has no handler.
+// New returns a worker for every job type of the jobs' registry, with handlers by job type. It returns an error if a job type
+// has no handler. The client of the jobs should end each command within a few seconds.
 func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.Logger) (*Worker, error) {
 	for _, name := range j.Registry().Names() {
 		if handlers[name] == nil {
@@ -67,7 +69,7 @@ func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.L
 	}
 	w := &Worker{
 		id: jobs.NewProcessID(), jobs: j, handlers: handlers, options: options,
-		slots: semaphore.NewWeighted(int64(options.Concurrency)), consumers: make(map[string]*consumer),
+		places: semaphore.NewWeighted(int64(options.Concurrency)), consumers: make(map[string]*consumer),
 		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), log: log,
 	}
 	for _, def := range j.Registry().All() {
@@ -77,7 +79,7 @@ func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.L
 	return w, nil
 }
 
-// Run works until ctx ends, and then until what it worked on is released. Redis must have answered once before.
+// Run works until ctx ends. Then it returns when all runs and ranges are released. Redis must have answered once before.
 func (w *Worker) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { w.jobs.HeartbeatLoop(ctx, jobs.RoleWorker, w.id) })
@@ -91,13 +93,13 @@ func (w *Worker) Run(ctx context.Context) {
 	w.servers.Wait()
 }
 
-// place returns what frees a place that was acquired, once.
-func (w *Worker) place() (free func()) { return sync.OnceFunc(func() { w.slots.Release(1) }) }
+// place returns a function that frees an acquired place. Calling it again does nothing.
+func (w *Worker) place() (free func()) { return sync.OnceFunc(func() { w.places.Release(1) }) }
 
-// hear wakes the consumer of each queue that is announced.
+// hear wakes the consumer of each announced queue.
 func (w *Worker) hear(ctx context.Context) {
 	announced, stop := w.jobs.Announcements(ctx)
-	defer func() { _ = stop() }() // a connection that is of no more use
+	defer func() { _ = stop() }() // the connection is of no more use
 	for {
 		select {
 		case message, ok := <-announced:
@@ -113,8 +115,8 @@ func (w *Worker) hear(ctx context.Context) {
 	}
 }
 
-// look wakes the consumers of the job types that have tasks, whether they were announced or not. Ranges only exist while a
-// run does.
+// look wakes the consumers of each job type that has tasks, once a second. Ranges only exist while a run is active, so their
+// queues need no look of their own.
 func (w *Worker) look(ctx context.Context) {
 	definitions := w.jobs.Registry().All()
 	names := w.jobs.Registry().Names()

@@ -26,7 +26,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// testBundle is one Redis with the job types, on which a test starts workers.
+// testBundle is a Redis and the job types, for a test that starts workers.
 type testBundle struct {
 	*jobs.Jobs
 	options   redisconn.Options
@@ -60,7 +60,8 @@ func (b *testBundle) connect(hooks ...redis.Hook) redis.UniversalClient {
 	return redisconn.New(b.options, redisconn.Worker, b.logger, hooks...)
 }
 
-// start runs a worker whose job types all have the same processor, and returns what stops it and waits for its end.
+// start runs a worker with the same handler for all job types. The function that it returns stops the worker and waits for its
+// end.
 func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (stop func()) {
 	t.Helper()
 	if o.Concurrency == 0 {
@@ -69,15 +70,15 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (st
 	registry := prometheus.NewRegistry()
 	o.Metrics = registry
 	o.Connect = b.connect
-	processors := make(map[string]worker.Handler)
+	handlers := make(map[string]worker.Handler)
 	for _, name := range b.Registry().Names() {
-		processors[name] = p
+		handlers[name] = p
 	}
 	// Each worker has connections of its own, as each process has.
 	rdb := b.connect()
 	t.Cleanup(func() { _ = rdb.Close() })
 	j := jobs.New(rdb, b.Registry(), b.logger)
-	w, err := worker.New(j, processors, o, b.logger)
+	w, err := worker.New(j, handlers, o, b.logger)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -122,7 +123,7 @@ func TestRunCompletes(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
-		if run.Number != 1 || run.Checkpoint != nil || run.Payload.Kind() != tasks.SyncFull {
+		if run.Number != 1 || run.Checkpoint != nil || run.Payload.UniqueKey() != tasks.SyncFull {
 			return nil, fmt.Errorf("unexpected run: %+v", run)
 		}
 		return map[string]any{"answer": 42}, nil
@@ -140,7 +141,7 @@ func TestRunCompletes(t *testing.T) {
 	}
 }
 
-func TestNewWantsEveryProcessor(t *testing.T) {
+func TestNewWantsEveryHandler(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	_, err := worker.New(b.Jobs, map[string]worker.Handler{"user-sync": nil}, worker.Options{}, b.logger)
@@ -149,13 +150,13 @@ func TestNewWantsEveryProcessor(t *testing.T) {
 	}
 }
 
-// Over all workers at most one run of a job type is active; the next one waits, at no cost.
+// Over all workers at most one run of a job type is active. The next one waits, at no cost.
 func TestOneActiveRunOfAJobType(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	var active, most atomic.Int32
 	entered, proceed := make(chan string), make(chan struct{})
-	processor := func(_ context.Context, run *worker.Attempt) (any, error) {
+	handler := func(_ context.Context, run *worker.Attempt) (any, error) {
 		most.Store(max(most.Load(), active.Add(1)))
 		defer active.Add(-1)
 		entered <- run.ID.String()
@@ -163,7 +164,7 @@ func TestOneActiveRunOfAJobType(t *testing.T) {
 		return nil, nil
 	}
 	for range 3 {
-		b.start(t, worker.Options{}, processor)
+		b.start(t, worker.Options{}, handler)
 	}
 	first := b.trigger(t, "user-sync", tasks.SyncFull)
 	if got := testbed.Receive(t, "the first run", entered); got != first {
@@ -280,7 +281,7 @@ func TestAlwaysPanicking(t *testing.T) {
 	}
 }
 
-// What can never be a run fails at once, and harms no other.
+// A task that is no run fails at once, and does no harm to others.
 func TestPoisonedTasks(t *testing.T) {
 	t.Parallel()
 	for name, poison := range map[string]struct {
@@ -334,8 +335,8 @@ func stoppable(started chan<- *worker.Attempt) worker.Handler {
 	}
 }
 
-// A shutdown gives the run back with its state, at no cost, however often.
-func TestShutdownGivesTheRunBack(t *testing.T) {
+// A shutdown releases the run with its state, at no cost, however often it happens.
+func TestShutdownReleasesTheRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
@@ -361,7 +362,7 @@ func TestShutdownGivesTheRunBack(t *testing.T) {
 		t.Errorf("result %s", info.Result)
 	}
 	if len(b.log.Find(procs.Match{Text: "Recovered"})) > 0 {
-		t.Error("a run that was given back was taken for one of a dead worker")
+		t.Error("a run that was released counts as rescued")
 	}
 	b.wantCounted(t, counts{`runs_total{outcome="completed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
 }
@@ -372,7 +373,7 @@ func TestShutdownAtTheEndOfARun(t *testing.T) {
 	b := setup(t, nil)
 	started := make(chan struct{})
 	var runs atomic.Int32
-	processor := func(_ context.Context, run *worker.Attempt) (any, error) {
+	handler := func(_ context.Context, run *worker.Attempt) (any, error) {
 		if runs.Add(1) == 1 {
 			close(started)
 			<-run.Stop
@@ -380,7 +381,7 @@ func TestShutdownAtTheEndOfARun(t *testing.T) {
 		return "done", nil
 	}
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	stop := b.start(t, worker.Options{}, processor)
+	stop := b.start(t, worker.Options{}, handler)
 	<-started
 	stop()
 	b.await(t, id, asynq.TaskStateCompleted)
@@ -407,7 +408,7 @@ func TestShutdownAbandonsARunThatDoesNotStop(t *testing.T) {
 	}
 }
 
-func TestRecoveredRun(t *testing.T) {
+func TestRescuedRun(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		crashes int
@@ -435,7 +436,7 @@ func TestRecoveredRun(t *testing.T) {
 			})
 			info := b.await(t, id, test.state)
 			if len(b.log.Find(procs.Match{Text: "Recovered run from a dead worker"})) == 0 {
-				t.Error("the log does not say that the run was recovered")
+				t.Error("the log does not say that the run was rescued")
 			}
 			if test.state == asynq.TaskStateCompleted && string(info.Result) != `"1half"` {
 				t.Errorf("result %s, want the first attempt to go on at its checkpoint", info.Result)
@@ -452,7 +453,7 @@ func TestRecoveredRun(t *testing.T) {
 	}
 }
 
-// A worker that finds its lease gone stops what it does, which costs the run nothing.
+// A worker that finds its lease lost releases its run, at no cost.
 func TestLostLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -481,7 +482,7 @@ func TestLostLease(t *testing.T) {
 	}
 }
 
-// With concurrency 1 one worker still gets through runs of all job types.
+// With a concurrency of 1, one worker still does runs of all job types.
 func TestConcurrencyOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -506,20 +507,20 @@ func TestConcurrencyOne(t *testing.T) {
 	}
 }
 
-// With one slot each, two workers take the runs of two job types that come at once: neither waits where the slot is taken.
-func TestSlotsElsewhere(t *testing.T) {
+// Two workers with one place each take the runs of two job types that come at once. No run waits for a place that is taken.
+func TestPlacesElsewhere(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	for range 20 {
 		started, proceed := make(chan string, 2), make(chan struct{})
-		processor := func(_ context.Context, run *worker.Attempt) (any, error) {
+		handler := func(_ context.Context, run *worker.Attempt) (any, error) {
 			started <- run.ID.String()
 			<-proceed
 			return nil, nil
 		}
 		var stops []func()
 		for range 2 {
-			stops = append(stops, b.start(t, worker.Options{Concurrency: 1}, processor))
+			stops = append(stops, b.start(t, worker.Options{Concurrency: 1}, handler))
 		}
 		ids := []string{b.trigger(t, "user-sync", tasks.SyncFull), b.trigger(t, "issue-sync", tasks.SyncFull)}
 		for range ids {
@@ -537,7 +538,7 @@ func TestSlotsElsewhere(t *testing.T) {
 	}
 }
 
-// A worker whose Redis hangs stops its run before another worker may have the lease.
+// A worker whose Redis hangs stops its run before another worker can have the lease.
 func TestHangingRedis(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -586,7 +587,7 @@ func TestPausedRunsWait(t *testing.T) {
 	}
 	second := b.trigger(t, "user-sync", tasks.SyncFull)
 	proceed <- struct{}{}
-	b.await(t, first, asynq.TaskStateCompleted) // what is active goes on to its end
+	b.await(t, first, asynq.TaskStateCompleted) // an active run goes on to its end
 	// Long after it would have started, were it not for the pause: another job type's run comes and goes.
 	other := b.trigger(t, "issue-sync", tasks.SyncFull)
 	testbed.Receive(t, "another job type's run", started)
@@ -608,7 +609,7 @@ func TestRetention(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.Attempts = 1 })
 	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
-		if run.Payload.Kind() == tasks.SyncIncremental {
+		if run.Payload.UniqueKey() == tasks.SyncIncremental {
 			return nil, errors.New("incremental runs fail here")
 		}
 		return nil, nil
@@ -656,7 +657,7 @@ func TestMaxDuration(t *testing.T) {
 	b.wantCounted(t, counts{`runs_total{outcome="failed"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
 }
 
-// A Redis that is away for a while costs nothing, whether a worker waits or works.
+// A Redis that is away for a while costs no attempt, whether a worker waits or works.
 func TestRedisAway(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
@@ -684,18 +685,18 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
-// BenchmarkTriggerToStart measures the time from a trigger to the first line of its processor on an idle system.
+// BenchmarkTriggerToStart measures the time from a trigger to the first line of its handler on an idle system.
 func BenchmarkTriggerToStart(b *testing.B) {
 	o := redistest.Options(b)
 	rdb := redistest.Client(b, o)
 	log := slog.New(slog.DiscardHandler)
 	j := jobs.New(rdb, tasks.Default(), log)
 	started := make(chan time.Time, 1)
-	processor := func(context.Context, *worker.Attempt) (any, error) {
+	handler := func(context.Context, *worker.Attempt) (any, error) {
 		started <- time.Now()
 		return nil, nil
 	}
-	w, err := worker.New(j, map[string]worker.Handler{"user-sync": processor, "project-sync": processor, "issue-sync": processor},
+	w, err := worker.New(j, map[string]worker.Handler{"user-sync": handler, "project-sync": handler, "issue-sync": handler},
 		worker.Options{Concurrency: 3, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
 			return redisconn.New(o, redisconn.Worker, log, hooks...)
 		}}, log)

@@ -1,3 +1,5 @@
+// What the system knows of a job type, and the list of all job types.
+
 package tasks
 
 import (
@@ -7,76 +9,76 @@ import (
 	"time"
 )
 
-// The defaults of a Definition. They are those of the Bull system that this product replaces, except where a comment
-// says otherwise.
+// The defaults of a Definition. All but DefaultMaxDuration are the values of the Bull system that this product replaces.
 const (
-	// DefaultAttempts is how often a run is tried before it counts as failed.
+	// DefaultAttempts is how many attempts a run has before it fails.
 	DefaultAttempts = 3
 	// DefaultBackoff is the wait before the first retry.
 	DefaultBackoff = 5 * time.Second
-	// DefaultBackoffFactor is what each further retry multiplies the wait by: 5 s, then 25 s.
+	// DefaultBackoffFactor multiplies the wait for each further retry: 5 s, then 25 s.
 	DefaultBackoffFactor = 5.0
 	// DefaultKeepCompleted is how many completed runs of a job type are kept.
 	DefaultKeepCompleted = 10
 	// DefaultKeepFailed is how many failed runs of a job type are kept.
 	DefaultKeepFailed = 20
-	// DefaultMaxDuration ends a run that goes on and on. Bull had no such limit; asynq's own default, 30 minutes, would
-	// kill long synchronisations.
+	// DefaultMaxDuration ends a run that never ends by itself. Bull had no such limit. asynq's default of 30 minutes would kill
+	// long syncs.
 	DefaultMaxDuration = 6 * time.Hour
 )
 
-// Payload is the content of a trigger's body and of a task. Implementations are pointers to structs of JSON fields;
-// a field's `allowed` tag says in words what it must be, for error messages (see Decode) and the description of the API.
+// Payload is what a trigger's body and a task carry. Implementations are pointers to structs with JSON fields. A field's
+// `allowed` tag says in words what the field must be, for error messages (see Decode) and the description of the API.
 type Payload interface {
-	// Kind names the runs that replace each other while they wait: of each kind at most one run waits. A job whose runs
-	// are all alike returns "".
-	Kind() string
-	// Validate fills in defaults and returns a *FieldError for the first value that is out of range.
+	// UniqueKey says which runs of the job type are the same work: of those with the same key at most one waits. A job type
+	// whose runs are all the same work returns "".
+	UniqueKey() string
+	// Validate sets defaults, and returns a *FieldError for the first wrong value.
 	Validate() error
 }
 
-// Schedule says when runs are enqueued by themselves. At most one of Every and Cron is set; the zero value means never.
+// Schedule says when the scheduler enqueues runs. At most one of Every and Cron is set. The zero value means never.
 type Schedule struct {
-	// Every is an interval, aligned to the clock; see Validate for the allowed ones.
+	// Every is an interval, aligned to the clock. Validate says which ones are allowed.
 	Every time.Duration
 	// Cron is a five-field cron expression, in UTC.
 	Cron string
 }
 
 // Definition describes a job type. Routes, schedule, retries, retention, the API's description and the dashboard follow from
-// it.
+// it. A zero value of a field that has a default means the default.
 type Definition struct {
-	// Name is the job type in URLs, settings and logs; it is also the name of its asynq queue and task type. Lower-case
-	// words joined by hyphens.
+	// Name names the job type in URLs, settings and logs, and its asynq queue and task type. It must be lower-case words
+	// joined by hyphens.
 	Name string
 	// Title is the name in sentences, such as "User sync".
 	Title string
-	// NewPayload returns an empty payload to decode into; decoding "{}" into it must give a valid one if the job is
-	// scheduled, because that is what a scheduled run carries.
+	// NewPayload returns an empty payload to decode into. If the job type is scheduled, "{}" must decode into a valid one,
+	// because a scheduled run carries that.
 	NewPayload func() Payload
-	// PayloadVersion is the version of the payload, which grows with each change of its fields; 0 is 1.
+	// PayloadVersion is the version of the payload. It grows with each change of the payload's fields. The default is 1.
 	PayloadVersion int
-	// Schedule is when runs are enqueued; the zero value for never.
+	// Schedule says when the scheduler enqueues runs.
 	Schedule Schedule
-	// Leases is how many runs are worked on at the same time, over all workers; 0 is 1.
+	// Leases is how many workers may hold a lease of the job type at the same time. A worker runs one run per lease, so this is
+	// also how many runs are active at once, over all workers. The default is 1.
 	Leases int
-	// Attempts is how often a run is tried; at least 1.
+	// Attempts is how many attempts a run has, at least 1. The default is DefaultAttempts.
 	Attempts int
-	// Backoff is the wait before the first retry, at least a second.
+	// Backoff is the wait before the first retry, at least a second. The default is DefaultBackoff.
 	Backoff time.Duration
-	// BackoffFactor multiplies the wait with each further retry; at least 1.
+	// BackoffFactor multiplies the wait for each further retry. It is at least 1, and its default is DefaultBackoffFactor.
 	BackoffFactor float64
-	// KeepCompleted and KeepFailed are how many runs of each outcome are kept, the newest. In a Definition 0 is the
-	// default; only the settings can make it none.
+	// KeepCompleted and KeepFailed are how many of the newest completed and failed runs are kept. The defaults are
+	// DefaultKeepCompleted and DefaultKeepFailed. Only the settings can make them 0.
 	KeepCompleted, KeepFailed int
-	// MaxDuration is how long a run may take, from its first start and over all its attempts.
+	// MaxDuration is how long a run may take, from its first start and over all its attempts. The default is
+	// DefaultMaxDuration.
 	MaxDuration time.Duration
 }
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
-// withDefaults returns d with the defaults in the place of zero values, except for the two Keep fields, where zero has
-// a meaning once it has been configured: see Registry.
+// withDefaults returns d with the defaults in the place of zero values.
 func (d Definition) withDefaults() Definition {
 	if d.Leases == 0 {
 		d.Leases = 1
@@ -111,13 +113,13 @@ func (d Definition) RetryDelay(failed int) time.Duration {
 	return time.Duration(min(delay, float64(24*time.Hour)))
 }
 
-// Registry is the set of job types that a system knows, in a fixed order. It is read-only once built.
+// Registry is the set of job types that a system knows, in a fixed order. It never changes.
 type Registry struct {
 	definitions []Definition
 }
 
-// NewRegistry returns a Registry of the definitions, with the defaults filled in for what they leave out. It returns
-// an error that names the definition and what is wrong with it.
+// NewRegistry returns a Registry of the definitions, with the defaults for the fields that they leave out. Its error names the
+// definition, and says what is wrong with it.
 func NewRegistry(definitions ...Definition) (*Registry, error) {
 	r := &Registry{}
 	for _, d := range definitions {
@@ -139,7 +141,7 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 	return r, nil
 }
 
-// Default returns the Registry of the job types that this product ships.
+// Default returns the Registry of the shipped job types.
 func Default() *Registry {
 	r, err := NewRegistry(UserSync, ProjectSync, IssueSync)
 	if err != nil {
@@ -148,7 +150,7 @@ func Default() *Registry {
 	return r
 }
 
-// Lookup returns the definition of the name, and whether there is one.
+// Lookup returns the definition with the name, and whether there is one.
 func (r *Registry) Lookup(name string) (Definition, bool) {
 	i := slices.IndexFunc(r.definitions, func(d Definition) bool { return d.Name == name })
 	if i < 0 {
@@ -157,10 +159,10 @@ func (r *Registry) Lookup(name string) (Definition, bool) {
 	return r.definitions[i], true
 }
 
-// All returns every definition, in the order in which they were given.
+// All returns every definition, in the order of NewRegistry.
 func (r *Registry) All() []Definition { return slices.Clone(r.definitions) }
 
-// Names returns every job type's name, in the order in which they were given.
+// Names returns the name of every job type, in the order of NewRegistry.
 func (r *Registry) Names() []string {
 	names := make([]string, len(r.definitions))
 	for i, d := range r.definitions {
@@ -169,8 +171,8 @@ func (r *Registry) Names() []string {
 	return names
 }
 
-// Resolve returns a copy of the Registry in which change has been applied to each definition: how configuration
-// overrides what the definitions say.
+// Resolve returns a copy of the Registry with change applied to each definition. With this the settings override what the
+// definitions say.
 func (r *Registry) Resolve(change func(*Definition)) *Registry {
 	resolved := &Registry{definitions: slices.Clone(r.definitions)}
 	for i := range resolved.definitions {

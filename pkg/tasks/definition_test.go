@@ -31,7 +31,7 @@ func TestDefaultRegistry(t *testing.T) {
 			t.Errorf("%s: the schedule is %+v, want %+v", def.Name, def.Schedule, want)
 		}
 		payload, err := def.ScheduledPayload()
-		if err != nil || payload.Kind() != "incremental" {
+		if err != nil || payload.UniqueKey() != "incremental" {
 			t.Errorf("%s: a scheduled run carries %+v, %v", def.Name, payload, err)
 		}
 	}
@@ -72,7 +72,7 @@ func TestNewRegistryRefuses(t *testing.T) {
 	}
 }
 
-// Whoever is given a registry cannot change it for others.
+// Changing the copy leaves the original as it is.
 func TestResolveLeavesTheOriginalAlone(t *testing.T) {
 	t.Parallel()
 	original := tasks.Default()
@@ -162,7 +162,7 @@ type demanding struct {
 	Year int `json:"year" allowed:"a year from 2000"`
 }
 
-func (*demanding) Kind() string { return "" }
+func (*demanding) UniqueKey() string { return "" }
 
 func (d *demanding) Validate() error {
 	if d.Year < 2000 {

@@ -1,6 +1,6 @@
-// Package tasks is what the three deployables share about jobs: every job type's Definition in one Registry, the
-// payloads and results of the synchronisations, the identity of a run, and the asynq task that carries it.
+// Package tasks is what the three programs share about jobs: the Definition of every job type in one Registry, schedules, the
+// payloads and results of the syncs, the ID of a run, and the asynq task that carries it.
 //
-// It is not where jobs are enqueued, inspected or run: it holds no connection and does no I/O, so that another program
-// can import it to enqueue the same tasks.
+// It enqueues, inspects and runs nothing: it holds no connection and does no I/O. So another program can import it to make
+// the same tasks.
 package tasks

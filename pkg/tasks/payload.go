@@ -1,3 +1,5 @@
+// How a JSON object becomes a payload or a request's body, and how an error says what is wrong with it.
+
 package tasks
 
 import (
@@ -11,7 +13,7 @@ import (
 	"strings"
 )
 
-// FieldError says which field of a JSON body is wrong, what it was, and what it must be.
+// FieldError says which field of a JSON body is wrong, what it was and what it must be.
 type FieldError struct {
 	Field, Was, Allowed string
 }
@@ -20,8 +22,8 @@ func (e *FieldError) Error() string {
 	return fmt.Sprintf("%s was %s; it must be %s", e.Field, e.Was, e.Allowed)
 }
 
-// NewFieldError returns the error for a field of the struct that v points to: was is the value found, and the field's
-// `allowed` tag says what it must be.
+// NewFieldError returns the error for a field of the struct that v points to. Was is the wrong value. The field's `allowed` tag
+// says what it must be.
 func NewFieldError(v any, field string, was any) *FieldError {
 	e := &FieldError{Field: field, Was: Describe(was)}
 	for _, f := range fieldsOf(v) {
@@ -32,9 +34,9 @@ func NewFieldError(v any, field string, was any) *FieldError {
 	return e
 }
 
-// Decode reads data, a JSON object, into the struct that v points to, strictly: an unknown field, a null, a value of
-// another type and anything after the object are errors that name the field, what it was and what it must be. Empty
-// data is the empty object. If v is a Payload it is validated.
+// Decode reads a JSON object into the struct that v points to. It is strict: an unknown field, a null, a value of another type
+// and anything after the object are errors, which say what is wrong, what it was and what it must be. Empty data stands for
+// the empty object. Decode validates v if v is a Payload.
 func Decode(data []byte, v any) error {
 	object, err := decodeObject(data)
 	if err != nil {
@@ -76,7 +78,7 @@ func decodeObject(data []byte) (map[string]json.RawMessage, error) {
 	var wrongType *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &wrongType):
-		return nil, fmt.Errorf("the body was a JSON %s; it must be a JSON object", kindOf(data))
+		return nil, fmt.Errorf("the body was a JSON %s; it must be a JSON object", typeOf(data))
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return nil, errors.New("the body was not valid JSON: it ends too early; it must be a JSON object")
 	case err != nil:
@@ -90,8 +92,8 @@ func decodeObject(data []byte) (map[string]json.RawMessage, error) {
 	return object, nil
 }
 
-// kindOf names the JSON type of valid JSON data that is not an object.
-func kindOf(data []byte) string {
+// typeOf returns the JSON type of valid JSON data that is neither an object nor null.
+func typeOf(data []byte) string {
 	switch c := bytes.TrimSpace(data)[0]; c {
 	case '[':
 		return "array"
@@ -107,14 +109,13 @@ func kindOf(data []byte) string {
 // Field is a field of a payload's JSON.
 type Field struct {
 	Name string
-	// Type is its JSON type: string, integer, number, boolean, array or object; "" where the Go type has a JSON form of its
-	// own.
+	// Type is its JSON type: string, integer, number, boolean, array or object. It is "" for a Go type that encodes itself.
 	Type string
-	// Allowed says in words what it must be, such as "a whole number from 1 to 10000"; it is the field's `allowed` tag.
+	// Allowed is the field's `allowed` tag. It says in words what the field must be: "a whole number from 1 to 10000".
 	Allowed string
 }
 
-// Fields returns the fields of the job type's payload, in their order in the Go struct.
+// Fields returns the fields of the job type's payload, in the order of the Go struct.
 func (d Definition) Fields() []Field {
 	var list []Field
 	for _, f := range fieldsOf(d.NewPayload()) {
@@ -128,7 +129,7 @@ type field struct {
 	index int
 }
 
-// fieldsOf lists the JSON fields of the struct that v points to.
+// fieldsOf returns the JSON fields of the struct that v points to.
 func fieldsOf(v any) []field {
 	var fields []field
 	t := reflect.TypeOf(v).Elem()
@@ -193,7 +194,7 @@ func allowedFields(fields []field) string {
 	return strings.Join(list, " or ")
 }
 
-// Describe returns a value as error messages show it: as JSON, abbreviated.
+// Describe returns a value as error messages show it: as JSON, cut off after 60 characters.
 func Describe(value any) string {
 	var text bytes.Buffer
 	encoder := json.NewEncoder(&text)
@@ -204,7 +205,7 @@ func Describe(value any) string {
 	return abbreviate(strings.TrimSuffix(text.String(), "\n"))
 }
 
-// abbreviate keeps an error message short whatever the client sent.
+// abbreviate keeps an error message short, whatever the client sent.
 func abbreviate(s string) string {
 	const limit = 60
 	if runes := []rune(s); len(runes) > limit {

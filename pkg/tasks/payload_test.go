@@ -34,8 +34,8 @@ func TestDecodeSyncPayload(t *testing.T) {
 		if got.SyncType != want.SyncType || (got.BatchSize == nil) != (want.BatchSize == nil) || got.BatchSize != nil && *got.BatchSize != *want.BatchSize {
 			t.Errorf("%q: %+v, want %+v", body, got, want)
 		}
-		if got.Kind() != want.SyncType {
-			t.Errorf("%q: its kind is %q", body, got.Kind())
+		if got.UniqueKey() != want.SyncType {
+			t.Errorf("%q: its unique key is %q", body, got.UniqueKey())
 		}
 	}
 }
@@ -166,8 +166,8 @@ type varied struct {
 	Hidden  int             `json:"-"`
 }
 
-func (*varied) Kind() string    { return "" }
-func (*varied) Validate() error { return nil }
+func (*varied) UniqueKey() string { return "" }
+func (*varied) Validate() error   { return nil }
 
 func TestFields(t *testing.T) {
 	t.Parallel()

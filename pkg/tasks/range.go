@@ -1,3 +1,5 @@
+// The ID, the queue and the task of a range.
+
 package tasks
 
 import (
@@ -8,16 +10,17 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// RangeID is the identity of one range of a run that is cut: `<run>/<index>`, with the index counting from 0.
+// RangeID names one range of a split run: `<run ID>/<index>`.
 type RangeID struct {
-	Run   RunID
+	Run RunID
+	// Index counts from 0.
 	Index int
 }
 
 // String returns the ID's text.
 func (id RangeID) String() string { return id.Run.String() + "/" + strconv.Itoa(id.Index) }
 
-// ParseRangeID reads the text of an ID. It returns an error that says what an ID looks like.
+// ParseRangeID reads the text of an ID. Its error says what an ID looks like.
 func ParseRangeID(s string) (RangeID, error) {
 	run, index, _ := strings.Cut(s, "/")
 	parsed, err := ParseRunID(run)
@@ -29,16 +32,15 @@ func ParseRangeID(s string) (RangeID, error) {
 	return id, nil
 }
 
-// RangeQueue is the name of the queue of the ranges of the job type's runs. It is not the runs' own, so that runs which
-// wait for their ranges cannot keep these from being worked on, and each job type has one, so that a large run of one
-// does not make those of the others wait.
+// RangeQueue returns the name of the queue for the ranges of the job type. Ranges have a queue of their own, so that a run
+// that waits for its ranges cannot block them. Each job type has one, so that a large run does not hold up other job types.
 func (d Definition) RangeQueue() string { return d.Name + ":ranges" }
 
-// RangeType is the type of the tasks of the ranges.
+// RangeType returns the asynq type of a range's task.
 func (d Definition) RangeType() string { return d.Name + ":range" }
 
-// NewRangeTask returns the asynq task of a range. It carries its run's encoded payload, and headers, which may be nil.
-// Nothing is kept of it once it has ended.
+// NewRangeTask returns the asynq task of a range. It carries the encoded payload of its run, and headers, which can be nil.
+// asynq deletes the task when the range has ended.
 func (d Definition) NewRangeTask(id RangeID, payload []byte, headers map[string]string) *asynq.Task {
 	return asynq.NewTaskWithHeaders(d.RangeType(), payload, headers,
 		asynq.Queue(d.RangeQueue()),

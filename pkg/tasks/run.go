@@ -1,3 +1,5 @@
+// The ID and the task of a run.
+
 package tasks
 
 import (
@@ -10,25 +12,24 @@ import (
 	"github.com/hibiken/asynq"
 )
 
-// RunID is the identity of a run, the API's job id: `<reference>:<job>` for the run of a tick, and
-// `<reference>:<job>:<suffix>` for one that was triggered, where reference is the run's reference time in milliseconds
-// since the epoch. It stays the same through retries and takeovers. IDs sort by reference time. That comes first because
-// asynqmon shows of an ID only what is before its first hyphen.
+// RunID names a run. Its text is the API's job ID: `<reference>:<job>` for the run of a tick, and `<reference>:<job>:<suffix>`
+// for a triggered one, with the reference time in milliseconds since the epoch. It stays the same in all attempts. IDs sort by
+// reference time. That comes first also because asynqmon shows an ID only up to its first hyphen.
 type RunID struct {
 	// Job is the job type's name.
 	Job string
-	// Reference is the instant that the run belongs to: its tick's, or that at which its trigger was accepted.
+	// Reference is the reference time: the tick time, or the moment that the trigger was accepted.
 	Reference time.Time
-	// Suffix tells triggered runs of the same millisecond apart; it is empty for the run of a tick.
+	// Suffix tells triggered runs of the same millisecond apart. The run of a tick has none.
 	Suffix string
 }
 
-// TickID returns the ID of the run of the tick at tickTime: the same for every scheduler.
+// TickID returns the ID of the run of the tick at tickTime. It is the same in every scheduler.
 func TickID(job string, tickTime time.Time) RunID {
 	return RunID{Job: job, Reference: tickTime.Truncate(time.Millisecond).UTC()}
 }
 
-// TriggerID returns a new ID for a run that was triggered at the time.
+// TriggerID returns a new ID for a run that was triggered at a time.
 func TriggerID(job string, at time.Time) RunID {
 	id := TickID(job, at)
 	id.Suffix = strings.ToLower(rand.Text()[:8])
@@ -44,10 +45,10 @@ func (id RunID) String() string {
 	return s
 }
 
-// Scheduled reports whether the run is that of a tick.
+// Scheduled reports whether a tick enqueued the run.
 func (id RunID) Scheduled() bool { return id.Suffix == "" }
 
-// ParseRunID reads the text of an ID. It returns an error that says what an ID looks like.
+// ParseRunID reads the text of an ID. Its error says what an ID looks like.
 func ParseRunID(s string) (RunID, error) {
 	millis, rest, _ := strings.Cut(s, ":")
 	job, suffix, _ := strings.Cut(rest, ":")
@@ -60,18 +61,18 @@ func ParseRunID(s string) (RunID, error) {
 }
 
 const (
-	// Completed tasks stay until their number is above the Definition's; asynq's retention, which is by time, must not
-	// be shorter.
+	// completedRetention is longer than a completed run is kept. We keep a number of runs, asynq only knows a time.
 	completedRetention = 10 * 365 * 24 * time.Hour
-	// asynq's own timeout only has to be longer than the run's maximum duration, which the worker enforces: asynq would
-	// charge an attempt for each of its timeouts and try again.
+	// timeoutMargin makes asynq's timeout longer than the run's maximum duration, which the worker enforces. asynq would count
+	// its timeout as a failed attempt, and retry.
 	timeoutMargin = time.Hour
-	// The worker counts the attempts itself, and anew when a run that has failed is retried by hand. asynq must never come
-	// to a limit of its own: it would archive a task even for an end that is no failure, such as a shutdown.
+	// maxRetry is a limit that asynq never reaches. The worker counts the attempts itself. At its limit asynq would archive a
+	// task even after a shutdown, which is no failure.
 	maxRetry = 1_000_000
 )
 
-// ScheduledPayload returns what the job type's scheduled runs carry: the payload's defaults.
+// ScheduledPayload returns the payload that the job type's scheduled runs carry: all defaults. It returns an error if the
+// defaults are not valid.
 func (d Definition) ScheduledPayload() (Payload, error) {
 	p, err := d.DecodePayload(nil)
 	if err != nil {
@@ -80,7 +81,7 @@ func (d Definition) ScheduledPayload() (Payload, error) {
 	return p, nil
 }
 
-// TaskOptions returns the options of a run's task.
+// TaskOptions returns the options of the task of a run with the ID.
 func (d Definition) TaskOptions(id string) []asynq.Option {
 	return []asynq.Option{
 		asynq.Queue(d.Name),
@@ -91,7 +92,7 @@ func (d Definition) TaskOptions(id string) []asynq.Option {
 	}
 }
 
-// NewTask returns the asynq task of a run with the given ID, encoded payload, and headers, which may be nil.
+// NewTask returns the asynq task of a run. It carries the encoded payload, and headers, which can be nil.
 func (d Definition) NewTask(id RunID, payload []byte, headers map[string]string) *asynq.Task {
 	return asynq.NewTaskWithHeaders(d.Name, payload, headers, d.TaskOptions(id.String())...)
 }

@@ -1,3 +1,5 @@
+// When the ticks of a schedule are: intervals that are aligned to the clock, and cron expressions.
+
 package tasks
 
 import (
@@ -9,9 +11,9 @@ import (
 	"github.com/robfig/cron/v3"
 )
 
-// Validate returns an error with the reason when the schedule is not one of those that can be aligned to the clock:
-// whole minutes that divide an hour, whole hours that divide a day, whole seconds that divide a minute, or a cron
-// expression.
+// Validate returns an error that says why the schedule is wrong. An interval must be aligned to the clock: whole seconds that
+// divide a minute, whole minutes that divide an hour, or whole hours that divide a day. A cron expression must have five
+// fields, and a next time.
 func (s Schedule) Validate() error {
 	switch {
 	case s.Every != 0 && s.Cron != "":
@@ -35,11 +37,11 @@ func (s Schedule) Validate() error {
 		"whole minutes that divide an hour or whole hours that divide a day; use a cron expression for others", s.Every)
 }
 
-// Enabled reports whether runs are enqueued by themselves at all.
+// Enabled reports whether the scheduler enqueues runs at all.
 func (s Schedule) Enabled() bool { return s != Schedule{} }
 
-// Spec returns the schedule as asynq's Scheduler takes it: a cron expression, or "@every" for intervals below a
-// minute, which cron expressions cannot say.
+// Spec returns the schedule as asynq's Scheduler takes it: as a cron expression, or as "@every" if the interval is below a
+// minute, which cron cannot express.
 func (s Schedule) Spec() string {
 	switch {
 	case s.Cron != "":
@@ -64,8 +66,8 @@ func (s Schedule) Prev(t time.Time) time.Time {
 		return t.Truncate(s.Every)
 	}
 	parsed := mustParse(s.Cron)
-	// cron only looks forward: start far enough back to find one activation, then walk up to t.
-	const farthest = 10 * 366 * 24 * time.Hour // the 29th of February may be 8 years ago
+	// cron only looks forward. So start far enough back to find one tick, then walk up to t.
+	const farthest = 10 * 366 * 24 * time.Hour // 29 February can be 8 years ago
 	for back := time.Hour; ; back = min(8*back, farthest) {
 		tick := parsed.Next(t.Add(-back))
 		if tick.IsZero() || tick.After(t) {
@@ -81,12 +83,12 @@ func (s Schedule) Prev(t time.Time) time.Time {
 	}
 }
 
-// Next returns the time of the first tick after t, in UTC; the zero time when a cron expression has none within five
+// Next returns the time of the first tick after t, in UTC. It returns the zero time if a cron expression has none within five
 // years. The schedule must be valid and enabled.
 func (s Schedule) Next(t time.Time) time.Time { return SpecNext(s.Spec(), t) }
 
-// Interval returns the shortest time between two ticks that follow each other: Every, or what the cron expression
-// comes to from now on. It is 0 when there are no ticks.
+// Interval returns the shortest time from one tick to the next: Every, or the shortest that the cron expression has from now
+// on. It returns 0 if there are no ticks.
 func (s Schedule) Interval(now time.Time) time.Duration {
 	if s.Cron == "" {
 		return s.Every
@@ -94,7 +96,7 @@ func (s Schedule) Interval(now time.Time) time.Duration {
 	return specIntervals(s.Cron, now).shortest
 }
 
-// SpecEvery returns the interval of a spec (see Spec) whose ticks are evenly spaced, otherwise 0.
+// SpecEvery returns the interval of a spec (see Spec) if its ticks are evenly spaced, otherwise 0.
 func SpecEvery(spec string, now time.Time) time.Duration {
 	intervals := specIntervals(spec, now)
 	if intervals.shortest != intervals.longest {
@@ -103,8 +105,8 @@ func SpecEvery(spec string, now time.Time) time.Duration {
 	return intervals.shortest
 }
 
-// SpecNext returns the time of the first tick of a spec (see Spec) after t, in UTC; the zero time when there is none. Ticks
-// of "@every" are aligned to the clock, as a Schedule's are.
+// SpecNext returns the time of the first tick of a spec (see Spec) after t, in UTC, or the zero time if there is none. Like a
+// Schedule, it aligns "@every" to the clock.
 func SpecNext(spec string, t time.Time) time.Time {
 	parsed, err := cron.ParseStandard(spec)
 	if err != nil {
@@ -141,8 +143,8 @@ func specIntervals(spec string, now time.Time) intervalRange {
 		add(next.Sub(tick))
 		tick = next
 	}
-	// Every day has its ticks at the same times, so what is left are the gaps between days: 400 of them show weekends,
-	// months and years.
+	// Every day has its ticks at the same times, so only the gaps between days are left. 400 of them show weekends, months and
+	// years.
 	last := tick.Sub(midnight(tick))
 	for range 400 {
 		if next = parsed.Next(tick); next.IsZero() {
@@ -156,11 +158,11 @@ func specIntervals(spec string, now time.Time) intervalRange {
 
 var fiveFields = cron.NewParser(cron.Minute | cron.Hour | cron.Dom | cron.Month | cron.Dow)
 
-// parseCron reads an expression of five fields. Of what asynq's parser takes besides, "@every" counts from when a
-// scheduler was started, and so has another tick in each of them.
+// parseCron reads an expression of five fields. asynq's parser also takes "@every", which counts from the start of a scheduler,
+// so that each scheduler would have ticks of its own.
 func parseCron(expression string) (cron.Schedule, error) {
 	if strings.HasPrefix(expression, "TZ=") || strings.HasPrefix(expression, "CRON_TZ=") {
-		return nil, errors.New("it is in UTC, without a time zone")
+		return nil, errors.New("it must not name a time zone: it is in UTC")
 	}
 	parsed, err := fiveFields.Parse(expression)
 	if err != nil {

@@ -1,21 +1,23 @@
+// The shipped job types, with their payload and their result.
+
 package tasks
 
 import "time"
 
-// The job types that this product ships: each brings the records of one collection up to date.
+// The job types that this product ships. Each brings the records of one collection up to date.
 var (
-	// UserSync is the synchronisation of the users, every 20 minutes.
+	// UserSync syncs the users, every 20 minutes.
 	UserSync = Definition{
 		Name: "user-sync", Title: "User sync",
 		NewPayload: func() Payload { return new(SyncPayload) },
 		Schedule:   Schedule{Every: 20 * time.Minute},
 	}
-	// ProjectSync is the synchronisation of the projects; not scheduled unless configured.
+	// ProjectSync syncs the projects. It has no schedule unless the settings give it one.
 	ProjectSync = Definition{
 		Name: "project-sync", Title: "Project sync",
 		NewPayload: func() Payload { return new(SyncPayload) },
 	}
-	// IssueSync is the synchronisation of the issues; not scheduled unless configured.
+	// IssueSync syncs the issues. It has no schedule unless the settings give it one.
 	IssueSync = Definition{
 		Name: "issue-sync", Title: "Issue sync",
 		NewPayload: func() Payload { return new(SyncPayload) },
@@ -26,7 +28,7 @@ var (
 const (
 	// SyncFull visits every record.
 	SyncFull = "full"
-	// SyncIncremental visits the records that were not synchronised within the freshness window.
+	// SyncIncremental visits the records that are due: not synced within the freshness.
 	SyncIncremental = "incremental"
 )
 
@@ -36,7 +38,7 @@ const (
 	MaxBatchSize = 10_000
 )
 
-// SyncPayload is the payload of a synchronisation.
+// SyncPayload is the payload of a sync.
 type SyncPayload struct {
 	// SyncType is SyncFull or SyncIncremental, the default.
 	SyncType string `json:"syncType" allowed:"\"incremental\" or \"full\""`
@@ -44,10 +46,10 @@ type SyncPayload struct {
 	BatchSize *int `json:"batchSize,omitempty" allowed:"a whole number from 1 to 10000"`
 }
 
-// Kind returns the sync type: at most one full and one incremental run wait.
-func (p *SyncPayload) Kind() string { return p.SyncType }
+// UniqueKey returns the sync type: at most one full and one incremental run wait.
+func (p *SyncPayload) UniqueKey() string { return p.SyncType }
 
-// Validate makes an absent sync type SyncIncremental.
+// Validate sets an empty sync type to SyncIncremental. It returns a *FieldError for a wrong value.
 func (p *SyncPayload) Validate() error {
 	switch p.SyncType {
 	case "":
@@ -62,11 +64,11 @@ func (p *SyncPayload) Validate() error {
 	return nil
 }
 
-// SyncResult is the result of a synchronisation. Its fields are named after users, whichever records it visited.
+// SyncResult is the result of a sync. Its fields are named after users, whatever its records are.
 type SyncResult struct {
 	// Success is true when the run reached its end.
 	Success bool `json:"success"`
-	// UsersProcessed is the number of records that the run visited: updated, failed, or deleted by others meanwhile.
+	// UsersProcessed is the number of records that the run visited. It updated them, failed to, or found them deleted.
 	UsersProcessed int64 `json:"usersProcessed"`
 	// UsersUpdated is the number of records that the run updated.
 	UsersUpdated int64 `json:"usersUpdated"`
@@ -74,9 +76,10 @@ type SyncResult struct {
 	Errors int64 `json:"errors"`
 	// Duration is the working time of the run over all its attempts, in milliseconds.
 	Duration int64 `json:"duration"`
-	// Timestamp is when the run ended: ISO 8601, UTC, with milliseconds.
+	// Timestamp is when the run ended, as TimestampLayout writes it.
 	Timestamp string `json:"timestamp"`
 }
 
-// TimestampLayout is the ISO 8601 form of every instant in the API, as JavaScript's Date.toISOString writes it.
+// TimestampLayout writes an instant as ISO 8601 with milliseconds, as JavaScript's Date.toISOString does. The API writes every
+// instant so.
 const TimestampLayout = "2006-01-02T15:04:05.000Z07:00"

@@ -1,3 +1,7 @@
+// Payloads have versions, because during a rolling upgrade processes of two releases work on the same queues. So a task's
+// payload has a version beside its own fields. A release understands its own version and all before it. A new field needs a
+// new PayloadVersion, and a default that means what its absence meant before.
+
 package tasks
 
 import (
@@ -6,17 +10,12 @@ import (
 	"fmt"
 )
 
-// While a system is upgraded one process after another, processes of two releases work on the same queues. So a task's
-// payload says in which version of its job type's payload it is written, beside the payload's own fields. A release
-// understands its own version and all before it: fields may be added to a payload, with a default that means what their
-// absence meant before, under a new PayloadVersion.
-
-// versionField is the JSON field of the version. Payloads of before there were versions have none: version 1.
+// versionField is the JSON field of the version. A payload without it has version 1.
 const versionField = "version"
 
-// NewerVersionError is returned for a payload that only a newer release understands.
+// NewerVersionError is the error for a payload that only a newer release understands.
 type NewerVersionError struct {
-	// Version is the payload's, Known the latest that this release understands.
+	// Version is the payload's version, Known the latest one that this release understands.
 	Version, Known int
 }
 
@@ -24,7 +23,7 @@ func (e *NewerVersionError) Error() string {
 	return fmt.Sprintf("the payload is of version %d; this release understands up to version %d", e.Version, e.Known)
 }
 
-// EncodePayload returns the payload as a task carries it: its JSON, with the version before its own fields.
+// EncodePayload returns the payload as a task carries it: as JSON, with the version before its own fields.
 func (d Definition) EncodePayload(p Payload) ([]byte, error) {
 	data, err := json.Marshal(p)
 	if err != nil {
@@ -32,7 +31,7 @@ func (d Definition) EncodePayload(p Payload) ([]byte, error) {
 	}
 	fields, isObject := bytes.CutPrefix(data, []byte("{"))
 	if !isObject {
-		return nil, fmt.Errorf("encoding a payload of %s: it is no JSON object", d.Name)
+		return nil, fmt.Errorf("encoding a payload of %s: it must be a JSON object, was %s", d.Name, abbreviate(string(data)))
 	}
 	versioned := fmt.Appendf(nil, `{"%s":%d`, versionField, d.payloadVersion())
 	if string(fields) != "}" {
@@ -41,8 +40,8 @@ func (d Definition) EncodePayload(p Payload) ([]byte, error) {
 	return append(versioned, fields...), nil
 }
 
-// DecodePayload reads a payload of the job type from what a task carries, strictly; see Decode. It returns a
-// *NewerVersionError for one that only a newer release understands.
+// DecodePayload reads what EncodePayload returned, as strictly as Decode. It returns a *NewerVersionError for a payload that
+// only a newer release understands.
 func (d Definition) DecodePayload(data []byte) (Payload, error) {
 	object, err := decodeObject(data)
 	if err != nil {
@@ -58,7 +57,7 @@ func (d Definition) DecodePayload(data []byte) (Payload, error) {
 	return p, nil
 }
 
-// takeVersion checks the version, and leaves the payload's own fields in the object.
+// takeVersion checks the version, and removes it from the object.
 func (d Definition) takeVersion(object map[string]json.RawMessage) error {
 	raw, given := object[versionField]
 	if !given {
@@ -77,8 +76,8 @@ func (d Definition) takeVersion(object map[string]json.RawMessage) error {
 
 func (d Definition) payloadVersion() int { return max(1, d.PayloadVersion) }
 
-// PayloadFields returns the payload's own fields as JSON, for people to read; null for data that is not a payload of the job
-// type.
+// PayloadFields returns the payload's own fields as JSON, for people to read. It returns null for data that is not a payload of
+// the job type.
 func (d Definition) PayloadFields(data []byte) json.RawMessage {
 	if p, err := d.DecodePayload(data); err == nil {
 		if fields, err := json.Marshal(p); err == nil {

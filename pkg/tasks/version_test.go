@@ -29,7 +29,7 @@ func TestPayloadVersions(t *testing.T) {
 	}
 	for _, understood := range []string{`{"syncType":"full"}`, `{"version":1,"syncType":"full"}`, `{"syncType":"full","version":2}`} {
 		p, err := second.DecodePayload([]byte(understood))
-		if err != nil || p.Kind() != tasks.SyncFull {
+		if err != nil || p.UniqueKey() != tasks.SyncFull {
 			t.Errorf("%s: %+v, %v", understood, p, err)
 		}
 	}
@@ -65,8 +65,8 @@ type versioned struct {
 	Version int `json:"version"`
 }
 
-func (*versioned) Kind() string    { return "" }
-func (*versioned) Validate() error { return nil }
+func (*versioned) UniqueKey() string { return "" }
+func (*versioned) Validate() error   { return nil }
 
 func TestVersionIsReserved(t *testing.T) {
 	t.Parallel()
@@ -104,7 +104,7 @@ func FuzzDecodePayload(f *testing.F) {
 			t.Fatal(err)
 		}
 		again, err := def.DecodePayload(encoded)
-		if err != nil || again.Kind() != p.Kind() || (again.(*tasks.SyncPayload).BatchSize == nil) != (sync.BatchSize == nil) {
+		if err != nil || again.UniqueKey() != p.UniqueKey() || (again.(*tasks.SyncPayload).BatchSize == nil) != (sync.BatchSize == nil) {
 			t.Errorf("%q became %s and then %+v, %v", data, encoded, again, err)
 		}
 	})

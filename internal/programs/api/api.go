@@ -1,4 +1,4 @@
-// Package api makes the api program of its parts: the HTTP server, Redis and MongoDB.
+// Package api puts the api program together: the HTTP server, Redis, and MongoDB, which it only asks whether it is there.
 package api
 
 import (
@@ -39,7 +39,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
-	// It serves without Redis, too, as well as it can. The log says why.
+	// The API serves without Redis, too, as well as it can. Meanwhile Await logs that it waits.
 	ctx, cancel := context.WithCancel(ctx)
 	var awaiting sync.WaitGroup
 	awaiting.Go(func() { _ = redisconn.Await(ctx, rdb, j.Ping, log) }) // fails only when ctx ends

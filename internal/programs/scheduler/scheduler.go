@@ -1,4 +1,4 @@
-// Package scheduler makes the scheduler program of its parts.
+// Package scheduler puts the scheduler program together: timers on Redis.
 package scheduler
 
 import (

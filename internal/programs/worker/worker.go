@@ -1,4 +1,4 @@
-// Package worker makes the worker program of its parts: asynq on Redis, and a handler for each job type on MongoDB.
+// Package worker puts the worker program together: consumers on Redis, and a handler on MongoDB for each job type.
 package worker
 
 import (
@@ -20,10 +20,10 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Program is the worker that sets the dates of each record.
+// Program is the shipped worker: its syncs do no work but stamping.
 var Program = New(syncrun.Stamping{})
 
-// New returns a worker that does the work with each batch of a synchronisation.
+// New returns a worker whose syncs do the work with each batch.
 func New(work syncrun.Work) daemon.Program {
 	return daemon.Program{
 		Name: "worker", Summary: "works on the runs that are enqueued; any number of workers share them",
@@ -60,7 +60,7 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	return nil
 }
 
-// Handlers returns the handler of each job type that the product ships.
+// Handlers returns the handlers of the shipped job types, by job type.
 func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[string]worker.Handler {
 	sync := func(def tasks.Definition, noun, collection, nameField string) worker.Handler {
 		store := mongodb.NewStore(db, mongodb.Config{
@@ -69,7 +69,7 @@ func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[s
 		return syncjob.New(store, syncjob.Options{
 			Noun: noun, Freshness: settings.Freshness[def.Name],
 			BatchSize: settings.BatchSize, Work: work, Writers: settings.Writers, RangeSize: settings.RangeSize,
-			RetryBudget: settings.Patience,
+			RetryBudget: settings.RetryBudget,
 		})
 	}
 	return map[string]worker.Handler{

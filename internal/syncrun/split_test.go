@@ -14,7 +14,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// crew starts workers that take ranges from the queue until stop is called. A range whose attempt fails is given up.
+// crew starts workers that take ranges from the queue until stop is called. They do not retry a range.
 func (b *testBundle) crew(ctx context.Context, n int) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	pass := b.run.Pass
@@ -52,7 +52,7 @@ func (b *testBundle) wantEachOnce(t *testing.T) {
 	})
 }
 
-func TestLargeRunsAreShared(t *testing.T) {
+func TestLargeRunsAreSplit(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct{ n, size, ranges int }{
 		{0, 100, 0}, {99, 100, 0}, {100, 100, 0}, {101, 100, 2}, {200, 100, 2}, {201, 100, 3}, {1000, 100, 10}, {7, 1, 7},
@@ -69,15 +69,15 @@ func TestLargeRunsAreShared(t *testing.T) {
 				}
 				b.wantEachOnce(t)
 				if got := len(b.ranges.list); got != test.ranges {
-					t.Errorf("cut into %d ranges, want %d", got, test.ranges)
+					t.Errorf("split into %d ranges, want %d", got, test.ranges)
 				}
 			})
 		})
 	}
 }
 
-// TestSharedProgress looks at what a run shows while its ranges are worked on, one after another.
-func TestSharedProgress(t *testing.T) {
+// TestProgressOfASplitRun checks the progress of a run while its ranges end one after another.
+func TestProgressOfASplitRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 400)
@@ -150,7 +150,7 @@ func TestAllFailInAllRanges(t *testing.T) {
 	})
 }
 
-// TestLostTasksAreEnqueuedAgain loses the task of every range.
+// TestLostTasksAreEnqueuedAgain loses the tasks of all ranges.
 func TestLostTasksAreEnqueuedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -178,16 +178,16 @@ func TestRangesAreGone(t *testing.T) {
 	})
 }
 
-func TestStopASharedRun(t *testing.T) {
+func TestStopASplitRun(t *testing.T) {
 	t.Parallel()
-	for _, when := range []string{"cutting", "waiting"} {
+	for _, when := range []string{"splitting", "waiting"} {
 		t.Run(when, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				b := setup(t, 100)
 				b.run.RangeSize = 10
 				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
-					if operation == "split" && when == "cutting" {
+					if operation == "split" && when == "splitting" {
 						sleep(ctx, 10*time.Second)
 					}
 					return nil
@@ -216,8 +216,8 @@ func TestStopASharedRun(t *testing.T) {
 	}
 }
 
-// TestSharedRunSurvives kills whoever works on a run or its ranges, at random, until the run is done.
-func TestSharedRunSurvives(t *testing.T) {
+// TestSplitRunSurvives kills attempts at a run and at its ranges, at random, until the run is done.
+func TestSplitRunSurvives(t *testing.T) {
 	t.Parallel()
 	for range 40 {
 		seed := rand.Uint64()
@@ -249,7 +249,7 @@ func survive(t *testing.T, random *rand.Rand) {
 		return nil
 	}
 	killed := errors.New("killed")
-	// dies returns a context that ends at some time, and whether what ends with it can still save.
+	// dies returns a context that ends at some time, and whether the attempt can still save after that.
 	dies := func(within time.Duration) (context.Context, context.CancelCauseFunc, func()) {
 		ctx, cancel := context.WithCancelCause(t.Context())
 		timer := time.AfterFunc(time.Duration(random.Int64N(int64(within))), func() { cancel(killed) })
@@ -279,7 +279,7 @@ func survive(t *testing.T, random *rand.Rand) {
 					mu.Lock()
 					kills++
 					mu.Unlock()
-					time.Sleep(100 * time.Millisecond) // until somebody notices
+					time.Sleep(100 * time.Millisecond) // until the run notices
 					b.ranges.put(p)
 				}
 			}
@@ -333,7 +333,7 @@ func survive(t *testing.T, random *rand.Rand) {
 	}
 }
 
-// slow is a Work that waits for something outside.
+// slow is a Work that takes that long.
 type slow struct{ wait time.Duration }
 
 func (s slow) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
@@ -345,7 +345,7 @@ func (s slow) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome
 	return make([]syncrun.Outcome, len(batch)), nil
 }
 
-// erring is a Work that knows something about every third record, nothing about the next, and fails for the one after.
+// erring is a Work that sets a field of the first of three records, nothing of the second, and fails for the third.
 type erring struct{}
 
 func (erring) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
@@ -379,7 +379,7 @@ func TestWork(t *testing.T) {
 	}
 }
 
-// TestSlowWorkIsShared measures in the time of the test: waiting for something outside goes as fast as there are workers.
+// TestSlowWorkIsShared checks that more workers wait for slow work at the same time.
 func TestSlowWorkIsShared(t *testing.T) {
 	t.Parallel()
 	took := make(map[int]time.Duration)
@@ -396,7 +396,7 @@ func TestSlowWorkIsShared(t *testing.T) {
 	}
 }
 
-// unavailable is a Work whose service is away for a while.
+// unavailable is a Work that is unavailable for a while.
 type unavailable struct{ until time.Time }
 
 func (u unavailable) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
