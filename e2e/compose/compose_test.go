@@ -18,7 +18,7 @@ import (
 const (
 	users = 2000
 	// imageLimit is what an image may have.
-	imageLimit = 25 << 20
+	imageLimit = 40 << 20
 )
 
 // The life of a deployment, with the commands of docs/deploying.md: each step finds what the one before has left.
