@@ -129,8 +129,9 @@ func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
 	}
 }
 
-func setup(n byte, rangeSize int) (*records, worker.Handler) {
-	store := &records{n: n, stamped: make(map[byte]int)}
+// setup returns a store with 95 records, and its handler.
+func setup(rangeSize int) (*records, worker.Handler) {
+	store := &records{n: 95, stamped: make(map[byte]int)}
 	return store, syncjob.New(store, syncjob.Options{
 		Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: rangeSize, RetryBudget: time.Second,
 	})
@@ -147,7 +148,7 @@ func (r *records) wantEachOnce(t *testing.T, from byte) {
 
 func TestSmallRun(t *testing.T) {
 	t.Parallel()
-	store, handler := setup(95, 1000)
+	store, handler := setup(1000)
 	var saved []byte
 	result, err := handler(t.Context(), attempt(new(kept), &saved))
 	if r, ok := result.(tasks.SyncResult); err != nil || !ok || !r.Success || r.UsersProcessed != 95 || r.UsersUpdated != 95 || r.Errors != 0 {
@@ -158,7 +159,7 @@ func TestSmallRun(t *testing.T) {
 
 func TestResumedRun(t *testing.T) {
 	t.Parallel()
-	store, handler := setup(95, 1000)
+	store, handler := setup(1000)
 	var saved []byte
 	a := attempt(new(kept), &saved)
 	var err error
@@ -178,7 +179,7 @@ func TestResumedRun(t *testing.T) {
 // A run that is split into ranges adds up what handlers of the ranges have done.
 func TestSplitRun(t *testing.T) {
 	t.Parallel()
-	store, handler := setup(95, 20)
+	store, handler := setup(20)
 	ranges := new(kept)
 	var saved []byte
 	a := attempt(&working{ranges, func(spec []byte) (any, error) {
@@ -224,7 +225,7 @@ func TestWrongInput(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			store, handler := setup(95, 1000)
+			store, handler := setup(1000)
 			var saved []byte
 			a := attempt(new(kept), &saved)
 			spoil(a)

@@ -46,7 +46,7 @@ var (
 )
 
 // errRedisHangs is the reason of a session whose Server did not shut down in time.
-var errRedisHangs = errors.New("Redis hangs")
+var errRedisHangs = errors.New("the asynq Server did not shut down in time")
 
 // errReleased says that a task is to be pushed back to its queue.
 var errReleased = errors.New("released")
