@@ -20,7 +20,7 @@ import (
 const (
 	users = 2000
 	// imageLimit is the largest size of an image.
-	imageLimit = 25 << 20
+	imageLimit = 40 << 20
 )
 
 // The life of a deployment, with the commands of docs/deploying.md. Each step builds on the one before.

@@ -104,6 +104,16 @@ func TestEveryServiceIsContained(t *testing.T) {
 	}
 }
 
+// The tests have the build tags of what is shipped.
+func TestBuildTags(t *testing.T) {
+	t.Parallel()
+	shipped := regexp.MustCompile(`-tags=(\S+)"`).FindStringSubmatch(read(t, "Dockerfile"))
+	tested := regexp.MustCompile(`(?m)^TAGS\s*:= (\S+)$`).FindStringSubmatch(read(t, "Makefile"))
+	if shipped == nil || tested == nil || shipped[1] != tested[1] {
+		t.Errorf("the Dockerfile's tags are %q, the Makefile's %q", shipped, tested)
+	}
+}
+
 // Images are pinned, to the same versions in all files.
 func TestImagesArePinned(t *testing.T) {
 	t.Parallel()
@@ -159,7 +169,7 @@ func TestEverySettingIsPassedOn(t *testing.T) {
 			value, ok := environment[s.Name]
 			delete(environment, s.Name)
 			switch {
-			case strings.HasSuffix(s.Name, "_FILE") || s.Name == "ADMIN_PORT" || name != "api" && slices.Equal(s.Programs, []string{"api"}):
+			case s.MustBe == "the path of a file" || s.Name == "ADMIN_PORT" || name != "api" && slices.Equal(s.Programs, []string{"api"}):
 				if ok {
 					t.Errorf("%s is given %s", name, s.Name)
 				}

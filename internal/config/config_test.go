@@ -76,7 +76,7 @@ func TestDefaults(t *testing.T) {
 		MongoDB: config.MongoDB{URI: "mongodb://127.0.0.1:27017", Database: "codex"},
 		HTTP:    config.HTTP{Host: "127.0.0.1", Port: 4000, DashboardReadOnly: true},
 		Admin:   config.Admin{Host: "127.0.0.1"},
-		Tracing: config.Tracing{Ratio: 1},
+		Tracing: config.Tracing{Timeout: 10 * time.Second, Ratio: 1},
 		Log:     config.Log{Level: slog.LevelInfo, Format: "json"},
 		Worker:  config.Worker{Concurrency: 3},
 		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: syncrun.DefaultRangeSize, BulkSize: 1000, RetryBudget: time.Minute, Freshness: map[string]time.Duration{
@@ -199,6 +199,7 @@ func TestRefusedValues(t *testing.T) {
 		"ADMIN_PORT":                  {"0", "65536", "none", ":4001"},
 		"OTEL_EXPORTER_OTLP_ENDPOINT": {"collector", "collector:4317", "grpc://collector", "http://", "http://:4318", "http://h/?a=b", "http://h/#x", "http://u:" + secret + "@ h"},
 		"OTEL_EXPORTER_OTLP_HEADERS":  {secret, "a=b," + secret, "=" + secret, "a b=" + secret, "a:b=c", "a=" + secret + "%zz"},
+		"OTEL_EXPORTER_OTLP_TIMEOUT":  {"0", "-1", "600001", "10s"},
 		"OTEL_TRACES_SAMPLER_ARG":     {"-0.1", "1.1", "NaN", "half"},
 		"DASHBOARD_READ_ONLY":         {"yes", "2"},
 		"LOG_LEVEL":                   {"trace", "warning", "info+2", "3"},
@@ -276,7 +277,8 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 	setup(t, "", "JOB_ATTEMPTS=5", "JOB_BACKOFF=2s", "JOB_BACKOFF_FACTOR=1.5", "JOB_KEEP_COMPLETED=0", "JOB_KEEP_FAILED=7", "JOB_MAX_DURATION=1h",
 		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_RANGE_SIZE=500", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
 		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "AUTH_DISABLED=true", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x",
-		"ADMIN_HOST=0.0.0.0", "ADMIN_PORT=off", "OTEL_EXPORTER_OTLP_ENDPOINT=https://collector:4318/otlp", "OTEL_EXPORTER_OTLP_HEADERS=a=b%20c, d=", "OTEL_TRACES_SAMPLER_ARG=0.25")
+		"ADMIN_HOST=0.0.0.0", "ADMIN_PORT=off", "OTEL_EXPORTER_OTLP_ENDPOINT=https://collector:4318/otlp", "OTEL_EXPORTER_OTLP_HEADERS=a=b%20c, d=",
+		"OTEL_EXPORTER_OTLP_TIMEOUT=2500", "OTEL_TRACES_SAMPLER_ARG=0.25")
 	c := load(t)
 	for _, def := range c.Registry.All() {
 		if def.Attempts != 5 || def.Backoff != 2*time.Second || def.BackoffFactor != 1.5 || def.KeepCompleted != 0 || def.KeepFailed != 7 || def.MaxDuration != time.Hour {
@@ -290,7 +292,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 		MongoDB: config.MongoDB{URI: "mongodb://h:1/x", Database: "other"},
 		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000, AuthDisabled: true},
 		Admin:   config.Admin{Host: "0.0.0.0", Port: config.AdminOff},
-		Tracing: config.Tracing{Endpoint: "https://collector:4318/otlp", Headers: map[string]string{"a": "b c", "d": ""}, Ratio: 0.25},
+		Tracing: config.Tracing{Endpoint: "https://collector:4318/otlp", Headers: map[string]string{"a": "b c", "d": ""}, Timeout: 2500 * time.Millisecond, Ratio: 0.25},
 		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
 		Worker:  config.Worker{Concurrency: 2},
 		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, RetryBudget: 5 * time.Second},

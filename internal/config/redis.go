@@ -54,18 +54,13 @@ func (r *reader) refuseWithout(other string, otherSet bool, names ...string) {
 // readRedisTLS reads the settings of TLS and the files that they name. It returns nil for connections without TLS.
 func readRedisTLS(g group) *tls.Config {
 	enabled := read(g, "REDIS_TLS", "false", boolean, "whether connections to Redis, and to its Sentinels, use TLS 1.2 or newer")
-	authorities := readPEM(g, "REDIS_TLS_CA_FILE", "the certificate authorities to trust, in PEM; by default the system's")
+	authorities := readAuthorities(g, "REDIS_TLS_CA_FILE", "the certificate authorities to trust, in PEM; by default the system's")
 	certificate := readPEM(g, "REDIS_TLS_CERT_FILE", "the client certificate, in PEM")
 	key := readPEM(g, "REDIS_TLS_KEY_FILE", "the private key of REDIS_TLS_CERT_FILE, in PEM")
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12,
+		RootCAs:    authorities,
 		ServerName: read(g, "REDIS_TLS_SERVER_NAME", "", host, "the name in the certificate of Redis, if it is not the host of its address"),
-	}
-	if authorities != nil {
-		config.RootCAs = x509.NewCertPool()
-		if !config.RootCAs.AppendCertsFromPEM(authorities) {
-			g.refuse("REDIS_TLS_CA_FILE: there is no certificate in PEM in %s", g.text("REDIS_TLS_CA_FILE"))
-		}
 	}
 	if certificate != nil && key != nil {
 		pair, err := tls.X509KeyPair(certificate, key)
@@ -81,6 +76,19 @@ func readRedisTLS(g group) *tls.Config {
 		return nil
 	}
 	return config
+}
+
+// readAuthorities returns the certificates in the file that the setting names; nil when it names none.
+func readAuthorities(g group, name, purpose string) *x509.CertPool {
+	data := readPEM(g, name, purpose)
+	if data == nil {
+		return nil
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(data) {
+		g.refuse("%s: there is no certificate in PEM in %s", name, g.text(name))
+	}
+	return pool
 }
 
 // readPEM returns the content of the file that the setting names; nil when it names none, or the file cannot be read.

@@ -2,7 +2,12 @@
 
 package config
 
-import "fmt"
+import (
+	"crypto/x509"
+	"fmt"
+	"strings"
+	"time"
+)
 
 // Admin is the admin port, which has a program's metrics and probes.
 type Admin struct {
@@ -27,7 +32,11 @@ type Tracing struct {
 	Endpoint string
 	// Headers are sent with every request to the collector.
 	Headers map[string]string
-	// Ratio is the share of the traces that begin in this system that is kept, 0 to 1.
+	// CA are the certificate authorities to trust with an https endpoint; nil for the system's.
+	CA *x509.CertPool
+	// Timeout bounds one request.
+	Timeout time.Duration
+	// Ratio is the share that is kept, 0 to 1, of the traces that begin in this system.
 	Ratio float64
 }
 
@@ -43,9 +52,17 @@ func readAdmin(r *reader) Admin {
 // readTracing reads the settings of traces. Their names and formats are OpenTelemetry's.
 func readTracing(r *reader) Tracing {
 	g := r.group("Traces", api, scheduler, worker)
-	return Tracing{
+	c := Tracing{
 		Endpoint: read(g, "OTEL_EXPORTER_OTLP_ENDPOINT", "", baseURL, "the collector that traces are sent to, with OTLP over HTTP; without it there are no traces"),
 		Headers:  read(g, "OTEL_EXPORTER_OTLP_HEADERS", "", headers, "the headers that are sent with the traces"),
-		Ratio:    read(g, "OTEL_TRACES_SAMPLER_ARG", "1", number(0, 1), "the share of the traces that is kept"),
+		CA: readAuthorities(g, "OTEL_EXPORTER_OTLP_CERTIFICATE",
+			"the certificate authorities to trust with an https endpoint, in PEM; by default the system's"),
+		Timeout: time.Duration(read(g, "OTEL_EXPORTER_OTLP_TIMEOUT", "10000", wholeNumber(1, 600_000),
+			"how long a request to the collector may take, in milliseconds")) * time.Millisecond,
+		Ratio: read(g, "OTEL_TRACES_SAMPLER_ARG", "1", number(0, 1), "the share of the traces that is kept"),
 	}
+	if c.CA != nil && strings.HasPrefix(c.Endpoint, "http:") {
+		g.refuse("OTEL_EXPORTER_OTLP_CERTIFICATE is set and OTEL_EXPORTER_OTLP_ENDPOINT is not https; set it to an https URL")
+	}
+	return c
 }

@@ -103,7 +103,7 @@ func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) er
 	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, version.String())}
 	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
 		Service: p.Name, Version: version.String(),
-		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, Ratio: cfg.Tracing.Ratio,
+		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, CA: cfg.Tracing.CA, Timeout: cfg.Tracing.Timeout, Ratio: cfg.Tracing.Ratio,
 	}, log)
 	if err != nil {
 		return err

@@ -129,6 +129,7 @@ func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
 	}
 }
 
+// setup returns a store with 95 records, and its handler.
 func setup(rangeSize int) (*records, worker.Handler) {
 	store := &records{n: 95, stamped: make(map[byte]int)}
 	return store, syncjob.New(store, syncjob.Options{

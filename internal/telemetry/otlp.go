@@ -1,114 +1,125 @@
+// How spans are sent, and what the log says of those that are not.
+
 package telemetry
 
 import (
-	"bytes"
 	"context"
-	"fmt"
-	"io"
+	"crypto/tls"
+	"encoding/base64"
+	"errors"
+	"log/slog"
 	"net/http"
 	"net/url"
-	"strconv"
 	"strings"
+	"sync"
 	"time"
 
-	tracepb "go.opentelemetry.io/proto/otlp/trace/v1"
-	"google.golang.org/protobuf/proto"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
+	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 )
 
-// OpenTelemetry's own client of OTLP over HTTP brings all of gRPC into a program, 8 MB, although it does not use it. What
-// is left to do without it is one POST: https://opentelemetry.io/docs/specs/otlp/#otlphttp-request.
+// maxAnswer bounds what is read of an answer, in bytes. The exporter puts the text of a failure into its error.
+const maxAnswer = 64 << 10
 
-const (
-	// uploadTimeout bounds one try at sending spans.
-	uploadTimeout = 10 * time.Second
-	// uploadTries is how often spans are sent that the other side could not take for the moment.
-	uploadTries = 4
-	// uploadPause is the wait before the second try; it doubles with each one more.
-	uploadPause = 500 * time.Millisecond
-	// maxRetryAfter is the longest wait that the other side may ask for.
-	maxRetryAfter = 10 * time.Second
-)
-
-// otlpClient implements otlptrace.Client.
-type otlpClient struct {
-	url     string
-	headers map[string]string
-	http    *http.Client
+// newExporter returns OpenTelemetry's exporter, and the client that it sends with.
+func newExporter(ctx context.Context, o TracingOptions) (*otlptrace.Exporter, *http.Client, error) {
+	endpoint, err := url.Parse(o.Endpoint)
+	if err != nil {
+		return nil, nil, errors.New("the endpoint is not a URL") // the cause quotes it, and a password may be in it
+	}
+	headers := make(map[string]string)
+	if user := endpoint.User; user != nil { // the exporter keeps no user in its URL
+		password, _ := user.Password()
+		headers["Authorization"] = "Basic " + base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password))
+	}
+	for name, value := range o.Headers {
+		headers[http.CanonicalHeaderKey(name)] = value
+	}
+	client := newExporterClient(o)
+	exporter, err := otlptracehttp.New(ctx,
+		otlptracehttp.WithEndpointURL(strings.TrimRight(o.Endpoint, "/")+"/v1/traces"), otlptracehttp.WithHeaders(headers),
+		otlptracehttp.WithHTTPClient(client), otlptracehttp.WithMaxResponseSize(maxAnswer))
+	return exporter, client, err
 }
 
-// newOTLPClient returns a client for the base URL, to which the path of traces is added.
-func newOTLPClient(endpoint string, headers map[string]string) *otlpClient {
+// newExporterClient returns a client that follows no redirect, as the exporter's own would: that makes the POST a GET without spans, or
+// takes the headers, and a key in them, to another host.
+func newExporterClient(o TracingOptions) *http.Client {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
-	return &otlpClient{
-		url: strings.TrimSuffix(endpoint, "/") + "/v1/traces", headers: headers,
-		http: &http.Client{
-			Timeout: uploadTimeout, Transport: transport,
-			// A redirect would make the POST a GET without spans, or take the headers, and a key in them, to another host.
-			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-		},
+	transport.TLSClientConfig = &tls.Config{RootCAs: o.CA}
+	return &http.Client{
+		Timeout: o.Timeout, Transport: transport,
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
 }
 
-// Start implements otlptrace.Client.
-func (c *otlpClient) Start(context.Context) error { return nil }
+// traceErrors logs why spans were dropped, at most once a minute.
+type traceErrors struct {
+	log *slog.Logger
 
-// Stop implements otlptrace.Client.
-func (c *otlpClient) Stop(context.Context) error {
-	c.http.CloseIdleConnections()
+	mu     sync.Mutex
+	logged time.Time
+}
+
+func newTraceErrors(log *slog.Logger) *traceErrors { return &traceErrors{log: log} }
+
+// Handle implements otel.ErrorHandler.
+func (e *traceErrors) Handle(err error) {
+	if errors.Is(err, context.Canceled) {
+		return // the process ends
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if time.Since(e.logged) < quietTime {
+		e.log.Debug("Could not send traces", "error", err)
+		return
+	}
+	e.logged = time.Now()
+	e.log.Warn("Could not send traces, they are dropped", "error", err)
+}
+
+// traceLog is the slog.Handler of what OpenTelemetry logs about itself. Before each batch that it sends, it logs there how many spans
+// found no room in its queue so far; it says so nowhere else.
+type traceLog struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	dropped uint64 // that the log has
+	logged  time.Time
+}
+
+func newTraceLog(log *slog.Logger) *traceLog { return &traceLog{log: log} }
+
+// Enabled implements slog.Handler.
+func (l *traceLog) Enabled(context.Context, slog.Level) bool { return true }
+
+// Handle implements slog.Handler.
+func (l *traceLog) Handle(_ context.Context, r slog.Record) error {
+	if r.Level >= slog.LevelError {
+		l.log.Warn("OpenTelemetry: " + r.Message) // without the attributes, which may quote a header with a key in it
+	}
+	r.Attrs(func(a slog.Attr) bool {
+		if a.Key == "total_dropped" && a.Value.Kind() == slog.KindUint64 {
+			l.noteDropped(a.Value.Uint64())
+		}
+		return true
+	})
 	return nil
 }
 
-// UploadTraces implements otlptrace.Client. What the other side cannot take for the moment it sends again a few times.
-func (c *otlpClient) UploadTraces(ctx context.Context, spans []*tracepb.ResourceSpans) error {
-	// On the wire this is an ExportTraceServiceRequest: both are a list of ResourceSpans, as field 1.
-	body, err := proto.Marshal(&tracepb.TracesData{ResourceSpans: spans})
-	if err != nil {
-		return fmt.Errorf("encoding spans: %w", err)
+// noteDropped logs how many spans were dropped since it last did so, at most once a minute.
+func (l *traceLog) noteDropped(total uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if total == l.dropped || time.Since(l.logged) < quietTime {
+		return
 	}
-	for wait, try := uploadPause, 1; ; wait, try = 2*wait, try+1 {
-		asked, again, err := c.upload(ctx, body)
-		if err == nil || !again || try == uploadTries {
-			return err
-		}
-		select {
-		case <-time.After(max(wait, min(asked, maxRetryAfter))):
-		case <-ctx.Done():
-			return err
-		}
-	}
+	l.log.Warn("Traces come faster than they can be sent, some are dropped", "spans", total-l.dropped)
+	l.dropped, l.logged = total, time.Now()
 }
 
-// upload sends spans once. Where sending them again may help it says so, and after what time the other side wants that.
-func (c *otlpClient) upload(ctx context.Context, body []byte) (after time.Duration, again bool, err error) {
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(body))
-	if err != nil {
-		return 0, false, fmt.Errorf("sending spans: %w", withoutURL(err))
-	}
-	request.Header.Set("Content-Type", "application/x-protobuf")
-	for name, value := range c.headers {
-		request.Header.Set(name, value)
-	}
-	response, err := c.http.Do(request)
-	if err != nil {
-		return 0, true, fmt.Errorf("sending spans to %s: %w", request.URL.Host, withoutURL(err))
-	}
-	defer response.Body.Close()
-	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, 64<<10)) // so that the connection can be used again
-	if response.StatusCode/100 == 2 {
-		return 0, false, nil
-	}
-	switch response.StatusCode {
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		again = true
-	}
-	seconds, _ := strconv.Atoi(response.Header.Get("Retry-After")) // one that is a date is left aside
-	return time.Duration(seconds) * time.Second, again, fmt.Errorf("sending spans to %s: it answered %s", request.URL.Host, response.Status)
-}
+// WithAttrs implements slog.Handler.
+func (l *traceLog) WithAttrs([]slog.Attr) slog.Handler { return l }
 
-// withoutURL takes away the URL, in which a password may be.
-func withoutURL(err error) error {
-	if wrapped, ok := err.(*url.Error); ok { //nolint:errorlint // it is what net/http returns, as it is
-		return wrapped.Err
-	}
-	return err
-}
+// WithGroup implements slog.Handler.
+func (l *traceLog) WithGroup(string) slog.Handler { return l }

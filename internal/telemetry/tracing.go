@@ -2,18 +2,17 @@ package telemetry
 
 import (
 	"context"
-	"errors"
+	"crypto/x509"
 	"fmt"
 	"log/slog"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
+	"github.com/go-logr/logr"
 	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
-	"go.opentelemetry.io/otel/exporters/otlp/otlptrace"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/sdk/resource"
 	sdktrace "go.opentelemetry.io/otel/sdk/trace"
@@ -39,14 +38,18 @@ type TracingOptions struct {
 	Endpoint string
 	// Headers are sent with every request to it.
 	Headers map[string]string
+	// CA are the certificate authorities to trust with an https endpoint; nil for the system's.
+	CA *x509.CertPool
+	// Timeout bounds one request.
+	Timeout time.Duration
 	// Ratio is the share of the traces that begin here that is kept, 0 to 1. The beginning of any other trace has decided
 	// about it.
 	Ratio float64
 }
 
 // NewTracerProvider returns a provider of tracers, nil without an endpoint, and a function that sends the last spans and
-// ends it. Nothing waits for spans: those that cannot be sent are dropped, and the log says so. Spans beyond the room of the
-// queue are dropped without a line in the log.
+// ends it. Nothing waits for spans: those that cannot be sent are dropped, and so are those beyond the room of the queue. The log
+// says both.
 func NewTracerProvider(ctx context.Context, o TracingOptions, log *slog.Logger) (trace.TracerProvider, func(context.Context) error, error) {
 	if o.Endpoint == "" {
 		return nil, func(context.Context) error { return nil }, nil
@@ -60,14 +63,18 @@ func NewTracerProvider(ctx context.Context, o TracingOptions, log *slog.Logger) 
 	if err != nil { // of OTEL_RESOURCE_ATTRIBUTES, which only adds to it
 		log.Warn("Traces do not say all that they should of this process", "error", err)
 	}
-	exporter, err := otlptrace.New(ctx, newOTLPClient(o.Endpoint, o.Headers))
+	otel.SetErrorHandler(newTraceErrors(log))
+	otel.SetLogger(logr.FromSlogHandler(newTraceLog(log)))
+	exporter, client, err := newExporter(ctx, o)
 	if err != nil {
 		return nil, nil, fmt.Errorf("preparing to send traces: %w", err)
 	}
-	otel.SetErrorHandler(newTraceErrors(log))
 	provider := sdktrace.NewTracerProvider(sdktrace.WithBatcher(exporter), sdktrace.WithResource(about),
 		sdktrace.WithSampler(sdktrace.ParentBased(sdktrace.TraceIDRatioBased(o.Ratio))))
-	return provider, provider.Shutdown, nil
+	return provider, func(ctx context.Context) error {
+		defer client.CloseIdleConnections()
+		return provider.Shutdown(ctx)
+	}, nil
 }
 
 // Tracer returns the tracer of the product's own spans. With a nil provider its spans go nowhere.
@@ -112,29 +119,4 @@ func LogTrace(ctx context.Context, log *slog.Logger) *slog.Logger {
 		return log.With("traceId", span.TraceID().String())
 	}
 	return log
-}
-
-// traceErrors logs why spans were dropped, at most once a minute.
-type traceErrors struct {
-	log *slog.Logger
-
-	mu     sync.Mutex
-	logged time.Time
-}
-
-func newTraceErrors(log *slog.Logger) *traceErrors { return &traceErrors{log: log} }
-
-// Handle implements otel.ErrorHandler.
-func (e *traceErrors) Handle(err error) {
-	if errors.Is(err, context.Canceled) {
-		return // the process ends
-	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if time.Since(e.logged) < quietTime {
-		e.log.Debug("Could not send traces", "error", err)
-		return
-	}
-	e.logged = time.Now()
-	e.log.Warn("Could not send traces, they are dropped", "error", err)
 }

@@ -130,7 +130,7 @@ var inCompose = map[string]string{
 func environment(settings []config.Setting, onlyAPI bool, indent string) string {
 	var b strings.Builder
 	for _, s := range settings {
-		if slices.Equal(s.Programs, []string{"api"}) == onlyAPI && !strings.HasSuffix(s.Name, "_FILE") && s.Name != "ADMIN_PORT" {
+		if slices.Equal(s.Programs, []string{"api"}) == onlyAPI && s.MustBe != "the path of a file" && s.Name != "ADMIN_PORT" {
 			fmt.Fprintf(&b, "%s%s: %s\n", indent, s.Name, cmp.Or(inCompose[s.Name], "${"+s.Name+":-}"))
 		}
 	}
