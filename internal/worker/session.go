@@ -276,7 +276,7 @@ func (s *session) stop(reason error) {
 	}
 }
 
-// shutDown shuts the Server down, and reports whether that was done in time. If it was not, it cuts the Server's subscription: then
+// shutDown shuts the Server down, and reports whether that was done in time. If it was not, shutDown cuts the subscription: then
 // the Server is done once its last commands have ended. Worker.Run waits for that.
 func (s *session) shutDown(server *asynq.Server, client *subscriber) (inTime bool) {
 	done := make(chan struct{})
