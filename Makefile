@@ -11,7 +11,8 @@ LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/version.linked=$(VE
 # product's go.mod.
 GOLANGCI_LINT := bin/golangci-lint-v2.15.0
 ACTIONLINT := bin/actionlint-v1.7.12
-KUSTOMIZE := bin/kustomize-v5.8.3
+# Not the newest: 5.8.3 needs Go 1.27.
+KUSTOMIZE := bin/kustomize-v5.8.2
 KUBECONFORM := bin/kubeconform-v0.8.0
 
 # Flags of devstack for the tests, such as --require-redis-server.
