@@ -36,7 +36,7 @@ type Tracing struct {
 	CA *x509.CertPool
 	// Timeout bounds one request.
 	Timeout time.Duration
-	// Ratio is the share that is kept, 0 to 1, of the traces that begin in this system.
+	// Ratio is the share of the traces that begin in this system that is kept, 0 to 1.
 	Ratio float64
 }
 
