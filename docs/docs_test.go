@@ -106,7 +106,7 @@ func TestNamedTestsExist(t *testing.T) {
 	}
 }
 
-// The README's Go code is that of the example, which runs with the tests.
+// The README shows the code of an example, and the tests run that example.
 func TestReadmeShowsTestedCode(t *testing.T) {
 	t.Parallel()
 	outdent := func(s string) string { return regexp.MustCompile(`(?m)^\t+`).ReplaceAllString(s, "") }

@@ -220,8 +220,8 @@ func TestSlowTicksWhileSchedulersDie(t *testing.T) {
 		if ran[tickTime.UTC()] {
 			continue
 		}
-		// It may be missing only if a later one was overdue, too, when a scheduler came back. A scheduler that is killed
-		// just as it enqueues leaves the tick to the others, or to the next one that starts.
+		// A tick is missing rightly only if a later one was overdue, too, when a scheduler came back. A scheduler that is
+		// killed just as it enqueues leaves the tick to the others, or to the next one that starts.
 		excused := slices.ContainsFunc(gaps, func(g gap) bool {
 			return !tickTime.Before(g.from.Add(-2*time.Second)) && !tickTime.Add(interval).After(g.to.Add(2*time.Second))
 		})

@@ -140,7 +140,7 @@ func TestTriggerAfterADeadProcess(t *testing.T) {
 			}
 			accepted := b.trigger(ctx, t, tasks.SyncFull)
 			if accepted.Coalesced != test.coalesced || (accepted.ID == first) != test.coalesced {
-				t.Errorf("got %+v, the key was that of %s", accepted, first)
+				t.Errorf("got %+v, want a conflict with %s", accepted, first)
 			}
 			waiting := b.pending(t)
 			if len(waiting) != 1 || waiting[0].ID != accepted.ID.String() || string(waiting[0].Payload) != payload {
