@@ -132,12 +132,20 @@ func scale(t *testing.T, s *system) {
 	s.waitUntilHealthy(t, healthLimit, 3)
 }
 
+// maxRestarts bounds how often the test takes a run from a worker.
+const maxRestarts = 5
+
 // scaleDown leaves one worker, and removes the one that works on a run.
 func scaleDown(t *testing.T, s *system) {
 	workers := s.containers(t, "worker")
 	first := slices.MinFunc(workers, func(a, b string) int { return s.number(t, a) - s.number(t, b) })
 	id, worker := s.startLong(t)
-	for worker == first { // which stays
+	// The first one stays. A worker that is busy wins the next run, too: a restart makes it lose both.
+	for restarts := 0; worker == first; restarts++ {
+		if restarts == maxRestarts {
+			t.Fatalf("worker 1 got all of %d runs", restarts+1)
+		}
+		s.docker(t, "restart", first)
 		s.wantUpdated(t, patience, id)
 		id, worker = s.startLong(t)
 	}
