@@ -20,7 +20,7 @@ import (
 const (
 	// users are so many that a long run can be handed over, and so few that a busy machine is done with a tick's run long before
 	// the next tick.
-	users = 1000
+	users = 2000
 	// imageLimit is the largest size of an image.
 	imageLimit = 40 << 20
 )

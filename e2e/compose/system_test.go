@@ -62,7 +62,7 @@ type system struct {
 
 func newSystem(t *testing.T) *system {
 	t.Helper()
-	s := &system{project: newProject(t), interval: 20 * time.Second, acked: make(map[string]bool)}
+	s := &system{project: newProject(t), interval: 30 * time.Second, acked: make(map[string]bool)}
 	s.env["USER_SYNC_INTERVAL"] = s.interval.String()
 	s.env["JOB_KEEP_COMPLETED"] = "1000" // the history of the whole test
 	// Small commands on few connections suit any server that speaks MongoDB's protocol.
