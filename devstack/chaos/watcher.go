@@ -198,7 +198,7 @@ func (w *watcher) look() error {
 func (w *watcher) busy() ([]string, error) {
 	var busy []string
 	for _, def := range tasks.Default().All() {
-		for _, queue := range []string{def.Name, def.RangeQueue()} {
+		for _, queue := range []string{def.Queue(), def.RangeQueue()} {
 			for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
 				w.inspector.ListPendingTasks, w.inspector.ListActiveTasks, w.inspector.ListRetryTasks, w.inspector.ListScheduledTasks,
 			} {

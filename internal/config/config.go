@@ -29,7 +29,7 @@ type Config struct {
 	Sync    Sync
 	// CheckHealth asks for a health check of the running process, in place of a new process.
 	CheckHealth bool
-	// Registry has the job types, with the changes that the settings make.
+	// Registry has the job types, with the changes that the settings make, in the deployment's namespace.
 	Registry *tasks.Registry
 }
 
@@ -107,6 +107,7 @@ func (c Config) LogValue() slog.Value {
 	}
 	return slog.GroupValue(
 		slog.String("redis", c.Redis.String()),
+		slog.String("namespace", string(c.Registry.Namespace())),
 		slog.String("mongodb", redactURI(c.MongoDB.URI)),
 		slog.String("database", c.MongoDB.Database),
 		slog.Int("concurrency", c.Worker.Concurrency),

@@ -72,6 +72,12 @@ var (
 		inFile: true,
 	}
 
+	namespace = format[tasks.Namespace]{
+		mustBe: "1 to 30 lower-case letters, digits and hyphens",
+		read:   func(value string) (tasks.Namespace, error) { return tasks.Namespace(value), nil },
+		valid:  tasks.Namespace.Valid,
+	}
+
 	databaseNumber = format[int]{mustBe: "a whole number, 0 or more", read: strconv.Atoi, valid: func(n int) bool { return n >= 0 }}
 
 	// apiKeys have a parser of their own, in package access.

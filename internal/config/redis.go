@@ -11,7 +11,14 @@ import (
 	"strconv"
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
+
+// readNamespace returns the namespace, which is beside the settings of Redis because it is for a Redis that is shared.
+func readNamespace(r *reader) tasks.Namespace {
+	return read(r.group("Redis", api, scheduler, worker), "NAMESPACE", "", namespace,
+		"keeps the jobs of this deployment apart from those of others in the same Redis; the same for all its programs")
+}
 
 func readRedis(r *reader) redisconn.Options {
 	g := r.group("Redis", api, scheduler, worker)

@@ -206,3 +206,25 @@ func TestRefusedSettingsOfRedis(t *testing.T) {
 		})
 	}
 }
+
+func TestNamespace(t *testing.T) {
+	setup(t, "")
+	if n := load(t).Registry.Namespace(); n != "" {
+		t.Errorf("by default it is %q", n)
+	}
+	setup(t, "", "NAMESPACE=shop-2")
+	c := load(t)
+	if n, queue := c.Registry.Namespace(), definition(t, c, "user-sync").Queue(); n != "shop-2" || queue != "shop-2:user-sync" {
+		t.Errorf("the namespace is %q, the queue %q", n, queue)
+	}
+	if logged := c.LogValue().String(); !strings.Contains(logged, "namespace=shop-2") {
+		t.Errorf("logged: %s", logged)
+	}
+	for _, wrong := range []string{"Shop", "a:b", "a.b", "{a}", "1234567890123456789012345678901"} {
+		setup(t, "", "NAMESPACE="+wrong)
+		_, err := config.Load(tasks.Default())
+		if want := `NAMESPACE must be 1 to 30 lower-case letters, digits and hyphens, was "` + wrong + `"`; err == nil || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
+		}
+	}
+}

@@ -20,8 +20,10 @@ func Settings(registry *tasks.Registry) []Setting {
 }
 
 func readConfig(r *reader, registry *tasks.Registry) Config {
+	redis := readRedis(r)
+	registry = registry.In(readNamespace(r))
 	c := Config{
-		Redis:   readRedis(r),
+		Redis:   redis,
 		MongoDB: readMongoDB(r),
 		HTTP:    readHTTP(r),
 		Admin:   readAdmin(r),

@@ -75,7 +75,7 @@ func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err er
 }
 
 func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
-	n, err := cancelScript.Run(ctx, j.rdb, []string{runKey(id.Job, id.String())}).Int()
+	n, err := cancelScript.Run(ctx, j.rdb, []string{j.keys.run(id)}).Int()
 	if err != nil {
 		return false, fmt.Errorf("cancelling %s: %w", id, err)
 	}
@@ -86,7 +86,7 @@ func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
 // trigger would enqueue the run again.
 func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (bool, error) {
 	if payload, err := def.DecodePayload(info.Payload); err == nil {
-		if err := freeKeyScript.Run(ctx, j.rdb, []string{uniqueKey(id.Job, payload.UniqueKey())}, id.String()).Err(); err != nil {
+		if err := freeKeyScript.Run(ctx, j.rdb, []string{j.keys.unique(id.Job, payload.UniqueKey())}, id.String()).Err(); err != nil {
 			return false, fmt.Errorf("removing %s: %w", id, err)
 		}
 	}
@@ -103,7 +103,7 @@ func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks
 
 // forget removes the state of a run, and with it the run's ranges.
 func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
-	if err := j.rdb.Unlink(ctx, runKey(id.Job, id.String()), rangesKey(id.Job, id.String())).Err(); err != nil {
+	if err := j.rdb.Unlink(ctx, j.keys.run(id), j.keys.ranges(id)).Err(); err != nil {
 		return fmt.Errorf("forgetting %s: %w", id, err)
 	}
 	return nil
@@ -111,7 +111,7 @@ func (j *Jobs) forget(ctx context.Context, id tasks.RunID) error {
 
 // IsCancelled reports whether the run with the ID was cancelled.
 func (j *Jobs) IsCancelled(ctx context.Context, id tasks.RunID) (bool, error) {
-	cancelled, err := j.rdb.HExists(ctx, runKey(id.Job, id.String()), "cancelled").Result()
+	cancelled, err := j.rdb.HExists(ctx, j.keys.run(id), "cancelled").Result()
 	if err != nil {
 		return false, fmt.Errorf("looking whether %s is cancelled: %w", id, err)
 	}
@@ -130,12 +130,12 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	if err := j.restart(ctx, id); err != nil {
 		return err
 	}
-	err = j.inspector.RunTask(def.Name, id.String())
+	err = j.inspector.RunTask(def.Queue(), id.String())
 	switch {
 	case notFound(err):
 		return ErrNoJob
 	case err == nil:
-		j.announce(ctx, def.Name)
+		j.announce(ctx, def.Queue())
 		return nil
 	}
 	if _, now, failed := j.lookUp(id); failed == nil && now.State != asynq.TaskStateArchived {
@@ -146,9 +146,9 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 
 // restart forgets a run, and remembers that it was retried by hand: so its next start is not its first one.
 func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
-	run := runKey(id.Job, id.String())
+	run := j.keys.run(id)
 	_, err := j.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.Unlink(ctx, run, rangesKey(id.Job, id.String()))
+		p.Unlink(ctx, run, j.keys.ranges(id))
 		p.HSet(ctx, run, "retried", 1)
 		p.Expire(ctx, run, runTTL)
 		return nil
@@ -165,7 +165,7 @@ func (j *Jobs) lookUp(id tasks.RunID) (tasks.Definition, *asynq.TaskInfo, error)
 	if !known {
 		return def, nil, ErrNoJob
 	}
-	info, err := j.inspector.GetTaskInfo(def.Name, id.String())
+	info, err := j.inspector.GetTaskInfo(def.Queue(), id.String())
 	switch {
 	case notFound(err):
 		return def, nil, ErrNoJob

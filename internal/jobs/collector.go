@@ -83,7 +83,7 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 		if ctx.Err() != nil { // asynq's Inspector takes no context
 			return nil, context.Cause(ctx)
 		}
-		for unit, queue := range map[string]string{"run": def.Name, "range": def.RangeQueue()} {
+		for unit, queue := range map[string]string{"run": def.Queue(), "range": def.RangeQueue()} {
 			info, err := c.jobs.queue(queues, queue)
 			if err != nil {
 				return nil, err

@@ -23,13 +23,13 @@ func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
 	if err := j.setPaused(ctx, def, false, j.inspector.UnpauseQueue); err != nil {
 		return err
 	}
-	j.announce(ctx, def.Name)
+	j.announce(ctx, def.Queue())
 	return nil
 }
 
 // IsPaused reports whether the job type is paused. asynq's GetQueueInfo would look at the whole queue for that.
 func (j *Jobs) IsPaused(ctx context.Context, def tasks.Definition) (bool, error) {
-	n, err := j.rdb.Exists(ctx, asynqKey(def.Name, "paused")).Result()
+	n, err := j.rdb.Exists(ctx, asynqKey(def.Queue(), "paused")).Result()
 	if err != nil {
 		return false, fmt.Errorf("looking whether %s is paused: %w", def.Name, err)
 	}
@@ -47,10 +47,10 @@ func (j *Jobs) setPaused(ctx context.Context, def tasks.Definition, paused bool,
 	}
 	var failed error
 	for range changeTries {
-		if failed = change(def.Name); failed == nil {
+		if failed = change(def.Queue()); failed == nil {
 			return nil
 		}
-		info, err := j.inspector.GetQueueInfo(def.Name)
+		info, err := j.inspector.GetQueueInfo(def.Queue())
 		if err == nil && info.Paused == paused {
 			return nil
 		}
@@ -106,7 +106,7 @@ const listPage = 100
 func (j *Jobs) remove(ctx context.Context, def tasks.Definition, e endedRuns, before time.Time) (int, error) {
 	removed, page := 0, 1
 	for ctx.Err() == nil {
-		list, err := e.list(def.Name, asynq.PageSize(listPage), asynq.Page(page))
+		list, err := e.list(def.Queue(), asynq.PageSize(listPage), asynq.Page(page))
 		if notFound(err) {
 			return removed, nil
 		}
@@ -139,7 +139,7 @@ func (j *Jobs) remove(ctx context.Context, def tasks.Definition, e endedRuns, be
 
 // delete removes a task that is not active. It returns false and no error if another process was faster.
 func (j *Jobs) delete(def tasks.Definition, id string) (bool, error) {
-	err := j.inspector.DeleteTask(def.Name, id)
+	err := j.inspector.DeleteTask(def.Queue(), id)
 	if errors.Is(err, asynq.ErrTaskNotFound) {
 		return false, nil
 	}
@@ -159,7 +159,7 @@ func (j *Jobs) Trim(ctx context.Context, def tasks.Definition) error {
 
 func (j *Jobs) trim(ctx context.Context, def tasks.Definition, e endedRuns, keep int) error {
 	for ctx.Err() == nil {
-		list, err := e.list(def.Name, asynq.PageSize(keep+listPage))
+		list, err := e.list(def.Queue(), asynq.PageSize(keep+listPage))
 		if notFound(err) {
 			return nil
 		}

@@ -87,7 +87,7 @@ type keyAnswer struct {
 }
 
 func (j *Jobs) takeKey(ctx context.Context, def tasks.Definition, key string, id tasks.RunID, data []byte, tickTime string) (keyAnswer, error) {
-	keys := []string{uniqueKey(def.Name, key), tickKey(def.Name)}
+	keys := []string{j.keys.unique(def.Name, key), j.keys.tick(def.Name)}
 	loses := ""
 	for range keyTries {
 		reply, err := takeKeyScript.Run(ctx, j.rdb, keys, id.String(), data, millis(time.Now()), loses, tickTime).StringSlice()
@@ -115,7 +115,7 @@ func (j *Jobs) takeKey(ctx context.Context, def tasks.Definition, key string, id
 // waits reports whether the run that has a unique key waits in the queue. It enqueues the run if the process that took the key
 // has not done so yet.
 func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, payload []byte, taken string) (bool, error) {
-	info, err := j.inspector.GetTaskInfo(def.Name, id)
+	info, err := j.inspector.GetTaskInfo(def.Queue(), id)
 	if err == nil {
 		return info.State == asynq.TaskStatePending, nil
 	}
@@ -136,7 +136,7 @@ func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, paylo
 
 // enqueueRun puts a run into the queue, with the trace of ctx. It returns false and no error if the run is there already.
 func (j *Jobs) enqueueRun(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte) (bool, error) {
-	return j.enqueue(ctx, def.Name, id.String(), def.NewTask(id, payload, telemetry.TraceHeaders(ctx)))
+	return j.enqueue(ctx, def.Queue(), id.String(), def.NewTask(id, payload, telemetry.TraceHeaders(ctx)))
 }
 
 // enqueue puts a task into its queue, and announces it. It returns false and no error if a task with the ID is there already.

@@ -17,15 +17,16 @@ import (
 type Jobs struct {
 	rdb       redis.UniversalClient
 	registry  *tasks.Registry
+	keys      keys
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	log       *slog.Logger
 }
 
-// New returns the jobs of the registry. The caller closes the client.
+// New returns the jobs of the registry, in its namespace. The caller closes the client.
 func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) *Jobs {
 	return &Jobs{
-		rdb: rdb, registry: registry, log: log,
+		rdb: rdb, registry: registry, keys: keys{registry.Namespace()}, log: log,
 		client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
 	}
 }
@@ -40,10 +41,10 @@ func (j *Jobs) Redis() redis.UniversalClient { return j.rdb }
 // PING, even if it cannot reach the others.
 func (j *Jobs) Ping(ctx context.Context) error {
 	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.Exists(ctx, processesKey(RoleWorker))
-		p.Exists(ctx, processesKey(RoleScheduler))
+		p.Exists(ctx, j.keys.processes(RoleWorker))
+		p.Exists(ctx, j.keys.processes(RoleScheduler))
 		for _, job := range j.registry.Names() {
-			p.Exists(ctx, tickKey(job))
+			p.Exists(ctx, j.keys.tick(job))
 		}
 		return nil
 	})
@@ -55,7 +56,11 @@ func (j *Jobs) Ping(ctx context.Context) error {
 
 // Register makes asynq know the queue of every job type. So the queue is shown, and can be paused, before its first run.
 func (j *Jobs) Register(ctx context.Context) error {
-	if err := j.rdb.SAdd(ctx, asynqQueues, j.registry.Names()).Err(); err != nil {
+	var queues []string
+	for _, def := range j.registry.All() {
+		queues = append(queues, def.Queue())
+	}
+	if err := j.rdb.SAdd(ctx, asynqQueues, queues).Err(); err != nil {
 		return fmt.Errorf("registering the queues: %w", err)
 	}
 	return nil

@@ -2,40 +2,56 @@
 
 package jobs
 
-import "strconv"
+import (
+	"strconv"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
 
 // keyPrefix begins our keys. All keys of one job type have the hash tag of its queue, as asynq's do. So on a cluster one node
 // has them all, and one script can touch several.
 const keyPrefix = "codex-jobs:"
 
-// uniqueKey is a hash: ID, payload and time (ms) of the run that has the unique key, from before it is enqueued until it
-// begins.
-func uniqueKey(job, key string) string { return jobKey(job, "waiting") + ":" + key }
+// keys names the keys of one deployment.
+type keys struct{ namespace tasks.Namespace }
 
-// tickKey is the time (ms) of the latest tick that was handled.
-func tickKey(job string) string { return jobKey(job, "tick") }
+// unique is a hash: ID, payload and time (ms) of the run that has the unique key, from before it is enqueued until it begins.
+func (k keys) unique(job, key string) string { return k.ofJob(job, "waiting") + ":" + key }
 
-// leaseKey is a lease of the job type. The first one has no number, as in releases that had only one.
-func leaseKey(job string, number int) string {
+// tick is the time (ms) of the latest tick that was handled.
+func (k keys) tick(job string) string { return k.ofJob(job, "tick") }
+
+// lease is a lease of the job type. The first one has no number, as in releases that had only one.
+func (k keys) lease(job string, number int) string {
 	if number == 0 {
-		return jobKey(job, "lease")
+		return k.ofJob(job, "lease")
 	}
-	return jobKey(job, "lease") + ":" + strconv.Itoa(number)
+	return k.ofJob(job, "lease") + ":" + strconv.Itoa(number)
 }
 
-// runKey is a hash: the state of a run that has begun and not ended, see run.go.
-func runKey(job, id string) string { return jobKey(job, "run") + ":" + id }
+// run is a hash: the state of a run that has begun and not ended, see run.go.
+func (k keys) run(id tasks.RunID) string { return k.ofJob(id.Job, "run") + ":" + id.String() }
 
-// rangesKey is a hash: the ranges of a split run, see ranges.go. It ends with runKey.
-func rangesKey(job, id string) string { return jobKey(job, "ranges") + ":" + id }
+// ranges is a hash: the ranges of a split run, see ranges.go. It ends with the key run.
+func (k keys) ranges(id tasks.RunID) string { return k.ofJob(id.Job, "ranges") + ":" + id.String() }
 
-func jobKey(job, what string) string { return keyPrefix + "{" + job + "}:" + what }
+// task is the key of asynq's for the task of a run.
+func (k keys) task(id tasks.RunID) string {
+	return asynqKey(k.namespace.Queue(id.Job), "t:"+id.String())
+}
 
-// processesKey is a sorted set: the processes of a role, by the time (ms) of their last heartbeat.
-func processesKey(role Role) string { return keyPrefix + string(role) + "s" }
+func (k keys) ofJob(job, what string) string {
+	return keyPrefix + "{" + k.namespace.Queue(job) + "}:" + what
+}
 
-// workChannel is the channel of announcements. A message is the name of a queue that has something to do.
-const workChannel = keyPrefix + "work"
+// processes is a sorted set: the processes of a role, by the time (ms) of their last heartbeat.
+func (k keys) processes(role Role) string { return k.ofAll(string(role) + "s") }
+
+// work is the channel of announcements. A message is the name of a queue that has something to do.
+func (k keys) work() string { return k.ofAll("work") }
+
+// ofAll is a key, or a channel, that is not one job type's.
+func (k keys) ofAll(what string) string { return keyPrefix + k.namespace.Queue(what) }
 
 // asynqQueues is asynq's set of the queues that its Inspector shows. A process of asynq adds a queue only with the first task
 // that it enqueues: so the set lacks a queue without tasks, and one that Redis has lost since.

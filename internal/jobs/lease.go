@@ -25,7 +25,7 @@ var ErrLeaseLost = errors.New("the lease was lost")
 
 // Lease is the right of one worker to run an asynq Server for a job type's queue. One goroutine uses it at a time.
 type Lease struct {
-	job   string
+	def   tasks.Definition
 	jobs  *Jobs
 	lock  *redislock.Lock
 	until time.Time
@@ -35,10 +35,10 @@ type Lease struct {
 func (j *Jobs) Acquire(ctx context.Context, def tasks.Definition) (*Lease, error) {
 	for number := range def.Leases {
 		asked := time.Now()
-		lock, err := redislock.Obtain(ctx, j.rdb, leaseKey(def.Name, number), LeaseTTL, nil)
+		lock, err := redislock.Obtain(ctx, j.rdb, j.keys.lease(def.Name, number), LeaseTTL, nil)
 		switch {
 		case err == nil:
-			return &Lease{job: def.Name, jobs: j, lock: lock, until: asked.Add(LeaseTTL - leaseMargin)}, nil
+			return &Lease{def: def, jobs: j, lock: lock, until: asked.Add(LeaseTTL - leaseMargin)}, nil
 		case !errors.Is(err, redislock.ErrNotObtained):
 			return nil, fmt.Errorf("acquiring the lease of %s: %w", def.Name, err)
 		}
@@ -57,7 +57,7 @@ func (l *Lease) Renew(ctx context.Context) error {
 		err = ErrLeaseLost
 	}
 	if err != nil {
-		return fmt.Errorf("renewing the lease of %s: %w", l.job, err)
+		return fmt.Errorf("renewing the lease of %s: %w", l.def.Name, err)
 	}
 	l.until = asked.Add(LeaseTTL - leaseMargin)
 	return nil
@@ -67,8 +67,8 @@ func (l *Lease) Renew(ctx context.Context) error {
 func (l *Lease) Release(ctx context.Context) error {
 	err := l.lock.Release(ctx)
 	if err != nil && !errors.Is(err, redislock.ErrLockNotHeld) {
-		return fmt.Errorf("releasing the lease of %s: %w", l.job, err)
+		return fmt.Errorf("releasing the lease of %s: %w", l.def.Name, err)
 	}
-	l.jobs.announce(ctx, l.job)
+	l.jobs.announce(ctx, l.def.Queue())
 	return nil
 }

@@ -115,10 +115,9 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 		if job.State == StateCompleted || job.State == StateFailed {
 			continue
 		}
-		id := job.ID.String()
 		answers = append(answers, answer{
-			job, pipeline.HMGet(ctx, runKey(job.ID.Job, id), "progress", "started", "failures"),
-			pipeline.HMGet(ctx, rangesKey(job.ID.Job, id), "n", "ended"),
+			job, pipeline.HMGet(ctx, j.keys.run(job.ID), "progress", "started", "failures"),
+			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended"),
 		})
 	}
 	if len(answers) == 0 {
@@ -219,7 +218,7 @@ func (s section) slice(from, to, size int) ([]Job, error) {
 	var list []Job
 	// asynq's pages have the same size, but need not begin at from.
 	for page := from / size; page*size < to; page++ {
-		infos, err := s.list(s.def.Name, asynq.PageSize(size), asynq.Page(page+1))
+		infos, err := s.list(s.def.Queue(), asynq.PageSize(size), asynq.Page(page+1))
 		if err != nil {
 			return nil, fmt.Errorf("listing runs of %s: %w", s.def.Name, err)
 		}
@@ -244,11 +243,11 @@ func (j *Jobs) sections(f Filter) ([]section, error) {
 	infos := make([]*asynq.QueueInfo, len(f.Jobs))
 	var asking errgroup.Group
 	for i, def := range f.Jobs {
-		if !slices.Contains(queues, def.Name) {
+		if !slices.Contains(queues, def.Queue()) {
 			continue
 		}
 		asking.Go(func() (err error) {
-			infos[i], err = j.queue(queues, def.Name)
+			infos[i], err = j.queue(queues, def.Queue())
 			return err
 		})
 	}

@@ -12,9 +12,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Role is what a process does in the system.
@@ -37,8 +39,8 @@ const (
 func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
 	now := time.Now()
 	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZAdd(ctx, processesKey(role), redis.Z{Score: float64(now.UnixMilli()), Member: id})
-		p.ZRemRangeByScore(ctx, processesKey(role), "-inf", "("+millis(now.Add(-heartbeatTTL)))
+		p.ZAdd(ctx, j.keys.processes(role), redis.Z{Score: float64(now.UnixMilli()), Member: id})
+		p.ZRemRangeByScore(ctx, j.keys.processes(role), "-inf", "("+millis(now.Add(-heartbeatTTL)))
 		return nil
 	})
 	if err != nil {
@@ -49,7 +51,7 @@ func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
 
 // Leave records that the process with the ID has ended.
 func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
-	if err := j.rdb.ZRem(ctx, processesKey(role), id).Err(); err != nil {
+	if err := j.rdb.ZRem(ctx, j.keys.processes(role), id).Err(); err != nil {
 		return fmt.Errorf("leaving as %s %s: %w", role, id, err)
 	}
 	return nil
@@ -57,7 +59,7 @@ func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
 
 // Live returns the number of live processes of the role.
 func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
-	n, err := j.rdb.ZCount(ctx, processesKey(role), millis(time.Now().Add(-heartbeatTTL)), "+inf").Result()
+	n, err := j.rdb.ZCount(ctx, j.keys.processes(role), millis(time.Now().Add(-heartbeatTTL)), "+inf").Result()
 	if err != nil {
 		return 0, fmt.Errorf("counting live %ss: %w", role, err)
 	}
@@ -77,7 +79,7 @@ type Process struct {
 func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
 	var all []Process
 	for _, role := range []Role{RoleScheduler, RoleWorker} {
-		live, err := j.rdb.ZRangeByScoreWithScores(ctx, processesKey(role), &redis.ZRangeBy{
+		live, err := j.rdb.ZRangeByScoreWithScores(ctx, j.keys.processes(role), &redis.ZRangeBy{
 			Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
 		}).Result()
 		if err != nil {
@@ -94,7 +96,7 @@ func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
 
 // LiveHere returns an error if no process of the role lives on this host.
 func (j *Jobs) LiveHere(ctx context.Context, role Role) error {
-	live, err := j.rdb.ZRangeByScore(ctx, processesKey(role), &redis.ZRangeBy{
+	live, err := j.rdb.ZRangeByScore(ctx, j.keys.processes(role), &redis.ZRangeBy{
 		Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
 	}).Result()
 	if err != nil {
@@ -143,8 +145,11 @@ func hostPrefix() string {
 
 // RemoveDeadHistories deletes what asynq's Schedulers leave when they are killed: histories, which never expire. Schedulers of
 // this release have no history, because they enqueue nothing. Those of the previous release have one, and lose a few seconds
-// of it if they have just been started.
+// of it if they have just been started. They have no namespace. The histories of others' schedulers stay.
 func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
+	if j.registry.Namespace() != "" {
+		return nil
+	}
 	entries, err := j.inspector.SchedulerEntries()
 	if err != nil {
 		return fmt.Errorf("listing scheduler entries: %w", err)
@@ -156,7 +161,7 @@ func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 	return redisconn.EachMaster(ctx, j.rdb, func(ctx context.Context, node redis.UniversalClient) error {
 		keys := node.Scan(ctx, 0, historyPrefix+"*", 0).Iterator()
 		for keys.Next(ctx) {
-			if live[keys.Val()] {
+			if live[keys.Val()] || j.isForeign(keys.Val()) {
 				continue
 			}
 			if err := j.rdb.Del(ctx, keys.Val()).Err(); err != nil {
@@ -168,4 +173,18 @@ func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 		}
 		return nil
 	})
+}
+
+// isForeign reports whether the history is another product's: its events enqueued tasks that are no runs of ours.
+func (j *Jobs) isForeign(history string) bool {
+	events, err := j.inspector.ListSchedulerEnqueueEvents(strings.TrimPrefix(history, historyPrefix), asynq.PageSize(1))
+	if err != nil || len(events) == 0 {
+		return false
+	}
+	id, err := tasks.ParseRunID(events[0].TaskID)
+	if err != nil {
+		return true
+	}
+	_, known := j.registry.Lookup(id.Job)
+	return !known
 }

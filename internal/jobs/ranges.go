@@ -151,7 +151,7 @@ type Split struct {
 
 // Split returns how far the run is split. The cost does not depend on the number of ranges.
 func (s *RunState) Split(ctx context.Context) (Split, error) {
-	reply, err := splitScript.Run(ctx, s.rdb, []string{s.rangesKey()}).StringSlice()
+	reply, err := splitScript.Run(ctx, s.rdb, []string{s.ranges}).StringSlice()
 	if err != nil {
 		return Split{}, fmt.Errorf("reading the ranges of run %s: %w", s.id, err)
 	}
@@ -171,7 +171,7 @@ func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bo
 	if last {
 		complete = 1
 	}
-	n, err := addRangeScript.Run(ctx, s.rdb, []string{s.key(), s.rangesKey()}, s.owner, runSeconds, index, spec, complete).Int()
+	n, err := addRangeScript.Run(ctx, s.rdb, []string{s.run, s.ranges}, s.owner, runSeconds, index, spec, complete).Int()
 	switch {
 	case err != nil:
 		return fmt.Errorf("recording range %d of run %s: %w", index, s.id, err)
@@ -185,7 +185,7 @@ func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bo
 
 // DiscardRanges removes all ranges of the run.
 func (s *RunState) DiscardRanges(ctx context.Context) error {
-	return s.changeKeys(ctx, discardScript, []string{s.key(), s.rangesKey()}, s.owner)
+	return s.changeKeys(ctx, discardScript, []string{s.run, s.ranges}, s.owner)
 }
 
 // RangeInfo says how far one range is.
@@ -210,7 +210,7 @@ func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
 			fields = append(fields, strconv.Itoa(i)+":"+name)
 		}
 	}
-	values, err := s.rdb.HMGet(ctx, s.rangesKey(), fields...).Result()
+	values, err := s.rdb.HMGet(ctx, s.ranges, fields...).Result()
 	if err != nil {
 		return nil, fmt.Errorf("reading the ranges of run %s from %d on: %w", s.id, from, err)
 	}
@@ -250,16 +250,17 @@ type RangeState struct {
 	// Spec is what the range is, as given to AddRange.
 	Spec []byte
 
-	rdb   redis.UniversalClient
-	id    tasks.RangeID
-	owner string
+	rdb         redis.UniversalClient
+	run, ranges string // keys
+	id          tasks.RangeID
+	owner       string
 }
 
 // OpenRange makes the caller the owner of the range. Calling it twice with the same owner is calling it once. It returns
 // ErrNoRange if the range has ended, or its run has ended or was cancelled.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
-	s := &RangeState{rdb: j.rdb, id: id, owner: owner}
-	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.runKey(), s.key()}, id.Index, owner, runSeconds).StringSlice()
+	s := &RangeState{rdb: j.rdb, run: j.keys.run(id.Run), ranges: j.keys.ranges(id.Run), id: id, owner: owner}
+	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.run, s.ranges}, id.Index, owner, runSeconds).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening range %s: %w", id, err)
 	}
@@ -297,7 +298,7 @@ func (s *RangeState) Fail(ctx context.Context, reason error) error {
 }
 
 func (s *RangeState) change(ctx context.Context, script *redis.Script, args ...any) error {
-	n, err := script.Run(ctx, s.rdb, []string{s.key(), s.runKey()}, append([]any{s.id.Index, s.owner}, args...)...).Int()
+	n, err := script.Run(ctx, s.rdb, []string{s.ranges, s.run}, append([]any{s.id.Index, s.owner}, args...)...).Int()
 	if err != nil {
 		return fmt.Errorf("updating range %s: %w", s.id, err)
 	}
@@ -309,7 +310,3 @@ func (s *RangeState) change(ctx context.Context, script *redis.Script, args ...a
 	}
 	return nil
 }
-
-func (s *RangeState) runKey() string { return runKey(s.id.Run.Job, s.id.Run.String()) }
-
-func (s *RangeState) key() string { return rangesKey(s.id.Run.Job, s.id.Run.String()) }

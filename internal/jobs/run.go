@@ -130,9 +130,10 @@ type RunState struct {
 	// Cancelled is true if the run was cancelled.
 	Cancelled bool
 
-	rdb   redis.UniversalClient
-	id    tasks.RunID
-	owner string
+	rdb               redis.UniversalClient
+	run, ranges, task string // keys
+	id                tasks.RunID
+	owner             string
 }
 
 // NewOwner returns a new owner token.
@@ -141,21 +142,21 @@ func NewOwner() string { return rand.Text() }
 // StartRun begins an attempt at a run: it makes the caller the owner of the run's state, frees the unique key, so that the next
 // run with that key can wait, and records the run's tick as handled. Calling it twice with the same owner is calling it once.
 func (j *Jobs) StartRun(ctx context.Context, id tasks.RunID, key, owner string) (*RunState, error) {
-	return j.openRun(ctx, id, uniqueKey(id.Job, key), "1", owner)
+	return j.openRun(ctx, id, j.keys.unique(id.Job, key), "1", owner)
 }
 
 // OpenRun makes the caller the owner of the state of a run that it will not start.
 func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunState, error) {
-	return j.openRun(ctx, id, uniqueKey(id.Job, ""), "", owner)
+	return j.openRun(ctx, id, j.keys.unique(id.Job, ""), "", owner)
 }
 
 func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, unique, start, owner string) (*RunState, error) {
-	s := &RunState{rdb: j.rdb, id: id, owner: owner}
+	s := &RunState{rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), id: id, owner: owner}
 	tick := ""
 	if id.Scheduled() {
 		tick = millis(id.Reference)
 	}
-	reply, err := openScript.Run(ctx, j.rdb, []string{s.key(), unique, tickKey(id.Job)},
+	reply, err := openScript.Run(ctx, j.rdb, []string{s.run, unique, j.keys.tick(id.Job)},
 		s.owner, millis(time.Now()), runSeconds, id.String(), start, tick).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening the state of %s: %w", id, err)
@@ -195,7 +196,7 @@ func (s *RunState) FailAttempt(ctx context.Context) error {
 
 // Snooze records that the run is snoozed, and returns when it was snoozed first.
 func (s *RunState) Snooze(ctx context.Context) (since time.Time, err error) {
-	ms, err := snoozeScript.Run(ctx, s.rdb, []string{s.key()}, s.owner, millis(time.Now()), runSeconds).Int64()
+	ms, err := snoozeScript.Run(ctx, s.rdb, []string{s.run}, s.owner, millis(time.Now()), runSeconds).Int64()
 	switch {
 	case err != nil:
 		return time.Time{}, fmt.Errorf("snoozing run %s: %w", s.id, err)
@@ -214,13 +215,12 @@ func (s *RunState) Complete(ctx context.Context, result []byte) error {
 func (s *RunState) Fail(ctx context.Context, _ error) error { return s.close(ctx, nil) }
 
 func (s *RunState) close(ctx context.Context, result []byte) error {
-	task := asynqKey(s.id.Job, "t:"+s.id.String())
-	return s.changeKeys(ctx, closeScript, []string{s.key(), s.rangesKey(), task}, s.owner, result)
+	return s.changeKeys(ctx, closeScript, []string{s.run, s.ranges, s.task}, s.owner, result)
 }
 
 // change runs a script that begins with fence on the run's state.
 func (s *RunState) change(ctx context.Context, script *redis.Script, args ...any) error {
-	return s.changeKeys(ctx, script, []string{s.key()}, append([]any{s.owner}, args...)...)
+	return s.changeKeys(ctx, script, []string{s.run}, append([]any{s.owner}, args...)...)
 }
 
 func (s *RunState) changeKeys(ctx context.Context, script *redis.Script, keys []string, args ...any) error {
@@ -233,7 +233,3 @@ func (s *RunState) changeKeys(ctx context.Context, script *redis.Script, keys []
 	}
 	return nil
 }
-
-func (s *RunState) key() string { return runKey(s.id.Job, s.id.String()) }
-
-func (s *RunState) rangesKey() string { return rangesKey(s.id.Job, s.id.String()) }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hibiken/asynq"
+
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -30,6 +32,9 @@ func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 	}
 	var schedules []Repeatable
 	for _, e := range entries {
+		if !j.owns(e) {
+			continue
+		}
 		// asynq's own Next is some seconds old. For intervals below a minute it is not aligned to the clock.
 		next := Repeatable{Job: e.Task.Type(), Spec: e.Spec, Every: tasks.SpecEvery(e.Spec, now), Next: tasks.SpecNext(e.Spec, now)}
 		i := slices.IndexFunc(schedules, func(s Repeatable) bool { return s.Job == next.Job })
@@ -41,6 +46,14 @@ func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 		}
 	}
 	return schedules, nil
+}
+
+// owns reports whether a scheduler of this deployment shows the entry. asynq has one list for all that use the Redis.
+func (j *Jobs) owns(entry *asynq.SchedulerEntry) bool {
+	def, known := j.registry.Lookup(entry.Task.Type())
+	return known && slices.ContainsFunc(entry.Opts, func(o asynq.Option) bool {
+		return o.Type() == asynq.QueueOpt && o.Value() == def.Queue()
+	})
 }
 
 // Scheduled is a job type's live schedule and where it is.

@@ -81,7 +81,7 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 				s.Repeatable = append(s.Repeatable, entry)
 			}
 		}
-		info, err := j.queue(queues, def.Name)
+		info, err := j.queue(queues, def.Queue())
 		if err != nil {
 			return Status{}, err
 		}
@@ -124,7 +124,7 @@ func (j *Jobs) queue(queues []string, name string) (*asynq.QueueInfo, error) {
 }
 
 func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, error) {
-	list, err := j.inspector.ListActiveTasks(def.Name)
+	list, err := j.inspector.ListActiveTasks(def.Queue())
 	if err != nil {
 		return nil, fmt.Errorf("listing active runs of %s: %w", def.Name, err)
 	}

@@ -67,7 +67,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 
 // recordTick records the tick at tickTime as handled. It returns true if the tick was not handled before.
 func (j *Jobs) recordTick(ctx context.Context, def tasks.Definition, tickTime time.Time) (first bool, err error) {
-	n, err := recordTickScript.Run(ctx, j.rdb, []string{tickKey(def.Name)}, millis(tickTime)).Int()
+	n, err := recordTickScript.Run(ctx, j.rdb, []string{j.keys.tick(def.Name)}, millis(tickTime)).Int()
 	if err != nil {
 		return false, fmt.Errorf("recording the tick of %s at %s: %w", def.Name, tickTime.Format(time.RFC3339), err)
 	}
@@ -76,7 +76,7 @@ func (j *Jobs) recordTick(ctx context.Context, def tasks.Definition, tickTime ti
 
 // FirstTick records the tick at tickTime as handled if no tick ever was. So on a new system the first tick is the next one.
 func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, tickTime time.Time) error {
-	if err := j.rdb.SetNX(ctx, tickKey(def.Name), tickTime.UnixMilli(), 0).Err(); err != nil {
+	if err := j.rdb.SetNX(ctx, j.keys.tick(def.Name), tickTime.UnixMilli(), 0).Err(); err != nil {
 		return fmt.Errorf("recording the first tick of %s: %w", def.Name, err)
 	}
 	return nil
@@ -84,7 +84,7 @@ func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, tickTime tim
 
 // LastTick returns the time of the latest tick that was handled, or the zero time if none ever was.
 func (j *Jobs) LastTick(ctx context.Context, def tasks.Definition) (time.Time, error) {
-	ms, err := j.rdb.Get(ctx, tickKey(def.Name)).Int64()
+	ms, err := j.rdb.Get(ctx, j.keys.tick(def.Name)).Int64()
 	if errors.Is(err, redis.Nil) {
 		return time.Time{}, nil
 	}

@@ -25,7 +25,7 @@ const (
 // announce tells the workers that a queue has something to do. A worker that does not hear it looks within a second anyway, so
 // an error does no harm.
 func (j *Jobs) announce(ctx context.Context, queue string) {
-	if err := j.rdb.Publish(ctx, workChannel, queue).Err(); err != nil && ctx.Err() == nil {
+	if err := j.rdb.Publish(ctx, j.keys.work(), queue).Err(); err != nil && ctx.Err() == nil {
 		j.log.Debug("Could not announce work", "queue", queue, "error", err)
 	}
 }
@@ -33,7 +33,7 @@ func (j *Jobs) announce(ctx context.Context, queue string) {
 // Announcements returns a channel with the names of queues that have something to do. The caller must call stop. While Redis is
 // away, announcements are lost.
 func (j *Jobs) Announcements(ctx context.Context) (queues <-chan *redis.Message, stop func() error) {
-	subscription := j.rdb.Subscribe(ctx, workChannel)
+	subscription := j.rdb.Subscribe(ctx, j.keys.work())
 	return subscription.Channel(), subscription.Close
 }
 

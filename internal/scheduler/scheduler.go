@@ -105,7 +105,7 @@ func show(shown *asynq.Scheduler, def tasks.Definition) error {
 	}
 	// The dashboard shows the options given to Register, but not the task's own.
 	task := asynq.NewTask(def.Name, data, asynq.TaskID(""))
-	if _, err := shown.Register(def.Schedule.Spec(), task, asynq.Queue(def.Name)); err != nil {
+	if _, err := shown.Register(def.Schedule.Spec(), task, asynq.Queue(def.Queue())); err != nil {
 		return fmt.Errorf("registering the schedule of %s: %w", def.Name, err)
 	}
 	return nil

@@ -22,7 +22,7 @@ func (u unit) queue(def tasks.Definition) string {
 	if u == unitRange {
 		return def.RangeQueue()
 	}
-	return def.Name
+	return def.Queue()
 }
 
 // title returns the name with a capital letter.

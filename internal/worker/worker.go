@@ -73,7 +73,7 @@ func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.L
 		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), log: log,
 	}
 	for _, def := range j.Registry().All() {
-		w.consumers[def.Name] = newConsumer(w, def, unitRun)
+		w.consumers[def.Queue()] = newConsumer(w, def, unitRun)
 		w.consumers[def.RangeQueue()] = newConsumer(w, def, unitRange)
 	}
 	return w, nil
@@ -119,19 +119,22 @@ func (w *Worker) hear(ctx context.Context) {
 // queues need no look of their own.
 func (w *Worker) look(ctx context.Context) {
 	definitions := w.jobs.Registry().All()
-	names := w.jobs.Registry().Names()
+	queues := make([]string, len(definitions))
+	for i, def := range definitions {
+		queues[i] = def.Queue()
+	}
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
 	for {
 		looking, cancel := context.WithTimeout(ctx, lookTimeout)
-		has, err := w.jobs.HasTasks(looking, names)
+		has, err := w.jobs.HasTasks(looking, queues)
 		cancel()
 		if err != nil && ctx.Err() == nil {
 			w.log.Debug("Could not look for work", "error", err)
 		}
 		for i, found := range has {
 			if found {
-				w.consumers[definitions[i].Name].wake()
+				w.consumers[queues[i]].wake()
 				w.consumers[definitions[i].RangeQueue()].wake()
 			}
 		}

@@ -48,7 +48,7 @@ type Schedule struct {
 // it. A zero value of a field that has a default means the default.
 type Definition struct {
 	// Name names the job type in URLs, settings and logs, and its asynq queue and task type. It must be lower-case words
-	// joined by hyphens.
+	// joined by hyphens, and not "ranges".
 	Name string
 	// Title is the name in sentences, such as "User sync".
 	Title string
@@ -74,7 +74,13 @@ type Definition struct {
 	// MaxDuration is how long a run may take, from its first start and over all its attempts. The default is
 	// DefaultMaxDuration.
 	MaxDuration time.Duration
+
+	// namespace is that of the definition's Registry.
+	namespace Namespace
 }
+
+// Queue returns the name of the queue for the runs of the job type.
+func (d Definition) Queue() string { return d.namespace.Queue(d.Name) }
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
@@ -116,6 +122,7 @@ func (d Definition) RetryDelay(failed int) time.Duration {
 // Registry is the set of job types that a system knows, in a fixed order. It never changes.
 type Registry struct {
 	definitions []Definition
+	namespace   Namespace
 }
 
 // NewRegistry returns a Registry of the definitions, with the defaults for the fields that they leave out. Its error names the
@@ -126,6 +133,8 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 		switch {
 		case !namePattern.MatchString(d.Name):
 			return nil, fmt.Errorf("job type %q: its name must be lower-case words joined by hyphens", d.Name)
+		case d.Name == rangesName: // in a namespace, its queue would be the one of the ranges of the job type of that name
+			return nil, fmt.Errorf("job type %q: its name must not be %q", d.Name, rangesName)
 		case d.Title == "":
 			return nil, fmt.Errorf("job type %q has no title", d.Name)
 		case d.NewPayload == nil:
@@ -174,9 +183,19 @@ func (r *Registry) Names() []string {
 // Resolve returns a copy of the Registry with change applied to each definition. With this the settings override what the
 // definitions say.
 func (r *Registry) Resolve(change func(*Definition)) *Registry {
-	resolved := &Registry{definitions: slices.Clone(r.definitions)}
+	resolved := &Registry{definitions: slices.Clone(r.definitions), namespace: r.namespace}
 	for i := range resolved.definitions {
 		change(&resolved.definitions[i])
 	}
 	return resolved
 }
+
+// In returns a copy of the Registry, and so of its definitions, in the namespace. The namespace must be valid.
+func (r *Registry) In(namespace Namespace) *Registry {
+	copied := r.Resolve(func(d *Definition) { d.namespace = namespace })
+	copied.namespace = namespace
+	return copied
+}
+
+// Namespace returns the namespace of the job types.
+func (r *Registry) Namespace() Namespace { return r.namespace }

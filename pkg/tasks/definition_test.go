@@ -58,6 +58,7 @@ func TestNewRegistryRefuses(t *testing.T) {
 	}{
 		{"twice", []tasks.Definition{good, good}, `job type "a-job" is defined twice`},
 		{"no title", []tasks.Definition{with(func(d *tasks.Definition) { d.Title = "" })}, `job type "a-job" has no title`},
+		{"the name of ranges", []tasks.Definition{with(func(d *tasks.Definition) { d.Name = "ranges" })}, `job type "ranges": its name must not be "ranges"`},
 		{"no payload", []tasks.Definition{with(func(d *tasks.Definition) { d.NewPayload = nil })}, `job type "a-job" has no payload`},
 	} {
 		if _, err := tasks.NewRegistry(test.definitions...); err == nil || err.Error() != test.want {
@@ -97,6 +98,36 @@ func TestResolveLeavesTheOriginalAlone(t *testing.T) {
 	original.Names()[0] = "changed"
 	if def, ok := original.Lookup("user-sync"); !ok || def.Name != "user-sync" {
 		t.Errorf("changing what All and Names return has changed the registry")
+	}
+}
+
+// A namespace changes the queues, and nothing else.
+func TestNamespace(t *testing.T) {
+	t.Parallel()
+	plain := tasks.Default()
+	shop := plain.In("shop").Resolve(func(d *tasks.Definition) { d.Attempts = 7 })
+	if plain.Namespace() != "" || shop.Namespace() != "shop" || !slices.Equal(plain.Names(), shop.Names()) {
+		t.Errorf("%q %v, %q %v", plain.Namespace(), plain.Names(), shop.Namespace(), shop.Names())
+	}
+	for registry, want := range map[*tasks.Registry]string{plain: "user-sync user-sync:ranges", shop: "shop:user-sync shop:user-sync:ranges"} {
+		def, _ := registry.Lookup("user-sync")
+		if got := def.Queue() + " " + def.RangeQueue(); got != want {
+			t.Errorf("the queues are %s, want %s", got, want)
+		}
+		if task := def.NewTask(tasks.TriggerID(def.Name, time.Now()), nil, nil); task.Type() != "user-sync" {
+			t.Errorf("the task is a %s", task.Type())
+		}
+		if options := fmt.Sprint(def.TaskOptions("id")); !strings.Contains(options, fmt.Sprintf("Queue(%q)", def.Queue())) {
+			t.Errorf("the options are %s", options)
+		}
+	}
+	for name, want := range map[tasks.Namespace]bool{
+		"": true, "shop": true, "a-1": true, "123456789012345678901234567890": true, "1234567890123456789012345678901": false,
+		"Shop": false, "a:b": false, "a b": false, "{a}": false, "ä": false, "a\n": false,
+	} {
+		if name.Valid() != want {
+			t.Errorf("%q: %v", name, !want)
+		}
 	}
 }
 

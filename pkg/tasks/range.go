@@ -34,7 +34,10 @@ func ParseRangeID(s string) (RangeID, error) {
 
 // RangeQueue returns the name of the queue for the ranges of the job type. Ranges have a queue of their own, so that a run
 // that waits for its ranges cannot block them. Each job type has one, so that a large run does not hold up other job types.
-func (d Definition) RangeQueue() string { return d.Name + ":ranges" }
+func (d Definition) RangeQueue() string { return d.Queue() + ":" + rangesName }
+
+// rangesName ends the names of the queues for ranges.
+const rangesName = "ranges"
 
 // RangeType returns the asynq type of a range's task.
 func (d Definition) RangeType() string { return d.Name + ":range" }

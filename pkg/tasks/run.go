@@ -84,7 +84,7 @@ func (d Definition) ScheduledPayload() (Payload, error) {
 // TaskOptions returns the options of the task of a run with the ID.
 func (d Definition) TaskOptions(id string) []asynq.Option {
 	return []asynq.Option{
-		asynq.Queue(d.Name),
+		asynq.Queue(d.Queue()),
 		asynq.MaxRetry(maxRetry),
 		asynq.Timeout(d.MaxDuration + timeoutMargin),
 		asynq.Retention(completedRetention),
