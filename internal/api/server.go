@@ -68,7 +68,10 @@ type Options struct {
 	// Certificate makes the API speak TLS; nil for none.
 	Certificate *access.Certificate
 	// Metrics is served at /metrics. New adds the metrics of the API and of the queues.
-	Metrics *prometheus.Registry
+	Metrics interface {
+		prometheus.Registerer
+		prometheus.Gatherer
+	}
 	// Tracing makes the spans; nil for none.
 	Tracing trace.TracerProvider
 	Log     *slog.Logger

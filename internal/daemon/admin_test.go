@@ -62,7 +62,7 @@ func start(t *testing.T, settings config.Admin) *testBundle {
 	log, _ := testbed.NewLog(t)
 	logger := slog.New(slog.NewJSONHandler(log, nil)) // at the default level
 	b := &testBundle{
-		Process: &Process{Log: logger, Metrics: telemetry.NewRegistry("worker", "v1.2.3")},
+		Process: &Process{Log: logger, Metrics: telemetry.NewRegistry("worker", "v1.2.3", "")},
 		client:  &http.Client{Transport: new(http.Transport), Timeout: testbed.Patience},
 		log:     log, stopping: make(chan struct{}), ended: make(chan struct{}),
 	}

@@ -13,7 +13,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 	"go.opentelemetry.io/otel/trace"
 
@@ -56,7 +55,7 @@ type Process struct {
 	Config config.Config
 	Log    *slog.Logger
 	// Metrics has the metrics for Prometheus; Run adds its own.
-	Metrics *prometheus.Registry
+	Metrics *telemetry.Registry
 	// Tracing makes the spans; nil for none.
 	Tracing trace.TracerProvider
 
@@ -100,7 +99,7 @@ func Main(p Program) {
 // without what only a process of its own has.
 func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) error {
 	log.Info("Starting", "version", version.String(), "settings", cfg)
-	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, version.String())}
+	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, version.String(), string(cfg.Registry.Namespace()))}
 	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
 		Service: p.Name, Version: version.String(),
 		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, CA: cfg.Tracing.CA, Timeout: cfg.Tracing.Timeout, Ratio: cfg.Tracing.Ratio,

@@ -17,6 +17,8 @@ import (
 const (
 	// Namespace begins the names of the product's own metrics.
 	Namespace = "codex_jobs"
+	// LabelNamespace is the label of every metric with the deployment's namespace.
+	LabelNamespace = "namespace"
 	// LabelJobType is the label with a job type's name. Prometheus has another meaning for the label job.
 	LabelJobType = "job_type"
 	// LabelOutcome is the label that says how something ended.
@@ -30,9 +32,20 @@ const (
 	maxScrapes = 8
 )
 
-// NewRegistry returns the metrics of one process. It has the build information, and the metrics of Go and of the process.
-func NewRegistry(service, version string) *prometheus.Registry {
-	registry := prometheus.NewRegistry()
+// Registry has the metrics of one process.
+type Registry struct {
+	prometheus.Registerer
+	prometheus.Gatherer
+}
+
+// NewRegistry returns the metrics of one process. It has the build information, and the metrics of Go and of the process. All
+// have the label namespace, unless that is "": to Prometheus an empty label is one that is not there.
+func NewRegistry(service, version, namespace string) *Registry {
+	all := prometheus.NewRegistry()
+	registry := &Registry{Registerer: all, Gatherer: all}
+	if namespace != "" {
+		registry.Registerer = prometheus.WrapRegistererWith(prometheus.Labels{LabelNamespace: namespace}, all)
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: Namespace, Name: "build_info", Help: "What the process was built from; always 1.",
 		ConstLabels: prometheus.Labels{"service": service, "version": version, "goversion": runtime.Version()},
