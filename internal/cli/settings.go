@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -51,12 +52,13 @@ func (a *app) connect() (*client.Client, error) {
 		}
 		options = append(options, client.WithHTTPClient(client.NewHTTPClient(transport)))
 	}
-	return client.New(settings.GetString(keyServer), options...)
+	return client.New(cmp.Or(settings.GetString(keyServer), defaultServer), options...)
 }
 
 // settings reads the flags, the environment and the configuration file.
 func (a *app) settings() (*viper.Viper, error) {
 	v := viper.New()
+	v.AllowEmptyEnv(true) // an empty variable hides what the file says, and means the default
 	flags := a.root.PersistentFlags()
 	for _, name := range []string{keyServer, keyKeyFile, keyCAFile} {
 		if err := v.BindPFlag(name, flags.Lookup(name)); err != nil {
@@ -95,11 +97,15 @@ func (a *app) settings() (*viper.Viper, error) {
 
 // key returns the API key; "" without one. Its errors do not contain the key.
 func (a *app) key(settings *viper.Viper) (string, error) {
-	if key := os.Getenv(envKey); key != "" && !a.root.PersistentFlags().Changed(keyKeyFile) {
+	byFlag := a.root.PersistentFlags().Changed(keyKeyFile)
+	if key, set := os.LookupEnv(envKey); set && !byFlag {
 		return key, nil
 	}
 	path := settings.GetString(keyKeyFile)
-	if path == "" {
+	switch {
+	case path == "" && byFlag:
+		return "", nil
+	case path == "":
 		return settings.GetString(keyKey), nil
 	}
 	data, err := os.ReadFile(expand(path))

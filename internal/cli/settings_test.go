@@ -48,6 +48,9 @@ func TestSettings(t *testing.T) {
 		{"file of a flag", []string{home, xdg}, []string{"--config=~/server.yaml"}, byFile, ""},
 		{"server by flag, key by environment", []string{home, server, key}, []string{"--server", byFlag.URL}, byFlag, "Bearer env-key"},
 		{"server by environment, key by file", []string{home, server}, nil, byEnv, "Bearer file-key"},
+		{"an empty key in the environment", []string{home, "CODEX_API_KEY="}, nil, byFile, ""},
+		{"an empty file for the key by flag", []string{home, xdg}, []string{"--key-file="}, byFile, ""},
+		{"an empty flag before the environment", []string{home, server, key}, []string{"--key-file="}, byEnv, ""},
 		{"no key", []string{"HOME=" + t.TempDir(), server}, nil, byEnv, ""},
 		{"no home", []string{"HOME=", server}, nil, byEnv, ""},
 	} {

@@ -89,6 +89,7 @@ func Load(registry *tasks.Registry) (Config, error) {
 	v.SetConfigFile(dotenv)
 	v.SetConfigType("dotenv")
 	v.AutomaticEnv()
+	v.AllowEmptyEnv(true) // an empty variable hides the one in .env, and means the default
 	if err := v.ReadInConfig(); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return Config{}, fmt.Errorf("reading .env: %w", withoutText(err))
 	}

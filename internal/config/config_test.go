@@ -25,7 +25,10 @@ const secret = "s3cr3t"
 func setup(t *testing.T, dotenv string, environment ...string) {
 	t.Helper()
 	for _, s := range config.Settings(tasks.Default()) {
-		t.Setenv(s.Name, "") // which counts as not set
+		t.Setenv(s.Name, "") // which puts it back after the test
+		if err := os.Unsetenv(s.Name); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, setting := range environment {
 		name, value, _ := strings.Cut(setting, "=")
@@ -112,6 +115,33 @@ func TestEnvironmentOverDotenvOverDefault(t *testing.T) {
 	got := fmt.Sprint(c.Redis.Addr, " ", c.HTTP.Port, " ", user.Attempts, " ", user.Schedule.Every)
 	if want := "from-file:6379 4002 5 30m0s"; got != want {
 		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// An empty variable hides the one in .env, and means the default: so one start can do without what the file says.
+func TestEmptyEnvironmentOverDotenv(t *testing.T) {
+	dotenv := ""
+	for name, value := range map[string]string{
+		"REDIS_HOST": "from-file", "REDIS_PORT": "7000", "REDIS_DB": "7", "REDIS_PASSWORD_FILE": file(t, secret), "MONGODB_URI": "mongodb://from-file",
+		"REDIS_TLS": "true", "PORT": "4001", "API_KEYS": "ops:write:" + secretKey, "LOG_FORMAT": "text", "JOB_ATTEMPTS": "9", "USER_SYNC_INTERVAL": "30m",
+		"OTEL_EXPORTER_OTLP_CERTIFICATE": "/not/there", "TLS_CERT_FILE": "/not/there", "ISSUE_SYNC_FRESHNESS": "5h",
+	} {
+		dotenv += name + "=" + value + "\n"
+	}
+	setup(t, "")
+	want, wantDefinitions := comparable(load(t))
+	setup(t, dotenv)
+	for i, s := range config.Settings(tasks.Default()) {
+		t.Setenv(s.Name, strings.Repeat(" ", i%2)) // blanks are the same
+	}
+	got, definitions := comparable(load(t))
+	if !reflect.DeepEqual(got, want) || !reflect.DeepEqual(definitions, wantDefinitions) {
+		t.Errorf("got %+v %+v, want %+v %+v", got, definitions, want, wantDefinitions)
+	}
+	// The value in a file can take the place of one in .env so.
+	setup(t, "REDIS_PASSWORD=old\n", "REDIS_PASSWORD=", "REDIS_PASSWORD_FILE="+file(t, secret))
+	if c := load(t); c.Redis.Password != secret {
+		t.Errorf("the password is %q, want that of the file", c.Redis.Password)
 	}
 }
 
