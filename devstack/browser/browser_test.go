@@ -5,6 +5,9 @@ package browser_test
 import (
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"regexp"
 	"testing"
 	"time"
@@ -23,6 +26,7 @@ func TestBrowser(t *testing.T) {
 	t.Run("a completed run", func(t *testing.T) { completedRun(t, s, b) })
 	t.Run("an active run", func(t *testing.T) { activeRun(t, s, b) })
 	t.Run("the next tick", func(t *testing.T) { nextTick(t, s, b) })
+	t.Run("behind a proxy, below a path", func(t *testing.T) { belowAPath(t, s, b) })
 	t.Run("pause and resume", func(t *testing.T) { pauseAndResume(t, s, b) })
 	if problems := b.complaints(); len(problems) > 0 {
 		t.Errorf("on the dashboard the browser complained: %q", problems)
@@ -38,6 +42,33 @@ func ownPages(t *testing.T, s *system, b *browser) {
 	b.fits(t)
 	b.picture(t, "docs.png")
 	b.do(t, chromedp.Click(`nav a[href="#cancelJob"]`))
+	if problems := b.complaints(); len(problems) > 0 {
+		t.Errorf("the browser complained: %q", problems)
+	}
+}
+
+// belowAPath looks at the pages through a proxy that strips a path, and tells the API so.
+func belowAPath(t *testing.T, s *system, b *browser) {
+	api, err := url.Parse(s.url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httptest.NewServer(http.StripPrefix("/codex", &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+		r.SetURL(api)
+		r.Out.Host = r.In.Host
+		r.Out.Header.Set("X-Forwarded-Prefix", "/codex")
+	}}))
+	t.Cleanup(proxy.Close)
+	b.do(t, chromedp.Navigate(proxy.URL+"/codex/"))
+	b.do(t, chromedp.Click(`a[href="/codex/docs"]`))
+	b.says(t, "curl -X POST '"+proxy.URL+"/codex/jobs/trigger/user-sync'")
+	b.do(t, chromedp.Click(`a.home`))
+	b.do(t, chromedp.Click(`a[href="/codex/dashboard"]`))
+	b.says(t, "Queue Size")
+	b.do(t, chromedp.Click(queues+` a[href$="/queues/user-sync"]`))
+	b.says(t, "Active ", "Completed ")
+	b.do(t, chromedp.Reload())
+	b.says(t, "Active ", "Completed ")
 	if problems := b.complaints(); len(problems) > 0 {
 		t.Errorf("the browser complained: %q", problems)
 	}

@@ -75,6 +75,7 @@ func start(t *testing.T) *system {
 		"REDIS_HOST="+host, "REDIS_PORT="+port, "REDIS_PASSWORD="+redis.Password, "REDIS_DB="+strconv.Itoa(redis.DB),
 		"MONGODB_URI="+server.String(), "MONGODB_DATABASE="+loadUsers(t, uri),
 		"HOST=127.0.0.1", "PORT="+listening, "DASHBOARD_READ_ONLY=false", "LOG_FORMAT=json", "ADMIN_PORT=off",
+		"TRUSTED_PROXIES=127.0.0.1",
 		// A batch for each user, so that there is time to look.
 		"SYNC_BATCH_SIZE=1", "SYNC_WRITERS=1",
 	)

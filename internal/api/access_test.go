@@ -142,13 +142,13 @@ type lockedBundle struct {
 	ended   int               // how many runs of the project sync have ended
 }
 
-func setupLocked(t *testing.T) *lockedBundle {
+func setupLocked(t *testing.T, adjust ...func(*api.Options)) *lockedBundle {
 	t.Helper()
 	keys, err := access.ParseKeys("viewer:read:" + readKey + ",ops:write:" + writeKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &lockedBundle{testBundle: setup(t, func(o *api.Options) { o.Keys, o.DashboardReadOnly = keys, false })}
+	b := &lockedBundle{testBundle: setup(t, append(adjust, func(o *api.Options) { o.Keys, o.DashboardReadOnly = keys, false })...)}
 	ops := b.as(writeKey)
 	waiting := ops.trigger(t, "user-sync", "").Data.JobID
 	b.testBundle.ended(t, "project-sync", 48*time.Hour, 49*time.Hour)

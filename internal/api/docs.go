@@ -145,8 +145,8 @@ func (d *docs) resolve(s *schema) *schema {
 // asked is the page for one request.
 type asked struct {
 	*docs
-	// Base is the server's address as the client knows it.
-	Base string
+	// Base is the API's URL as the client knows it, and Prefix the path in it; neither has a slash at its end.
+	Base, Prefix string
 	// Keys is true where the request came with a key, so that the commands need one too.
 	Keys bool
 }
@@ -185,7 +185,7 @@ func (a asked) Curl(e *entry) string {
 // plainHost is a Host without characters that are special to a shell.
 var plainHost = regexp.MustCompile(`^[A-Za-z0-9._:\[\]-]+$`)
 
-// base returns the server's address as a client knows it.
+// base returns the API's URL as a client knows it.
 func base(r *http.Request) string {
 	scheme, host := "http", r.Host
 	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
@@ -194,11 +194,13 @@ func base(r *http.Request) string {
 	if !plainHost.MatchString(host) {
 		host = "localhost"
 	}
-	return scheme + "://" + host
+	return scheme + "://" + host + prefixOf(r)
 }
 
 func (s *Server) serveDocs(c *gin.Context) {
-	s.servePage(c, "docs.html", asked{docs: s.docs, Base: base(c.Request), Keys: c.GetHeader("Authorization") != ""})
+	s.servePage(c, "docs.html", asked{
+		docs: s.docs, Base: base(c.Request), Prefix: prefixOf(c.Request), Keys: c.GetHeader("Authorization") != "",
+	})
 }
 
 // prose returns text of the document as HTML; backticks enclose code.

@@ -176,5 +176,9 @@ func must(data []byte, err error) []byte {
 }
 
 func (s *Server) serveOpenAPI(c *gin.Context) {
-	c.Data(http.StatusOK, "application/json; charset=utf-8", s.openAPI)
+	description := s.openAPI
+	if prefix := prefixOf(c.Request); prefix != "" {
+		description = set(description, []map[string]string{{"url": prefix}}, "servers")
+	}
+	c.Data(http.StatusOK, "application/json; charset=utf-8", description)
 }

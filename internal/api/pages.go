@@ -70,7 +70,11 @@ type front struct {
 
 // index answers at the root with links: browsers get a page, other clients JSON.
 func (s *Server) index(c *gin.Context) {
-	there := links{Dashboard: DashboardPath, Docs: docsPath, OpenAPI: openAPIPath, Health: "/health", Status: "/jobs/status", Processes: processesPath}
+	at := prefixOf(c.Request)
+	there := links{
+		Dashboard: at + DashboardPath, Docs: at + docsPath, OpenAPI: at + openAPIPath, Health: at + "/health", Status: at + "/jobs/status",
+		Processes: at + processesPath,
+	}
 	c.Header("Vary", "Accept")
 	if strings.Contains(c.GetHeader("Accept"), "text/html") {
 		ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)

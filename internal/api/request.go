@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/gin-gonic/gin"
+
+	"github.com/codex-api/codex-jobs/internal/access"
 )
 
 // requestIDHeader carries a request's ID in both directions.
@@ -36,9 +38,13 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		id = rand.Text()
 	}
 	w.Header().Set(requestIDHeader, id)
+	r, refused := s.belowPrefix(r)
 	s.secure(w.Header(), r)
 	log := s.Log.With("requestId", id)
-	key, refused := s.guard(r)
+	var key access.Key
+	if refused == nil {
+		key, refused = s.guard(r)
+	}
 	if key.Name != "" {
 		log = log.With("key", key.Name)
 	}
@@ -93,7 +99,7 @@ func (s *Server) secure(h http.Header, r *http.Request) {
 	if r.TLS != nil {
 		h.Set("Strict-Transport-Security", "max-age=31536000")
 	}
-	if page, ok := strings.CutPrefix(r.URL.Path+"/", DashboardPath+"/"); ok && !strings.HasPrefix(page, "api/") {
+	if strings.HasPrefix(r.URL.Path+"/", DashboardPath+"/") && !isDashboardAPI(r.URL.Path+"/") {
 		h.Set("Content-Security-Policy", s.dashboardPolicy)
 	} else {
 		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'")

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -67,6 +68,10 @@ type Options struct {
 	AuthDisabled bool
 	// Certificate makes the API speak TLS; nil for none.
 	Certificate *access.Certificate
+	// BasePath is the path below which clients see the API, such as "/codex"; "" for none. Requests without it are served, too.
+	BasePath string
+	// TrustedProxies are the networks of the proxies whose X-Forwarded headers count.
+	TrustedProxies []netip.Prefix
 	// Metrics is served at /metrics. New adds the metrics of the API and of the queues.
 	Metrics interface {
 		prometheus.Registerer
@@ -83,6 +88,7 @@ type Server struct {
 	started         time.Time
 	router          *gin.Engine
 	dashboard       *asynqmon.HTTPHandler
+	dashboardPage   dashboardPage
 	dashboardPolicy string
 	crossOrigin     http.CrossOriginProtection
 	openAPI         []byte
@@ -97,7 +103,8 @@ func New(o Options) *Server {
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
 	})
-	s.dashboardPolicy = dashboardPolicy(s.dashboard)
+	s.dashboardPage = newDashboardPage(s.dashboard)
+	s.dashboardPolicy = dashboardPolicy(s.dashboardPage.html)
 	s.openAPI = openAPI(o.Jobs.Registry())
 	var err error
 	if s.docs, err = newDocs(s.openAPI); err != nil {
@@ -133,8 +140,8 @@ func New(o Options) *Server {
 	r.Match(reading, "/", s.index)
 	r.Match(reading, openAPIPath, s.serveOpenAPI)
 	r.Match(reading, docsPath, s.serveDocs)
-	r.Any(DashboardPath, gin.WrapH(s.dashboard))
-	r.Any(DashboardPath+"/*page", gin.WrapH(s.dashboard))
+	r.Any(DashboardPath, gin.WrapF(s.serveDashboard))
+	r.Any(DashboardPath+"/*page", gin.WrapF(s.serveDashboard))
 	return s
 }
 
@@ -146,7 +153,8 @@ func (s *Server) nothingThere(c *gin.Context) {
 		fail(c, http.StatusMethodNotAllowed, fmt.Sprintf("the method was %s; it must be %s", c.Request.Method, strings.Join(allowed, " or ")))
 		return
 	}
-	fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %s; see GET /health, GET /jobs/status and %s", tasks.Describe(path), DashboardPath))
+	fail(c, http.StatusNotFound, fmt.Sprintf("there is nothing at %[1]s; see GET %[2]s/health, GET %[2]s/jobs/status and %[2]s%[3]s",
+		tasks.Describe(path), prefixOf(c.Request), DashboardPath))
 }
 
 // methodsOf returns the methods of a path: those of the route with this very path, or else of the routes that it fits.

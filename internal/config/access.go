@@ -20,8 +20,11 @@ const (
 func readHTTP(r *reader) HTTP {
 	g := r.group("API", api)
 	c := HTTP{
-		Host:              read(g, "HOST", "127.0.0.1", host, "the address that the API listens on"),
-		Port:              read(g, "PORT", "4000", port, "the port that the API listens on"),
+		Host:     read(g, "HOST", "127.0.0.1", host, "the address that the API listens on"),
+		Port:     read(g, "PORT", "4000", port, "the port that the API listens on"),
+		BasePath: read(g, "BASE_PATH", "", prefix, "the path below which a proxy shows the API; the proxy may pass it on or strip it"),
+		TrustedProxies: read(g, "TRUSTED_PROXIES", "", networks,
+			"the proxies whose X-Forwarded-Prefix and X-Forwarded-For the API believes; they must set both, or remove them"),
 		DashboardReadOnly: read(g, "DASHBOARD_READ_ONLY", "true", boolean, "whether the dashboard only shows and changes nothing"),
 	}
 	readAccess(g, &c)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"regexp"
 	"strings"
@@ -43,6 +44,10 @@ type MongoDB struct {
 type HTTP struct {
 	Host string
 	Port int
+	// BasePath is the path below which clients see the API, such as "/codex"; "" for none.
+	BasePath string
+	// TrustedProxies are the networks of the proxies whose X-Forwarded headers count.
+	TrustedProxies []netip.Prefix
 	// DashboardReadOnly keeps the dashboard from changing anything.
 	DashboardReadOnly bool
 	// Keys are the API keys of the clients. Without keys every client that reaches the API can use it.

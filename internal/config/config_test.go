@@ -225,6 +225,8 @@ func TestRefusedValues(t *testing.T) {
 		"MONGODB_URI":                 {"localhost:27017", "mongodb://", "mongodb://h:99999", "mongodb://h:x", "mongodb://h/?w=1&w=x&maxPoolSize=many", "mongodb://u:p/" + secret + "@h/db", "mongodb+srv://", "http://h", "u:" + secret + "@h", "mongo://u:" + secret + "@h"},
 		"MONGODB_DATABASE":            {"a/b", `a\b`, "a.b", "a b", "a$b", `a"b`, strings.Repeat("x", 64)},
 		"PORT":                        {"0", "65536", ":4000", "127.0.0.1:4000"},
+		"BASE_PATH":                   {"/", "codex", "/codex/", "//codex", "/a b", "/..", "/é", "http://h/codex"},
+		"TRUSTED_PROXIES":             {"*", "proxy", "10.0.0.0/33", "10.0.0.1:80", "10.0.0.1,", "10.0.0.1 10.0.0.2"},
 		"ADMIN_HOST":                  {"http://0.0.0.0"},
 		"ADMIN_PORT":                  {"0", "65536", "none", ":4001"},
 		"OTEL_EXPORTER_OTLP_ENDPOINT": {"collector", "collector:4317", "grpc://collector", "http://", "http://:4318", "http://h/?a=b", "http://h/#x", "http://u:" + secret + "@ h"},

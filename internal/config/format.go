@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strconv"
@@ -15,6 +16,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
 
+	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -48,6 +50,7 @@ func asIs(value string) (string, error) { return value, nil }
 var (
 	anyText  = format[string]{mustBe: "any text", read: asIs}
 	password = format[string]{mustBe: "any text", read: asIs, secret: true, inFile: true}
+	prefix   = format[string]{mustBe: "a path such as /codex, of letters, digits and . _ ~ -, without a slash at its end", read: asIs, valid: access.ValidPrefix}
 	path     = format[string]{mustBe: "the path of a file", read: asIs}
 	boolean  = format[bool]{mustBe: "true or false", read: strconv.ParseBool}
 	port     = wholeNumber(1, 65535)
@@ -189,6 +192,21 @@ func short(d time.Duration) string {
 // oneOf is one of the texts, which mustBe lists.
 func oneOf(mustBe string, allowed ...string) format[string] {
 	return format[string]{mustBe: mustBe, read: asIs, valid: func(value string) bool { return slices.Contains(allowed, value) }}
+}
+
+// networks is a list of addresses and networks.
+var networks = format[[]netip.Prefix]{
+	mustBe: "IP addresses or networks, separated by commas, such as 10.0.0.0/8,192.168.1.7",
+	read: func(value string) (all []netip.Prefix, err error) {
+		for text := range strings.SplitSeq(value, ",") {
+			network, err := access.ParseNetwork(strings.TrimSpace(text))
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, network)
+		}
+		return all, nil
+	},
 }
 
 // addresses is a list of host:port.

@@ -36,7 +36,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	server := api.New(api.Options{
 		Jobs: j, Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
 		Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
-		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate,
+		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate, BasePath: cfg.HTTP.BasePath, TrustedProxies: cfg.HTTP.TrustedProxies,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
 	// The API serves without Redis, too, as well as it can. Meanwhile Await logs that it waits.
