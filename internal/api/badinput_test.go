@@ -31,10 +31,11 @@ func TestBadInput(t *testing.T) {
 		name, method, path, contentType, body string
 		status                                int
 		message                               []string // parts of it
+		encoding                              string   // the Content-Encoding
 	}
 	var tests []badInput
 	add := func(name, path, body string, status int, message ...string) {
-		tests = append(tests, badInput{name, http.MethodPost, path, "application/json", body, status, message})
+		tests = append(tests, badInput{name, http.MethodPost, path, "application/json", body, status, message, ""})
 	}
 
 	for _, path := range []string{trigger, pause, resume, cleanup} {
@@ -57,6 +58,8 @@ func TestBadInput(t *testing.T) {
 		bad("two objects", `{} {}`, "the body was more than one JSON value; it must be one JSON object")
 		bad("an object and a bracket", `{}]`, "the body was more than one JSON value")
 		bad("deep nesting", strings.Repeat("[", 20_000), "the body was not valid JSON")
+		bad("a field twice", `{"job": "user-sync", "job": "issue-sync", "syncType": "full", "syncType": "full"}`, "was given more than once; it must be given once")
+		bad("no UTF-8", "{\"job\": \"\xff\"}", "the body was not valid UTF-8")
 		bad("an unknown field", `{"priority": 1}`, `the field "priority" was not known; it must be "`)
 		bad("a field in other letters", `{"Job": "user-sync", "SyncType": "full", "GracePeriodHours": 1}`, "was not known")
 		bad("an empty field name", `{"": 1}`, `the field "" was not known`)
@@ -64,16 +67,22 @@ func TestBadInput(t *testing.T) {
 		add("70 kB to "+path, path, `{"job": "`+strings.Repeat("x", 70_000)+`"}`, http.StatusRequestEntityTooLarge,
 			"the body was too large; it must have at most 65536 bytes")
 		add("70 kB of white space to "+path, path, strings.Repeat(" ", 70_000), http.StatusRequestEntityTooLarge, "at most 65536 bytes")
-		for _, contentType := range []string{"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", "json", ";"} {
+		for _, encoding := range []string{"gzip", "br", "deflate, gzip", "x"} {
+			tests = append(tests, badInput{
+				"a compressed body to " + path, http.MethodPost, path, "application/json", "{}", http.StatusUnsupportedMediaType,
+				[]string{`Content-Encoding was "` + encoding + `"; it must be left out`}, encoding,
+			})
+		}
+		for _, contentType := range []string{"", "text/plain", "application/json; charset=utf-16", "application/json, text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "application/jsonx", "json", ";"} {
 			tests = append(tests, badInput{
 				fmt.Sprintf("content type %q to %s", contentType, path), http.MethodPost, path, contentType, "{}",
-				http.StatusUnsupportedMediaType, []string{fmt.Sprintf(`Content-Type was %q; it must be "application/json"`, contentType)},
+				http.StatusUnsupportedMediaType, []string{fmt.Sprintf(`Content-Type was %q; it must be "application/json"`, contentType)}, "",
 			})
 		}
 		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions, "PURGE"} {
 			tests = append(tests, badInput{
 				method + " " + path, method, path, "", "",
-				http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be POST"},
+				http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be POST"}, "",
 			})
 		}
 	}
@@ -109,20 +118,20 @@ func TestBadInput(t *testing.T) {
 	for _, query := range []string{"users", "", "All", "user-sync,project-sync"} {
 		tests = append(tests, badInput{
 			"unknown job in the query: " + query, http.MethodGet, "/jobs/status?job=" + query, "", "",
-			http.StatusBadRequest, []string{`job was "` + query + `"; it must be ` + names + ` or "all"`},
+			http.StatusBadRequest, []string{`job was "` + query + `"; it must be ` + names + ` or "all"`}, "",
 		})
 	}
 	for _, path := range []string{"/jobs/", "/jobs/stop", "/jobs/1000:user-sync/stop", "/schedules/user-sync", "/jobs/trigger", "/jobs/trigger/user-sync/now", "/api", "/favicon.ico", "/jobs/status/user-sync"} {
 		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
 			tests = append(tests, badInput{
-				method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is nothing at "` + path + `"`},
+				method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is nothing at "` + path + `"`}, "",
 			})
 		}
 	}
 	for _, path := range []string{"/", "/docs", "/health", "/jobs", "/jobs/status", "/livez", "/metrics", "/openapi.json", "/processes", "/readyz", "/schedules"} {
 		for _, method := range []string{http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions} {
 			tests = append(tests, badInput{
-				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be GET"},
+				method + " " + path, method, path, "", "", http.StatusMethodNotAllowed, []string{"the method was " + method + "; it must be GET"}, "",
 			})
 		}
 	}
@@ -131,18 +140,18 @@ func TestBadInput(t *testing.T) {
 	waiting := b.trigger(t, "issue-sync", "").Data.JobID
 	for _, id := range []string{"1000:user-sync", "1000:user-sync:abcdefgh", "1000:no-such-job"} {
 		for method, path := range map[string]string{http.MethodGet: "/jobs/" + id, http.MethodDelete: "/jobs/" + id, http.MethodPost: "/jobs/" + id + "/retry"} {
-			tests = append(tests, badInput{method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is no job "` + id + `"; see GET /jobs`}})
+			tests = append(tests, badInput{method + " " + path, method, path, "", "", http.StatusNotFound, []string{`there is no job "` + id + `"; see GET /jobs`}, ""})
 		}
 	}
 	tests = append(tests,
-		badInput{"retrying what waits", http.MethodPost, "/jobs/" + waiting + "/retry", "", "", http.StatusConflict, []string{"has not failed"}},
-		badInput{"a body for a retry", http.MethodPost, "/jobs/" + waiting + "/retry", "application/json", `{"x":1}`, http.StatusBadRequest, []string{`the field "x" was not known`}},
-		badInput{"PUT of a job", http.MethodPut, "/jobs/" + waiting, "", "", http.StatusMethodNotAllowed, []string{"the method was PUT; it must be DELETE or GET or HEAD"}},
-		badInput{"GET of a retry", http.MethodGet, "/jobs/" + waiting + "/retry", "", "", http.StatusMethodNotAllowed, []string{"it must be POST"}},
+		badInput{"retrying what waits", http.MethodPost, "/jobs/" + waiting + "/retry", "", "", http.StatusConflict, []string{"has not failed"}, ""},
+		badInput{"a body for a retry", http.MethodPost, "/jobs/" + waiting + "/retry", "application/json", `{"x":1}`, http.StatusBadRequest, []string{`the field "x" was not known`}, ""},
+		badInput{"PUT of a job", http.MethodPut, "/jobs/" + waiting, "", "", http.StatusMethodNotAllowed, []string{"the method was PUT; it must be DELETE or GET or HEAD"}, ""},
+		badInput{"GET of a retry", http.MethodGet, "/jobs/" + waiting + "/retry", "", "", http.StatusMethodNotAllowed, []string{"it must be POST"}, ""},
 	)
 	for query, message := range map[string]string{
-		"job=users":                 `the job was`,
-		"job=":                      `job was ""; it must be ` + names,
+		"job=users":                 `job was "users"; it must be ` + names + ` or "all"`,
+		"job=":                      `job was ""; it must be ` + names + ` or "all"`,
 		"state=pending":             `state was "pending"; it must be "active" or "waiting" or "delayed" or "failed" or "completed"`,
 		"page=0":                    `page was "0"; it must be a whole number from 1 to 1000000`,
 		"page=x":                    `page was "x"`,
@@ -151,8 +160,32 @@ func TestBadInput(t *testing.T) {
 		"pageSize=":                 `pageSize was ""`,
 		"page=99999999999999999999": `page was "99999999999999999999"`,
 	} {
-		tests = append(tests, badInput{"GET /jobs?" + query, http.MethodGet, "/jobs?" + query, "", "", http.StatusBadRequest, []string{strings.TrimPrefix(message, "the ")}})
+		tests = append(tests, badInput{"GET /jobs?" + query, http.MethodGet, "/jobs?" + query, "", "", http.StatusBadRequest, []string{strings.TrimPrefix(message, "the job")}, ""})
 	}
+
+	// What is not understood in a query or in headers.
+	strict := func(method, path, query, body string, message ...string) {
+		tests = append(tests, badInput{method + " " + path + query + body, method, path + query, "application/json", body, http.StatusBadRequest, message, ""})
+	}
+	for _, r := range []struct{ method, path, allowed string }{
+		{http.MethodGet, "/jobs", `it must be "job" or "state" or "page" or "pageSize"`}, {http.MethodGet, "/jobs/status", `it must be "job"`},
+		{http.MethodGet, "/jobs/" + waiting, "there are no parameters here"}, {http.MethodDelete, "/jobs/" + waiting, "there are no parameters here"},
+		{http.MethodGet, "/schedules", "there are no parameters here"}, {http.MethodGet, "/job-types", "there are no parameters here"},
+		{http.MethodGet, "/processes", "there are no parameters here"}, {http.MethodPost, "/jobs/" + waiting + "/retry", "there are no parameters here"},
+		{http.MethodPost, trigger, "there are no parameters here"}, {http.MethodPost, pause, "there are no parameters here"},
+		{http.MethodPost, resume, "there are no parameters here"}, {http.MethodPost, cleanup, "there are no parameters here"},
+	} {
+		strict(r.method, r.path, "?stat=failed", "", `the parameter "stat" was not known; it must be `, r.allowed)
+		strict(r.method, r.path, "?=x", "", `the parameter "" was not known`)
+		strict(r.method, r.path, "?state=%zz", "", `the query had "%zz" in it; it must be a percent sign and two hexadecimal digits`)
+		strict(r.method, r.path, "?job=user-sync;state=failed", "", `its parameters must be separated by &`)
+		if r.method == http.MethodGet {
+			strict(r.method, r.path, "", `{"job": "user-sync"}`, "GET had a body; it must have none")
+		}
+	}
+	strict(http.MethodGet, "/jobs", "?job=user-sync&job=issue-sync", "", `the parameter "job" was given 2 times; it must be given once`)
+	strict(http.MethodGet, "/jobs/status", "?job=all&job=all", "", `the parameter "job" was given 2 times`)
+	strict(http.MethodDelete, "/jobs/"+waiting, "", `{"force": true}`, `the field "force" was not known`)
 
 	before := b.dump(t)
 	if len(before) < 8 {
@@ -164,7 +197,7 @@ func TestBadInput(t *testing.T) {
 			name = name[:100]
 		}
 		t.Run(name, func(t *testing.T) {
-			a := b.request(t, test.method, test.path, test.body, "Content-Type", test.contentType)
+			a := b.request(t, test.method, test.path, test.body, "Content-Type", test.contentType, "Content-Encoding", test.encoding)
 			if a.status != test.status {
 				t.Errorf("the status is %d, want %d", a.status, test.status)
 			}
@@ -221,6 +254,19 @@ func TestBadInputNamesTheField(t *testing.T) {
 	}
 	if keys := b.dump(t); len(keys) != 0 {
 		t.Errorf("an empty Redis has %v now", keys)
+	}
+}
+
+// Load balancers and links add parameters of their own to pages and probes, which ignore them.
+func TestPagesAndProbesIgnoreQueries(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, path := range []string{"/", "/docs", "/openapi.json", "/health", "/livez", "/readyz", "/metrics", "/dashboard"} {
+		for _, query := range []string{"?utm_source=mail", "?x=1&x=2"} {
+			if a := b.get(t, path+query); a.status != http.StatusOK {
+				t.Errorf("%s%s: %d %s", path, query, a.status, a.text)
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"strings"
 
 	"github.com/gin-gonic/gin"
 
@@ -20,9 +21,8 @@ func decodeBody(c *gin.Context, v any) bool {
 		return false
 	}
 	if len(data) > 0 {
-		sent := c.GetHeader("Content-Type")
-		if mediaType, _, err := mime.ParseMediaType(sent); err != nil || mediaType != "application/json" {
-			fail(c, http.StatusUnsupportedMediaType, fmt.Sprintf("Content-Type was %q; it must be \"application/json\"", sent))
+		if problem := checkBodyHeaders(c.Request.Header); problem != "" {
+			fail(c, http.StatusUnsupportedMediaType, problem)
 			return false
 		}
 	}
@@ -31,4 +31,18 @@ func decodeBody(c *gin.Context, v any) bool {
 		return false
 	}
 	return true
+}
+
+// checkBodyHeaders returns what is wrong with the headers that say how a body is to be read, "" for nothing.
+func checkBodyHeaders(h http.Header) string {
+	if encoding := strings.Join(h.Values("Content-Encoding"), ", "); encoding != "" && !strings.EqualFold(encoding, "identity") {
+		return fmt.Sprintf("Content-Encoding was %s; it must be left out, and the body not compressed", tasks.Describe(encoding))
+	}
+	sent := strings.Join(h.Values("Content-Type"), ", ")
+	mediaType, parameters, err := mime.ParseMediaType(sent)
+	charset, given := parameters["charset"]
+	if err != nil || mediaType != "application/json" || given && !strings.EqualFold(charset, "utf-8") {
+		return fmt.Sprintf("Content-Type was %s; it must be \"application/json\"", tasks.Describe(sent))
+	}
+	return ""
 }

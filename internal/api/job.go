@@ -38,13 +38,10 @@ func newJob(j jobs.Job) client.Job {
 }
 
 func (s *Server) listJobs(c *gin.Context) {
-	filter := jobs.Filter{Jobs: s.Jobs.Registry().All(), States: jobs.States(), Page: 1, PageSize: defaultPageSize}
-	if name, given := c.GetQuery("job"); given && name != client.AllJobs {
-		def, ok := s.lookup(c, http.StatusBadRequest, "job", name)
-		if !ok {
-			return
-		}
-		filter.Jobs = []tasks.Definition{def}
+	filter := jobs.Filter{States: jobs.States(), Page: 1, PageSize: defaultPageSize}
+	var ok bool
+	if filter.Jobs, ok = s.queryJobs(c, client.AllJobs); !ok {
+		return
 	}
 	if state, given := c.GetQuery("state"); given {
 		if !slices.Contains(jobs.States(), jobs.State(state)) {
@@ -72,6 +69,22 @@ func (s *Server) listJobs(c *gin.Context) {
 		list.Jobs = append(list.Jobs, newJob(j))
 	}
 	c.JSON(http.StatusOK, client.Answer{Success: true, Data: list})
+}
+
+// queryJobs returns the job types that the parameter job selects: one, or "all". Where it is wrong, it answers with the reason
+// and returns false.
+func (s *Server) queryJobs(c *gin.Context, byDefault string) ([]tasks.Definition, bool) {
+	registry := s.Jobs.Registry()
+	name := c.DefaultQuery("job", byDefault)
+	if name == client.AllJobs {
+		return registry.All(), true
+	}
+	def, ok := registry.Lookup(name)
+	if !ok {
+		err := &tasks.FieldError{Field: "job", Was: tasks.Describe(name), Allowed: quoted(append(registry.Names(), client.AllJobs))}
+		fail(c, http.StatusBadRequest, err.Error())
+	}
+	return []tasks.Definition{def}, ok
 }
 
 // queryNumber reads a query parameter, which must be from 1 to most. Where it is wrong, it answers with the reason and returns
@@ -102,6 +115,9 @@ func (s *Server) showJob(c *gin.Context) {
 }
 
 func (s *Server) cancelJob(c *gin.Context) {
+	if !decodeBody(c, &struct{}{}) {
+		return
+	}
 	s.withJob(c, func(ctx context.Context, id tasks.RunID) error {
 		removed, err := s.Jobs.Cancel(ctx, id)
 		if err != nil {
@@ -133,7 +149,7 @@ func (s *Server) retryJob(c *gin.Context) {
 	})
 }
 
-// withJob calls do with the ID in the path, and answers when that fails.
+// withJob calls do with the ID in the path, which strict has checked, and answers when that fails.
 func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) error) {
 	text := c.Param("id")
 	id, err := tasks.ParseRunID(text)

@@ -16,15 +16,9 @@ import (
 func (s *Server) status(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	definitions := s.Jobs.Registry().All()
-	if name := c.DefaultQuery("job", definitions[0].Name); name != client.AllJobs {
-		def, ok := s.Jobs.Registry().Lookup(name)
-		if !ok {
-			err := &tasks.FieldError{Field: "job", Was: tasks.Describe(name), Allowed: quoted(append(s.Jobs.Registry().Names(), client.AllJobs))}
-			fail(c, http.StatusBadRequest, err.Error())
-			return
-		}
-		definitions = []tasks.Definition{def}
+	definitions, ok := s.queryJobs(c, s.Jobs.Registry().Names()[0])
+	if !ok {
+		return
 	}
 	status, err := s.Jobs.Status(ctx, definitions...)
 	if err != nil {

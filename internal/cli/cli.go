@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
@@ -76,6 +78,9 @@ func Run(ctx context.Context, p Program, args []string) (status int) {
 	}
 	a := &app{Program: p}
 	a.root = a.command()
+	if len(args) == 0 || !strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) { // which sets flags again and again
+		strictFlags(a.root)
+	}
 	a.root.SetArgs(args)
 	a.root.SetOut(p.Out)
 	a.root.SetErr(p.Err)
@@ -156,11 +161,41 @@ There is no flag for the key itself: other users of this machine could read it.
 	return root
 }
 
+// once is the value of a flag that must be given once at most, and must not be empty: the last of several would win, and an
+// empty one would be taken for none.
+type once struct {
+	pflag.Value
+	given bool
+}
+
+// Set implements pflag.Value.
+func (o *once) Set(text string) error {
+	switch {
+	case o.given:
+		return errors.New("it was given twice; it must be given once")
+	case text == "":
+		return errors.New("it was empty; it must have a value, or be left out")
+	}
+	o.given = true
+	return o.Value.Set(text)
+}
+
+// strictFlags makes the flags of all subcommands be once. The flags of the root, such as --server, are often in an alias, where
+// the last of several is meant to win.
+func strictFlags(root *cobra.Command) {
+	for _, cmd := range root.Commands() {
+		cmd.LocalNonPersistentFlags().VisitAll(func(f *pflag.Flag) { f.Value = &once{Value: f.Value} })
+	}
+}
+
 // do returns a command's RunE: it checks the flags that all commands share, and calls f with a client.
 func (a *app) do(f func(ctx context.Context, api *client.Client, args []string) error) func(*cobra.Command, []string) error {
 	return func(cmd *cobra.Command, args []string) error {
 		if a.output != outputTable && a.output != outputJSON {
 			return fmt.Errorf("--output was %q; it must be %q or %q", a.output, outputTable, outputJSON)
+		}
+		if slices.Contains(args, "") {
+			return errors.New("an argument was empty; it must have a value, or be left out")
 		}
 		api, err := a.connect()
 		if err != nil {

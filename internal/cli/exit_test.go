@@ -102,6 +102,14 @@ func TestExitStatus(t *testing.T) {
 		{f.URL, "trigger user-sync --data {} --full", 2, "none of the others can be"},
 		{f.URL, "cleanup --grace 2", 2, "grace"},
 		{f.URL, "cleanup --grace -1h", 2, "--grace was -1h0m0s; it must be from 0s to 8760h"},
+		{f.URL, "pause ''", 2, "an argument was empty; it must have a value, or be left out"},
+		{f.URL, "status ''", 2, "an argument was empty"},
+		{f.URL, "jobs --state=", 2, `invalid argument "" for "--state" flag: it was empty; it must have a value, or be left out`},
+		{f.URL, "jobs --job=", 2, "it was empty"},
+		{f.URL, "cleanup --job=", 2, "it was empty"},
+		{f.URL, "jobs --state failed --state active", 2, `invalid argument "active" for "--state" flag: it was given twice; it must be given once`},
+		{f.URL, "cleanup --job user-sync --job issue-sync", 2, "it was given twice"},
+		{f.URL, "trigger user-sync --data {} --data {}", 2, "it was given twice"},
 		{f.URL, "status --output yaml", 2, `--output was "yaml"; it must be "table" or "json"`},
 		{f.URL, "status --watch --interval 1ms", 2, "--interval was 1ms; it must be 100ms or longer"},
 		{"127.0.0.1:4000", "status", 2, `the API's URL was "127.0.0.1:4000"; it must be one such as http://127.0.0.1:4000`},
@@ -130,7 +138,10 @@ func TestExitStatus(t *testing.T) {
 	} {
 		t.Run(test.args+" "+test.server, func(t *testing.T) {
 			t.Parallel()
-			args := strings.Fields(test.args)
+			args := strings.Fields(strings.ReplaceAll(test.args, "''", "EMPTY"))
+			for i := range args {
+				args[i] = strings.ReplaceAll(args[i], "EMPTY", "")
+			}
 			if test.server != "" {
 				args = append(args, "--server", test.server)
 			}

@@ -30,6 +30,8 @@ type Config struct {
 	Sync    Sync
 	// CheckHealth asks for a health check of the running process, in place of a new process.
 	CheckHealth bool
+	// Unknown are the variables that look like settings and are none.
+	Unknown []string
 	// Registry has the job types, with the changes that the settings make, in the deployment's namespace.
 	Registry *tasks.Registry
 }
@@ -100,6 +102,11 @@ func Load(registry *tasks.Registry) (Config, error) {
 	}
 	r := &reader{get: v.GetString}
 	c := readConfig(r, registry)
+	names := environmentNames()
+	for _, key := range v.AllKeys() {
+		names = append(names, strings.ToUpper(key))
+	}
+	c.Unknown = unknown(r.settings, names)
 	return c, errors.Join(r.wrong...)
 }
 

@@ -66,7 +66,7 @@ func comparable(c config.Config) (config.Config, []tasks.Definition) {
 	for i := range definitions {
 		definitions[i].NewPayload = nil
 	}
-	c.Registry = nil
+	c.Registry, c.Unknown = nil, nil
 	return c, definitions
 }
 

@@ -108,12 +108,15 @@ func override[T any](target, value *T) {
 	}
 }
 
+// schedulesTheme is the title of the settings that each scheduled job type has.
+const schedulesTheme = "Schedules"
+
 // readJobType changes the schedule of a job type as the settings say, and adds its freshness if it is a synchronisation.
 func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Duration) {
 	if _, err := d.ScheduledPayload(); err != nil {
 		return // it can only be triggered
 	}
-	const theme = "Schedules"
+	const theme = schedulesTheme
 	g, prefix := r.group(theme, api, scheduler, worker), strings.ToUpper(strings.ReplaceAll(d.Name, "-", "_"))
 	byDefault := ""
 	if d.Schedule.Every > 0 {

@@ -99,6 +99,9 @@ func Main(p Program) {
 // without what only a process of its own has.
 func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) error {
 	log.Info("Starting", "version", version.String(), "settings", cfg)
+	for _, name := range cfg.Unknown {
+		log.Warn("Unknown setting", "name", name, "see", p.Name+" --help")
+	}
 	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, version.String(), string(cfg.Registry.Namespace()))}
 	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
 		Service: p.Name, Version: version.String(),

@@ -9,8 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"reflect"
+	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // FieldError says which field of a JSON body is wrong, what it was and what it must be.
@@ -34,9 +37,10 @@ func NewFieldError(v any, field string, was any) *FieldError {
 	return e
 }
 
-// Decode reads a JSON object into the struct that v points to. It is strict: an unknown field, a null, a value of another type
-// and anything after the object are errors, which say what is wrong, what it was and what it must be. Empty data stands for
-// the empty object. Decode validates v if v is a Payload.
+// Decode reads a JSON object into the struct that v points to. It is strict: an unknown field, a field that is there twice, a
+// null, a value of another type and anything after the object are errors, which say what is wrong, what it was and what it must
+// be. A whole number may be written as 100.0 and 1e2. Empty data stands for the empty object. Decode validates v if v is a
+// Payload.
 func Decode(data []byte, v any) error {
 	object, err := decodeObject(data)
 	if err != nil {
@@ -58,8 +62,11 @@ func decodeFields(object map[string]json.RawMessage, v any) error {
 		if !given {
 			continue
 		}
-		if string(raw) == "null" || json.Unmarshal(raw, target.Field(f.index).Addr().Interface()) != nil {
-			return &FieldError{Field: f.Name, Was: abbreviate(string(raw)), Allowed: f.Allowed}
+		if f.Type == "integer" {
+			raw = wholeNumber(raw)
+		}
+		if string(raw) == "null" || decodeValue(raw, target.Field(f.index).Addr().Interface()) != nil {
+			return &FieldError{Field: f.Name, Was: abbreviate(string(object[f.Name])), Allowed: f.Allowed}
 		}
 	}
 	if p, ok := v.(Payload); ok {
@@ -68,9 +75,54 @@ func decodeFields(object map[string]json.RawMessage, v any) error {
 	return nil
 }
 
+// decodeValue decodes the value of a field. An unknown field within it is an error.
+func decodeValue(raw json.RawMessage, v any) error {
+	decoder := json.NewDecoder(bytes.NewReader(raw))
+	decoder.DisallowUnknownFields()
+	return decoder.Decode(v)
+}
+
+// wholeNumber writes a whole number such as 100.0 and 1e2, which is an integer to JSON Schema, as Go reads one. It returns any
+// other JSON as it is.
+func wholeNumber(raw json.RawMessage) json.RawMessage {
+	const exact = 1 << 53 // a float64 has every whole number up to here
+	f, err := strconv.ParseFloat(string(raw), 64)
+	if err != nil || f != math.Trunc(f) || math.Abs(f) > exact || !bytes.ContainsAny(raw, ".eE") {
+		return raw
+	}
+	return strconv.AppendInt(nil, int64(f), 10)
+}
+
+// duplicate returns the name of a field that is there twice in an object of valid JSON, at any depth; false when there is none.
+func duplicate(decoder *json.Decoder) (string, bool) {
+	start, err := decoder.Token()
+	if err != nil || start != json.Delim('{') && start != json.Delim('[') {
+		return "", false
+	}
+	names := make(map[string]bool)
+	for decoder.More() {
+		if start == json.Delim('{') {
+			token, _ := decoder.Token() // the JSON is valid
+			name, _ := token.(string)
+			if names[name] {
+				return name, true
+			}
+			names[name] = true
+		}
+		if name, ok := duplicate(decoder); ok {
+			return name, true
+		}
+	}
+	_, _ = decoder.Token() // the end
+	return "", false
+}
+
 func decodeObject(data []byte) (map[string]json.RawMessage, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return nil, nil
+	}
+	if !utf8.Valid(data) {
+		return nil, errors.New("the body was not valid UTF-8; it must be a JSON object in UTF-8")
 	}
 	var object map[string]json.RawMessage
 	decoder := json.NewDecoder(bytes.NewReader(data))
@@ -88,6 +140,9 @@ func decodeObject(data []byte) (map[string]json.RawMessage, error) {
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return nil, errors.New("the body was more than one JSON value; it must be one JSON object")
+	}
+	if name, ok := duplicate(json.NewDecoder(bytes.NewReader(data))); ok {
+		return nil, &FieldError{Field: "the field " + Describe(name), Was: "given more than once", Allowed: "given once"}
 	}
 	return object, nil
 }

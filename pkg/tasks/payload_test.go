@@ -47,29 +47,33 @@ func TestDecodeRefuses(t *testing.T) {
 		batchSize = "; it must be a whole number from 1 to 10000"
 	)
 	for body, want := range map[string]string{
-		`{"syncType": "both"}`:     `syncType was "both"` + syncType,
-		`{"syncType": "<b>&"}`:     `syncType was "<b>&"` + syncType,
-		`{"syncType": 1}`:          `syncType was 1` + syncType,
-		`{"syncType": null}`:       `syncType was null` + syncType,
-		`{"syncType": ["full"]}`:   `syncType was ["full"]` + syncType,
-		`{"batchSize": 0}`:         `batchSize was 0` + batchSize,
-		`{"batchSize": 10001}`:     `batchSize was 10001` + batchSize,
-		`{"batchSize": 1.0}`:       `batchSize was 1.0` + batchSize,
-		`{"batchSize": 1e400}`:     `batchSize was 1e400` + batchSize,
-		`{"batchSize": "1"}`:       `batchSize was "1"` + batchSize,
-		`{"batchSize": true}`:      `batchSize was true` + batchSize,
-		`{"batchSize": null}`:      `batchSize was null` + batchSize,
-		`{"BatchSize": 1}`:         `the field "BatchSize" was not known; it must be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`,
-		`[]`:                       `the body was a JSON array; it must be a JSON object`,
-		`"full"`:                   `the body was a JSON string; it must be a JSON object`,
-		` 7`:                       `the body was a JSON number; it must be a JSON object`,
-		`false`:                    `the body was a JSON boolean; it must be a JSON object`,
-		`null`:                     `the body was null; it must be a JSON object`,
-		`{"syncType"`:              `the body was not valid JSON: it ends too early; it must be a JSON object`,
-		`{} {}`:                    `the body was more than one JSON value; it must be one JSON object`,
-		`{} x`:                     `the body was more than one JSON value; it must be one JSON object`,
-		`{syncType: full}`:         `the body was not valid JSON: invalid character 's' looking for beginning of object key string; it must be a JSON object`,
-		"{\"syncType\": \"\xff\"}": "syncType was \"\uFFFD\"" + syncType,
+		`{"syncType": "both"}`:             `syncType was "both"` + syncType,
+		`{"syncType": "<b>&"}`:             `syncType was "<b>&"` + syncType,
+		`{"syncType": 1}`:                  `syncType was 1` + syncType,
+		`{"syncType": null}`:               `syncType was null` + syncType,
+		`{"syncType": ["full"]}`:           `syncType was ["full"]` + syncType,
+		`{"batchSize": 0}`:                 `batchSize was 0` + batchSize,
+		`{"batchSize": 10001}`:             `batchSize was 10001` + batchSize,
+		`{"batchSize": 1.5}`:               `batchSize was 1.5` + batchSize,
+		`{"batchSize": 1e-1}`:              `batchSize was 1e-1` + batchSize,
+		`{"batchSize": 2e4}`:               `batchSize was 20000` + batchSize,
+		`{"batchSize": "1.0"}`:             `batchSize was "1.0"` + batchSize,
+		`{"batchSize": 1, "batchSize": 1}`: `the field "batchSize" was given more than once; it must be given once`,
+		`{"batchSize": 1e400}`:             `batchSize was 1e400` + batchSize,
+		`{"batchSize": "1"}`:               `batchSize was "1"` + batchSize,
+		`{"batchSize": true}`:              `batchSize was true` + batchSize,
+		`{"batchSize": null}`:              `batchSize was null` + batchSize,
+		`{"BatchSize": 1}`:                 `the field "BatchSize" was not known; it must be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`,
+		`[]`:                               `the body was a JSON array; it must be a JSON object`,
+		`"full"`:                           `the body was a JSON string; it must be a JSON object`,
+		` 7`:                               `the body was a JSON number; it must be a JSON object`,
+		`false`:                            `the body was a JSON boolean; it must be a JSON object`,
+		`null`:                             `the body was null; it must be a JSON object`,
+		`{"syncType"`:                      `the body was not valid JSON: it ends too early; it must be a JSON object`,
+		`{} {}`:                            `the body was more than one JSON value; it must be one JSON object`,
+		`{} x`:                             `the body was more than one JSON value; it must be one JSON object`,
+		`{syncType: full}`:                 `the body was not valid JSON: invalid character 's' looking for beginning of object key string; it must be a JSON object`,
+		"{\"syncType\": \"\xff\"}":         `the body was not valid UTF-8; it must be a JSON object in UTF-8`,
 	} {
 		err := tasks.Decode([]byte(body), new(tasks.SyncPayload))
 		if err == nil || err.Error() != want {
@@ -88,6 +92,43 @@ func TestDecodeAbbreviates(t *testing.T) {
 		err := tasks.Decode([]byte(body), new(tasks.SyncPayload))
 		if err == nil || len(err.Error()) > 400 || !strings.Contains(err.Error(), "…") {
 			t.Errorf("%.30s: %v", body, err)
+		}
+	}
+}
+
+// nested is a payload with objects in it.
+type nested struct {
+	Mail  struct{ To string } `json:"mail" allowed:"an object with a receiver"`
+	Extra map[string]any      `json:"extra" allowed:"an object"`
+	Sizes []int               `json:"sizes" allowed:"a list of whole numbers"`
+}
+
+// What a payload has inside is read as strictly as the payload itself.
+func TestDecodeInside(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"mail": {"to": "a"}, "extra": {"a": {"b": 1}, "b": [{"a": 1}, {"a": 1}]}}`: "",
+		`{"mail": {"To": "a", "cc": "b"}}`:                                           `mail was {"To": "a", "cc": "b"}; it must be an object with a receiver`,
+		`{"mail": {"to": "a", "to": "b"}}`:                                           `the field "to" was given more than once; it must be given once`,
+		`{"extra": {"a": [1, {"b": 1, "b": 2}]}}`:                                    `the field "b" was given more than once; it must be given once`,
+		`{"extra": {"a": 1, "\u0061": 2}}`:                                           `the field "a" was given more than once; it must be given once`,
+	} {
+		err := tasks.Decode([]byte(body), new(nested))
+		if err == nil && want != "" || err != nil && err.Error() != want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+}
+
+// To JSON Schema, and so to the description of the API, 100.0 and 1e2 are integers.
+func TestDecodeWholeNumbers(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]int{"100": 100, "100.0": 100, "1e2": 100, "1E+2": 100, "1000e-1": 100, "1.0": 1, "0.0": 0} {
+		var p struct {
+			Size int `json:"size" allowed:"a whole number"`
+		}
+		if err := tasks.Decode([]byte(`{"size": `+text+`}`), &p); err != nil || p.Size != want {
+			t.Errorf("%s: %d, %v", text, p.Size, err)
 		}
 	}
 }
