@@ -3,7 +3,9 @@ package e2e_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -260,6 +262,63 @@ func TestWrongSettings(t *testing.T) {
 			}
 			if t.Failed() {
 				t.Log(errOut)
+			}
+		})
+	}
+}
+
+// The log is not worth a run: its reader ends, or reads nothing any more, and all programs go on.
+func TestLogWithoutAReader(t *testing.T) {
+	t.Parallel()
+	for _, ends := range []bool{true, false} {
+		t.Run(fmt.Sprintf("the reader ends: %v", ends), func(t *testing.T) {
+			t.Parallel()
+			s := setup(t)
+			s.insert(t, messyUsers(20))
+			var all []*procs.Process
+			for _, name := range deployables {
+				read, write, err := os.Pipe()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if ends {
+					_ = read.Close()
+				} else {
+					t.Cleanup(func() { _ = read.Close() })
+					_ = write.SetWriteDeadline(time.Now().Add(50 * time.Millisecond))
+					if _, err := write.Write(make([]byte, 1<<20)); !errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Fatalf("filling the pipe: %v", err)
+					}
+				}
+				cmd := command(t, name, s.env)
+				cmd.Stdout, cmd.Stderr = write, write
+				p, err := procs.Start(cmd, procs.Options{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				_ = write.Close() // the process has its own
+				t.Cleanup(p.Kill)
+				all = append(all, p)
+			}
+			testbed.Eventually(t, "all is well", func() bool {
+				for _, p := range all {
+					if p.Ended() {
+						t.Fatalf("%s ended with %s", p, p.Status())
+					}
+				}
+				response, err := http.Get(s.api + "/livez") //nolint:noctx // this machine answers at once, or not at all
+				if err != nil {
+					return false
+				}
+				_ = response.Body.Close()
+				h, _ := s.health(t)
+				return h.Jobs.Initialized
+			})
+			s.result(t, s.trigger(t, `{"syncType": "full"}`))
+			for _, p := range all {
+				if killed := p.Stop(stopLimit); killed || p.ExitCode() != 0 {
+					t.Errorf("%s ended with %s", p, p.Status())
+				}
 			}
 		})
 	}

@@ -274,3 +274,21 @@ func TestTheKeyIsNotShown(t *testing.T) {
 		}
 	}
 }
+
+// As in `codexctl jobs | head`: it ends as other tools do, and says nothing.
+func TestOutputWithoutAReader(t *testing.T) {
+	t.Parallel()
+	read, write, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = read.Close()
+	cmd, _, errOut := command(t, nil, "job-types", "--server", newSystem(t).URL)
+	cmd.Stdout = write
+	err = cmd.Run()
+	_ = write.Close()
+	var exited *exec.ExitError
+	if !errors.As(err, &exited) || exited.String() != "signal: broken pipe" || errOut.Len() > 0 {
+		t.Errorf("it ended with %v, and wrote %q", err, errOut)
+	}
+}

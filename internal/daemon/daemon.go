@@ -72,7 +72,7 @@ func Main(p Program) {
 	if cfg.CheckHealth {
 		os.Exit(checkHealth(p, cfg))
 	}
-	log := telemetry.NewLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", p.Name)
+	log := telemetry.NewProcessLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", p.Name)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, func() {
 		stop()
