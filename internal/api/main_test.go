@@ -332,12 +332,15 @@ func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]worker.Hand
 	return background(t, w.Run)
 }
 
-// startScheduler starts a scheduler, and returns when its schedules are live. It marks the ticks of the next hours as
-// handled, so that none comes in between.
+// startScheduler starts a scheduler, and returns when its schedules are live. It marks the next ticks as handled, so that
+// none comes in between.
 func (b *testBundle) startScheduler(t *testing.T) {
 	t.Helper()
 	for _, def := range b.jobs.Registry().All() {
-		if err := b.jobs.FirstTick(t.Context(), def, time.Now().Add(4*time.Hour)); err != nil {
+		if !def.Schedule.Enabled() {
+			continue
+		}
+		if err := b.jobs.FirstTick(t.Context(), def, def.Schedule.Next(time.Now())); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -125,6 +125,17 @@ func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) er
 	return err
 }
 
+// WatchClock compares the process's clock with Redis' until ctx ends or stop is called, which waits for the end.
+func (p *Process) WatchClock(ctx context.Context, j *jobs.Jobs) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { j.WatchClock(ctx, p.Metrics) })
+	return func() {
+		cancel()
+		watching.Wait()
+	}
+}
+
 func checkHealth(p Program, cfg config.Config) (status int) {
 	ctx, cancel := context.WithTimeout(context.Background(), healthTimeout)
 	defer cancel()

@@ -30,7 +30,7 @@ var (
 		telemetry.LabelJobType, "unit")
 	pausedDesc    = describe("queue_paused", "Whether the job type is paused.", telemetry.LabelJobType)
 	processesDesc = describe("processes", "Processes that live.", "role")
-	lastTickDesc  = describe("schedule_last_tick_timestamp_seconds", "The latest tick that was handled; 0 when there was none ever.",
+	lastTickDesc  = describe("schedule_last_tick_timestamp_seconds", "The latest tick that was handled; 0 when there was none ever, or when it is later than the next one to come.",
 		telemetry.LabelJobType)
 	dueTickDesc  = describe("schedule_due_tick_timestamp_seconds", "The latest tick that was due by the clock.", telemetry.LabelJobType)
 	intervalDesc = describe("schedule_interval_seconds", "The shortest time between two ticks.", telemetry.LabelJobType)
@@ -148,6 +148,9 @@ func (c collector) schedule(ctx context.Context, def tasks.Definition) ([]promet
 		return nil, err
 	}
 	now := time.Now()
+	if next := def.Schedule.Next(now); !next.IsZero() && last.After(next) {
+		last = time.Time{} // a broken clock's: so the alert for missed ticks sees the tick that is due
+	}
 	return []prometheus.Metric{
 		gauge(lastTickDesc, seconds(last), def.Name),
 		gauge(dueTickDesc, seconds(def.Schedule.Prev(now)), def.Name),

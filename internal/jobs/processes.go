@@ -35,12 +35,17 @@ const (
 	heartbeatTTL = 10 * time.Second
 )
 
-// Heartbeat records that the process with the ID lives.
+// Heartbeat records that the process with the ID lives. All times of heartbeats are Redis': by a clock that is an hour ahead a
+// process would look live for an hour after its end.
 func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
-	now := time.Now()
-	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+	now, err := j.RedisTime(ctx)
+	if err != nil {
+		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
+	}
+	_, err = j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 		p.ZAdd(ctx, j.keys.processes(role), redis.Z{Score: float64(now.UnixMilli()), Member: id})
 		p.ZRemRangeByScore(ctx, j.keys.processes(role), "-inf", "("+millis(now.Add(-heartbeatTTL)))
+		p.ZRemRangeByScore(ctx, j.keys.processes(role), "("+millis(now.Add(heartbeatTTL)), "+inf") // a broken clock's
 		return nil
 	})
 	if err != nil {
@@ -59,11 +64,24 @@ func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
 
 // Live returns the number of live processes of the role.
 func (j *Jobs) Live(ctx context.Context, role Role) (int, error) {
-	n, err := j.rdb.ZCount(ctx, j.keys.processes(role), millis(time.Now().Add(-heartbeatTTL)), "+inf").Result()
+	within, err := j.live(ctx)
+	if err != nil {
+		return 0, err
+	}
+	n, err := j.rdb.ZCount(ctx, j.keys.processes(role), within.Min, within.Max).Result()
 	if err != nil {
 		return 0, fmt.Errorf("counting live %ss: %w", role, err)
 	}
 	return int(n), nil
+}
+
+// live returns which heartbeats are those of live processes.
+func (j *Jobs) live(ctx context.Context) (*redis.ZRangeBy, error) {
+	now, err := j.RedisTime(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("looking for live processes: %w", err)
+	}
+	return &redis.ZRangeBy{Min: millis(now.Add(-heartbeatTTL)), Max: millis(now.Add(heartbeatTTL))}, nil
 }
 
 // Process is a live process of the system.
@@ -77,11 +95,13 @@ type Process struct {
 
 // Processes returns the live processes, sorted by role and ID.
 func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
+	within, err := j.live(ctx)
+	if err != nil {
+		return nil, err
+	}
 	var all []Process
 	for _, role := range []Role{RoleScheduler, RoleWorker} {
-		live, err := j.rdb.ZRangeByScoreWithScores(ctx, j.keys.processes(role), &redis.ZRangeBy{
-			Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
-		}).Result()
+		live, err := j.rdb.ZRangeByScoreWithScores(ctx, j.keys.processes(role), within).Result()
 		if err != nil {
 			return nil, fmt.Errorf("listing live %ss: %w", role, err)
 		}
@@ -96,9 +116,11 @@ func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
 
 // LiveHere returns an error if no process of the role lives on this host.
 func (j *Jobs) LiveHere(ctx context.Context, role Role) error {
-	live, err := j.rdb.ZRangeByScore(ctx, j.keys.processes(role), &redis.ZRangeBy{
-		Min: millis(time.Now().Add(-heartbeatTTL)), Max: "+inf",
-	}).Result()
+	within, err := j.live(ctx)
+	if err != nil {
+		return err
+	}
+	live, err := j.rdb.ZRangeByScore(ctx, j.keys.processes(role), within).Result()
 	if err != nil {
 		return fmt.Errorf("looking for a live %s: %w", role, err)
 	}

@@ -153,7 +153,7 @@ func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunS
 func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, unique, start, owner string) (*RunState, error) {
 	s := &RunState{rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), id: id, owner: owner}
 	tick := ""
-	if id.Scheduled() {
+	if id.Scheduled() && j.believed(id) {
 		tick = millis(id.Reference)
 	}
 	reply, err := openScript.Run(ctx, j.rdb, []string{s.run, unique, j.keys.tick(id.Job)},
@@ -165,6 +165,17 @@ func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, unique, start, owner
 	s.Cancelled = reply[5] != ""
 	s.New = reply[6] != ""
 	return s, nil
+}
+
+// believed reports whether the run's tick is no later than the next one to come. A later one is a broken clock's: recorded as
+// handled, it would silence all ticks before it.
+func (j *Jobs) believed(id tasks.RunID) bool {
+	def, known := j.registry.Lookup(id.Job)
+	if !known || !def.Schedule.Enabled() {
+		return true
+	}
+	next := def.Schedule.Next(time.Now())
+	return next.IsZero() || !id.Reference.After(next)
 }
 
 // opened reads the answer of a script that opens a run or a range. Its numbers are ours, so they parse.

@@ -1,5 +1,5 @@
 // Ticks. EnqueueTick is the only function that enqueues the run of a tick. The tick key remembers the latest tick that was
-// handled.
+// handled. A broken clock can leave a time in it that is far ahead, which would silence all ticks until then: see DistrustTick.
 
 package jobs
 
@@ -20,6 +20,31 @@ if tonumber(redis.call("GET", KEYS[1]) or "-1") >= tonumber(ARGV[1]) then
 	return 0
 end
 redis.call("SET", KEYS[1], ARGV[1])
+return 1
+`)
+
+// KEYS: tick. ARGV: latest time (ms) that is believed, time (ms) instead. Returns 1 if it replaced the last tick.
+var distrustTickScript = redis.NewScript(`
+if tonumber(redis.call("GET", KEYS[1]) or "-1") <= tonumber(ARGV[1]) then
+	return 0
+end
+redis.call("SET", KEYS[1], ARGV[2])
+return 1
+`)
+
+// KEYS: tick, asynq's task, completed, archived. ARGV: ID, tick time (ms). Returns 1 if it removed the task of a run that has
+// ended, whose tick was not handled.
+var removeRepeatedScript = redis.NewScript(`
+if tonumber(redis.call("GET", KEYS[1]) or "-1") >= tonumber(ARGV[2]) then
+	return 0
+end
+local state = redis.call("HGET", KEYS[2], "state")
+if state ~= "completed" and state ~= "archived" then
+	return 0
+end
+redis.call("ZREM", KEYS[3], ARGV[1])
+redis.call("ZREM", KEYS[4], ARGV[1])
+redis.call("UNLINK", KEYS[2])
 return 1
 `)
 
@@ -61,8 +86,41 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 	if tick.Enqueued, err = j.enqueueRun(ctx, def, id, data); err != nil {
 		return Tick{}, err
 	}
+	if !tick.Enqueued { // after a clock was set back, ticks have the IDs of runs that have ended
+		repeated, err := j.removeRepeated(ctx, def, id)
+		if err != nil {
+			return Tick{}, err
+		}
+		if repeated {
+			if tick.Enqueued, err = j.enqueueRun(ctx, def, id, data); err != nil {
+				return Tick{}, err
+			}
+		}
+	}
 	_, err = j.recordTick(ctx, def, tickTime)
 	return tick, err
+}
+
+// removeRepeated removes the run with the ID if it has ended and its tick was not handled. It reports whether it did.
+func (j *Jobs) removeRepeated(ctx context.Context, def tasks.Definition, id tasks.RunID) (bool, error) {
+	keys := []string{
+		j.keys.tick(def.Name), asynqKey(def.Name, "t:"+id.String()), asynqKey(def.Name, "completed"), asynqKey(def.Name, "archived"),
+	}
+	n, err := removeRepeatedScript.Run(ctx, j.rdb, keys, id.String(), millis(id.Reference)).Int()
+	if err != nil {
+		return false, fmt.Errorf("removing the earlier run of the tick %s: %w", id, err)
+	}
+	return n == 1, nil
+}
+
+// DistrustTick replaces the last tick with another time if it is later than the latest time that is believed: then a broken
+// clock has left it. It reports whether it did.
+func (j *Jobs) DistrustTick(ctx context.Context, def tasks.Definition, latest, instead time.Time) (bool, error) {
+	n, err := distrustTickScript.Run(ctx, j.rdb, []string{j.keys.tick(def.Name)}, millis(latest), millis(instead)).Int()
+	if err != nil {
+		return false, fmt.Errorf("replacing the last tick of %s: %w", def.Name, err)
+	}
+	return n == 1, nil
 }
 
 // recordTick records the tick at tickTime as handled. It returns true if the tick was not handled before.

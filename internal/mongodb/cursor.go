@@ -14,10 +14,10 @@ import (
 
 // cursor walks over the records of one query.
 type cursor struct {
-	store     *Store
-	found     *mongo.Cursor
-	reference time.Time
-	resumed   bool // the query begins behind a key, and so behind MinKey
+	store   *Store
+	found   *mongo.Cursor
+	latest  time.Time // the latest stamp that is believed
+	resumed bool      // the query begins behind a key, and so behind MinKey
 }
 
 // Next implements syncrun.Cursor. Each fetch from the server has a deadline.
@@ -55,7 +55,7 @@ func (c *cursor) record() syncrun.Record {
 	doc := c.found.Current
 	k := newKey(doc.Lookup("_id"))
 	name, _ := doc.Lookup(c.store.NameField).StringValueOK()
-	return syncrun.Record{Key: k, ID: k, Name: name, State: outranks(doc.Lookup(lastSynced), c.reference)}
+	return syncrun.Record{Key: k, ID: k, Name: name, State: outranks(doc.Lookup(lastSynced), c.latest)}
 }
 
 // Close implements syncrun.Cursor. It frees the server's cursor, if there still is one.

@@ -28,19 +28,19 @@ func selected(sel syncrun.Selection) bson.D {
 		stamp(bson.D{{Key: "$not", Value: bson.D{{Key: "$type", Value: "date"}}}}),
 		stamp(bson.D{{Key: "$type", Value: "array"}}),
 		stamp(bson.D{{Key: "$lte", Value: date(sel.Reference.Add(-sel.Freshness))}}),
-		stamp(bson.D{{Key: "$gt", Value: date(sel.Reference.Add(syncrun.MaxClockError))}}),
+		stamp(bson.D{{Key: "$gt", Value: date(sel.Latest())}}),
 		stamp(date(sel.Reference)),
 	}}}
 }
 
-// noValidStamp is the condition that no later run has stamped the record. Its first half finds arrays of dates: the second half
+// noValidStamp is the condition that no later run has stamped the record, with a time up to the latest that is believed. Its first half finds arrays of dates: the second half
 // would look at their elements.
-func noValidStamp(reference time.Time) bson.E {
+func noValidStamp(reference, latest time.Time) bson.E {
 	return bson.E{Key: "$or", Value: bson.A{
 		stamp(bson.D{{Key: "$type", Value: "array"}}),
 		stamp(bson.D{{Key: "$not", Value: bson.D{
 			{Key: "$gt", Value: date(reference)},
-			{Key: "$lte", Value: date(reference.Add(syncrun.MaxClockError))},
+			{Key: "$lte", Value: date(latest)},
 		}}}),
 	}}
 }
@@ -50,12 +50,12 @@ func stamp(condition any) bson.D { return bson.D{{Key: lastSynced, Value: condit
 // date returns t as the database stores it, rounded down to the millisecond.
 func date(t time.Time) bson.DateTime { return bson.NewDateTimeFromTime(t) }
 
-// outranks reports whether $max would keep a stamp that must be replaced: the stamp comes after reference in the server's order
+// outranks reports whether $max would keep a stamp that must be replaced: the stamp comes after the run's in the server's order
 // of all values, and is no valid stamp of a later run.
-func outranks(v bson.RawValue, reference time.Time) bool {
+func outranks(v bson.RawValue, latest time.Time) bool {
 	switch v.Type {
 	case bson.TypeDateTime:
-		return v.DateTime() > int64(date(reference.Add(syncrun.MaxClockError)))
+		return v.DateTime() > int64(date(latest))
 	case bson.TypeTimestamp, bson.TypeRegex, bson.TypeDBPointer, bson.TypeJavaScript, bson.TypeCodeWithScope, bson.TypeMaxKey:
 		return true
 	case bson.TypeArray:

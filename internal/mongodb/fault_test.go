@@ -42,7 +42,7 @@ func TestFailedRecordsAreReported(t *testing.T) {
 	bad := []any{"u00000", "u00003", "u00006", "u00008", "u00009", "u00010", "u00011", "u00017"}
 	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", bad...) })
 
-	stamped, err := b.store.Stamp(t.Context(), updates(records), reference)
+	stamped, err := b.store.Stamp(t.Context(), updates(records), everything)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,10 @@ func operations(t *testing.T, b *testBundle) map[string]func(context.Context) er
 			}
 			return err
 		},
-		"stamp": func(ctx context.Context) error { _, err := b.store.Stamp(ctx, updates(records), reference); return err },
+		"stamp": func(ctx context.Context) error {
+			_, err := b.store.Stamp(ctx, updates(records), everything)
+			return err
+		},
 	}
 }
 
@@ -267,7 +270,7 @@ func TestErrorCodes(t *testing.T) {
 			}
 
 			inject(t, func() error { return proxy.FailUpdates(code, "so it is", "u00001") })
-			stamped, err := b.store.Stamp(t.Context(), updates(b.scan(t, everything, nil)), reference)
+			stamped, err := b.store.Stamp(t.Context(), updates(b.scan(t, everything, nil)), everything)
 			if want && !errors.Is(err, syncrun.ErrUnavailable) {
 				t.Errorf("as a write error: %+v, %v", stamped, err)
 			}
@@ -285,7 +288,7 @@ func TestWriteConcernErrorIsUnavailable(t *testing.T) {
 	records := b.scan(t, incremental, nil)
 	proxy.Inject(faultproxy.Fault{Command: "update", Kind: faultproxy.WriteConcernError, Code: 64, Message: "waiting for replication timed out"})
 	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", "u00001") })
-	_, err := b.store.Stamp(t.Context(), updates(records), reference)
+	_, err := b.store.Stamp(t.Context(), updates(records), everything)
 	var bulk mongo.BulkWriteException
 	if !errors.Is(err, syncrun.ErrUnavailable) || !errors.As(err, &bulk) || bulk.WriteConcernError.Code != 64 {
 		t.Errorf("%v", err)
@@ -298,7 +301,7 @@ func TestLabelledErrorIsUnavailable(t *testing.T) {
 	b.insertNumbered(t, 3)
 	records := b.scan(t, incremental, nil)
 	proxy.Inject(faultproxy.Fault{Command: "update", Code: 8000, Message: "busy", Labels: []string{"RetryableWriteError"}, Times: faultproxy.Always})
-	if _, err := b.store.Stamp(t.Context(), updates(records), reference); !errors.Is(err, syncrun.ErrUnavailable) {
+	if _, err := b.store.Stamp(t.Context(), updates(records), everything); !errors.Is(err, syncrun.ErrUnavailable) {
 		t.Errorf("%v", err)
 	}
 }

@@ -19,8 +19,11 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// reference is a run's reference time. It is in the past, as it is when a run begins.
-var reference = time.Date(2026, 3, 1, 12, 20, 0, 0, time.UTC)
+// reference is a run's reference time. It is far in the future, so that Selection.Latest does not depend on the real time.
+var reference = time.Date(2100, 3, 1, 12, 20, 0, 0, time.UTC)
+
+// latest is how long after reference the latest stamp is that is believed.
+const latest = freshness + syncrun.MaxClockError
 
 const freshness = 20 * time.Minute
 

@@ -55,7 +55,7 @@ func (b *testBundle) stamp(t *testing.T, records []syncrun.Record, reference tim
 
 func (b *testBundle) update(t *testing.T, updates []syncrun.Update, reference time.Time) syncrun.Stamped {
 	t.Helper()
-	stamped, err := b.store.Stamp(t.Context(), updates, reference)
+	stamped, err := b.store.Stamp(t.Context(), updates, syncrun.Selection{Reference: reference, Freshness: freshness})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestStamp(t *testing.T) {
 		for _, u := range users {
 			after := b.raw(t, u.name)
 			want := at(0)
-			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(syncrun.MaxClockError) {
+			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
 				want = d // stamped by a later run
 			}
 			if got := lastSyncedOf(after); got != want {
@@ -183,13 +183,13 @@ func TestStampReplacesWhatChangedMeanwhile(t *testing.T) {
 		matched   int64
 		want      bson.DateTime
 	}{
-		"a valid stamp of a later run":   {at(time.Hour), 0, at(time.Hour)},
+		"a valid stamp of a later run":   {at(time.Minute), 0, at(time.Minute)},
 		"an older stamp":                 {at(-time.Hour), 1, at(0)},
 		"this run's":                     {at(0), 1, at(0)},
-		"the last that is believed":      {at(syncrun.MaxClockError), 0, at(syncrun.MaxClockError)},
-		"the first that is not believed": {at(syncrun.MaxClockError + time.Millisecond), 1, at(0)},
+		"the last that is believed":      {at(latest), 0, at(latest)},
+		"the first that is not believed": {at(latest + time.Millisecond), 1, at(0)},
 		"null":                           {nil, 1, at(0)},
-		"an array of valid stamps":       {bson.A{at(time.Hour)}, 1, at(0)},
+		"an array of valid stamps":       {bson.A{at(time.Minute)}, 1, at(0)},
 		"an array around valid stamps":   {bson.A{at(-time.Hour), at(48 * time.Hour)}, 1, at(0)},
 		"a timestamp":                    {bson.Timestamp{T: 1}, 1, at(0)},
 	} {
@@ -280,7 +280,7 @@ func TestStampSets(t *testing.T) {
 		stamped := b.update(t, list, reference)
 		for _, u := range users {
 			after := b.raw(t, u.name)
-			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(syncrun.MaxClockError) {
+			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
 				if !bytes.Equal(after, before[u.name]) { // stamped by a later run
 					t.Errorf("try %d: %s: changed from %v to %v", try, u.name, before[u.name], after)
 				}
@@ -368,7 +368,7 @@ func TestStampRefusesFields(t *testing.T) {
 	failing := list[5].Record.ID.String() // behind two that are not even sent
 	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", failing) })
 
-	stamped, err := b.store.Stamp(t.Context(), list, reference)
+	stamped, err := b.store.Stamp(t.Context(), list, incremental)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,7 +142,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
-	return &cursor{store: s, found: found, reference: sel.Reference, resumed: within.After != nil}, nil
+	return &cursor{store: s, found: found, latest: sel.Latest(), resumed: within.After != nil}, nil
 }
 
 // filter returns the filter for the selected records whose _ids match the conditions.
@@ -154,8 +154,8 @@ func filter(sel syncrun.Selection, in bson.A) bson.D {
 }
 
 // Stamp implements syncrun.Store. It sends commands of at most BulkSize updates.
-func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, reference time.Time) (syncrun.Stamped, error) {
-	stamps, err := newStamps(reference)
+func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, sel syncrun.Selection) (syncrun.Stamped, error) {
+	stamps, err := newStamps(sel)
 	if err != nil {
 		return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
 	}

@@ -22,17 +22,18 @@ var touch = bson.E{Key: "$currentDate", Value: bson.D{{Key: updatedAt, Value: tr
 
 // stamps makes updates that stamp records with one reference time. Most updates are one of two, which are encoded once.
 type stamps struct {
-	reference      time.Time
-	raise, replace bson.Raw
+	reference, latest time.Time
+	raise, replace    bson.Raw
 }
 
-func newStamps(reference time.Time) (stamps, error) {
+func newStamps(sel syncrun.Selection) (stamps, error) {
+	reference := sel.Reference
 	raise, err := bson.Marshal(bson.D{{Key: "$max", Value: stamp(date(reference))}, touch})
 	if err != nil {
 		return stamps{}, err
 	}
 	replace, err := bson.Marshal(bson.D{{Key: "$set", Value: stamp(date(reference))}, touch})
-	return stamps{reference: reference, raise: raise, replace: replace}, err
+	return stamps{reference: reference, latest: sel.Latest(), raise: raise, replace: replace}, err
 }
 
 // update returns the update of one record, or an error that says why it cannot be updated.
@@ -52,10 +53,10 @@ func (s stamps) update(u syncrun.Update) (mongo.WriteModel, error) {
 		if err != nil {
 			return nil, err
 		}
-		return model.SetFilter(append(filter, noValidStamp(s.reference))).SetUpdate(set), nil
+		return model.SetFilter(append(filter, noValidStamp(s.reference, s.latest))).SetUpdate(set), nil
 	}
 	if replaced, _ := u.Record.State.(bool); replaced {
-		return model.SetFilter(append(filter, noValidStamp(s.reference))).SetUpdate(s.replace), nil
+		return model.SetFilter(append(filter, noValidStamp(s.reference, s.latest))).SetUpdate(s.replace), nil
 	}
 	return model.SetFilter(filter).SetUpdate(s.raise), nil
 }

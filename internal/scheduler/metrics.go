@@ -20,15 +20,23 @@ const (
 
 // metrics are the metrics of a scheduler. All schedulers together count each tick once.
 type metrics struct {
-	ticks *prometheus.CounterVec
+	ticks      *prometheus.CounterVec
+	distrusted *prometheus.CounterVec
 }
 
 // newMetrics registers the metrics, unless the registerer is nil. All counters exist from the start, at 0.
 func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) *metrics {
-	m := &metrics{ticks: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
-		Namespace: telemetry.Namespace, Name: "ticks_total", Help: "Ticks that this scheduler handled.",
-	}, []string{telemetry.LabelJobType, telemetry.LabelOutcome})}
+	m := &metrics{
+		ticks: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
+			Namespace: telemetry.Namespace, Name: "ticks_total", Help: "Ticks that this scheduler handled.",
+		}, []string{telemetry.LabelJobType, telemetry.LabelOutcome}),
+		distrusted: promauto.With(registerer).NewCounterVec(prometheus.CounterOpts{
+			Namespace: telemetry.Namespace, Name: "ticks_distrusted_total",
+			Help: "Last ticks that this scheduler replaced, because a broken clock had left them.",
+		}, []string{telemetry.LabelJobType}),
+	}
 	for _, name := range registry.Names() {
+		m.distrusted.WithLabelValues(name)
 		for _, outcome := range []string{outcomeEnqueued, outcomeCoalesced, outcomeCaughtUp} {
 			m.ticks.WithLabelValues(name, outcome)
 		}

@@ -142,6 +142,12 @@ func (b *testBundle) counted(t *testing.T, outcomes ...string) int {
 	return int(n)
 }
 
+// distrusted returns how often all schedulers together have replaced a last tick.
+func (b *testBundle) distrusted(t *testing.T) int {
+	t.Helper()
+	return int(telemetrytest.Counted(t, "user-sync", b.metrics...)["ticks_distrusted_total"])
+}
+
 // handled returns the latest tick that was handled.
 func (b *testBundle) handled(t *testing.T) time.Time {
 	t.Helper()
@@ -374,6 +380,99 @@ func TestClockThatSteps(t *testing.T) {
 	clock.step(3 * day)
 	testbed.Eventually(t, "the latest of three ticks", func() bool { return b.handled(t).Equal(midnight.Add(4 * day)) })
 	want("after a step of three days", 1, 4)
+}
+
+// A clock that was an hour ahead has left a last tick that silences all ticks for an hour.
+func TestTickOfABrokenClock(t *testing.T) {
+	t.Parallel()
+	for name, running := range map[string]bool{"before the scheduler starts": false, "while it runs": true} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, userSyncEvery(time.Second))
+			ahead := b.user.Schedule.Prev(time.Now().Add(time.Hour))
+			if running {
+				b.start(t, b.options.Addr)
+				testbed.Eventually(t, "ticks", func() bool { return b.counted(t, "enqueued", "caught_up", "coalesced") >= 1 })
+			}
+			if err := b.rdb.Set(t.Context(), "codex-jobs:{user-sync}:tick", ahead.UnixMilli(), 0).Err(); err != nil {
+				t.Fatal(err)
+			}
+			if !running {
+				b.start(t, b.options.Addr)
+			}
+			before := b.counted(t, "enqueued", "caught_up", "coalesced")
+			testbed.Eventually(t, "ticks", func() bool { return b.counted(t, "enqueued", "caught_up", "coalesced") >= before+2 })
+			ignored := procs.Match{Text: "a clock was wrong", Attrs: procs.Attrs{"level": "WARN", "job": "user-sync", "last": ahead.Format(tasks.TimestampLayout)}}
+			if n := len(b.log.Find(ignored)); n != 1 {
+				t.Errorf("it was logged %d times", n)
+			}
+			if n := b.distrusted(t); n != 1 {
+				t.Errorf("it was counted %d times", n)
+			}
+			if last := b.handled(t); last.After(time.Now()) {
+				t.Errorf("the last tick is still %s", last)
+			}
+		})
+	}
+}
+
+// The clocks of a scheduler, and of Redis or not, are set back by ten minutes.
+func TestClockThatIsSetBack(t *testing.T) {
+	t.Parallel()
+	for name, ahead := range map[string]time.Duration{"with Redis' clock": 10 * time.Minute, "alone": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, userSyncEvery(time.Second))
+			clock := &steppingClock{ahead: ahead}
+			b.startWithClock(t, b.options.Addr, clock.now)
+			ticks := func() int { return b.counted(t, "enqueued", "caught_up", "coalesced") }
+			testbed.Eventually(t, "ticks", func() bool { return ticks() >= 2 })
+			clock.step(-10 * time.Minute)
+			before := ticks()
+			testbed.Eventually(t, "ticks by the clock that was set", func() bool { return ticks() >= before+2 })
+			if n := b.distrusted(t); n != 1 {
+				t.Errorf("the last tick was replaced %d times", n)
+			}
+		})
+	}
+}
+
+// Two schedulers whose clocks differ by an hour must not replace each other's ticks in turn.
+func TestSchedulersWhoseClocksDiffer(t *testing.T) {
+	t.Parallel()
+	for name, off := range map[string]time.Duration{"ahead": time.Hour, "behind": -time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, userSyncEvery(time.Second))
+			b.start(t, b.options.Addr)
+			b.startWithClock(t, b.options.Addr, (&steppingClock{ahead: off}).now)
+			right := make(map[string]bool)
+			wrong := make(map[string]bool)
+			testbed.Eventually(t, "ticks of the right clock", func() bool {
+				for _, info := range b.pending(t) {
+					id, err := tasks.ParseRunID(info.ID)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if time.Since(id.Reference).Abs() > time.Minute {
+						wrong[info.ID] = true
+					} else {
+						right[info.ID] = true
+					}
+					if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+						t.Fatal(err)
+					}
+					if err := b.inspector.DeleteTask(b.user.Name, info.ID); err != nil {
+						t.Fatal(err)
+					}
+				}
+				return len(right) >= 8
+			})
+			if len(wrong) > 1 || b.distrusted(t) > 1 {
+				t.Errorf("%d runs of the wrong clock, the last tick was replaced %d times; want 1 at most", len(wrong), b.distrusted(t))
+			}
+		})
+	}
 }
 
 func TestTickServedByWaitingRun(t *testing.T) {

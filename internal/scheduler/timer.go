@@ -4,10 +4,12 @@ package scheduler
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -20,7 +22,12 @@ const (
 	tickTimeout = 5 * time.Second
 	// notableLateness is how late a tick is before the log and the metrics call it overdue.
 	notableLateness = 3 * time.Second
+	// yieldMargin is how much longer than an interval a scheduler yields to one that enqueues nothing.
+	yieldMargin = 5 * time.Second
 )
+
+// errYield is the reason for not enqueueing a tick: another scheduler, whose clock shows another time, does so.
+var errYield = errors.New("this scheduler's clock differs from Redis' clock and from that of another scheduler, which enqueues the ticks")
 
 // wallClock returns the time without a monotonic reading, so that comparing two times compares wall clocks.
 func wallClock() time.Time { return time.Now().Round(0) }
@@ -33,6 +40,8 @@ type timer struct {
 	handled time.Time
 	// warned is the time of the latest tick that the log warned of.
 	warned time.Time
+	// last is the last tick as Redis had it at a dispute, and moved is when it had another one before, see yields.
+	last, moved time.Time
 }
 
 // run enqueues ticks until ctx ends.
@@ -42,7 +51,9 @@ func (t *timer) run(ctx context.Context) {
 	}
 	for {
 		now := t.now()
-		if tickTime := t.def.Schedule.Prev(now); tickTime.After(t.handled) {
+		if t.tooLate(t.handled, now) {
+			t.correct(ctx, now)
+		} else if tickTime := t.def.Schedule.Prev(now); tickTime.After(t.handled) {
 			t.tick(ctx, tickTime)
 		}
 		wait := wakeInterval
@@ -92,7 +103,7 @@ func (t *timer) tick(ctx context.Context, tickTime time.Time) {
 	// The tick begins the trace of its run.
 	ctx, span := t.tracer.Start(ctx, "tick "+t.def.Name, trace.WithSpanKind(trace.SpanKindProducer),
 		trace.WithAttributes(telemetry.AttributeJobType.String(t.def.Name), telemetry.AttributeJobID.String(id.String())))
-	tick, err := t.jobs.EnqueueTick(ctx, t.def, tickTime)
+	tick, err := t.enqueue(ctx, tickTime)
 	telemetry.EndSpan(span, err)
 	if err == nil {
 		t.handled = tickTime
@@ -119,6 +130,89 @@ func (t *timer) tick(ctx context.Context, tickTime time.Time) {
 		t.warned = tickTime
 		log.Warn("Tick not enqueued yet, will be caught up", "error", err)
 	}
+}
+
+// enqueue enqueues the tick. It returns errYield if another scheduler enqueues the ticks, by a clock that shows another time.
+func (t *timer) enqueue(ctx context.Context, tickTime time.Time) (jobs.Tick, error) {
+	last, err := t.jobs.LastTick(ctx, t.def)
+	if err != nil {
+		return jobs.Tick{}, err
+	}
+	switch now := t.now(); {
+	case t.tooLate(last, now):
+		err = t.distrust(ctx, last, now, tickTime.Add(-time.Millisecond))
+	case !last.IsZero() && last.Before(t.handled):
+		// Another scheduler distrusts the tick that this one has enqueued.
+		if err = t.yields(ctx, last, func(redis time.Time) bool { return t.tooLate(tickTime, redis) }); err == nil {
+			t.log.Warn("The last tick was set back, this scheduler's clock is right", "job", t.def.Name, "last", last.Format(tasks.TimestampLayout))
+		}
+	}
+	if err != nil {
+		return jobs.Tick{}, err
+	}
+	return t.jobs.EnqueueTick(ctx, t.def, tickTime)
+}
+
+// tooLate reports whether a tick is later than the next one to come after now.
+func (t *timer) tooLate(tickTime, now time.Time) bool {
+	next := t.def.Schedule.Next(now)
+	return !next.IsZero() && tickTime.After(next)
+}
+
+// correct is for a latest tick that is later than the next one to come: a clock was ahead of this one, or this one was set back.
+// Then the next tick to come is enqueued. If it fails, run tries again at the next look at the clock.
+func (t *timer) correct(ctx context.Context, now time.Time) {
+	ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+	defer cancel()
+	last, err := t.jobs.LastTick(ctx, t.def)
+	if err == nil && t.tooLate(last, now) {
+		last = t.def.Schedule.Prev(now)
+		err = t.distrust(ctx, t.handled, now, last)
+	}
+	switch {
+	case err == nil:
+		t.handled = last
+	case errors.Is(err, errYield) && !t.handled.Equal(t.warned):
+		t.warned = t.handled
+		t.log.Warn("Leaving the ticks to another scheduler", "job", t.def.Name, "error", err)
+	case ctx.Err() == nil:
+		t.log.Debug("Could not look at the last tick", "job", t.def.Name, "error", err)
+	}
+}
+
+// distrust replaces a last tick that is later than the next one to come. It returns errYield if Redis' clock says that this
+// scheduler's clock is behind.
+func (t *timer) distrust(ctx context.Context, last, now, instead time.Time) error {
+	if err := t.yields(ctx, last, func(redis time.Time) bool { return !t.tooLate(last, redis) }); err != nil {
+		return err
+	}
+	replaced, err := t.jobs.DistrustTick(ctx, t.def, t.def.Schedule.Next(now), instead)
+	if err != nil || !replaced { // another scheduler was faster
+		return err
+	}
+	t.metrics.distrusted.WithLabelValues(t.def.Name).Inc()
+	t.log.Warn("The last tick is later than the next one to come: a clock was wrong; it is ignored", "job", t.def.Name,
+		"last", last.Format(tasks.TimestampLayout), "next", t.def.Schedule.Next(now).Format(tasks.TimestampLayout))
+	return nil
+}
+
+// yields decides a dispute about the last tick. Wrong says whether this scheduler's clock is wrong if Redis' clock is right. In
+// that case it returns errYield, as long as another scheduler goes on. Without that rule two schedulers whose clocks differ by
+// more than an interval would replace each other's ticks in turn. Redis' clock does not rule alone: if no tick is enqueued for
+// an interval, this scheduler enqueues again.
+func (t *timer) yields(ctx context.Context, last time.Time, wrong func(redis time.Time) bool) error {
+	redis, err := t.jobs.RedisTime(ctx)
+	if err != nil || !wrong(redis) {
+		return err
+	}
+	now := time.Now() // with its monotonic reading
+	if !last.Equal(t.last) {
+		t.last, t.moved = last, now
+	}
+	if now.Sub(t.moved) < t.def.Schedule.Interval(redis)+yieldMargin {
+		return errYield
+	}
+	return nil
 }
 
 // sleep waits until the time is over. It returns false if ctx has ended.

@@ -54,7 +54,7 @@ func (r *records) Scan(_ context.Context, _ syncrun.Selection, within syncrun.Ra
 	return &cursor{first, last}, nil
 }
 
-func (r *records) Stamp(_ context.Context, updates []syncrun.Update, _ time.Time) (syncrun.Stamped, error) {
+func (r *records) Stamp(_ context.Context, updates []syncrun.Update, _ syncrun.Selection) (syncrun.Stamped, error) {
 	for _, u := range updates {
 		r.stamped[u.Record.Key[0]]++
 	}

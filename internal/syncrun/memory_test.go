@@ -40,7 +40,7 @@ func (u *user) key() []byte { return binary.BigEndian.AppendUint64(nil, uint64(u
 
 func (u *user) due(sel syncrun.Selection) bool {
 	return !u.deleted && (sel.Full || u.stamp.IsZero() || !u.stamp.After(sel.Reference.Add(-sel.Freshness)) ||
-		u.stamp.After(sel.Reference.Add(syncrun.MaxClockError)) || u.stamp.Equal(sel.Reference))
+		u.stamp.After(sel.Latest()) || u.stamp.Equal(sel.Reference))
 }
 
 type number int
@@ -131,7 +131,7 @@ func (m *memory) Scan(ctx context.Context, sel syncrun.Selection, within syncrun
 	return &memoryCursor{store: m, sel: sel, within: within}, nil
 }
 
-func (m *memory) Stamp(ctx context.Context, updates []syncrun.Update, reference time.Time) (syncrun.Stamped, error) {
+func (m *memory) Stamp(ctx context.Context, updates []syncrun.Update, sel syncrun.Selection) (syncrun.Stamped, error) {
 	records := make([]syncrun.Record, len(updates))
 	for i, update := range updates {
 		records[i] = update.Record
@@ -155,8 +155,8 @@ func (m *memory) Stamp(ctx context.Context, updates []syncrun.Update, reference 
 			if set := updates[i].Set; set != nil {
 				u.set = set
 			}
-			if u.stamp.Before(reference) || u.stamp.After(reference.Add(syncrun.MaxClockError)) {
-				u.stamp = reference
+			if u.stamp.Before(sel.Reference) || u.stamp.After(sel.Latest()) {
+				u.stamp = sel.Reference
 			}
 		}
 	}

@@ -344,7 +344,7 @@ func (p *Pass) write(ctx context.Context, b *batch) error {
 	if len(updates) > 0 {
 		var stamped Stamped
 		err := p.retry(ctx, "updating "+p.Noun+"s", func() (err error) {
-			stamped, err = p.Store.Stamp(ctx, updates, p.Selection.Reference)
+			stamped, err = p.Store.Stamp(ctx, updates, p.Selection)
 			return err
 		})
 		if err != nil {

@@ -724,7 +724,7 @@ func (b bench) Scan(context.Context, syncrun.Selection, syncrun.Range) (syncrun.
 	return &benchCursor{left: b.records}, nil
 }
 
-func (b bench) Stamp(_ context.Context, records []syncrun.Update, _ time.Time) (syncrun.Stamped, error) {
+func (b bench) Stamp(_ context.Context, records []syncrun.Update, _ syncrun.Selection) (syncrun.Stamped, error) {
 	return syncrun.Stamped{Matched: int64(len(records))}, nil
 }
 

@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// MaxClockError is how far after a run's reference time a record's stamp can be and still count. A later stamp comes from a
-// broken clock, so the record is due.
-const MaxClockError = 24 * time.Hour
+// MaxClockError is how far clocks can be apart before their stamps count as those of a broken clock, see Selection.Latest.
+const MaxClockError = 10 * time.Minute
 
 // ErrUnavailable is wrapped by errors of a Store or a Work that can pass: something could not be reached, or could not serve.
 // The same call may succeed later.
@@ -20,13 +19,24 @@ var ErrUnavailable = errors.New("store unavailable")
 // Selection says which records a run visits.
 type Selection struct {
 	// Full selects every record. Otherwise a record is selected if it is due: its stamp is not a date, is at or before
-	// Reference - Freshness, or is more than MaxClockError after Reference. A record whose stamp is exactly Reference is
-	// selected, too: the run may have stamped it after its last checkpoint.
+	// Reference - Freshness, or is after Latest. A record whose stamp is exactly Reference is selected, too: the run may have
+	// stamped it after its last checkpoint.
 	Full bool
 	// Reference is the run's reference time, in whole milliseconds.
 	Reference time.Time
 	// Freshness is how old a stamp can be before its record is due again.
 	Freshness time.Duration
+}
+
+// Latest returns the latest stamp that is believed: Freshness + MaxClockError after Reference. A later one comes from a broken
+// clock. A run that is late, such as one that is retried by hand a day after its tick, must not replace the stamps of later
+// runs. So for such a run the time counts from now.
+func (s Selection) Latest() time.Time {
+	from := s.Reference
+	if now := time.Now(); now.After(from) {
+		from = now
+	}
+	return from.Add(s.Freshness + MaxClockError)
 }
 
 // Range is a contiguous part of a collection, in the store's order: the records behind After, up to and including Upto. The zero
@@ -90,8 +100,9 @@ type Store interface {
 	Count(ctx context.Context, sel Selection, within Range) (int64, error)
 	// Scan returns a cursor over the selected records of the range.
 	Scan(ctx context.Context, sel Selection, within Range) (Cursor, error)
-	// Stamp sets the stamp of each record to reference, unless a later run has stamped it already. It also sets the record's
-	// time of update to now, and the fields of its Update. Nothing else of a record changes. Doing it twice is doing it once.
+	// Stamp sets the stamp of each record to the selection's Reference, unless a later run has stamped it already. It also sets
+	// the record's time of update to now, and the fields of its Update. Nothing else of a record changes. Doing it twice is
+	// doing it once.
 	// With an error, it is not known which records were updated. A failure of a single record is no error, but in Stamped.
-	Stamp(ctx context.Context, updates []Update, reference time.Time) (Stamped, error)
+	Stamp(ctx context.Context, updates []Update, sel Selection) (Stamped, error)
 }

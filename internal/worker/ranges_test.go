@@ -67,7 +67,7 @@ func (s *numbers) Scan(_ context.Context, _ syncrun.Selection, r syncrun.Range) 
 	return &numbersCursor{first, last}, nil
 }
 
-func (s *numbers) Stamp(_ context.Context, updates []syncrun.Update, _ time.Time) (syncrun.Stamped, error) {
+func (s *numbers) Stamp(_ context.Context, updates []syncrun.Update, _ syncrun.Selection) (syncrun.Stamped, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, u := range updates {

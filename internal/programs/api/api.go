@@ -39,6 +39,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate, BasePath: cfg.HTTP.BasePath, TrustedProxies: cfg.HTTP.TrustedProxies,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
+	defer process.WatchClock(ctx, j)()
 	// The API serves without Redis, too, as well as it can. Meanwhile Await logs that it waits.
 	ctx, cancel := context.WithCancel(ctx)
 	var awaiting sync.WaitGroup

@@ -56,6 +56,7 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
+	defer process.WatchClock(ctx, j)()
 	w.Run(ctx)
 	return nil
 }
