@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -14,8 +15,13 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/pkg/client"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
+
+// missingRedis is what is missing when Redis does not serve.
+const missingRedis = "Redis"
 
 func connected(d client.Dependency) bool { return d.Status == client.StatusConnected }
 
@@ -34,15 +40,29 @@ func (s *Server) health(c *gin.Context) {
 	defer cancel()
 	h := client.Health{Status: client.StatusOK, Timestamp: now(), Uptime: int64(time.Since(s.started).Seconds())}
 	var checks sync.WaitGroup
+	var refused error
 	checks.Go(func() { h.Database = check(ctx, s.Database) })
+	checks.Go(func() { refused = s.Jobs.CheckWrites(ctx) })
 	checks.Go(func() {
 		if h.Redis = check(ctx, s.Jobs); connected(h.Redis) {
 			h.Jobs = s.jobsHealth(ctx, s.log(c))
 		} else {
-			h.Jobs.Missing = []string{"Redis"}
+			h.Jobs.Missing = []string{missingRedis}
 		}
 	})
 	checks.Wait()
+	if refused != nil && connected(h.Redis) {
+		h.Redis.Status = client.StatusDisconnected
+		h.Redis.Error = "Redis does not accept writes"
+		if reply, ok := redisconn.Refusal(refused); ok {
+			h.Redis.Error += ": " + reply
+		}
+		h.Jobs.Initialized = false
+		if !slices.Contains(h.Jobs.Missing, missingRedis) {
+			h.Jobs.Missing = append([]string{missingRedis}, h.Jobs.Missing...)
+		}
+		s.log(c).Warn("Redis does not accept writes", "error", refused)
+	}
 	status := http.StatusOK
 	if !connected(h.Database) || !connected(h.Redis) {
 		h.Status, status = client.StatusDegraded, http.StatusServiceUnavailable
@@ -58,24 +78,41 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 	}
 	var schedules []jobs.Repeatable
 	if err == nil {
-		schedules, err = s.Jobs.Schedules(time.Now())
+		schedules, err = s.Jobs.Schedules(ctx, time.Now())
 	}
 	if err != nil {
 		log.Warn("Redis did not serve the health check", "error", err)
-		h.Missing = []string{"Redis"}
+		h.Missing = []string{missingRedis}
 		return h
 	}
 	if h.Workers == 0 {
 		h.Missing = append(h.Missing, "a live worker")
 	}
-	if len(schedules) == 0 {
-		h.Missing = append(h.Missing, "a live schedule")
-	}
+	h.Missing = append(h.Missing, missingSchedules(s.Jobs.Registry().All(), schedules)...)
 	h.Initialized = len(h.Missing) == 0
 	return h
 }
 
-// ready tells a load balancer whether the API can serve requests: without Redis all but the health check fail.
+// missingSchedules says which schedules are missing. Those that are switched off are not.
+func missingSchedules(definitions []tasks.Definition, live []jobs.Repeatable) (missing []string) {
+	wanted := 0
+	for _, def := range definitions {
+		if !def.Schedule.Enabled() {
+			continue
+		}
+		wanted++
+		if !slices.ContainsFunc(live, func(r jobs.Repeatable) bool { return r.Job == def.Name }) {
+			missing = append(missing, "a live schedule of "+def.Name)
+		}
+	}
+	if wanted > 0 && len(missing) == wanted {
+		return []string{"a live schedule"}
+	}
+	return missing
+}
+
+// ready tells a load balancer whether the API can serve requests: without Redis all but the health check fail. If Redis only
+// refuses writes, the API serves reads.
 func (s *Server) ready(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()

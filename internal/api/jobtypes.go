@@ -16,7 +16,7 @@ import (
 func (s *Server) listJobTypes(c *gin.Context) {
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	schedules, err := s.Jobs.Schedules(time.Now())
+	schedules, err := s.Jobs.Schedules(ctx, time.Now())
 	if err != nil {
 		s.unavailable(c, err)
 		return

@@ -352,7 +352,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 		}
 	})
 	testbed.Eventually(t, "the schedule to be live", func() bool {
-		schedules, err := b.jobs.Schedules(time.Now())
+		schedules, err := b.jobs.Schedules(t.Context(), time.Now())
 		return err == nil && len(schedules) > 0
 	})
 }

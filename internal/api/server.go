@@ -22,6 +22,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
@@ -278,7 +279,11 @@ func fail(c *gin.Context, status int, message string) {
 // unavailable answers a request that failed in package jobs, which fails only when Redis does not serve.
 func (s *Server) unavailable(c *gin.Context, err error) {
 	s.log(c).Warn("Redis did not serve a request", "path", c.Request.URL.Path, "error", err)
-	fail(c, http.StatusServiceUnavailable, "Redis is not available; try again later")
+	message := "Redis is not available; try again later"
+	if reply, refused := redisconn.Refusal(err); refused {
+		message = "Redis refuses this request: " + reply + "; try again later"
+	}
+	fail(c, http.StatusServiceUnavailable, message)
 }
 
 // lookup returns a job type. Where there is none of the name, it answers with the status and the known names, and returns false.

@@ -19,8 +19,8 @@ func (a *app) healthCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "health",
 		Short: "Show whether the system is healthy; exit with 1 if it is not",
-		Long: `Show whether the API reaches Redis and MongoDB, and whether a worker and a schedule are live. If any of
-them is missing, the exit status is 1.`,
+		Long: `Show whether the API reaches Redis and MongoDB, whether Redis accepts writes, and whether a worker and the
+schedules are live. If any of them is missing, the exit status is 1. A schedule that is switched off is not missing.`,
 		Example: `  codexctl health
   codexctl health >/dev/null || echo 'look at it'`,
 		Args: cobra.NoArgs,
@@ -42,7 +42,13 @@ them is missing, the exit status is 1.`,
 }
 
 func showHealth(p *page, h client.Health) {
-	dependency := func(d client.Dependency) string { return fmt.Sprintf("%s, %d ms", d.Status, d.ResponseTime) }
+	dependency := func(d client.Dependency) string {
+		text := fmt.Sprintf("%s, %d ms", d.Status, d.ResponseTime)
+		if d.Error != "" {
+			text += ": " + line(d.Error)
+		}
+		return text
+	}
 	p.fields(
 		"Status", h.Status,
 		"Uptime", short(time.Duration(h.Uptime)*time.Second),

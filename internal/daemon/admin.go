@@ -52,7 +52,7 @@ func (p *Process) adminHandler(stopping <-chan struct{}) http.Handler {
 		}
 		if err := (*check)(ctx); err != nil {
 			p.Log.Debug("Not ready", "error", err)
-			plain(w, http.StatusServiceUnavailable, "Redis, or MongoDB for a worker, does not answer")
+			plain(w, http.StatusServiceUnavailable, "Redis, or MongoDB for a worker, does not answer or accepts no writes")
 			return
 		}
 		plain(w, http.StatusOK, "ok")

@@ -132,7 +132,7 @@ func TestProbes(t *testing.T) {
 			}
 		}
 	}
-	const unavailable = "Redis, or MongoDB for a worker, does not answer"
+	const unavailable = "Redis, or MongoDB for a worker, does not answer or accepts no writes"
 	want("/livez", http.StatusOK, "ok")
 	want("/readyz", http.StatusServiceUnavailable, "starting")
 	b.ReadyWhen(func(context.Context) error { return errors.New("redis://user:s3cret@host") })

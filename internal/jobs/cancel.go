@@ -15,8 +15,11 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// cancelPoll is the time between two looks at a run that is between two states.
-const cancelPoll = 20 * time.Millisecond
+const (
+	// cancelPoll is the time between two looks at a run that is between two states, and cancelTries bounds their number.
+	cancelPoll  = 20 * time.Millisecond
+	cancelTries = 10
+)
 
 var (
 	// ErrNoJob is the error for an ID without a run.
@@ -46,8 +49,8 @@ return 1
 // Cancel ends a run. It removes a run that waits for its turn or for a retry, and returns true. It tells an active run to end,
 // with its ranges, and returns false: the run then fails soon. It can return ErrNoJob or ErrEnded.
 func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err error) {
-	def, info, err := j.lookUp(id)
-	for range changeTries {
+	def, info, err := j.lookUp(ctx, id)
+	for range cancelTries {
 		if err != nil {
 			return false, err
 		}
@@ -69,7 +72,7 @@ func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err er
 		case <-ctx.Done():
 			return false, context.Cause(ctx)
 		}
-		def, info, err = j.lookUp(id)
+		def, info, err = j.lookUp(ctx, id)
 	}
 	return false, fmt.Errorf("cancelling %s: it does not stay in one state", id)
 }
@@ -120,7 +123,7 @@ func (j *Jobs) IsCancelled(ctx context.Context, id tasks.RunID) (bool, error) {
 
 // Retry enqueues a failed run once more, with all attempts. It can return ErrNoJob or ErrNotFailed.
 func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
-	def, info, err := j.lookUp(id)
+	def, info, err := j.lookUp(ctx, id)
 	if err != nil {
 		return err
 	}
@@ -138,7 +141,7 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 		j.announce(ctx, def.Queue())
 		return nil
 	}
-	if _, now, failed := j.lookUp(id); failed == nil && now.State != asynq.TaskStateArchived {
+	if _, now, failed := j.lookUp(ctx, id); failed == nil && now.State != asynq.TaskStateArchived {
 		return ErrNotFailed // another client was faster
 	}
 	return fmt.Errorf("retrying %s: %w", id, err)
@@ -159,18 +162,23 @@ func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
 	return nil
 }
 
-// lookUp returns the run's Definition, and what asynq knows of its task. It can return ErrNoJob.
-func (j *Jobs) lookUp(id tasks.RunID) (tasks.Definition, *asynq.TaskInfo, error) {
+// lookUp returns the run's Definition, and what asynq knows of its task. It can return ErrNoJob. A task of which only the ID is
+// left, or whose message is damaged, is no job.
+func (j *Jobs) lookUp(ctx context.Context, id tasks.RunID) (tasks.Definition, *asynq.TaskInfo, error) {
 	def, known := j.registry.Lookup(id.Job)
 	if !known {
 		return def, nil, ErrNoJob
 	}
 	info, err := j.inspector.GetTaskInfo(def.Queue(), id.String())
 	switch {
-	case notFound(err):
-		return def, nil, ErrNoJob
-	case err != nil:
-		return def, nil, fmt.Errorf("looking up %s: %w", id, err)
+	case err == nil && info.ID == id.String(): // asynq decodes nothing as a message without an ID
+		return def, info, nil
+	case err != nil && !notFound(err):
+		// asynq's error does not say whether Redis has failed or the task is damaged.
+		if _, failed := j.taskState(ctx, def.Queue(), id.String()); failed != nil {
+			return def, nil, fmt.Errorf("looking up %s: %w", id, failed)
+		}
+		j.log.Warn("A task is damaged", "jobId", id.String(), "error", err)
 	}
-	return def, info, nil
+	return def, nil, ErrNoJob
 }

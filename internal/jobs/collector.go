@@ -5,11 +5,9 @@ package jobs
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
-	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -24,9 +22,10 @@ func describe(name, help string, labels ...string) *prometheus.Desc {
 }
 
 var (
-	redisUpDesc = describe("redis_up", "Whether Redis told what the following are; without it they are absent.")
-	tasksDesc   = describe("queue_tasks", "Runs, and ranges of large runs, in each state.", telemetry.LabelJobType, "unit", "state")
-	oldestDesc  = describe("queue_oldest_waiting_seconds", "For how long the oldest that waits has waited; 0 when none does.",
+	redisUpDesc  = describe("redis_up", "Whether Redis told what the following are; without it they are absent.")
+	writableDesc = describe("redis_writable", "Whether Redis accepts writes.")
+	tasksDesc    = describe("queue_tasks", "Runs, and ranges of large runs, in each state.", telemetry.LabelJobType, "unit", "state")
+	oldestDesc   = describe("queue_oldest_waiting_seconds", "For how long the oldest that waits has waited; 0 when none does.",
 		telemetry.LabelJobType, "unit")
 	pausedDesc    = describe("queue_paused", "Whether the job type is paused.", telemetry.LabelJobType)
 	processesDesc = describe("processes", "Processes that live.", "role")
@@ -44,7 +43,7 @@ type collector struct{ jobs *Jobs }
 // Describe implements prometheus.Collector.
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		redisUpDesc, tasksDesc, oldestDesc, pausedDesc, processesDesc, lastTickDesc, dueTickDesc, intervalDesc,
+		redisUpDesc, writableDesc, tasksDesc, oldestDesc, pausedDesc, processesDesc, lastTickDesc, dueTickDesc, intervalDesc,
 	} {
 		descs <- desc
 	}
@@ -75,39 +74,41 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 		}
 		all = append(all, gauge(processesDesc, float64(n), string(role)))
 	}
-	queues, err := c.jobs.queues()
+	writable := 1.0
+	if err := c.jobs.CheckWrites(ctx); err != nil {
+		writable = 0
+		c.jobs.log.Debug("Redis does not accept writes", "error", err)
+	}
+	all = append(all, gauge(writableDesc, writable))
+	var queues []string // of each job type, first for its runs and then for its ranges
+	for _, def := range c.jobs.registry.All() {
+		queues = append(queues, def.Queue(), def.RangeQueue())
+	}
+	states, err := c.jobs.readQueues(ctx, queues...)
 	if err != nil {
 		return nil, err
 	}
-	for _, def := range c.jobs.registry.All() {
-		if ctx.Err() != nil { // asynq's Inspector takes no context
-			return nil, context.Cause(ctx)
-		}
-		for unit, queue := range map[string]string{"run": def.Queue(), "range": def.RangeQueue()} {
-			info, err := c.jobs.queue(queues, queue)
-			if err != nil {
-				return nil, err
-			}
-			counts := countsOf(info)
+	since, err := c.jobs.pendingSince(ctx, queues, states)
+	if err != nil {
+		return nil, err
+	}
+	for i, def := range c.jobs.registry.All() {
+		for n, unit := range []string{"run", "range"} {
+			queue := 2*i + n
+			counts := states[queue].counts()
 			for state, n := range map[string]int{
 				"waiting": counts.Waiting, "active": counts.Active, "delayed": counts.Delayed,
 				"completed": counts.Completed, "failed": counts.Failed,
 			} {
 				all = append(all, gauge(tasksDesc, float64(n), def.Name, unit, state))
 			}
-			oldest, err := c.oldestWaiting(info)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, gauge(oldestDesc, oldest.Seconds(), def.Name, unit))
-			if unit == "run" {
-				paused := 0.0
-				if info.Paused {
-					paused = 1
-				}
-				all = append(all, gauge(pausedDesc, paused, def.Name))
-			}
+			all = append(all, gauge(oldestDesc, waited(states[queue], since[queue]).Seconds(), def.Name, unit))
 		}
+		paused := 0.0
+		if states[2*i].paused {
+			paused = 1
+		}
+		all = append(all, gauge(pausedDesc, paused, def.Name))
 		schedule, err := c.schedule(ctx, def)
 		if err != nil {
 			return nil, err
@@ -117,25 +118,21 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 	return all, nil
 }
 
-// oldestWaiting returns how long the oldest waiting task has waited. asynq does not know it for a task that was released, or
-// retried by hand. Then it is the time since the tick or trigger of its run.
-func (c collector) oldestWaiting(info *asynq.QueueInfo) (time.Duration, error) {
-	if info.Pending == 0 || info.Latency > 0 {
-		return info.Latency, nil
+// waited returns how long the oldest pending task has waited. If asynq does not know since when, it is the time since the tick
+// or trigger of its run.
+func waited(s queueState, since time.Time) time.Duration {
+	if s.oldest == "" {
+		return 0
 	}
-	oldest, err := c.jobs.inspector.ListPendingTasks(info.Queue, asynq.PageSize(1))
-	if err != nil {
-		return 0, fmt.Errorf("looking for the oldest task of %s: %w", info.Queue, err)
+	if since.IsZero() {
+		run, _, _ := strings.Cut(s.oldest, "/") // the ID of a range begins with its run's
+		id, err := tasks.ParseRunID(run)
+		if err != nil {
+			return 0 // no run of ours: its worker will refuse it
+		}
+		since = id.Reference
 	}
-	if len(oldest) == 0 { // a worker has just taken it
-		return 0, nil
-	}
-	run, _, _ := strings.Cut(oldest[0].ID, "/") // the ID of a range begins with its run's
-	id, err := tasks.ParseRunID(run)
-	if err != nil {
-		return 0, nil //nolint:nilerr // no run of ours: its worker will refuse it
-	}
-	return max(0, time.Since(id.Reference)), nil
+	return max(0, time.Since(since))
 }
 
 // schedule returns the metrics of the job type's schedule, if it has one.

@@ -15,13 +15,18 @@ import (
 
 // Pause stops new runs of the job type. Active ones go on. Pausing twice is no error.
 func (j *Jobs) Pause(ctx context.Context, def tasks.Definition) error {
-	return j.setPaused(ctx, def, true, j.inspector.PauseQueue)
+	// asynq's own way returns an error if the queue is paused already.
+	if err := j.rdb.SetNX(ctx, asynqKey(def.Queue(), "paused"), time.Now().Unix(), 0).Err(); err != nil {
+		return fmt.Errorf("pausing %s: %w", def.Name, err)
+	}
+	// The dashboard only shows a queue that asynq knows.
+	return j.Register(ctx)
 }
 
 // Resume ends a pause. Resuming a job type that is not paused is no error.
 func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
-	if err := j.setPaused(ctx, def, false, j.inspector.UnpauseQueue); err != nil {
-		return err
+	if err := j.rdb.Del(ctx, asynqKey(def.Queue(), "paused")).Err(); err != nil {
+		return fmt.Errorf("resuming %s: %w", def.Name, err)
 	}
 	j.announce(ctx, def.Queue())
 	return nil
@@ -34,32 +39,6 @@ func (j *Jobs) IsPaused(ctx context.Context, def tasks.Definition) (bool, error)
 		return false, fmt.Errorf("looking whether %s is paused: %w", def.Name, err)
 	}
 	return n > 0, nil
-}
-
-// changeTries bounds how often a change is tried again because another client made one at the same time.
-const changeTries = 10
-
-// setPaused calls change. It ignores change's error if the queue is then as it should be: asynq returns one if it was so before.
-func (j *Jobs) setPaused(ctx context.Context, def tasks.Definition, paused bool, change func(string) error) error {
-	// asynq would pause a queue that it does not know yet, but not show that.
-	if err := j.Register(ctx); err != nil {
-		return err
-	}
-	var failed error
-	for range changeTries {
-		if failed = change(def.Queue()); failed == nil {
-			return nil
-		}
-		info, err := j.inspector.GetQueueInfo(def.Queue())
-		if err == nil && info.Paused == paused {
-			return nil
-		}
-		if err != nil || ctx.Err() != nil {
-			break
-		}
-		// Another client changed it in between.
-	}
-	return fmt.Errorf("pausing or resuming %s: %w", def.Name, failed)
 }
 
 // Removed counts the runs that Cleanup removed.

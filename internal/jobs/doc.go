@@ -6,10 +6,11 @@
 // names of asynq's keys):
 //
 //   - Register adds the queues to the set asynq:queues, as asynq does when it enqueues a task.
-//   - HasTasks looks whether a queue's lists exist, IsPaused whether its paused key does, and IsActive reads a task's state.
-//     asynq's own answers cost many times more commands.
+//   - HasTasks, Status, List and the metrics look at a queue's lists, and others at its paused key or a task's state. asynq's own
+//     answers cost many times more commands, and fail for a queue with one damaged task. Pause and Resume set the paused key.
+//   - Schedules reads what asynq's Schedulers show. asynq's own answer also writes.
 //   - FindWork puts tasks that are due, or whose worker is lost, among the pending ones, as asynq's forwarder and recoverer do
-//     within a Server. It also gives a lease to an active task that has none, and removes tasks of which only the ID is left.
+//     within a Server. It also gives a lease to an active task that has none. Maintain removes tasks that are damaged.
 //   - RunState.Complete writes the result of a run into its task, in the same script that compares the owner.
 //   - RemoveDeadHistories deletes the keys asynq:scheduler_history:* of Schedulers that were killed.
 package jobs

@@ -115,12 +115,9 @@ func (j *Jobs) takeKey(ctx context.Context, def tasks.Definition, key string, id
 // waits reports whether the run that has a unique key waits in the queue. It enqueues the run if the process that took the key
 // has not done so yet.
 func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, payload []byte, taken string) (bool, error) {
-	info, err := j.inspector.GetTaskInfo(def.Queue(), id)
-	if err == nil {
-		return info.State == asynq.TaskStatePending, nil
-	}
-	if !notFound(err) {
-		return false, fmt.Errorf("looking up %s: %w", id, err)
+	state, err := j.taskState(ctx, def.Queue(), id)
+	if err != nil || state != "" {
+		return state == asynq.TaskStatePending.String(), err
 	}
 	ms, _ := strconv.ParseInt(taken, 10, 64) // 0, which is long ago, if it is no time
 	if time.Since(time.UnixMilli(ms)) > keyTimeout {
@@ -139,7 +136,7 @@ func (j *Jobs) enqueueRun(ctx context.Context, def tasks.Definition, id tasks.Ru
 	return j.enqueue(ctx, def.Queue(), id.String(), def.NewTask(id, payload, telemetry.TraceHeaders(ctx)))
 }
 
-// enqueue puts a task into its queue, and announces it. It returns false and no error if a task with the ID is there already.
+// enqueue puts a task into its queue, makes asynq know the queue, and announces the task. It returns false and no error if a task with the ID is there already.
 func (j *Jobs) enqueue(ctx context.Context, queue, id string, task *asynq.Task) (bool, error) {
 	_, err := j.client.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {

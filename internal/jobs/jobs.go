@@ -21,6 +21,7 @@ type Jobs struct {
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	log       *slog.Logger
+	writes    writeCheck
 }
 
 // New returns the jobs of the registry, in its namespace. The caller closes the client.

@@ -40,6 +40,12 @@ func (k keys) task(id tasks.RunID) string {
 	return asynqKey(k.namespace.Queue(id.Job), "t:"+id.String())
 }
 
+// repaired is there for about a minute after a process has repaired the queues of the job type, see maintain.go.
+func (k keys) repaired(job string) string { return k.ofJob(job, "repaired") }
+
+// writable is what CheckWrites writes, see writable.go.
+func (k keys) writable(job string) string { return k.ofJob(job, "writable") }
+
 func (k keys) ofJob(job, what string) string {
 	return keyPrefix + "{" + k.namespace.Queue(job) + "}:" + what
 }
@@ -56,6 +62,9 @@ func (k keys) ofAll(what string) string { return keyPrefix + k.namespace.Queue(w
 // asynqQueues is asynq's set of the queues that its Inspector shows. A process of asynq adds a queue only with the first task
 // that it enqueues: so the set lacks a queue without tasks, and one that Redis has lost since.
 const asynqQueues = "asynq:queues"
+
+// asynqSchedulers is asynq's sorted set of the keys with the entries of its Schedulers, by the time (s) until which they live.
+const asynqSchedulers = "asynq:schedulers"
 
 // historyPrefix begins the keys of the histories of asynq's Schedulers.
 const historyPrefix = "asynq:scheduler_history:"

@@ -64,7 +64,7 @@ type Job struct {
 
 // Find returns the run with the ID. It can return ErrNoJob.
 func (j *Jobs) Find(ctx context.Context, id tasks.RunID) (Job, error) {
-	def, info, err := j.lookUp(id)
+	def, info, err := j.lookUp(ctx, id)
 	if err != nil {
 		return Job{}, err
 	}
@@ -149,7 +149,7 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 
 // refresh looks again at an active run without a state, so that a run that has just ended does not look as if it had not begun.
 func (j *Jobs) refresh(ctx context.Context, job *Job) error {
-	def, info, err := j.lookUp(job.ID)
+	def, info, err := j.lookUp(ctx, job.ID)
 	switch {
 	case errors.Is(err, ErrNoJob) || ctx.Err() != nil:
 		return context.Cause(ctx)
@@ -189,7 +189,7 @@ type section struct {
 // type, then asynq's, which has the oldest first. A run that changes state meanwhile can be there twice, or not at all. List
 // asks Redis several questions at the same time, because a client waits for the answer.
 func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err error) {
-	sections, err := j.sections(f)
+	sections, err := j.sections(ctx, f)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -219,7 +219,7 @@ func (s section) slice(from, to, size int) ([]Job, error) {
 	// asynq's pages have the same size, but need not begin at from.
 	for page := from / size; page*size < to; page++ {
 		infos, err := s.list(s.def.Queue(), asynq.PageSize(size), asynq.Page(page+1))
-		if err != nil {
+		if err != nil && !notFound(err) { // a queue that asynq does not know is about to be registered
 			return nil, fmt.Errorf("listing runs of %s: %w", s.def.Name, err)
 		}
 		for i, info := range infos {
@@ -235,39 +235,26 @@ func (s section) slice(from, to, size int) ([]Job, error) {
 }
 
 // sections returns the sections that the filter selects, in the order of List.
-func (j *Jobs) sections(f Filter) ([]section, error) {
-	queues, err := j.queues()
+func (j *Jobs) sections(ctx context.Context, f Filter) ([]section, error) {
+	var names []string
+	for _, def := range f.Jobs {
+		names = append(names, def.Queue())
+	}
+	queues, err := j.readQueues(ctx, names...)
 	if err != nil {
 		return nil, err
 	}
-	infos := make([]*asynq.QueueInfo, len(f.Jobs))
-	var asking errgroup.Group
-	for i, def := range f.Jobs {
-		if !slices.Contains(queues, def.Queue()) {
-			continue
-		}
-		asking.Go(func() (err error) {
-			infos[i], err = j.queue(queues, def.Queue())
-			return err
-		})
-	}
-	if err := asking.Wait(); err != nil {
-		return nil, err
-	}
 	of := make(map[State][]section)
-	for i, info := range infos {
-		if info == nil {
-			continue
-		}
+	for i, queue := range queues {
 		add := func(state State, size int, list func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error)) {
 			of[state] = append(of[state], section{f.Jobs[i], size, list})
 		}
-		add(StateActive, info.Active, j.inspector.ListActiveTasks)
-		add(StateWaiting, info.Pending, j.inspector.ListPendingTasks)
-		add(StateDelayed, info.Retry, j.inspector.ListRetryTasks)
-		add(StateDelayed, info.Scheduled, j.inspector.ListScheduledTasks)
-		add(StateFailed, info.Archived, j.inspector.ListArchivedTasks)
-		add(StateCompleted, info.Completed, j.inspector.ListCompletedTasks)
+		add(StateActive, queue.active, j.inspector.ListActiveTasks)
+		add(StateWaiting, queue.pending, j.inspector.ListPendingTasks)
+		add(StateDelayed, queue.retry, j.inspector.ListRetryTasks)
+		add(StateDelayed, queue.scheduled, j.inspector.ListScheduledTasks)
+		add(StateFailed, queue.archived, j.inspector.ListArchivedTasks)
+		add(StateCompleted, queue.completed, j.inspector.ListCompletedTasks)
 	}
 	var sections []section
 	for _, state := range States() {

@@ -172,13 +172,13 @@ func (j *Jobs) RemoveDeadHistories(ctx context.Context) error {
 	if j.registry.Namespace() != "" {
 		return nil
 	}
-	entries, err := j.inspector.SchedulerEntries()
+	entries, err := j.schedulerEntries(ctx)
 	if err != nil {
-		return fmt.Errorf("listing scheduler entries: %w", err)
+		return err
 	}
 	live := make(map[string]bool, len(entries))
 	for _, e := range entries {
-		live[historyPrefix+e.ID] = true
+		live[historyPrefix+e.id] = true
 	}
 	return redisconn.EachMaster(ctx, j.rdb, func(ctx context.Context, node redis.UniversalClient) error {
 		keys := node.Scan(ctx, 0, historyPrefix+"*", 0).Iterator()

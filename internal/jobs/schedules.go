@@ -6,9 +6,12 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -23,12 +26,13 @@ type Repeatable struct {
 	Next time.Time
 }
 
-// Schedules returns the live schedules, at most one for each job type. If the schedulers differ, as during an upgrade, it
-// returns the schedule with the earliest next tick.
-func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
-	entries, err := j.inspector.SchedulerEntries()
+// Schedules returns the live schedules of the registry's job types, at most one for each. If the schedulers differ, as during an
+// upgrade, it returns the schedule with the earliest next tick. It only reads: asynq's own answer also removes the entries of
+// dead schedulers, which a Redis that refuses writes does not allow.
+func (j *Jobs) Schedules(ctx context.Context, now time.Time) ([]Repeatable, error) {
+	entries, err := j.schedulerEntries(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("listing scheduler entries: %w", err)
+		return nil, err
 	}
 	var schedules []Repeatable
 	for _, e := range entries {
@@ -36,7 +40,7 @@ func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 			continue
 		}
 		// asynq's own Next is some seconds old. For intervals below a minute it is not aligned to the clock.
-		next := Repeatable{Job: e.Task.Type(), Spec: e.Spec, Every: tasks.SpecEvery(e.Spec, now), Next: tasks.SpecNext(e.Spec, now)}
+		next := Repeatable{Job: e.job, Spec: e.spec, Every: tasks.SpecEvery(e.spec, now), Next: tasks.SpecNext(e.spec, now)}
 		i := slices.IndexFunc(schedules, func(s Repeatable) bool { return s.Job == next.Job })
 		switch {
 		case i < 0:
@@ -48,12 +52,82 @@ func (j *Jobs) Schedules(now time.Time) ([]Repeatable, error) {
 	return schedules, nil
 }
 
+// schedulerEntry is an entry that a live Scheduler of asynq shows.
+type schedulerEntry struct {
+	id, job, spec string
+	options       []string // such as Queue("user-sync")
+}
+
 // owns reports whether a scheduler of this deployment shows the entry. asynq has one list for all that use the Redis.
-func (j *Jobs) owns(entry *asynq.SchedulerEntry) bool {
-	def, known := j.registry.Lookup(entry.Task.Type())
-	return known && slices.ContainsFunc(entry.Opts, func(o asynq.Option) bool {
-		return o.Type() == asynq.QueueOpt && o.Value() == def.Queue()
+func (j *Jobs) owns(e schedulerEntry) bool {
+	def, known := j.registry.Lookup(e.job)
+	return known && slices.Contains(e.options, asynq.Queue(def.Queue()).String())
+}
+
+// schedulerEntries returns the entries of asynq's live Schedulers, ours and others.
+func (j *Jobs) schedulerEntries(ctx context.Context) ([]schedulerEntry, error) {
+	live := &redis.ZRangeBy{Min: strconv.FormatInt(time.Now().Unix(), 10), Max: "+inf"}
+	keys, err := j.rdb.ZRangeByScore(ctx, asynqSchedulers, live).Result()
+	if err != nil {
+		return nil, fmt.Errorf("listing schedulers: %w", err)
+	}
+	if len(keys) == 0 {
+		return nil, nil
+	}
+	var answers []*redis.StringSliceCmd
+	_, err = j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, key := range keys {
+			answers = append(answers, p.LRange(ctx, key, 0, -1))
+		}
+		return nil
 	})
+	if err != nil {
+		return nil, fmt.Errorf("listing scheduler entries: %w", err)
+	}
+	var entries []schedulerEntry
+	for _, answer := range answers {
+		for _, encoded := range answer.Val() {
+			if e, ok := decodeEntry([]byte(encoded)); ok {
+				entries = append(entries, e)
+			}
+		}
+	}
+	return entries, nil
+}
+
+// The fields of asynq's message SchedulerEntry. It also has the payload, and the next and the previous time.
+const (
+	entryID, entrySpec, entryType, entryOption protowire.Number = 1, 2, 3, 5
+)
+
+// decodeEntry decodes asynq's message. It returns false for one that is damaged.
+func decodeEntry(encoded []byte) (e schedulerEntry, ok bool) {
+	for len(encoded) > 0 {
+		number, kind, n := protowire.ConsumeTag(encoded)
+		if n < 0 {
+			return e, false
+		}
+		encoded = encoded[n:]
+		length := protowire.ConsumeFieldValue(number, kind, encoded)
+		if length < 0 {
+			return e, false
+		}
+		if kind == protowire.BytesType {
+			text, _ := protowire.ConsumeBytes(encoded)
+			switch number {
+			case entryID:
+				e.id = string(text)
+			case entrySpec:
+				e.spec = string(text)
+			case entryType:
+				e.job = string(text)
+			case entryOption:
+				e.options = append(e.options, string(text))
+			}
+		}
+		encoded = encoded[length:]
+	}
+	return e, e.job != ""
 }
 
 // Scheduled is a job type's live schedule and where it is.
@@ -67,7 +141,7 @@ type Scheduled struct {
 
 // ListSchedules returns the live schedules, in the order of the registry.
 func (j *Jobs) ListSchedules(ctx context.Context) ([]Scheduled, error) {
-	live, err := j.Schedules(time.Now())
+	live, err := j.Schedules(ctx, time.Now())
 	if err != nil {
 		return nil, err
 	}

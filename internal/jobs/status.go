@@ -5,13 +5,8 @@ package jobs
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"slices"
 	"time"
-
-	"github.com/hibiken/asynq"
-	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -21,14 +16,6 @@ type Counts struct {
 	Active, Waiting, Completed, Failed int
 	// Delayed counts the runs that wait for their next attempt.
 	Delayed int
-}
-
-// countsOf returns the counts of a queue.
-func countsOf(info *asynq.QueueInfo) Counts {
-	return Counts{
-		Active: info.Active, Waiting: info.Pending, Completed: info.Completed,
-		Failed: info.Archived, Delayed: info.Retry + info.Scheduled,
-	}
 }
 
 func (c *Counts) add(o Counts) {
@@ -60,38 +47,28 @@ type Status struct {
 // Status returns the state of the given job types together. It also returns an error if ctx ends first.
 func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, error) {
 	s := Status{Paused: true}
-	entries, err := j.Schedules(time.Now())
+	entries, err := j.Schedules(ctx, time.Now())
 	if err != nil {
 		return Status{}, err
 	}
-	// asynq's Inspector takes no context. Each of its calls ends in time, but all of them together can take too long.
-	if ctx.Err() != nil {
-		return Status{}, context.Cause(ctx)
-	}
-	queues, err := j.queues()
-	if err != nil {
-		return Status{}, err
-	}
+	var names []string
 	for _, def := range jobs {
-		if ctx.Err() != nil {
-			return Status{}, context.Cause(ctx)
-		}
+		names = append(names, def.Queue())
+	}
+	queues, err := j.readQueues(ctx, names...)
+	if err != nil {
+		return Status{}, err
+	}
+	for i, def := range jobs {
 		for _, entry := range entries {
 			if entry.Job == def.Name {
 				s.Repeatable = append(s.Repeatable, entry)
 			}
 		}
-		info, err := j.queue(queues, def.Queue())
-		if err != nil {
-			return Status{}, err
-		}
-		s.Counts.add(countsOf(info))
-		s.Paused = s.Paused && info.Paused
-		if info.Active == 0 {
+		s.Counts.add(queues[i].counts())
+		s.Paused = s.Paused && queues[i].paused
+		if queues[i].active == 0 {
 			continue
-		}
-		if ctx.Err() != nil {
-			return Status{}, context.Cause(ctx)
 		}
 		active, err := j.active(ctx, def)
 		if err != nil {
@@ -102,30 +79,12 @@ func (j *Jobs) Status(ctx context.Context, jobs ...tasks.Definition) (Status, er
 	return s, nil
 }
 
-// queues returns the names of the queues that asynq knows. A queue exists from its first task on.
-func (j *Jobs) queues() ([]string, error) {
-	queues, err := j.inspector.Queues()
-	if err != nil {
-		return nil, fmt.Errorf("listing queues: %w", err)
-	}
-	return queues, nil
-}
-
-// queue returns what asynq knows of a queue. One that is not in queues is empty, and not paused: Pause registers it first.
-func (j *Jobs) queue(queues []string, name string) (*asynq.QueueInfo, error) {
-	if !slices.Contains(queues, name) {
-		return new(asynq.QueueInfo), nil
-	}
-	info, err := j.inspector.GetQueueInfo(name)
-	if err != nil {
-		return nil, fmt.Errorf("reading the queue %s: %w", name, err)
-	}
-	return info, nil
-}
-
 func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, error) {
+	if ctx.Err() != nil { // asynq's Inspector takes no context
+		return nil, context.Cause(ctx)
+	}
 	list, err := j.inspector.ListActiveTasks(def.Queue())
-	if err != nil {
+	if err != nil && !notFound(err) { // a queue that asynq does not know is about to be registered
 		return nil, fmt.Errorf("listing active runs of %s: %w", def.Name, err)
 	}
 	var active []Active
@@ -133,7 +92,7 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 	for _, info := range list {
 		if id, err := tasks.ParseRunID(info.ID); err == nil {
 			runs = append(runs, newJob(def, id, info))
-		} else { // no run of ours: its worker will refuse it
+		} else if info.ID != "" { // no run of ours: its worker will refuse it. asynq lists a task without its hash as ""
 			active = append(active, Active{ID: info.ID, Data: def.PayloadFields(info.Payload)})
 		}
 	}
@@ -146,13 +105,4 @@ func (j *Jobs) active(ctx context.Context, def tasks.Definition) ([]Active, erro
 		}
 	}
 	return active, nil
-}
-
-// IsActive reports whether the task is active for asynq.
-func (j *Jobs) IsActive(ctx context.Context, queue, id string) (bool, error) {
-	state, err := j.rdb.HGet(ctx, asynqKey(queue, "t:"+id), "state").Result()
-	if err != nil && !errors.Is(err, redis.Nil) {
-		return false, fmt.Errorf("looking up %s: %w", id, err)
-	}
-	return state == asynq.TaskStateActive.String(), nil
 }

@@ -22,10 +22,15 @@ const (
 	findLimit = 100
 )
 
-// announce tells the workers that a queue has something to do. A worker that does not hear it looks within a second anyway, so
-// an error does no harm.
+// announce tells the workers that a queue has something to do, and makes asynq know the queue. A worker that does not hear it
+// looks within a second anyway, and Maintain registers the queues, so an error does no harm.
 func (j *Jobs) announce(ctx context.Context, queue string) {
-	if err := j.rdb.Publish(ctx, j.keys.work(), queue).Err(); err != nil && ctx.Err() == nil {
+	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.SAdd(ctx, asynqQueues, queue)
+		p.Publish(ctx, j.keys.work(), queue)
+		return nil
+	})
+	if err != nil && ctx.Err() == nil {
 		j.log.Debug("Could not announce work", "queue", queue, "error", err)
 	}
 }
@@ -57,10 +62,10 @@ func (j *Jobs) HasTasks(ctx context.Context, queues []string) ([]bool, error) {
 // KEYS: pending, paused, active, lease, scheduled, retry. ARGV: now (s), now (ns), time (s) before which a lost task's lease
 // ended, time (s) when a new lease ends, prefix of the tasks' keys, limit. Returns {number of tasks that a worker can take,
 // IDs of the rescued tasks, time (s) when the next task is due or "", IDs of the removed tasks}.
-var findWorkScript = redis.NewScript(`
+var findWorkScript = redis.NewScript(isDamaged + `
 local rescued, removed = {}, {}
 local function put(command, id, ...)
-	if redis.call("HEXISTS", ARGV[5] .. id, "msg") == 0 then
+	if damaged(ARGV[5] .. id, id) then
 		redis.call("UNLINK", ARGV[5] .. id)
 		table.insert(removed, id)
 		return false
@@ -109,7 +114,7 @@ type Work struct {
 }
 
 // FindWork looks for work in a queue. First it puts the tasks that are due, and those whose worker is lost, among the pending
-// ones, even in a paused queue. It removes a task of which only the ID is left.
+// ones, even in a paused queue. It removes a task that is damaged.
 func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
 	now := time.Now()
 	keys := []string{
@@ -127,9 +132,7 @@ func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
 	if seconds, err := strconv.ParseFloat(next, 64); err == nil {
 		work.Next = time.Unix(int64(seconds), 0)
 	}
-	if removed := texts(reply[3]); len(removed) > 0 {
-		j.log.Warn("Removed tasks of which only the ID was left", "queue", queue, "ids", removed)
-	}
+	j.logRemoved(queue, texts(reply[3]))
 	return work, nil
 }
 

@@ -78,6 +78,7 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		return fmt.Errorf("starting asynq's scheduler: %w", err)
 	}
 	var running sync.WaitGroup
+	running.Go(func() { s.jobs.Maintain(ctx) })
 	for _, t := range timers {
 		running.Go(func() { t.run(ctx) })
 	}

@@ -614,7 +614,7 @@ func TestSchedulesAndSchedulersAreVisible(t *testing.T) {
 	}
 	// The API sees each schedule once, however many schedulers there are, and its next tick exactly.
 	now := time.Now()
-	seen, err := b.Schedules(now)
+	seen, err := b.Schedules(t.Context(), now)
 	if err != nil || len(seen) != len(specs) {
 		t.Errorf("schedules: %+v, %v; want %d", seen, err, len(specs))
 	}

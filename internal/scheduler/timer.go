@@ -20,6 +20,8 @@ const (
 	wakeInterval = 500 * time.Millisecond
 	// tickTimeout bounds the questions to Redis at a tick.
 	tickTimeout = 5 * time.Second
+	// recordInterval is how often a timer makes sure that Redis knows the latest tick that was handled.
+	recordInterval = 5 * time.Second
 	// notableLateness is how late a tick is before the log and the metrics call it overdue.
 	notableLateness = 3 * time.Second
 	// yieldMargin is how much longer than an interval a scheduler yields to one that enqueues nothing.
@@ -38,6 +40,8 @@ type timer struct {
 	def tasks.Definition
 	// handled is the time of the latest tick that was handled.
 	handled time.Time
+	// recorded is when the timer last made sure that Redis knows a handled tick.
+	recorded time.Time
 	// warned is the time of the latest tick that the log warned of.
 	warned time.Time
 	// last is the last tick as Redis had it at a dispute, and moved is when it had another one before, see yields.
@@ -56,6 +60,7 @@ func (t *timer) run(ctx context.Context) {
 		} else if tickTime := t.def.Schedule.Prev(now); tickTime.After(t.handled) {
 			t.tick(ctx, tickTime)
 		}
+		t.record(ctx)
 		wait := wakeInterval
 		if next := t.def.Schedule.Next(now); !next.IsZero() {
 			wait = min(wait, next.Sub(t.now()))
@@ -92,6 +97,19 @@ func (t *timer) readLast(ctx context.Context, first time.Time) (err error) {
 	}
 	t.handled, err = t.jobs.LastTick(ctx, t.def)
 	return err
+}
+
+// record tells Redis the latest tick that was handled, if Redis has lost it. Otherwise the metrics would say, until the next
+// tick, that all were missed.
+func (t *timer) record(ctx context.Context) {
+	if now := time.Now(); now.Sub(t.recorded) >= recordInterval {
+		t.recorded = now
+		ctx, cancel := context.WithTimeout(ctx, tickTimeout)
+		defer cancel()
+		if err := t.jobs.FirstTick(ctx, t.def, t.handled); err != nil && ctx.Err() == nil {
+			t.log.Debug("Could not record the last tick", "job", t.def.Name, "error", err)
+		}
+	}
 }
 
 // tick enqueues the run of the tick, and counts and logs that. If it fails, run tries again at the next look at the clock. If

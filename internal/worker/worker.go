@@ -22,6 +22,8 @@ const (
 	defaultDrainTimeout = 7 * time.Second
 	// lookInterval is how often a worker looks for work that was not announced.
 	lookInterval = time.Second
+	// rangeLooks is how many looks there are for one at the queues of ranges.
+	rangeLooks = 30
 	// lookTimeout bounds one look.
 	lookTimeout = 3 * time.Second
 )
@@ -88,6 +90,7 @@ func (w *Worker) Run(ctx context.Context) {
 	}
 	all.Go(func() { w.hear(ctx) })
 	all.Go(func() { w.look(ctx) })
+	all.Go(func() { w.jobs.Maintain(ctx) })
 	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
 	all.Wait()
 	w.servers.Wait()
@@ -116,26 +119,28 @@ func (w *Worker) hear(ctx context.Context) {
 }
 
 // look wakes the consumers of each job type that has tasks, once a second. Ranges only exist while a run is active, so their
-// queues need no look of their own.
+// queues hardly need a look of their own: only ranges that were left behind do.
 func (w *Worker) look(ctx context.Context) {
 	definitions := w.jobs.Registry().All()
-	queues := make([]string, len(definitions))
-	for i, def := range definitions {
-		queues[i] = def.Queue()
+	var runs, ranges []string
+	for _, def := range definitions {
+		runs = append(runs, def.Queue())
+		ranges = append(ranges, def.RangeQueue())
 	}
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
-	for {
-		looking, cancel := context.WithTimeout(ctx, lookTimeout)
-		has, err := w.jobs.HasTasks(looking, queues)
-		cancel()
-		if err != nil && ctx.Err() == nil {
-			w.log.Debug("Could not look for work", "error", err)
-		}
-		for i, found := range has {
+	for n := 0; ; n++ {
+		for i, found := range w.hasTasks(ctx, runs) {
 			if found {
-				w.consumers[queues[i]].wake()
+				w.consumers[runs[i]].wake()
 				w.consumers[definitions[i].RangeQueue()].wake()
+			}
+		}
+		if n%rangeLooks == 0 {
+			for i, found := range w.hasTasks(ctx, ranges) {
+				if found {
+					w.consumers[ranges[i]].wake()
+				}
 			}
 		}
 		select {
@@ -144,4 +149,15 @@ func (w *Worker) look(ctx context.Context) {
 			return
 		}
 	}
+}
+
+// hasTasks reports for each queue whether it has tasks that have not ended. It returns nil if Redis does not answer.
+func (w *Worker) hasTasks(ctx context.Context, queues []string) []bool {
+	looking, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	has, err := w.jobs.HasTasks(looking, queues)
+	if err != nil && ctx.Err() == nil {
+		w.log.Debug("Could not look for work", "error", err)
+	}
+	return has
 }

@@ -285,7 +285,7 @@ const (
 
 // Health is the health of the system.
 type Health struct {
-	// Status is StatusOK, or StatusDegraded when Redis or MongoDB is away.
+	// Status is StatusOK, or StatusDegraded when Redis or MongoDB is away, or Redis does not accept writes.
 	Status    string `json:"status"`
 	Timestamp Time   `json:"timestamp"`
 	// Uptime is how long the API's process has run, in seconds.
@@ -297,15 +297,17 @@ type Health struct {
 
 // Dependency is the health of a server that the system needs.
 type Dependency struct {
-	// Status is StatusConnected or StatusDisconnected.
+	// Status is StatusConnected, or StatusDisconnected when the server does not answer or does not accept writes.
 	Status string `json:"status"`
 	// ResponseTime is in milliseconds.
 	ResponseTime int64 `json:"responseTime"`
+	// Error says what the server refuses, when it answers and is StatusDisconnected all the same.
+	Error string `json:"error,omitempty"`
 }
 
 // JobsHealth is whether jobs can run.
 type JobsHealth struct {
-	// Initialized is true when a schedule and a worker are live.
+	// Initialized is true when a worker and the schedules that are not switched off are live.
 	Initialized bool `json:"initialized"`
 	Workers     int  `json:"workers"`
 	Schedulers  int  `json:"schedulers"`

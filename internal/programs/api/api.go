@@ -43,7 +43,11 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	// The API serves without Redis, too, as well as it can. Meanwhile Await logs that it waits.
 	ctx, cancel := context.WithCancel(ctx)
 	var awaiting sync.WaitGroup
-	awaiting.Go(func() { _ = redisconn.Await(ctx, rdb, j.Ping, log) }) // fails only when ctx ends
+	awaiting.Go(func() {
+		if redisconn.Await(ctx, rdb, j.Ping, log) == nil { // it only fails when ctx ends
+			j.Maintain(ctx)
+		}
+	})
 	defer awaiting.Wait()
 	defer cancel()
 	return server.ListenAndServe(ctx, cfg.HTTP.Host, cfg.HTTP.Port)

@@ -23,7 +23,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	rdb := redisconn.New(cfg.Redis, redisconn.Patient, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
 	j := jobs.New(rdb, cfg.Registry, log)
-	process.ReadyWhen(j.Ping)
+	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), j.CheckWrites(ctx)) })
 	if err := redisconn.Await(ctx, rdb, j.Ping, log); err != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}

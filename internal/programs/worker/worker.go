@@ -52,7 +52,7 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	if err != nil {
 		return err
 	}
-	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), client.Ping(ctx)) })
+	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), j.CheckWrites(ctx), client.Ping(ctx)) })
 	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
