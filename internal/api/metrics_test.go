@@ -57,7 +57,7 @@ func TestMetrics(t *testing.T) {
 	b.request(t, http.MethodHead, "/livez", "")
 	metrics, _ = b.scrape(t)
 	for series, want := range map[string]float64{
-		`codex_jobs_redis_up`: 1,
+		`codex_jobs_redis_up`: 1, `codex_jobs_redis_writable`: 1,
 		`codex_jobs_triggers_total{job_type="user-sync",outcome="enqueued"}`:                               2,
 		`codex_jobs_triggers_total{job_type="user-sync",outcome="coalesced"}`:                              1,
 		`codex_jobs_triggers_total{job_type="issue-sync",outcome="enqueued"}`:                              1,

@@ -47,7 +47,7 @@ func collect(t *testing.T, j *jobs.Jobs) map[string]float64 {
 // of a schedule.
 func (b *testBundle) unused() map[string]float64 {
 	metrics := map[string]float64{
-		"redis_up": 1, `processes{role="worker"}`: 0, `processes{role="scheduler"}`: 0,
+		"redis_up": 1, "redis_writable": 1, `processes{role="worker"}`: 0, `processes{role="scheduler"}`: 0,
 		lastTick: 0, `schedule_interval_seconds{job_type="user-sync"}`: 1200,
 	}
 	for _, job := range b.Registry().Names() {

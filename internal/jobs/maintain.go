@@ -17,7 +17,9 @@ const (
 	registerInterval = 5 * time.Second
 	// repairInterval is the time between two looks for damaged tasks, over all processes.
 	repairInterval = time.Minute
-	// repairPage is how many entries of a queue's list one script looks at. Redis serves no other client meanwhile.
+	// firstRepair is how long after its start a process looks for the first time. The start has other things to do.
+	firstRepair = 10 * time.Second
+	// repairPage is how many entries of each list of a queue one script looks at. Redis serves no other client meanwhile.
 	repairPage = 500
 	// maintainTimeout bounds one round of Maintain.
 	maintainTimeout = 30 * time.Second
@@ -32,26 +34,29 @@ local function damaged(key, id)
 end
 `
 
-// KEYS: list, lease. ARGV: "list" or "zset", prefix of the tasks' keys, first index, number. Returns {number of entries that
-// it looked at, IDs of the removed entries}.
+// KEYS: lease, pending, active, scheduled, retry, archived, completed. ARGV: prefix of the tasks' keys, first index, number of
+// entries of each list. Returns {the largest number of entries of a list that it looked at, IDs of the removed entries}.
 var repairScript = redis.NewScript(isDamaged + `
-local first, last = tonumber(ARGV[3]), tonumber(ARGV[3]) + tonumber(ARGV[4]) - 1
-local list = ARGV[1] == "list"
-local ids = redis.call(list and "LRANGE" or "ZRANGE", KEYS[1], first, last)
-local removed = {}
-for _, id in ipairs(ids) do
-	if damaged(ARGV[2] .. id, id) then
-		if list then
-			redis.call("LREM", KEYS[1], 0, id)
-		else
+local first, last = tonumber(ARGV[2]), tonumber(ARGV[2]) + tonumber(ARGV[3]) - 1
+local looked, removed = 0, {}
+for i = 2, 7 do
+	local list = i <= 3
+	local ids = redis.call(list and "LRANGE" or "ZRANGE", KEYS[i], first, last)
+	looked = math.max(looked, #ids)
+	for _, id in ipairs(ids) do
+		if damaged(ARGV[1] .. id, id) then
+			if list then
+				redis.call("LREM", KEYS[i], 0, id)
+			else
+				redis.call("ZREM", KEYS[i], id)
+			end
 			redis.call("ZREM", KEYS[1], id)
+			redis.call("UNLINK", ARGV[1] .. id)
+			table.insert(removed, id)
 		end
-		redis.call("ZREM", KEYS[2], id)
-		redis.call("UNLINK", ARGV[2] .. id)
-		table.insert(removed, id)
 	end
 end
-return {#ids, removed}
+return {looked, removed}
 `)
 
 // Maintain makes asynq know the queues of all job types, again and again, because Redis can lose them. Once a minute it removes
@@ -60,7 +65,7 @@ return {#ids, removed}
 func (j *Jobs) Maintain(ctx context.Context) {
 	ticker := time.NewTicker(registerInterval)
 	defer ticker.Stop()
-	var repaired time.Time
+	repaired := time.Now().Add(firstRepair - repairInterval)
 	for {
 		round, cancel := context.WithTimeout(ctx, maintainTimeout)
 		err := j.Register(round)
@@ -102,30 +107,27 @@ func (j *Jobs) repairInTurn(ctx context.Context) error {
 
 // repair removes the entries of a queue whose task is damaged, and logs their IDs.
 func (j *Jobs) repair(ctx context.Context, queue string) error {
-	for _, list := range []struct{ name, kind string }{
-		{"active", "list"}, {"pending", "list"}, {"scheduled", "zset"}, {"retry", "zset"}, {"archived", "zset"}, {"completed", "zset"},
-	} {
-		for from := 0; ; {
-			reply, err := repairScript.Run(ctx, j.rdb, []string{asynqKey(queue, list.name), asynqKey(queue, "lease")},
-				list.kind, asynqKey(queue, "t:"), strconv.Itoa(from), repairPage).Slice()
-			if err != nil {
-				return fmt.Errorf("repairing %s of %s: %w", list.name, queue, err)
-			}
-			removed := texts(reply[1])
-			j.logRemoved(queue, removed)
-			looked, _ := reply[0].(int64) // the script returns this type
-			if looked < repairPage {
-				break
-			}
-			from += repairPage - len(removed)
-		}
+	keys := []string{asynqKey(queue, "lease")}
+	for _, list := range []string{"pending", "active", "scheduled", "retry", "archived", "completed"} {
+		keys = append(keys, asynqKey(queue, list))
 	}
-	return nil
+	for from := 0; ; {
+		reply, err := repairScript.Run(ctx, j.rdb, keys, asynqKey(queue, "t:"), strconv.Itoa(from), repairPage).Slice()
+		if err != nil {
+			return fmt.Errorf("repairing the queue %s: %w", queue, err)
+		}
+		removed := texts(reply[1])
+		j.logRemoved(queue, removed)
+		if looked, _ := reply[0].(int64); looked < repairPage { // the script returns this type
+			return nil
+		}
+		from += max(0, repairPage-len(removed))
+	}
 }
 
 // logRemoved logs which tasks of a queue were removed, if any were.
 func (j *Jobs) logRemoved(queue string, ids []string) {
 	if len(ids) > 0 {
-		j.log.Warn("Removed tasks that were damaged", "queue", queue, "ids", ids)
+		j.log.Warn("Removed tasks of which only the ID was left", "queue", queue, "ids", ids)
 	}
 }

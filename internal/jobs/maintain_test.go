@@ -3,6 +3,7 @@ package jobs_test
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"slices"
 	"strings"
 	"sync"
@@ -14,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -30,83 +32,85 @@ func (b *testBundle) maintain(t *testing.T) {
 	})
 }
 
-// An entry whose task is damaged is in the way of nothing: not of status, lists, single jobs, metrics nor control. Maintain
-// removes it, and then asynq's own tools work again. Of all that an entry can be damaged in there are: no hash, a hash without a
-// message, one with a message that is none.
+// Entries whose task is damaged are in the way of nothing: not of status, lists, single jobs, metrics nor control. Maintain removes
+// them, and then asynq's own tools work again. In each list there is one of each damage: no hash, a hash without a message, a hash
+// with nothing that asynq knows, a message that is none.
 func TestDamagedTasks(t *testing.T) {
 	t.Parallel()
+	b, ctx := setup(t)
+	sound := b.trigger(ctx, t, tasks.SyncFull).ID
+	var ghosts []tasks.RunID
 	for _, list := range []string{"pending", "active", "scheduled", "retry", "archived", "completed"} {
-		for damage, hash := range map[string][]string{
-			"no hash": nil, "no message": {"state", list}, "no state either": {"result", "{}"}, "a message that is none": {"msg", "nonsense", "state", list},
-		} {
-			t.Run(list+", "+damage, func(t *testing.T) {
-				t.Parallel()
-				b, ctx := setup(t)
-				sound := b.trigger(ctx, t, tasks.SyncFull).ID
-				ghost := tasks.TriggerID(b.def.Name, time.Now().Add(-time.Minute))
+		for _, hash := range [][]string{nil, {"state", list}, {"result", "{}"}, {"msg", "nonsense", "state", list}} {
+			ghost := tasks.TriggerID(b.def.Name, time.Now().Add(-time.Minute))
+			_, err := b.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
 				if hash != nil {
-					if err := b.rdb.HSet(ctx, key("t:")+ghost.String(), hash).Err(); err != nil {
-						t.Fatal(err)
-					}
+					p.HSet(ctx, key("t:")+ghost.String(), hash)
 				}
-				var err error
-				if list == "pending" || list == "active" {
-					err = b.rdb.LPush(ctx, key(list), ghost.String()).Err()
-				} else {
-					err = b.rdb.ZAdd(ctx, key(list), redis.Z{Score: 99999999999, Member: ghost.String()}).Err()
+				switch list {
+				case "active":
+					p.ZAdd(ctx, key("lease"), redis.Z{Score: float64(time.Now().Add(time.Hour).Unix()), Member: ghost.String()})
+					fallthrough
+				case "pending":
+					p.LPush(ctx, key(list), ghost.String())
+				default:
+					p.ZAdd(ctx, key(list), redis.Z{Score: 99999999999, Member: ghost.String()})
 				}
-				if list == "active" {
-					err = errors.Join(err, b.rdb.ZAdd(ctx, key("lease"), redis.Z{Score: float64(time.Now().Unix() + 30), Member: ghost.String()}).Err())
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				works := func() {
-					t.Helper()
-					if s, err := b.Status(ctx, b.def); err != nil || s.Counts.Waiting < 1 {
-						t.Errorf("status: %+v, %v", s, err)
-					} else if slices.ContainsFunc(s.Active, func(a jobs.Active) bool { return a.ID == "" }) {
-						t.Errorf("status: an active run has no ID: %+v", s.Active)
-					}
-					page, _, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: jobs.States(), Page: 1, PageSize: 10})
-					if err != nil || len(page) != 1 || page[0].ID != sound {
-						t.Errorf("list: %+v, %v; want %s", page, err, sound)
-					}
-					if job, err := b.Find(ctx, sound); err != nil || job.State != jobs.StateWaiting {
-						t.Errorf("%s: %+v, %v", sound, job, err)
-					}
-					registry := prometheus.NewRegistry()
-					registry.MustRegister(b.Collector())
-					if families, err := registry.Gather(); err != nil || len(families) < 2 { // redis_up is always there
-						t.Errorf("metrics: %v, %v", families, err)
-					}
-					if err := errors.Join(b.Pause(ctx, b.def), b.Resume(ctx, b.def), b.Trim(ctx, b.def)); err != nil {
-						t.Error(err)
-					}
-					if _, err := b.Cleanup(ctx, b.def, time.Now()); err != nil {
-						t.Errorf("cleanup: %v", err)
-					}
-				}
-				works()
-				if job, err := b.Find(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
-					t.Errorf("found %+v, %v", job, err)
-				}
-				if removed, err := b.Cancel(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
-					t.Errorf("cancelled: %v, %v", removed, err)
-				}
-				if err := b.Retry(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
-					t.Errorf("retried: %v", err)
-				}
-				b.maintain(t)
-				testbed.Eventually(t, "the entry to be removed", func() bool {
-					info, err := b.inspector.GetQueueInfo(b.def.Name)
-					return err == nil && info.Size == 1
-				})
-				works()
-				if keys, err := b.rdb.Keys(ctx, "*"+ghost.String()+"*").Result(); err != nil || len(keys) > 0 {
-					t.Errorf("left: %s, %v", strings.Join(keys, ", "), err)
-				}
+				return nil
 			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ghosts = append(ghosts, ghost)
+		}
+	}
+	works := func() {
+		t.Helper()
+		if s, err := b.Status(ctx, b.def); err != nil || s.Counts.Waiting < 1 {
+			t.Errorf("status: %+v, %v", s, err)
+		} else if slices.ContainsFunc(s.Active, func(a jobs.Active) bool { return a.ID == "" }) {
+			t.Errorf("status: an active run has no ID: %+v", s.Active)
+		}
+		page, _, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: jobs.States(), Page: 1, PageSize: 100})
+		if err != nil || len(page) != 1 || page[0].ID != sound {
+			t.Errorf("list: %+v, %v; want %s", page, err, sound)
+		}
+		if job, err := b.Find(ctx, sound); err != nil || job.State != jobs.StateWaiting {
+			t.Errorf("%s: %+v, %v", sound, job, err)
+		}
+		registry := prometheus.NewRegistry()
+		registry.MustRegister(b.Collector())
+		if families, err := registry.Gather(); err != nil || len(families) < 2 { // redis_up is always there
+			t.Errorf("metrics: %v, %v", families, err)
+		}
+		if err := errors.Join(b.Pause(ctx, b.def), b.Resume(ctx, b.def), b.Trim(ctx, b.def)); err != nil {
+			t.Error(err)
+		}
+		if _, err := b.Cleanup(ctx, b.def, time.Now()); err != nil {
+			t.Errorf("cleanup: %v", err)
+		}
+	}
+	works()
+	for _, ghost := range ghosts {
+		if job, err := b.Find(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
+			t.Errorf("found %+v, %v", job, err)
+		}
+		if removed, err := b.Cancel(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
+			t.Errorf("cancelled: %v, %v", removed, err)
+		}
+		if err := b.Retry(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
+			t.Errorf("retried: %v", err)
+		}
+	}
+	b.maintain(t)
+	testbed.Eventually(t, "the entries to be removed", func() bool {
+		info, err := b.inspector.GetQueueInfo(b.def.Name)
+		return err == nil && info.Size == 1
+	})
+	works()
+	for _, ghost := range ghosts {
+		if keys, err := b.rdb.Keys(ctx, "*"+ghost.String()+"*").Result(); err != nil || len(keys) > 0 {
+			t.Errorf("left: %s, %v", strings.Join(keys, ", "), err)
 		}
 	}
 }
@@ -197,7 +201,7 @@ func TestForeignSchedule(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	connect := asynq.RedisClientOpt{Addr: b.rdb.Options().Addr, Password: b.rdb.Options().Password, DB: b.rdb.Options().DB}
-	foreign := asynq.NewScheduler(connect, &asynq.SchedulerOpts{HeartbeatInterval: 100 * time.Millisecond})
+	foreign := asynq.NewScheduler(connect, &asynq.SchedulerOpts{HeartbeatInterval: time.Second, Logger: telemetry.NewAsynqLogger(slog.New(slog.DiscardHandler))})
 	for _, job := range []string{"email:send", "user-sync"} {
 		if _, err := foreign.Register("@every 1h", asynq.NewTask(job, []byte(`{"a":1}`), asynq.Queue("user-sync"))); err != nil {
 			t.Fatal(err)
