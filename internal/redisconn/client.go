@@ -30,44 +30,48 @@ func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.Unive
 		PoolSize:              l.PoolSize,
 		PipelinePoolSize:      -1, // pipelines are few and small: they share the connections
 		ContextTimeoutEnabled: true,
+		ConnMaxIdleTime:       maxIdle, ConnMaxLifetime: maxAge, ConnMaxLifetimeJitter: ageJitter,
+		DisableIdentity: true, // a command less for each connection
 	}
 	if l.Retries == 0 {
 		options.MaxRetries = -1 // 0 would mean go-redis' default
 		options.MaxRedirects = maxRedirects
 	}
+	limit := &commandLimit{limit: l.command()}
+	own := []redis.Hook{limit} // what it bounds comes after it
+	if l.Gentle {
+		own = append(own, newGentle(l.PoolSize))
+	}
+	name := ""
+	if o.Sentinels != nil {
+		name = o.Master + " of the sentinels " + strings.Join(o.Sentinels, ",")
+	}
+	own = append(own, newConnectionLog(log, name))
+	var client *redis.Client
 	switch {
 	case o.Cluster != nil:
 		options.Addrs = o.Cluster
-		return newCluster(options, l, log, hooks)
+		return newCluster(options, limit, append(own, hooks...))
 	case o.Sentinels != nil:
 		options.Addrs = o.Sentinels
-		client := redis.NewFailoverClient(options.Failover())
-		client.AddHook(&commandLimit{limit: l.command()})
-		client.AddHook(newConnectionLog(log, o.Master+" of the sentinels "+strings.Join(o.Sentinels, ",")))
-		for _, hook := range hooks {
-			client.AddHook(hook)
-		}
-		return client
+		client = redis.NewFailoverClient(options.Failover())
+	default:
+		options.Addrs = []string{o.Addr}
+		client = redis.NewClient(options.Simple())
 	}
-	options.Addrs = []string{o.Addr}
-	client := redis.NewClient(options.Simple())
-	client.AddHook(&commandLimit{limit: l.command()})
-	client.AddHook(newConnectionLog(log, ""))
-	for _, hook := range hooks {
+	for _, hook := range append(own, hooks...) {
 		client.AddHook(hook)
 	}
 	return client
 }
 
-func newCluster(options *redis.UniversalOptions, l Limits, log *slog.Logger, hooks []redis.Hook) redis.UniversalClient {
+func newCluster(options *redis.UniversalOptions, limit *commandLimit, hooks []redis.Hook) redis.UniversalClient {
 	client := redis.NewClusterClient(options.Cluster())
 	// A node that does not answer may have been replaced. The client itself only looks for that every ten seconds. Look after
 	// each failed try, so that the next try can go to another node.
-	limit, connections := &commandLimit{limit: l.command(), failed: client.ReloadState}, newConnectionLog(log, "")
+	limit.failed = client.ReloadState
 	client.AddHook(limit)
 	client.OnNewNode(func(node *redis.Client) {
-		node.AddHook(limit)
-		node.AddHook(connections)
 		for _, hook := range hooks {
 			node.AddHook(hook)
 		}

@@ -55,18 +55,35 @@ type Limits struct {
 	Retries int
 	// PoolSize bounds the number of connections. The default is go-redis' own: ten for each processor.
 	PoolSize int
+	// Gentle makes a client of loops that ask at once again after an error, as asynq's do: while Redis refuses or cannot be
+	// reached, the client sends few commands a second.
+	Gentle bool
 }
 
 // The limits of the product's clients.
 var (
 	// Patient is for the scheduler, which would try again anyway.
-	Patient = Limits{Timeout: 3 * time.Second, Retries: 3}
+	Patient = Limits{Timeout: 3 * time.Second, Retries: 3, Gentle: true}
 	// Worker is for the worker, which retries by itself. Each command ends within 3 s, so that a worker stops in time even if
 	// Redis hangs.
-	Worker = Limits{Timeout: 2 * time.Second}
-	// Prompt is for the API and for health checks, which must answer soon: a few commands must fit into 2 s. A hundred clients
-	// have a connection each, because waiting for one would take too long.
-	Prompt = Limits{Timeout: 700 * time.Millisecond, PoolSize: 100}
+	Worker = Limits{Timeout: 2 * time.Second, Gentle: true}
+	// Subscription is for a client of the worker's that only has a subscription.
+	Subscription = Limits{Timeout: 2 * time.Second, PoolSize: 2, Gentle: true}
+	// Prompt is for the API and for health checks, which must answer within 2 s: a command that meets a dead connection is tried
+	// once more in that time. A hundred clients have a connection each, because waiting for one would take too long.
+	Prompt = Limits{Timeout: 600 * time.Millisecond, Retries: 1, PoolSize: 100}
+	// Long is for the API's commands that take Redis long: long lists, and cleanup.
+	Long = Limits{Timeout: 5 * time.Second, Retries: 1}
+)
+
+const (
+	// maxIdle is how long a connection may be idle. It is below the time after which usual firewalls and proxies drop idle
+	// connections, often without a word: 50 s with the examples of HAProxy, 4 to 6 min in clouds.
+	maxIdle = 30 * time.Second
+	// maxAge, give or take ageJitter, is how long a connection is used. So no client stays with a server that a proxy, or a name, no
+	// longer stands for.
+	maxAge    = time.Minute
+	ageJitter = 10 * time.Second
 )
 
 // command returns how long a command may take with all its tries.

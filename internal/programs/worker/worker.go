@@ -46,7 +46,7 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	w, err := worker.New(j, Handlers(client.Database(cfg.MongoDB.Database), cfg.Sync, work), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
-			return redisconn.New(cfg.Redis, redisconn.Worker, slog.New(slog.DiscardHandler), hooks...)
+			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
 		},
 	}, log)
 	if err != nil {

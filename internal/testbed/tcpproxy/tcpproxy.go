@@ -1,4 +1,5 @@
-// Package tcpproxy stands between clients and a server, and takes the server away: down, cut off, hanging, far away.
+// Package tcpproxy stands between clients and a server, and takes the server away: down, cut off, hanging, far away, behind a
+// firewall.
 //
 // It does not look at the data. Code that must, such as package faultproxy with MongoDB's protocol, serves the connections
 // itself: see NewServing.
@@ -10,6 +11,7 @@ import (
 	"fmt"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/testbed/freeport"
@@ -133,6 +135,16 @@ func (p *Proxy) Thaw() {
 	}
 }
 
+// Drop makes the connections that there are hang for good, as a firewall does that drops idle connections without a word. New ones
+// work.
+func (p *Proxy) Drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for c := range p.conns {
+		c.dropped.Store(true)
+	}
+}
+
 // Delay makes the server answer late: data takes so much longer in either direction. Zero ends that.
 func (p *Proxy) Delay(d time.Duration) {
 	p.mu.Lock()
@@ -183,6 +195,7 @@ type Conn struct {
 	proxy   *Proxy
 	closing sync.Once
 	closed  chan struct{}
+	dropped atomic.Bool
 }
 
 // Close breaks both connections.
@@ -205,6 +218,9 @@ func (c *Conn) Pass() bool {
 		case <-timer.C:
 		case <-c.closed:
 		}
+	}
+	if c.dropped.Load() {
+		<-c.closed
 	}
 	select {
 	case <-thawed:
