@@ -104,7 +104,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 // removeRepeated removes the run with the ID if it has ended and its tick was not handled. It reports whether it did.
 func (j *Jobs) removeRepeated(ctx context.Context, def tasks.Definition, id tasks.RunID) (bool, error) {
 	keys := []string{
-		j.keys.tick(def.Name), asynqKey(def.Name, "t:"+id.String()), asynqKey(def.Name, "completed"), asynqKey(def.Name, "archived"),
+		j.keys.tick(def.Name), asynqKey(def.Queue(), "t:"+id.String()), asynqKey(def.Queue(), "completed"), asynqKey(def.Queue(), "archived"),
 	}
 	n, err := removeRepeatedScript.Run(ctx, j.rdb, keys, id.String(), millis(id.Reference)).Int()
 	if err != nil {
