@@ -102,7 +102,7 @@ func New(o Options) *Server {
 	gin.SetMode(gin.ReleaseMode)
 	s := &Server{Options: o, started: time.Now(), router: gin.New()}
 	s.dashboard = asynqmon.New(asynqmon.Options{
-		RootPath: DashboardPath, RedisConnOpt: o.Dashboard, ReadOnly: o.DashboardReadOnly,
+		RootPath: DashboardPath, RedisConnOpt: ourQueues{o.Dashboard, o.Jobs}, ReadOnly: o.DashboardReadOnly,
 	})
 	s.dashboardPage = newDashboardPage(s.dashboard)
 	s.dashboardPolicy = dashboardPolicy(s.dashboardPage.html)
@@ -141,8 +141,8 @@ func New(o Options) *Server {
 	r.Match(reading, "/", s.index)
 	r.Match(reading, openAPIPath, s.serveOpenAPI)
 	r.Match(reading, docsPath, s.serveDocs)
-	r.Any(DashboardPath, gin.WrapF(s.serveDashboard))
-	r.Any(DashboardPath+"/*page", gin.WrapF(s.serveDashboard))
+	r.Any(DashboardPath, s.ourDashboard)
+	r.Any(DashboardPath+"/*page", s.ourDashboard)
 	return s
 }
 
