@@ -161,3 +161,48 @@ func TestCancelledBeforeItsWorkerCameBack(t *testing.T) {
 	b.wantNothingLeft(t)
 	b.wantCounted(t, counts{`runs_total{outcome="cancelled"}`: 1, "run_duration_seconds_count": 1, "run_start_delay_seconds_count": 1})
 }
+
+// A cancel of asynq's, such as another deployment's of a run with the same ID, ends nothing: neither a run nor its ranges. Only
+// Cancel does.
+func TestForeignCancel(t *testing.T) {
+	t.Parallel()
+	for name, n := range map[string]int{"in one piece": 100, "shared": 500} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			handler, store := syncOf(n, wait(30*time.Millisecond))
+			var handlers, most atomic.Int32
+			b.start(t, worker.Options{}, func(ctx context.Context, a *worker.Attempt) (any, error) {
+				if a.Range == nil {
+					most.Store(max(most.Load(), handlers.Add(1)))
+					defer handlers.Add(-1)
+				}
+				return handler(ctx, a)
+			})
+			id := b.trigger(t, "user-sync", tasks.SyncFull)
+			for cancelled := 0; cancelled < 5; {
+				testbed.Eventually(t, "a batch", func() bool {
+					store.mu.Lock()
+					defer store.mu.Unlock()
+					return len(store.stamped) >= (cancelled+1)*n/10
+				})
+				for _, task := range []string{id, id + "/0", id + "/1", id + "/2"} {
+					if err := b.inspector.CancelProcessing(task); err != nil {
+						t.Fatal(err)
+					}
+				}
+				cancelled++
+			}
+			info := b.await(t, id, asynq.TaskStateCompleted)
+			if info.Retried != 0 || info.LastErr != "" || most.Load() != 1 {
+				t.Errorf("%+v, with %d handlers at once", info, most.Load())
+			}
+			for i := 1; i <= n; i++ {
+				if store.stamped[i] != 1 {
+					t.Errorf("%d was stamped %d times", i, store.stamped[i])
+				}
+			}
+			b.wantNothingLeft(t)
+		})
+	}
+}

@@ -89,25 +89,30 @@ func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 	return s
 }
 
-// subscriber is a client whose subscription to asynq's channel of cancellations has a connection of its own, which can be cut.
-// asynq waits without end for the answer to a SUBSCRIBE, and panics if the client of its subscription is closed.
+// subscriber is a client whose subscription has a connection of its own, which can be cut. asynq waits without end for the answer
+// to a SUBSCRIBE, and panics if the client of its subscription is closed.
+//
+// asynq would subscribe to its channel of cancellations. What it hears there ends a task whose handler still works, and counts
+// as a failed attempt. And a channel has no database: the runs of a tick have the same ID in all deployments of a Redis. So
+// asynq hears the announcements instead, none of which is a task's ID. jobs.Cancel needs no channel.
 type subscriber struct {
 	redis.UniversalClient
-	own redis.UniversalClient
+	own     redis.UniversalClient
+	channel string
 
 	mu    sync.Mutex
 	conns []net.Conn
 }
 
-func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient) *subscriber {
-	s := &subscriber{UniversalClient: rdb}
+func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient, channel string) *subscriber {
+	s := &subscriber{UniversalClient: rdb, channel: channel}
 	s.own = connect(s)
 	return s
 }
 
 // Subscribe implements redis.UniversalClient.
-func (s *subscriber) Subscribe(ctx context.Context, channels ...string) *redis.PubSub {
-	return s.own.Subscribe(ctx, channels...)
+func (s *subscriber) Subscribe(ctx context.Context, _ ...string) *redis.PubSub {
+	return s.own.Subscribe(ctx, s.channel)
 }
 
 // DialHook implements redis.Hook.
@@ -142,7 +147,7 @@ func (s *subscriber) cut() {
 
 // run runs a Server until watch returns, and shuts it down. It returns watch's reason, or errRedisHangs.
 func (s *session) run(ctx context.Context) error {
-	client := newSubscriber(s.c.w.jobs.Redis(), s.c.w.options.Connect)
+	client := newSubscriber(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel())
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
 		Concurrency:              1,
@@ -385,7 +390,7 @@ func (s *session) awaitRecorded(ctx context.Context, id string) {
 }
 
 // awaitRelease waits until asynq has pushed the task back to the queue. It also returns when asynq has ended the task's context:
-// its lease of the task expired, or the task was cancelled.
+// its lease of the task expired.
 func (s *session) awaitRelease(ctx context.Context) {
 	select {
 	case <-s.released:
