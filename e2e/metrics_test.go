@@ -83,6 +83,23 @@ func TestProbes(t *testing.T) {
 	}
 }
 
+// A mongodb+srv host that DNS does not know is a server that is away: the API serves, and the worker waits.
+func TestHostThatIsNotFound(t *testing.T) {
+	t.Parallel()
+	s := setup(t)
+	s.env = append(s.env, "MONGODB_URI=mongodb+srv://nowhere.codex.invalid/shop", "MONGODB_DATABASE=")
+	worker := s.start(t, "worker")
+	worker.waitForLog(t, "Using the MongoDB database", attrs{"database": "shop", "namedBy": "the path of MONGODB_URI"})
+	worker.waitForLog(t, "Waiting for MongoDB", attrs{"level": "WARN"})
+	s.start(t, "api").waitForLog(t, "API ready", nil)
+	if status, text := fetch(t, s.api+"/health"); status != http.StatusServiceUnavailable || !strings.Contains(text, `"database":{"status":"disconnected"`) {
+		t.Errorf("/health says %d: %s", status, text)
+	}
+	if status, _ := fetch(t, s.api+"/readyz"); status != http.StatusOK {
+		t.Errorf("/readyz says %d", status)
+	}
+}
+
 // metric describes a metric, from docs/metrics.md or from a program.
 type metric struct {
 	kind string

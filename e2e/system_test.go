@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"reflect"
 	"slices"
 	"strconv"
 	"strings"
@@ -268,7 +269,7 @@ func wantComplete(t *testing.T, got tasks.SyncResult, n int) {
 		Success: true, UsersProcessed: int64(n), UsersUpdated: int64(n),
 		Duration: got.Duration, Timestamp: got.Timestamp,
 	}
-	if got != want {
+	if !reflect.DeepEqual(got, want) {
 		t.Errorf("result %+v, want %d users processed and updated", got, n)
 	}
 	if _, err := time.Parse(tasks.TimestampLayout, got.Timestamp); err != nil || !strings.HasSuffix(got.Timestamp, "Z") {

@@ -88,6 +88,20 @@ func (d *documents) stamps(ctx context.Context, c collection) (map[string]time.T
 	return stamps, nil
 }
 
+// stampSome stamps some documents of the collection with the time.
+func (d *documents) stampSome(ctx context.Context, c collection, at time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	for range 5 {
+		_, err := d.db.Collection(c.name).UpdateOne(ctx, bson.D{{Key: "lastSynced", Value: bson.D{{Key: "$lt", Value: at}}}},
+			bson.D{{Key: "$set", Value: bson.D{{Key: "lastSynced", Value: at}}}})
+		if err != nil {
+			return fmt.Errorf("stamping some %s: %w", c.name, err)
+		}
+	}
+	return nil
+}
+
 // close drops the database.
 func (d *documents) close() error {
 	ctx, cancel := context.WithTimeout(context.Background(), dropTimeout)

@@ -89,6 +89,8 @@ func (c *chaos) make(ctx, breaking context.Context, f fault) error {
 			return err
 		}
 		return m.thaw()
+	case wrongClock:
+		return c.leaveWrongTimes(ctx, breaking, f)
 	case killRedis:
 		return c.restartRedis(ctx, breaking, f)
 	}
@@ -137,6 +139,35 @@ func (c *chaos) roll(ctx, breaking context.Context, f fault) error {
 			return err
 		}
 		_ = m.await(breaking) // if its server is away it is not ready; the roll goes on all the same
+	}
+	return nil
+}
+
+// leaveWrongTimes leaves what a scheduler and a worker leave whose clocks were an hour ahead: ticks that were handled, and stamps of
+// some users. It returns when the schedulers have noticed.
+func (c *chaos) leaveWrongTimes(ctx, breaking context.Context, f fault) error {
+	ahead := time.Now().Add(time.Hour)
+	if err := c.documents.stampSome(ctx, collections[0], ahead); err != nil {
+		return err
+	}
+	for job, every := range intervals {
+		// While Redis is away there is nothing to leave.
+		_ = c.redis.client.SetXX(ctx, "codex-jobs:{"+job+"}:tick", ahead.Truncate(every).UnixMilli(), 0).Err()
+	}
+	if err := pause(breaking, f.lasts); err != nil {
+		return err
+	}
+	for noticed := 0; noticed < len(intervals) && breaking.Err() == nil; {
+		noticed = 0
+		for job := range intervals {
+			last, err := c.redis.client.Get(ctx, "codex-jobs:{"+job+"}:tick").Int64()
+			if err == nil && time.UnixMilli(last).Before(time.Now().Add(time.Minute)) {
+				noticed++
+			}
+		}
+		if err := pause(breaking, restPoll); err != nil {
+			return err
+		}
 	}
 	return nil
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -303,11 +304,15 @@ func (c *chaos) judgeDocuments(ctx context.Context, r *report) error {
 			}
 		}
 		for id, stamp := range stamps {
-			if stamp.Before(least) {
+			switch {
+			case stamp.After(time.Now().Add(2 * syncrun.MaxClockError)):
+				r.stale++
+				c.record.breach(promiseRecords, "%s of the %s still has the stamp of a clock that was wrong: %s", id, k.name, clock(stamp))
+			case stamp.Before(least):
 				r.stale++
 				c.record.breach(promiseRecords, "%s of the %s was synchronised at %s, not since %s as %s should have seen to",
 					id, k.name, clock(stamp), clock(least), since)
-			} else {
+			default:
 				r.fresh++
 			}
 		}

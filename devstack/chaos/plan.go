@@ -26,6 +26,7 @@ const (
 	slowDown       faultKind = "server answers late"
 	cutOff         faultKind = "process cut off a server"
 	cutConnections faultKind = "connections cut"
+	wrongClock     faultKind = "a clock was an hour ahead"
 )
 
 // deck says how often each kind is drawn before the deck is shuffled again.
@@ -34,7 +35,7 @@ var deck = []struct {
 	count int
 }{
 	{killProcess, 4}, {stopProcess, 2}, {rollProcesses, 1}, {freezeProcess, 2}, {killSchedulers, 1},
-	{killRedis, 2}, {refuse, 2}, {hang, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2},
+	{killRedis, 2}, {refuse, 2}, {hang, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2}, {wrongClock, 1},
 }
 
 // fewCards is when another deck is put below the cards: often none of the last cards fits.
@@ -49,6 +50,8 @@ const (
 	maxOutage = 30 * time.Second
 	minFreeze = 20 * time.Second
 	maxFreeze = 90 * time.Second
+	// wrongClockTime is how long the schedulers have to notice what a clock that was wrong has left: two intervals.
+	wrongClockTime = 20 * time.Second
 	// restartTime is how long a process takes to be ready again, in most cases.
 	restartTime = 6 * time.Second
 	// recoveryTime is how long a server that was away is left alone.
@@ -194,6 +197,8 @@ func (p *planner) draw(kind faultKind, at time.Duration) (fault, bool) {
 		}
 	case killSchedulers:
 		f.server, f.processes, f.lasts = "", p.users(redisName, schedulerRole), p.between(3*time.Second, 12*time.Second)
+	case wrongClock: // no scheduler may start before one that lives has noticed
+		f.server, f.processes, f.lasts = "", p.users(redisName, schedulerRole), wrongClockTime
 	case killRedis:
 		f.server, f.lasts = redisName, p.between(0, 10*time.Second)
 		f.processes = p.users(redisName, "")

@@ -173,8 +173,12 @@ func resultOf(j client.Job) string {
 	if name, ok := strings.CutSuffix(j.Job, "-sync"); ok {
 		records = name + "s"
 	}
-	return fmt.Sprintf("%d %s processed, %d updated, %d failed, in %s", sync.UsersProcessed, records,
+	text := fmt.Sprintf("%d %s processed, %d updated, %d failed, in %s", sync.UsersProcessed, records,
 		sync.UsersUpdated, sync.Errors, short(time.Duration(sync.Duration)*time.Millisecond))
+	for _, warning := range sync.Warnings {
+		text += "; " + line(warning)
+	}
+	return text
 }
 
 func (a *app) cancelCommand() *cobra.Command {

@@ -36,12 +36,6 @@ type Config struct {
 	Registry *tasks.Registry
 }
 
-// MongoDB says where the records are.
-type MongoDB struct {
-	URI      string
-	Database string
-}
-
 // HTTP is the API's server.
 type HTTP struct {
 	Host string

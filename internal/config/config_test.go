@@ -76,7 +76,7 @@ func TestDefaults(t *testing.T) {
 	rest, definitions := comparable(c)
 	want := config.Config{
 		Redis:   redisconn.Options{Addr: "127.0.0.1:6379"},
-		MongoDB: config.MongoDB{URI: "mongodb://127.0.0.1:27017", Database: "codex"},
+		MongoDB: config.MongoDB{URI: "mongodb://127.0.0.1:27017", Database: "codex", DatabaseFrom: "the default"},
 		HTTP:    config.HTTP{Host: "127.0.0.1", Port: 4000, DashboardReadOnly: true},
 		Admin:   config.Admin{Host: "127.0.0.1"},
 		Tracing: config.Tracing{Timeout: 10 * time.Second, Ratio: 1},
@@ -222,7 +222,7 @@ func TestRefusedValues(t *testing.T) {
 		"REDIS_DB":                    {"-1", "x", "1.0", "99999999999999999999"},
 		"REDIS_CLUSTER_ADDRS":         {"a", "a:6379,", "a:6379,,b:6379", "a:6379 b:6379", ":6379", "a:0", "a:65536", "a:x", "::1:6379", "a:6379/0", "rediss://:" + secret + "@a:6379", "a:1,u:" + secret + "@b:2"},
 		"REDIS_TLS":                   {"yes", "2"},
-		"MONGODB_URI":                 {"localhost:27017", "mongodb://", "mongodb://h:99999", "mongodb://h:x", "mongodb://h/?w=1&w=x&maxPoolSize=many", "mongodb://u:p/" + secret + "@h/db", "mongodb+srv://", "http://h", "u:" + secret + "@h", "mongo://u:" + secret + "@h"},
+		"MONGODB_URI":                 {"localhost:27017", "mongodb://", "mongodb://h:99999", "mongodb://h:x", "mongodb://h/?w=1&w=x&maxPoolSize=many", "mongodb://u:p/" + secret + "@h/db", "mongodb+srv://", "mongodb+srv://a,b", "mongodb+srv://h:1", "mongodb+srv://h/?directConnection=true", "mongodb+srv://h/?srvMaxHosts=1&replicaSet=rs", "mongodb+srv://h/?w=1&w=x&maxPoolSize=many", "mongodb+srv://u:" + secret + "@h:1", "mongodb+srv://user:p/" + secret + "@host/db", "mongodb+srv://user:" + secret + "@" + secret + "@host", "mongodb://h/a%20b", "http://h", "u:" + secret + "@h", "mongo://u:" + secret + "@h"},
 		"MONGODB_DATABASE":            {"a/b", `a\b`, "a.b", "a b", "a$b", `a"b`, strings.Repeat("x", 64)},
 		"PORT":                        {"0", "65536", ":4000", "127.0.0.1:4000"},
 		"BASE_PATH":                   {"/", "codex", "/codex/", "//codex", "/a b", "/..", "/é", "http://h/codex"},
@@ -280,7 +280,7 @@ func TestAllowedValues(t *testing.T) {
 		"REDIS_PASSWORD":              {"p@ss/w:rd?#", "x y"},
 		"REDIS_CLUSTER_ADDRS":         {"a:1", "a:1,b:65535", " a:1 , [::1]:2 ", "10.0.0.1:6379,redis.default.svc.cluster.local:6379"},
 		"REDIS_TLS":                   {"true", "false", "1", "0"},
-		"MONGODB_URI":                 {"mongodb://h", "mongodb://u:p%40@a:1,b:2/db?replicaSet=rs", "mongodb+srv://u:p@cluster.example", "mongodb://h/?tls=true&tlsCAFile=/not/there/yet"},
+		"MONGODB_URI":                 {"mongodb://h", "mongodb://u:p%40@a:1,b:2/db?replicaSet=rs", "mongodb+srv://u:p@cluster.example", "mongodb+srv://cluster.example.com/shop?srvMaxHosts=2&srvServiceName=x&w=majority", "mongodb://h/?tls=true&tlsCAFile=/not/there/yet"},
 		"MONGODB_DATABASE":            {"codex", "codex-api_2", strings.Repeat("x", 63)},
 		"ADMIN_PORT":                  {"1", "65535", "off"},
 		"OTEL_EXPORTER_OTLP_ENDPOINT": {"http://collector:4318", "https://u:p@[::1]/otlp/"},
@@ -321,7 +321,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 	c.Sync.Freshness = nil
 	want := config.Config{
 		Redis:   redisconn.Options{Addr: "127.0.0.1:6379"},
-		MongoDB: config.MongoDB{URI: "mongodb://h:1/x", Database: "other"},
+		MongoDB: config.MongoDB{URI: "mongodb://h:1/x", Database: "other", DatabaseFrom: "MONGODB_DATABASE", PathDatabase: "x"},
 		HTTP:    config.HTTP{Host: "0.0.0.0", Port: 5000, AuthDisabled: true},
 		Admin:   config.Admin{Host: "0.0.0.0", Port: config.AdminOff},
 		Tracing: config.Tracing{Endpoint: "https://collector:4318/otlp", Headers: map[string]string{"a": "b c", "d": ""}, Timeout: 2500 * time.Millisecond, Ratio: 0.25},
@@ -459,8 +459,8 @@ func TestBrokenDotenv(t *testing.T) {
 func TestLogValueHidesSecrets(t *testing.T) {
 	for _, uri := range []string{
 		"mongodb://user:" + secret + "@host/db", "mongodb+srv://user:" + secret + "@host", "mongodb://" + secret + "@host",
-		"mongodb+srv://host/?tlsCertificateKeyFilePassword=" + secret, "mongodb+srv://host/?authMechanism=X&authMechanismProperties=AWS_SESSION_TOKEN:" + secret + "&w=1",
-		"mongodb+srv://user:p/" + secret + "@host/db", "mongodb+srv://user:" + secret + "@" + secret + "@host", "mongodb+srv://host/?proxyPassword=" + secret + "&proxyUsername=x",
+		"mongodb+srv://host/?tlsCertificateKeyFilePassword=" + secret, "mongodb+srv://u:p@host/?authMechanism=MONGODB-AWS&authMechanismProperties=AWS_SESSION_TOKEN:" + secret + "&w=1",
+		"mongodb+srv://user:p%2F" + secret + "@host/db", "mongodb+srv://host/?proxyPassword=" + secret + "&proxyUsername=x",
 	} {
 		setup(t, "", "REDIS_PASSWORD="+secret, "MONGODB_URI="+uri, "PROJECT_SYNC_CRON=0 9 * * *")
 		c := load(t)
@@ -471,7 +471,7 @@ func TestLogValueHidesSecrets(t *testing.T) {
 			if strings.Contains(line, secret) {
 				t.Errorf("%s: the log has a secret: %s", uri, line)
 			}
-			for _, want := range []string{"127.0.0.1:6379/0", "mongodb", "host", "codex", "*/20 * * * *", "0 9 * * *"} {
+			for _, want := range []string{"127.0.0.1:6379/0", "mongodb", "host", "database", "*/20 * * * *", "0 9 * * *"} {
 				if !strings.Contains(line, want) {
 					t.Errorf("%s: the log does not have %s: %s", uri, want, line)
 				}

@@ -14,8 +14,6 @@ import (
 	"strings"
 	"time"
 
-	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
-
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -59,21 +57,6 @@ var (
 	host = format[string]{mustBe: "a host name or address", read: asIs, valid: func(value string) bool {
 		return !strings.ContainsAny(value, "/@[]?# \t")
 	}}
-
-	// mongoURI is a connection string that the driver can parse. The driver looks up the hosts of mongodb+srv when it
-	// connects.
-	mongoURI = format[string]{
-		mustBe: "a connection string, such as mongodb://host:27017 or mongodb+srv://host",
-		read:   asIs,
-		valid: func(value string) bool {
-			if rest, ok := strings.CutPrefix(value, "mongodb+srv://"); ok {
-				return rest != ""
-			}
-			_, err := connstring.ParseAndValidate(value)
-			return err == nil
-		},
-		inFile: true,
-	}
 
 	namespace = format[tasks.Namespace]{
 		mustBe: "1 to 30 lower-case letters, digits and hyphens",

@@ -41,13 +41,6 @@ func readConfig(r *reader, registry *tasks.Registry) Config {
 	return c
 }
 
-func readMongoDB(r *reader) MongoDB {
-	return MongoDB{
-		URI:      read(r.group("MongoDB", api, worker), "MONGODB_URI", "mongodb://127.0.0.1:27017", mongoURI, "the connection string of MongoDB"),
-		Database: read(r.group("MongoDB", worker), "MONGODB_DATABASE", "codex", databaseName, "the database of the records"),
-	}
-}
-
 func readLog(r *reader) Log {
 	g := r.group("Log", api, scheduler, worker)
 	return Log{

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/url"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +17,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 	"go.mongodb.org/mongo-driver/v2/mongo/writeconcern"
+	"go.mongodb.org/mongo-driver/v2/x/mongo/driver/connstring"
+
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
 const (
@@ -33,14 +38,46 @@ const (
 
 // Client is a connection pool to one MongoDB deployment.
 type Client struct {
-	client *mongo.Client
+	// connect makes the driver's client. For a mongodb+srv connection string the driver looks up the host meanwhile.
+	connect func() (*mongo.Client, error)
+	// resolve looks up the host of a mongodb+srv connection string. It is nil for others.
+	resolve func(ctx context.Context) error
+
+	lock   chan struct{} // has a value while a goroutine uses the following
+	client *mongo.Client // nil until the host was found
+	closed bool
 }
 
-// Connect returns a client for the deployment that uri names. It connects when it is used. The connection string overrides this
-// package's defaults, and adjust overrides both. Unless the connection string says otherwise, a majority acknowledges each
-// write. Connect refuses writes that no server acknowledges. The driver's own retries are off, even if the connection string
-// asks for them. The client logs servers that become unreachable, and their return.
+// Connect returns a client for the deployment that uri names. It connects when it is used. A mongodb+srv host that cannot be
+// looked up is no error: Ping looks again, until it is found. The connection string overrides this package's defaults, and adjust
+// overrides both. Unless the connection string says otherwise, a majority acknowledges each write. Connect refuses writes that no
+// server acknowledges. The driver's own retries are off, even if the connection string asks for them. The client logs servers
+// that become unreachable, and their return.
 func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions)) (*Client, error) {
+	c := &Client{
+		connect: func() (*mongo.Client, error) { return connect(uri, log, adjust) },
+		lock:    make(chan struct{}, 1),
+	}
+	if rest, isSRV := strings.CutPrefix(uri, connstring.SchemeMongoDBSRV+"://"); isSRV {
+		address, query, _ := strings.Cut(rest, "?")
+		options, _ := url.ParseQuery(query)
+		if options.Get("w") == "0" {
+			return nil, errUnacknowledged
+		}
+		c.resolve = resolver(address, options)
+		return c, nil // it asks DNS when it is used: DNS can be away, too
+	}
+	var err error
+	if c.client, err = c.connect(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+var errUnacknowledged = errors.New(
+	"connecting to MongoDB: the connection string must not ask for unacknowledged writes (w=0), which would count as failed")
+
+func connect(uri string, log *slog.Logger, adjust []func(*options.ClientOptions)) (*mongo.Client, error) {
 	opts := options.Client().ApplyURI(uri)
 	if opts.AppName == nil {
 		opts.SetAppName(DefaultAppName)
@@ -62,23 +99,67 @@ func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions
 		f(opts)
 	}
 	if !opts.WriteConcern.Acknowledged() {
-		return nil, errors.New("connecting to MongoDB: the connection string must not ask for unacknowledged writes (w=0), which would count as failed")
+		return nil, errUnacknowledged
 	}
 	client, err := mongo.Connect(opts)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to MongoDB: %w", err)
 	}
-	return &Client{client: client}, nil
+	return client, nil
 }
 
-// Database returns the database with the name.
+// Database returns the database with the name. Ping must have succeeded once before.
 func (c *Client) Database(name string) *mongo.Database { return c.client.Database(name) }
+
+// resolver returns a function that looks up the host of a mongodb+srv connection string. The driver itself does that without a
+// context.
+func resolver(address string, options url.Values) func(context.Context) error {
+	host, _, _ := strings.Cut(address[strings.LastIndexByte(address, '@')+1:], "/")
+	service := "mongodb"
+	for name := range options {
+		if strings.EqualFold(name, "srvServiceName") {
+			service = options.Get(name)
+		}
+	}
+	return func(ctx context.Context) error {
+		_, _, err := net.DefaultResolver.LookupSRV(ctx, service, "tcp", host)
+		return err
+	}
+}
+
+// connected returns the driver's client. It makes it first if the host of a mongodb+srv connection string was not found before.
+func (c *Client) connected(ctx context.Context) (*mongo.Client, error) {
+	select {
+	case c.lock <- struct{}{}:
+		defer func() { <-c.lock }()
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+	switch {
+	case c.closed:
+		return nil, mongo.ErrClientDisconnected
+	case c.client != nil:
+		return c.client, nil
+	}
+	err := c.resolve(ctx)
+	if err == nil {
+		c.client, err = c.connect()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("looking up the servers of the connection string: %w: %w", syncrun.ErrUnavailable, err)
+	}
+	return c.client, nil
+}
 
 // Ping returns an error if the deployment cannot serve writes. It takes at most a few seconds.
 func (c *Client) Ping(ctx context.Context) error {
 	bounded, cancel := context.WithTimeout(ctx, pingTimeout)
 	defer cancel()
-	if err := c.client.Ping(bounded, nil); err != nil {
+	client, err := c.connected(bounded)
+	if err == nil {
+		err = client.Ping(bounded, nil)
+	}
+	if err != nil {
 		return classify(ctx, "pinging MongoDB", err)
 	}
 	return nil
@@ -86,6 +167,12 @@ func (c *Client) Ping(ctx context.Context) error {
 
 // Close ends all connections, within a few seconds. The client cannot be used again.
 func (c *Client) Close() error {
+	c.lock <- struct{}{}
+	defer func() { <-c.lock }()
+	c.closed = true
+	if c.client == nil {
+		return nil
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), closeTimeout)
 	defer cancel()
 	if err := c.client.Disconnect(ctx); err != nil {

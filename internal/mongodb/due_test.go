@@ -216,3 +216,15 @@ func TestScanReadsWhatItNeeds(t *testing.T) {
 		t.Errorf("without a name field: %+v, %v, %v", r, ok, err)
 	}
 }
+
+func TestExists(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.insertNumbered(t, 1)
+	db := b.client.Database(b.users.Database().Name())
+	for name, want := range map[string]bool{"users": true, "user": false, "issues": false} {
+		if exists, err := NewStore(db, Config{Collection: name}).Exists(t.Context()); err != nil || exists != want {
+			t.Errorf("%s exists: %v, %v", name, exists, err)
+		}
+	}
+}

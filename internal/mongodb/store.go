@@ -26,6 +26,8 @@ const (
 	// DefaultWriteTimeout bounds each command that updates records.
 	DefaultWriteTimeout = 30 * time.Second
 
+	// existsTimeout bounds the look for the collection.
+	existsTimeout = 5 * time.Second
 	// fetchSize is how many records the server sends at a time.
 	fetchSize = 1000
 )
@@ -64,6 +66,23 @@ func NewStore(db *mongo.Database, cfg Config) *Store {
 	}
 	return &Store{Config: cfg, collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection}
 }
+
+// Exists reports whether the collection is there. MongoDB makes a collection with its first document, so a name that is wrong
+// is an empty collection, and no error.
+func (s *Store) Exists(ctx context.Context) (bool, error) {
+	bounded, cancel := context.WithTimeout(ctx, existsTimeout)
+	defer cancel()
+	// A user who may not list all collections still sees those that they may use.
+	opts := options.ListCollections().SetNameOnly(true).SetAuthorizedCollections(true)
+	names, err := s.collection.Database().ListCollectionNames(bounded, bson.D{{Key: "name", Value: s.Collection}}, opts)
+	if err != nil {
+		return false, s.fail(ctx, "looking for", err)
+	}
+	return len(names) > 0, nil
+}
+
+// Name returns the names of the database and the collection.
+func (s *Store) Name() string { return s.namespace }
 
 // byID is the order of the records, and the index that has it.
 var byID = bson.D{{Key: "_id", Value: 1}}

@@ -25,6 +25,9 @@ type Options struct {
 	Freshness time.Duration
 	// BatchSize is how many records a batch has, unless the payload says it.
 	BatchSize int
+	// Exists reports whether the collection called Collection is there. If it is not, a run says so. It can be nil.
+	Exists     func(ctx context.Context) (bool, error)
+	Collection string
 	// Work is done with each batch before it is written.
 	Work syncrun.Work
 	// Writers is how many batches one attempt works on at the same time.
@@ -63,7 +66,7 @@ func New(store syncrun.Store, o Options) worker.Handler {
 		if a.Range != nil {
 			return syncRange(ctx, a, pass)
 		}
-		return syncAll(ctx, a, pass, o.RangeSize)
+		return syncAll(ctx, a, pass, o)
 	}
 }
 
@@ -79,10 +82,10 @@ func save(a *worker.Attempt) syncrun.Save {
 }
 
 // syncAll makes an attempt at a run.
-func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, rangeSize int) (any, error) {
+func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, o Options) (any, error) {
 	pass.Log.Info("Starting "+strings.ToLower(a.Definition.Title)+" job", "attempt", a.Number,
 		"reference", a.ID.Reference.Format(tasks.TimestampLayout), "resumedAfter", pass.Resume.Processed)
-	result, err := syncrun.Run{Pass: pass, RangeSize: rangeSize, Ranges: ranges{a.ID, a.Ranges}}.Do(ctx)
+	result, err := syncrun.Run{Pass: pass, RangeSize: o.RangeSize, Ranges: ranges{a.ID, a.Ranges}}.Do(ctx)
 	if errors.Is(err, syncrun.ErrRangesFailed) {
 		return nil, worker.Permanent(err)
 	}
@@ -93,7 +96,25 @@ func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, rangeSiz
 	return tasks.SyncResult{
 		Success: true, UsersProcessed: result.Processed, UsersUpdated: result.Updated, Errors: result.Errors,
 		Duration: result.Elapsed.Milliseconds(), Timestamp: time.Now().UTC().Format(tasks.TimestampLayout),
+		Warnings: warnings(ctx, pass.Log, result, o),
 	}, nil
+}
+
+// warnings returns what is odd about a run that has succeeded.
+func warnings(ctx context.Context, log *slog.Logger, result syncrun.Result, o Options) []string {
+	if result.Processed > 0 || o.Exists == nil {
+		return nil
+	}
+	exists, err := o.Exists(ctx)
+	if err != nil {
+		log.Debug("Could not look whether the collection exists", "error", err)
+		return nil
+	}
+	if exists {
+		return nil
+	}
+	log.Warn("The collection does not exist", "collection", o.Collection)
+	return []string{"the collection " + o.Collection + " does not exist; see MONGODB_DATABASE"}
 }
 
 // syncRange makes an attempt at a range. The result is the range's last checkpoint, which the run adds up.

@@ -3,14 +3,18 @@ package syncjob_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -195,6 +199,47 @@ func TestSplitRun(t *testing.T) {
 		t.Errorf("split into %d ranges, want 5", len(ranges.specs))
 	}
 	store.wantEachOnce(t, 1)
+}
+
+// A run over a collection that does not exist succeeds, so it must say so.
+func TestCollectionThatDoesNotExist(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		records byte
+		exists  bool
+		err     error
+		warned  bool
+	}{
+		"it has records":         {1, false, nil, false},
+		"it is empty":            {0, true, nil, false},
+		"it does not exist":      {0, false, nil, true},
+		"it cannot be looked at": {0, false, errors.New("not authorized"), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store := &records{n: test.records, stamped: make(map[byte]int)}
+			handler := syncjob.New(store, syncjob.Options{
+				Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: 1000, RetryBudget: time.Second,
+				Collection: "shop.numbers", Exists: func(context.Context) (bool, error) { return test.exists, test.err },
+			})
+			log, logger := testbed.NewLog(t)
+			var saved []byte
+			a := attempt(new(kept), &saved)
+			a.Log = logger
+			result, err := handler(t.Context(), a)
+			r, _ := result.(tasks.SyncResult)
+			if err != nil || !r.Success {
+				t.Fatalf("%+v, %v", result, err)
+			}
+			if warned := len(r.Warnings) == 1 && strings.Contains(r.Warnings[0], "shop.numbers"); warned != test.warned || len(r.Warnings) > 1 {
+				t.Errorf("warnings: %q", r.Warnings)
+			}
+			missing := procs.Match{Text: "does not exist", Attrs: procs.Attrs{"level": "WARN", "collection": "shop.numbers"}}
+			if logged := len(log.Find(missing)) == 1; logged != test.warned {
+				t.Errorf("logged: %v", logged)
+			}
+		})
+	}
 }
 
 // working makes an attempt at each range as soon as it is added.

@@ -134,6 +134,8 @@ type SyncResult struct {
 	Duration int64 `json:"duration"`
 	// Timestamp is when the run ended.
 	Timestamp Time `json:"timestamp"`
+	// Warnings say what is odd about the run, such as that its collection does not exist.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // JobList is one page of jobs.

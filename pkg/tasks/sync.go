@@ -78,6 +78,8 @@ type SyncResult struct {
 	Duration int64 `json:"duration"`
 	// Timestamp is when the run ended, as TimestampLayout writes it.
 	Timestamp string `json:"timestamp"`
+	// Warnings say what is odd about the run, such as that its collection does not exist. There are none in most runs.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // TimestampLayout writes an instant as ISO 8601 with milliseconds, as JavaScript's Date.toISOString does. The API writes every

@@ -41,8 +41,13 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 		return err
 	}
 	defer func() { err = errors.Join(err, client.Close()) }()
+	cfg.MongoDB.LogDatabase(log)
 
 	j := jobs.New(rdb, cfg.Registry, log)
+	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), j.CheckWrites(ctx), client.Ping(ctx)) })
+	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
+		return nil // asked to stop while waiting: nothing has failed
+	}
 	w, err := worker.New(j, Handlers(client.Database(cfg.MongoDB.Database), cfg.Sync, work), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
@@ -51,10 +56,6 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	}, log)
 	if err != nil {
 		return err
-	}
-	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), j.CheckWrites(ctx), client.Ping(ctx)) })
-	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
-		return nil // asked to stop while waiting: nothing has failed
 	}
 	defer process.WatchClock(ctx, j)()
 	w.Run(ctx)
@@ -69,7 +70,7 @@ func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[s
 		})
 		return syncjob.New(store, syncjob.Options{
 			Noun: noun, Freshness: settings.Freshness[def.Name],
-			BatchSize: settings.BatchSize, Work: work, Writers: settings.Writers, RangeSize: settings.RangeSize,
+			BatchSize: settings.BatchSize, Exists: store.Exists, Collection: store.Name(), Work: work, Writers: settings.Writers, RangeSize: settings.RangeSize,
 			RetryBudget: settings.RetryBudget,
 		})
 	}
