@@ -166,6 +166,8 @@ func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) e
 		fail(c, http.StatusNotFound, fmt.Sprintf("there is no job %s; see GET /jobs", tasks.Describe(text)))
 	case errors.Is(err, jobs.ErrEnded):
 		fail(c, http.StatusConflict, fmt.Sprintf("job %s has already ended; POST /jobs/cleanup removes jobs that have ended", text))
+	case errors.Is(err, jobs.ErrBusy):
+		fail(c, http.StatusConflict, fmt.Sprintf("job %s is changing its state; try again", text))
 	case errors.Is(err, jobs.ErrNotFailed):
 		fail(c, http.StatusConflict, fmt.Sprintf("job %s has not failed; only a failed job can be retried", text))
 	default:

@@ -19,6 +19,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
+	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -525,4 +526,37 @@ func (d slowRedis) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 
 func (slowRedis) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
+}
+
+// While short runs begin and end all the time, each trigger is answered with a run that serves it: a lost race is no reason to
+// refuse one.
+func TestManyTriggersOfShortRuns(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	b.undescribed = true
+	b.client.Transport = &http.Transport{MaxIdleConnsPerHost: 100}
+	handlers := make(map[string]worker.Handler)
+	for _, name := range b.jobs.Registry().Names() {
+		handlers[name] = func(context.Context, *worker.Attempt) (any, error) { return struct{}{}, nil }
+	}
+	b.startWorkerOf(t, handlers)
+	began := time.Now()
+	var triggering sync.WaitGroup
+	for range 100 {
+		triggering.Go(func() {
+			for range 10 {
+				a, err := b.try(t.Context(), http.MethodPost, "/jobs/trigger/user-sync", "")
+				if err != nil || a.status != http.StatusOK {
+					t.Errorf("%d %s, %v", a.status, a.text, err)
+					return
+				}
+			}
+		})
+	}
+	triggering.Wait()
+	t.Logf("took %s", time.Since(began))
+	testbed.Eventually(t, "all runs to have ended", func() bool {
+		s := b.status(t, "")
+		return s.Counts.Active+s.Counts.Waiting+s.Counts.Delayed == 0
+	})
 }

@@ -26,6 +26,8 @@ var (
 	ErrNoJob = errors.New("there is no such job")
 	// ErrEnded is the error of Cancel for a run that has ended.
 	ErrEnded = errors.New("the job has ended")
+	// ErrBusy is the error of Cancel for a run that changes its state again and again meanwhile.
+	ErrBusy = errors.New("the job does not stay in one state")
 	// ErrNotFailed is the error of Retry for a run that has not failed.
 	ErrNotFailed = errors.New("the job has not failed")
 )
@@ -47,7 +49,7 @@ return 1
 `)
 
 // Cancel ends a run. It removes a run that waits for its turn or for a retry, and returns true. It tells an active run to end,
-// with its ranges, and returns false: the run then fails soon. It can return ErrNoJob or ErrEnded.
+// with its ranges, and returns false: the run then fails soon. It can return ErrNoJob, ErrEnded or ErrBusy.
 func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err error) {
 	def, info, err := j.lookUp(ctx, id)
 	for range cancelTries {
@@ -74,7 +76,7 @@ func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err er
 		}
 		def, info, err = j.lookUp(ctx, id)
 	}
-	return false, fmt.Errorf("cancelling %s: it does not stay in one state", id)
+	return false, ErrBusy
 }
 
 func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {

@@ -26,23 +26,30 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-const (
-	// keyTimeout is how old an entry of a unique key is before a run that is not in the queue loses it. It is well above the
-	// time that enqueueing can take.
-	keyTimeout = 30 * time.Second
-	// keyTries bounds how often a process tries to take a unique key while runs that have it keep beginning.
-	keyTries = 10
-)
+// keyTimeout is how old an entry of a unique key is before a run that is not in the queue loses it. It is well above the time
+// that enqueueing can take.
+const keyTimeout = 30 * time.Second
 
-// KEYS: unique key, tick. ARGV: ID, payload, now (ms), ID of the run that loses the key or "", tick time (ms) or "".
-// Returns {"handled"}, {"taken"} or {"conflict", ID, payload, time (ms)}.
+// KEYS: unique key, tick. ARGV: ID, payload, now (ms), tick time (ms) or "", what the keys of asynq's tasks begin with, keyTimeout
+// (ms). Returns {"handled"}, {"taken"}, {"waits", ID} or, when the run that has the key is not in the queue yet, {"enqueue", ID,
+// payload}.
+//
+// It asks asynq's task itself whether the run waits. Were that another command, the run could begin between the two, and so
+// could the next one that has the key, again and again. The keys of the tasks have the hash tag of the others.
 var takeKeyScript = redis.NewScript(`
-if ARGV[5] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") >= tonumber(ARGV[5]) then
+if ARGV[4] ~= "" and tonumber(redis.call("GET", KEYS[2]) or "-1") >= tonumber(ARGV[4]) then
 	return {"handled"}
 end
-local id = redis.call("HGET", KEYS[1], "id")
-if id and id ~= ARGV[4] then
-	return {"conflict", id, redis.call("HGET", KEYS[1], "payload"), redis.call("HGET", KEYS[1], "time")}
+local r = redis.call("HMGET", KEYS[1], "id", "payload", "time")
+if r[1] == ARGV[1] then
+	return {"taken"} -- by another scheduler, for the run of the same tick
+elseif r[1] then
+	local state = redis.call("HGET", ARGV[5] .. r[1], "state")
+	if state == "pending" then
+		return {"waits", r[1]}
+	elseif not state and tonumber(ARGV[3]) - (tonumber(r[3]) or 0) <= tonumber(ARGV[6]) then
+		return {"enqueue", r[1], r[2] or ""}
+	end
 end
 redis.call("HSET", KEYS[1], "id", ARGV[1], "payload", ARGV[2], "time", ARGV[3])
 return {"taken"}
@@ -86,49 +93,28 @@ type keyAnswer struct {
 	conflict string // the ID of the waiting run that has the key
 }
 
+// takeKey takes a unique key for the run with the ID. If the process that took the key for another run has not enqueued that
+// one yet, takeKey does so.
 func (j *Jobs) takeKey(ctx context.Context, def tasks.Definition, key string, id tasks.RunID, data []byte, tickTime string) (keyAnswer, error) {
-	keys := []string{j.keys.unique(def.Name, key), j.keys.tick(def.Name)}
-	loses := ""
-	for range keyTries {
-		reply, err := takeKeyScript.Run(ctx, j.rdb, keys, id.String(), data, millis(time.Now()), loses, tickTime).StringSlice()
-		if err != nil {
-			return keyAnswer{}, err
-		}
-		switch {
-		case reply[0] == "handled":
-			return keyAnswer{handled: true}, nil
-		case reply[0] == "taken", reply[1] == id.String(): // or another scheduler took it for the run of the same tick
-			return keyAnswer{}, nil
-		}
-		waits, err := j.waits(ctx, def, reply[1], []byte(reply[2]), reply[3])
-		if err != nil {
-			return keyAnswer{}, err
-		}
-		if waits {
-			return keyAnswer{conflict: reply[1]}, nil
-		}
-		loses = reply[1]
-	}
-	return keyAnswer{}, fmt.Errorf("%d times in a row, the run that had the unique key began", keyTries)
-}
-
-// waits reports whether the run that has a unique key waits in the queue. It enqueues the run if the process that took the key
-// has not done so yet.
-func (j *Jobs) waits(ctx context.Context, def tasks.Definition, id string, payload []byte, taken string) (bool, error) {
-	state, err := j.taskState(ctx, def.Queue(), id)
-	if err != nil || state != "" {
-		return state == asynq.TaskStatePending.String(), err
-	}
-	ms, _ := strconv.ParseInt(taken, 10, 64) // 0, which is long ago, if it is no time
-	if time.Since(time.UnixMilli(ms)) > keyTimeout {
-		return false, nil
-	}
-	run, err := tasks.ParseRunID(id)
+	reply, err := takeKeyScript.Run(ctx, j.rdb, []string{j.keys.unique(def.Name, key), j.keys.tick(def.Name)},
+		id.String(), data, millis(time.Now()), tickTime, asynqKey(def.Queue(), "t:"), keyTimeout.Milliseconds()).StringSlice()
 	if err != nil {
-		return false, nil //nolint:nilerr // no run of ours, so it loses the key
+		return keyAnswer{}, err
 	}
-	_, err = j.enqueueRun(ctx, def, run, payload)
-	return true, err
+	switch reply[0] {
+	case "handled":
+		return keyAnswer{handled: true}, nil
+	case "taken":
+		return keyAnswer{}, nil
+	case "waits":
+		return keyAnswer{conflict: reply[1]}, nil
+	}
+	run, err := tasks.ParseRunID(reply[1])
+	if err != nil {
+		return keyAnswer{}, fmt.Errorf("the run that has the unique key: %w", err)
+	}
+	_, err = j.enqueueRun(ctx, def, run, []byte(reply[2]))
+	return keyAnswer{conflict: reply[1]}, err
 }
 
 // enqueueRun puts a run into the queue, with the trace of ctx. It returns false and no error if the run is there already.
