@@ -63,8 +63,9 @@ func checkQuery(query string, parameters []string) error {
 // checkNoBody refuses a body where only a query is read.
 func checkNoBody(r *http.Request) error {
 	data, err := io.ReadAll(r.Body)
+	tooLarge := new(http.MaxBytesError)
 	switch {
-	case err != nil:
+	case err != nil && !errors.As(err, &tooLarge):
 		return errors.New("the body could not be read")
 	case strings.TrimSpace(string(data)) != "":
 		return fmt.Errorf("%s had a body; it must have none, its parameters are in the query", r.Method)
