@@ -76,6 +76,10 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 	if h.Workers, err = s.Jobs.Live(ctx, jobs.RoleWorker); err == nil {
 		h.Schedulers, err = s.Jobs.Live(ctx, jobs.RoleScheduler)
 	}
+	var excluded int
+	if err == nil {
+		excluded, err = s.Jobs.Excluded(ctx)
+	}
 	var schedules []jobs.Repeatable
 	if err == nil {
 		schedules, err = s.Jobs.Schedules(ctx, time.Now())
@@ -89,6 +93,9 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 		h.Missing = append(h.Missing, "a live worker")
 	}
 	h.Missing = append(h.Missing, missingSchedules(s.Jobs.Registry().All(), schedules)...)
+	if excluded > 0 {
+		h.Warnings = append(h.Warnings, fmt.Sprintf("workers that take no runs, because their database is not that of the others: %d", excluded))
+	}
 	h.Initialized = len(h.Missing) == 0
 	return h
 }

@@ -3,6 +3,7 @@ package api_test
 import (
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -213,4 +214,26 @@ func TestBothAway(t *testing.T) {
 	b.dependencies(t, http.StatusServiceUnavailable, "DEGRADED", "disconnected", "disconnected")
 	b.proxy.Thaw()
 	b.dependencies(t, http.StatusServiceUnavailable, "DEGRADED", "connected", "disconnected")
+}
+
+// The health says that a worker takes no runs, because its database is not that of the others.
+func TestHealthOfExcludedWorkers(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, database := range []string{"A", "B"} {
+		if _, _, err := b.jobs.TakePart(t.Context(), "worker on "+database, database, false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var health struct{ Jobs struct{ Warnings []string } }
+	b.ok(t, b.get(t, "/health"), &health)
+	if want := "workers that take no runs, because their database is not that of the others: 1"; !slices.Equal(health.Jobs.Warnings, []string{want}) {
+		t.Errorf("the warnings are %q", health.Jobs.Warnings)
+	}
+	if err := b.jobs.Withdraw(t.Context(), "worker on B"); err != nil {
+		t.Fatal(err)
+	}
+	if a := b.get(t, "/health"); strings.Contains(a.text, "warnings") {
+		t.Errorf("afterwards: %s", a.text)
+	}
 }

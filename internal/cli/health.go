@@ -57,6 +57,7 @@ func showHealth(p *page, h client.Health) {
 		"Workers", strconv.Itoa(h.Jobs.Workers),
 		"Schedulers", strconv.Itoa(h.Jobs.Schedulers),
 		"Missing", strings.Join(h.Jobs.Missing, ", "),
+		"Warnings", strings.Join(h.Jobs.Warnings, "; "),
 	)
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
@@ -20,6 +21,7 @@ type Jobs struct {
 	keys      keys
 	client    *asynq.Client
 	inspector *asynq.Inspector
+	runsOn    atomic.Pointer[string] // see TakePart
 	log       *slog.Logger
 	writes    writeCheck
 }

@@ -9,6 +9,7 @@
 //	postponed   when it was first snoozed (ms)
 //	cancelled   1 once it is cancelled
 //	retried     1 if it was retried by hand
+//	database    the database of the attempt that started it last, see database.go
 //
 // Scripts get the current time in ms, and a TTL in seconds.
 
@@ -46,8 +47,9 @@ if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 end
 `
 
-// KEYS: run, unique key, tick. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "". Returns {former owner,
-// rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start ever}.
+// KEYS: run, unique key, tick, ranges. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database or "". Returns
+// {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start ever, "1" if it
+// starts over}. A checkpoint, and ranges, say nothing of another database: there the run starts over.
 var openScript = redis.NewScript(`
 if ARGV[5] == "1" then
 	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then
@@ -58,6 +60,16 @@ if ARGV[5] == "1" then
 	end
 	redis.call("HDEL", KEYS[1], "postponed")
 end
+local over = ""
+if ARGV[5] == "1" and ARGV[7] ~= "" then
+	local database = redis.call("HGET", KEYS[1], "database")
+	if database and database ~= ARGV[7] then
+		redis.call("HDEL", KEYS[1], "checkpoint", "progress")
+		redis.call("UNLINK", KEYS[4])
+		over = "1"
+	end
+	redis.call("HSET", KEYS[1], "database", ARGV[7])
+end
 local r = redis.call("HMGET", KEYS[1], "owner", "recoveries", "started", "checkpoint", "failures", "cancelled", "retried")
 local owner, rescues, started = r[1] or "", r[2] or "0", r[3]
 if owner == ARGV[1] then
@@ -67,7 +79,7 @@ elseif owner ~= "" then
 end
 redis.call("HSET", KEYS[1], "owner", ARGV[1], "started", started or ARGV[2])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
-return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1"}
+return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1", over}
 `)
 
 // KEYS: run. ARGV: owner.
@@ -129,6 +141,8 @@ type RunState struct {
 	New bool
 	// Cancelled is true if the run was cancelled.
 	Cancelled bool
+	// StartsOver is true if the run was started on another database before. What it did there does not count.
+	StartsOver bool
 
 	rdb               redis.UniversalClient
 	run, ranges, task string // keys
@@ -156,14 +170,15 @@ func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, unique, start, owner
 	if id.Scheduled() && j.believed(id) {
 		tick = millis(id.Reference)
 	}
-	reply, err := openScript.Run(ctx, j.rdb, []string{s.run, unique, j.keys.tick(id.Job)},
-		s.owner, millis(time.Now()), runSeconds, id.String(), start, tick).StringSlice()
+	reply, err := openScript.Run(ctx, j.rdb, []string{s.run, unique, j.keys.tick(id.Job), s.ranges},
+		s.owner, millis(time.Now()), runSeconds, id.String(), start, tick, j.databaseOfRuns()).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening the state of %s: %w", id, err)
 	}
 	s.Opened = opened(reply)
 	s.Cancelled = reply[5] != ""
 	s.New = reply[6] != ""
+	s.StartsOver = reply[7] != ""
 	return s, nil
 }
 

@@ -178,6 +178,9 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 		}
 		a.state, a.found, a.cancelled = opened, opened.Opened, opened.Cancelled
 		a.ranges = &runRanges{attempt: a, state: opened}
+		if opened.StartsOver {
+			a.log.Warn("The run starts over: it was begun on another database")
+		}
 		if opened.New {
 			a.c.metrics.startDelay.Observe(max(0, time.Since(a.id.Reference).Seconds()))
 		}

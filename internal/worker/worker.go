@@ -38,6 +38,9 @@ type Options struct {
 	DrainTimeout time.Duration
 	// Connect makes a client with the hooks, for the subscription of an asynq Server.
 	Connect func(hooks ...redis.Hook) redis.UniversalClient
+	// Database tells which database the handlers work on. While that is not the database of the other workers, the worker takes
+	// nothing. With nil it is not compared.
+	Database func(context.Context) (string, error)
 	// Metrics registers the worker's metrics. It can be nil.
 	Metrics prometheus.Registerer
 	// Tracing makes the worker's spans. It can be nil.
@@ -85,15 +88,26 @@ func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.L
 func (w *Worker) Run(ctx context.Context) {
 	var all sync.WaitGroup
 	all.Go(func() { w.jobs.HeartbeatLoop(ctx, jobs.RoleWorker, w.id) })
+	all.Go(func() { w.jobs.Maintain(ctx) })
+	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
+	if w.options.Database == nil {
+		w.work(ctx)
+	} else {
+		(&participation{w: w}).run(ctx)
+	}
+	all.Wait()
+	w.servers.Wait()
+}
+
+// work takes runs and ranges until ctx ends. Then it returns when all are released.
+func (w *Worker) work(ctx context.Context) {
+	var all sync.WaitGroup
 	for _, c := range w.consumers {
 		all.Go(func() { c.run(ctx) })
 	}
 	all.Go(func() { w.hear(ctx) })
 	all.Go(func() { w.look(ctx) })
-	all.Go(func() { w.jobs.Maintain(ctx) })
-	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
 	all.Wait()
-	w.servers.Wait()
 }
 
 // place returns a function that frees an acquired place. Calling it again does nothing.

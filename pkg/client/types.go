@@ -315,6 +315,8 @@ type JobsHealth struct {
 	Schedulers  int  `json:"schedulers"`
 	// Missing says what is missing, when Initialized is false.
 	Missing []string `json:"missing,omitempty"`
+	// Warnings says in words what a person should look at, although nothing is missing.
+	Warnings []string `json:"warnings,omitempty"`
 }
 
 // Healthy reports whether nothing is missing: the servers, a worker and a schedule.

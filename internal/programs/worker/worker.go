@@ -48,8 +48,9 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
-	w, err := worker.New(j, Handlers(client.Database(cfg.MongoDB.Database), cfg.Sync, work), worker.Options{
-		Concurrency: cfg.Worker.Concurrency, Metrics: process.Metrics, Tracing: process.Tracing,
+	database := client.Database(cfg.MongoDB.Database)
+	w, err := worker.New(j, Handlers(database, cfg.Sync, work), worker.Options{
+		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
 		},
