@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -8,7 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
+	"github.com/codex-api/codex-jobs/pkg/client"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Every request here is refused, says what was wrong with it, and changes nothing.
@@ -325,4 +329,25 @@ func TestHealthOfAnIncompleteSystem(t *testing.T) {
 	other.startWorker(t)
 	b = other
 	testbed.Eventually(t, "a schedule alone to be missing", func() bool { return check(false, 1, 0, "a live schedule") })
+}
+
+// A MongoDB that hangs, but answers pings, shows in what the active runs wait for.
+func TestHealthWhileARunWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := tasks.TriggerID("user-sync", time.Now())
+	if err := b.jobs.SetWait(t.Context(), id, jobs.Wait{For: "updating users", Since: time.Now()}); err != nil {
+		t.Fatal(err)
+	}
+	answer := b.get(t, "/health")
+	var h client.Health
+	if err := json.Unmarshal([]byte(answer.text), &h); err != nil {
+		t.Fatal(err)
+	}
+	if answer.status != http.StatusServiceUnavailable || h.Status != client.StatusDegraded || h.Database.Status != client.StatusConnected {
+		t.Errorf("%d: %s", answer.status, answer.text)
+	}
+	if w := h.Jobs.Waiting; len(w) != 1 || w[0].ID != id.String() || w[0].For != "updating users" || w[0].Since.IsZero() {
+		t.Errorf("waiting: %+v", w)
+	}
 }

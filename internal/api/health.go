@@ -64,7 +64,7 @@ func (s *Server) health(c *gin.Context) {
 		s.log(c).Warn("Redis does not accept writes", "error", refused)
 	}
 	status := http.StatusOK
-	if !connected(h.Database) || !connected(h.Redis) {
+	if !connected(h.Database) || !connected(h.Redis) || len(h.Jobs.Waiting) > 0 {
 		h.Status, status = client.StatusDegraded, http.StatusServiceUnavailable
 	}
 	c.JSON(status, h)
@@ -97,6 +97,13 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 		h.Warnings = append(h.Warnings, fmt.Sprintf("workers that take no runs, because their database is not that of the others: %d", excluded))
 	}
 	h.Initialized = len(h.Missing) == 0
+	waits, err := s.Jobs.Waits(ctx)
+	if err != nil {
+		log.Warn("Redis did not serve the health check", "error", err)
+	}
+	for _, w := range waits {
+		h.Waiting = append(h.Waiting, client.WaitingJob{ID: w.Run, Waiting: client.Waiting{For: w.For, Since: client.Time{Time: w.Since}}})
+	}
 	return h
 }
 

@@ -31,6 +31,9 @@ func newJob(j jobs.Job) client.Job {
 		CreatedAt: client.Time{Time: j.Created}, StartedAt: client.Time{Time: j.Started}, EndedAt: client.Time{Time: j.Ended},
 		NextAttemptAt: client.Time{Time: j.NextAttempt},
 	}
+	if j.Wait != nil {
+		shown.Waiting = &client.Waiting{For: j.Wait.For, Since: client.Time{Time: j.Wait.Since}}
+	}
 	if j.Ranges > 0 {
 		shown.Ranges = &client.Ranges{Total: j.Ranges, Ended: j.RangesEnded}
 	}

@@ -58,7 +58,16 @@ func showHealth(p *page, h client.Health) {
 		"Schedulers", strconv.Itoa(h.Jobs.Schedulers),
 		"Missing", strings.Join(h.Jobs.Missing, ", "),
 		"Warnings", strings.Join(h.Jobs.Warnings, "; "),
+		"Waiting", strings.Join(waiting(h), ", "),
 	)
+}
+
+// waiting lists the jobs that wait, and what for.
+func waiting(h client.Health) (list []string) {
+	for _, w := range h.Jobs.Waiting {
+		list = append(list, line(w.ID+": "+w.For))
+	}
+	return list
 }
 
 // wrong lists what makes the system unhealthy.
@@ -69,6 +78,9 @@ func wrong(h client.Health) []string {
 	}
 	for _, what := range h.Jobs.Missing {
 		list = append(list, line(what)+" is missing")
+	}
+	for _, what := range waiting(h) {
+		list = append(list, what+" waits")
 	}
 	if len(list) == 0 {
 		list = []string{"the jobs are not initialized"}

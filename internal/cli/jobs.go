@@ -127,6 +127,14 @@ With --wait it first waits for the job's end, as trigger --wait does, and exits 
 	return cmd
 }
 
+// waitingFor says what an active job waits for; "" if it goes on.
+func waitingFor(j client.Job, now time.Time) string {
+	if j.Waiting == nil {
+		return ""
+	}
+	return j.Waiting.For + ", for " + short(now.Sub(j.Waiting.Since.Time))
+}
+
 func (a *app) printJob(j client.Job) error {
 	return a.print(j, func(p *page) {
 		var ranges string
@@ -140,6 +148,7 @@ func (a *app) printJob(j client.Job) error {
 			"Data", brief(j.Data),
 			"Progress", percent(j.Progress),
 			"Ranges", ranges,
+			"Waiting for", waitingFor(j, p.now),
 			"Attempt", fmt.Sprintf("%d of %d", j.Attempt, j.Attempts),
 			"Created", p.moment(j.CreatedAt.Time),
 			"Started", p.moment(j.StartedAt.Time),

@@ -32,6 +32,9 @@ func (k keys) lease(job string, number int) string {
 // run is a hash: the state of a run that has begun and not ended, see run.go.
 func (k keys) run(id tasks.RunID) string { return k.ofJob(id.Job, "run") + ":" + id.String() }
 
+// wait is JSON: what an active run of the job type waits for, see wait.go.
+func (k keys) wait(job string) string { return k.ofJob(job, "wait") }
+
 // ranges is a hash: the ranges of a split run, see ranges.go. It ends with the key run.
 func (k keys) ranges(id tasks.RunID) string { return k.ofJob(id.Job, "ranges") + ":" + id.String() }
 

@@ -55,6 +55,8 @@ type Job struct {
 	Error string
 	// Result is the result of a completed run as JSON. It is nil in other states.
 	Result json.RawMessage
+	// Wait is what an active run waits for. It is nil if the run goes on.
+	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
 	// Created is the reference time. Started is when the first attempt began, Ended when the run completed or failed, and
@@ -107,6 +109,7 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 	type answer struct {
 		job         *Job
 		run, ranges *redis.SliceCmd
+		wait        *redis.StringCmd
 	}
 	var answers []answer
 	pipeline := j.rdb.Pipeline()
@@ -117,13 +120,13 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 		}
 		answers = append(answers, answer{
 			job, pipeline.HMGet(ctx, j.keys.run(job.ID), "progress", "started", "failures"),
-			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended"),
+			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended"), pipeline.Get(ctx, j.keys.wait(job.ID.Job)),
 		})
 	}
 	if len(answers) == 0 {
 		return nil
 	}
-	if _, err := pipeline.Exec(ctx); err != nil {
+	if _, err := pipeline.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("reading the states of runs: %w", err)
 	}
 	for _, a := range answers {
@@ -135,6 +138,9 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 			continue
 		}
 		a.job.Progress = number(a.run, 0)
+		if wait, ok := readWait(a.wait); ok && wait.Run == a.job.ID.String() && a.job.State == StateActive {
+			a.job.Wait = &wait
+		}
 		if started > 0 {
 			a.job.Started = time.UnixMilli(int64(started))
 			a.job.Attempt = number(a.run, 2)

@@ -101,6 +101,39 @@ func TestPass(t *testing.T) {
 	}
 }
 
+// A server that hangs, but answers pings, holds a run for no longer than the retry budget.
+func TestServerThatHangs(t *testing.T) {
+	t.Parallel()
+	for _, command := range []string{"aggregate", "find", "update"} {
+		t.Run(command, func(t *testing.T) {
+			t.Parallel()
+			const budget = 2 * time.Second
+			b, proxy := setupFaulty(t, Config{ReadTimeout: budget / 2, WriteTimeout: budget / 2})
+			b.insertNumbered(t, 10)
+			proxy.Inject(faultproxy.Fault{Command: command, Kind: faultproxy.Hang, Times: faultproxy.Always})
+			said := make(chan string, 100)
+			pass := syncrun.Pass{
+				Noun: "user", Store: b.store, Work: syncrun.Stamping{}, Selection: incremental, BatchSize: 25, Writers: 2,
+				RetryBudget: budget, Save: func(context.Context, syncrun.Checkpoint, int) error { return nil },
+				Waiting: func(_ context.Context, what string, _ time.Time) { said <- what }, Log: slog.New(slog.DiscardHandler),
+			}
+			begun := time.Now()
+			_, err := pass.Do(t.Context())
+			if took := time.Since(begun); !errors.Is(err, syncrun.ErrUnavailable) || took > budget+5*time.Second {
+				t.Errorf("after %s: %v", took, err)
+			}
+			if err := b.client.Ping(t.Context()); err != nil {
+				t.Errorf("the server does not answer pings: %v", err)
+			}
+			select {
+			case <-said:
+			default:
+				t.Error("nothing was told of the wait")
+			}
+		})
+	}
+}
+
 func TestAwait(t *testing.T) {
 	t.Parallel()
 	b, proxy := setupFaulty(t, Config{})

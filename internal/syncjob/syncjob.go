@@ -61,7 +61,7 @@ func New(store syncrun.Store, o Options) worker.Handler {
 				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, RetryBudget: o.RetryBudget, Stop: a.Stop,
-			Resume: resume, Save: save(a), Observe: a.Observe, Log: a.Log.With("syncType", payload.SyncType),
+			Resume: resume, Save: save(a), Observe: a.Observe, Waiting: a.Waiting, Log: a.Log.With("syncType", payload.SyncType),
 		}
 		if a.Range != nil {
 			return syncRange(ctx, a, pass)

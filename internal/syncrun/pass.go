@@ -56,11 +56,14 @@ type Pass struct {
 	Save Save
 	// Observe observes each batch. It can be nil.
 	Observe Observe
+	// Waiting is told what the run waits for. It can be nil.
+	Waiting Waiting
 	// Log is the run's logger.
 	Log *slog.Logger
 
 	// The state of one call of Do.
 
+	waits      *waits
 	started    time.Time
 	checkpoint Checkpoint
 	exhausted  bool // there are no more records to read
@@ -97,10 +100,11 @@ func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	p.started, p.checkpoint = time.Now(), p.Resume
 	p.batches, p.written, p.window = make(chan *batch), make(chan *batch, window), make(chan struct{}, window)
 	p.complete = make(map[int]*batch)
+	defer p.watchWaits(ctx)()
 	if p.checkpoint.After == nil {
 		counting, end := p.untilStopped(ctx)
-		err := p.retry(counting, "counting the "+p.Noun+"s to sync", func() (err error) {
-			p.checkpoint.Total, err = p.Store.Count(counting, p.Selection, p.Range)
+		err := p.retry(counting, "counting the "+p.Noun+"s to sync", func(ctx context.Context) (err error) {
+			p.checkpoint.Total, err = p.Store.Count(ctx, p.Selection, p.Range)
 			return err
 		})
 		end()
@@ -273,7 +277,7 @@ func (p *Pass) read(ctx context.Context) error {
 			cursor.Close()
 		}
 	}()
-	next := func() (err error) {
+	next := func(ctx context.Context) (err error) {
 		if cursor == nil {
 			if cursor, err = p.Store.Scan(ctx, p.Selection, Range{After: after, Upto: p.Range.Upto}); err != nil {
 				cursor = nil
@@ -322,7 +326,7 @@ func (p *Pass) read(ctx context.Context) error {
 func (p *Pass) write(ctx context.Context, b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
 	var outcomes []Outcome
-	err := p.retry(ctx, "working on "+p.Noun+"s", func() (err error) {
+	err := p.retry(ctx, "working on "+p.Noun+"s", func(ctx context.Context) (err error) {
 		outcomes, err = p.Work.Do(ctx, b.records)
 		return err
 	})
@@ -343,7 +347,7 @@ func (p *Pass) write(ctx context.Context, b *batch) error {
 	}
 	if len(updates) > 0 {
 		var stamped Stamped
-		err := p.retry(ctx, "updating "+p.Noun+"s", func() (err error) {
+		err := p.retry(ctx, "updating "+p.Noun+"s", func(ctx context.Context) (err error) {
 			stamped, err = p.Store.Stamp(ctx, updates, p.Selection)
 			return err
 		})

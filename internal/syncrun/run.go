@@ -87,6 +87,7 @@ type Result struct {
 // attempt.
 func (r Run) Do(ctx context.Context) (Result, error) {
 	started := time.Now()
+	defer r.watchWaits(ctx)()
 	split, err := r.Ranges.Split(ctx)
 	if err != nil {
 		return Result{}, err
@@ -196,8 +197,8 @@ func (r Run) next(ctx context.Context, previous Range) (Range, error) {
 	splitting, end := r.untilStopped(ctx)
 	defer end()
 	next := Range{After: previous.Upto}
-	err := r.retry(splitting, "splitting the "+r.Noun+"s into ranges", func() (err error) {
-		next.Upto, err = r.Store.EndOfRange(splitting, next.After, r.RangeSize)
+	err := r.retry(splitting, "splitting the "+r.Noun+"s into ranges", func(ctx context.Context) (err error) {
+		next.Upto, err = r.Store.EndOfRange(ctx, next.After, r.RangeSize)
 		return err
 	})
 	return next, err

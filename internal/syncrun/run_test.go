@@ -765,3 +765,26 @@ func BenchmarkDo(b *testing.B) {
 		})
 	}
 }
+
+// The retry budget begins with the first operation that fails, and ends one that hangs.
+func TestRetryBudgetEndsACallThatHangs(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 10)
+	b.run.RetryBudget = 500 * time.Millisecond
+	calls := 0
+	b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+		if operation != "count" {
+			return nil
+		}
+		if calls++; calls > 1 {
+			<-ctx.Done()
+			return context.Cause(ctx)
+		}
+		return errGone
+	}
+	begun := time.Now()
+	_, err := b.run.Do(t.Context())
+	if took := time.Since(begun); !errors.Is(err, syncrun.ErrUnavailable) || took > 10*time.Second || calls != 2 {
+		t.Errorf("after %s and %d calls: %v", took, calls, err)
+	}
+}

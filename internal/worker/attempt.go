@@ -209,7 +209,8 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 
 	result, err := a.handle(limited, &Attempt{
 		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Checkpoint: a.found.Checkpoint,
-		Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def), Log: a.log,
+		Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
+		Waiting: a.waiting, Log: a.log,
 	})
 	stopWatching()
 	number := a.found.Failures + 1
@@ -277,6 +278,15 @@ func (a *attempt) handle(ctx context.Context, seen *Attempt) (result any, err er
 // save is Attempt.Save. It ends the attempt's context if the attempt is fenced.
 func (a *attempt) save(ctx context.Context, checkpoint []byte, progress int) error {
 	return a.fence(a.state.Save(ctx, checkpoint, progress))
+}
+
+// waiting is Attempt.Waiting.
+func (a *attempt) waiting(ctx context.Context, what string, since time.Time) {
+	bounded, cancel := context.WithTimeout(ctx, recordTimeout)
+	defer cancel()
+	if err := a.c.w.jobs.SetWait(bounded, a.id, jobs.Wait{For: what, Since: since}); err != nil && ctx.Err() == nil {
+		a.log.Debug("Could not say what the run waits for", "error", err)
+	}
 }
 
 // fence ends the attempt's context if the error says that the attempt is fenced. It returns the error.

@@ -83,6 +83,8 @@ type Job struct {
 	Error string `json:"error,omitempty"`
 	// Result is the result of a completed job; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
+	// Waiting is set while an active job waits for a server that is away or does not answer.
+	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
 	// CreatedAt is the instant that the job belongs to: that of its tick or of its trigger.
@@ -96,6 +98,20 @@ type Job struct {
 
 // Cancelled reports whether the job was cancelled while it was active.
 func (j Job) Cancelled() bool { return j.State == StateFailed && j.Error == CancelledError }
+
+// Waiting is what an active job waits for.
+type Waiting struct {
+	// For is what the job waits to be done, for people, such as "updating users".
+	For string `json:"for"`
+	// Since is when it began to wait.
+	Since Time `json:"since"`
+}
+
+// WaitingJob is an active job that waits.
+type WaitingJob struct {
+	ID string `json:"id"`
+	Waiting
+}
 
 // Ranges counts the ranges of a large run.
 type Ranges struct {
@@ -287,7 +303,8 @@ const (
 
 // Health is the health of the system.
 type Health struct {
-	// Status is StatusOK, or StatusDegraded when Redis or MongoDB is away, or Redis does not accept writes.
+	// Status is StatusOK, or StatusDegraded when Redis or MongoDB is away, Redis does not accept writes, or an active job waits
+	// for one of them.
 	Status    string `json:"status"`
 	Timestamp Time   `json:"timestamp"`
 	// Uptime is how long the API's process has run, in seconds.
@@ -317,6 +334,8 @@ type JobsHealth struct {
 	Missing []string `json:"missing,omitempty"`
 	// Warnings says in words what a person should look at, although nothing is missing.
 	Warnings []string `json:"warnings,omitempty"`
+	// Waiting lists the active jobs that wait for a server that is away or does not answer.
+	Waiting []WaitingJob `json:"waiting,omitempty"`
 }
 
 // Healthy reports whether nothing is missing: the servers, a worker and a schedule.

@@ -66,6 +66,8 @@ func (c *connection) request(id int32, m *message) (handOn, ok bool) {
 			})
 		case CutBefore:
 			return false, false
+		case Hang:
+			return false, true
 		}
 	}
 	todo := pending{fault: fault}

@@ -31,6 +31,8 @@ const (
 	CutBefore
 	// CutAfter lets the server execute the command and breaks the connection instead of handing the reply on.
 	CutAfter
+	// Hang neither hands the command on nor answers it. The connection stays, and other connections are served.
+	Hang
 )
 
 // Fault is something that goes wrong with a command.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -68,6 +69,8 @@ func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[s
 	sync := func(def tasks.Definition, noun, collection, nameField string) worker.Handler {
 		store := mongodb.NewStore(db, mongodb.Config{
 			Collection: collection, NameField: nameField, BulkSize: settings.BulkSize,
+			ReadTimeout:  operationTimeout(settings.RetryBudget, mongodb.DefaultReadTimeout),
+			WriteTimeout: operationTimeout(settings.RetryBudget, mongodb.DefaultWriteTimeout),
 		})
 		return syncjob.New(store, syncjob.Options{
 			Noun: noun, Freshness: settings.Freshness[def.Name],
@@ -80,4 +83,14 @@ func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[s
 		tasks.ProjectSync.Name: sync(tasks.ProjectSync, "project", "projects", "name"),
 		tasks.IssueSync.Name:   sync(tasks.IssueSync, "issue", "issues", "title"),
 	}
+}
+
+// leastTimeout is how long an operation may take even with a smaller retry budget. Below that a busy server would look like one
+// that is away.
+const leastTimeout = 10 * time.Second
+
+// operationTimeout returns how long one operation of MongoDB may take: a server that hangs, but answers pings, must not hold an
+// attempt for longer than the retry budget.
+func operationTimeout(budget, byDefault time.Duration) time.Duration {
+	return min(byDefault, max(budget, leastTimeout))
 }
