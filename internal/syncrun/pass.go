@@ -26,7 +26,8 @@ const (
 var (
 	// ErrStopped is the error of an attempt that has saved a checkpoint, and stopped because Stop was closed.
 	ErrStopped = errors.New("the run was stopped")
-	// ErrAllFailed is the error of a run in which the update of every record failed.
+	// ErrAllFailed is the error of a run in which the update of every record failed, and of enough records: then it is not the
+	// records. A bad record by itself never fails a run.
 	ErrAllFailed = errors.New("every record failed")
 )
 

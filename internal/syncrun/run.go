@@ -15,6 +15,10 @@ const (
 	// workers to end at about the same time.
 	DefaultRangeSize = 20_000
 
+	// leastFailed is how many records a run must have visited for ErrAllFailed. With fewer it can be the records: an incremental
+	// run visits few if nearly all are fresh, and one that is always bad is always among them.
+	leastFailed = 20
+
 	// watchInterval is how often a run looks how far its ranges are. It ends up to that long after its last range.
 	watchInterval = 25 * time.Millisecond
 	// progressInterval is how often a run saves the progress of its ranges.
@@ -118,7 +122,7 @@ func (r Run) Do(ctx context.Context) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	if total.Processed > 0 && total.Errors == total.Processed {
+	if total.Processed >= leastFailed && total.Errors == total.Processed {
 		// The next attempt begins at the beginning: behind the checkpoint nothing is left to try.
 		if err := r.Ranges.Discard(ctx); err != nil {
 			return Result{}, err

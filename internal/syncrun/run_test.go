@@ -266,14 +266,32 @@ func TestAllFail(t *testing.T) {
 	}
 }
 
+// A few bad records fail no run, even if no other record is due.
+func TestFewBadRecords(t *testing.T) {
+	t.Parallel()
+	for n, fails := range map[int]bool{1: false, 19: false, 20: true} {
+		b := setup(t, n)
+		for _, u := range b.store.users {
+			u.fails = errInvalid
+		}
+		result, err := b.run.Do(t.Context())
+		switch {
+		case fails && !errors.Is(err, syncrun.ErrAllFailed):
+			t.Errorf("of %d records all are bad: %+v, %v; want a failed attempt", n, result, err)
+		case !fails && (err != nil || result.Processed != int64(n) || result.Errors != int64(n) || result.Updated != 0):
+			t.Errorf("of %d records all are bad: %+v, %v; want a run that completes", n, result, err)
+		}
+	}
+}
+
 // TestAllFailInTwoAttempts kills the first attempt after its last record, before it can say that all records failed.
 func TestAllFailInTwoAttempts(t *testing.T) {
 	t.Parallel()
-	b := setup(t, 10)
+	b := setup(t, 20)
 	for _, u := range b.store.users {
 		u.fails = errInvalid
 	}
-	b.run.Resume = syncrun.Checkpoint{After: b.store.users[9].key(), Total: 10, Processed: 10, Errors: 10}
+	b.run.Resume = syncrun.Checkpoint{After: b.store.users[19].key(), Total: 20, Processed: 20, Errors: 20}
 	if _, err := b.run.Do(t.Context()); !errors.Is(err, syncrun.ErrAllFailed) {
 		t.Errorf("%v", err)
 	}
