@@ -203,7 +203,7 @@ func (d *description) mismatch(e exchange) error {
 // undescribed checks that the API does not serve a request that is not described.
 func (d *description) undescribed(e exchange) error {
 	switch e.status {
-	case http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden:
+	case http.StatusNotFound, http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests:
 	case http.StatusMethodNotAllowed:
 		if e.header.Get("Allow") == "" {
 			return errors.New("the answer does not say which methods are allowed")

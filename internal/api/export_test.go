@@ -8,3 +8,15 @@ func (s *Server) Routes() []string {
 	}
 	return list
 }
+
+// AllowWrongKeys lets each client send wrong keys at once.
+func (s *Server) AllowWrongKeys(n int) { s.wrongKeys.atOnce = n }
+
+// SumUpLog does what the end of a minute does.
+func (s *Server) SumUpLog() { s.refusals.end() }
+
+// LinesAtOnce and LoggedLength are the limits of the log.
+const (
+	LinesAtOnce  = linesAtOnce
+	LoggedLength = loggedLength
+)

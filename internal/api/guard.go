@@ -5,10 +5,13 @@ package api
 
 import (
 	"encoding/json"
+	"fmt"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
+	"time"
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/pkg/client"
@@ -26,32 +29,40 @@ var challenges = []string{`Basic realm="codex-jobs"`, "Bearer"}
 type refusal struct {
 	status  int
 	message string
+	// retryAfter is how long the client must wait; 0 for a refusal that is none of time.
+	retryAfter time.Duration
 }
 
 // guard decides whether a request goes on, and returns the key that it was sent with. Without keys the key has no name.
 func (s *Server) guard(r *http.Request) (key access.Key, refused *refusal) {
 	if err := s.crossOrigin.Check(r); err != nil {
-		return key, &refusal{http.StatusForbidden, "the request came from a page of another site, which may not change anything here"}
+		return key, &refusal{status: http.StatusForbidden, message: "the request came from a page of another site, which may not change anything here"}
 	}
 	if slices.Contains(openPaths, r.URL.Path) {
 		return key, nil
 	}
 	if len(s.Keys) == 0 {
 		if !s.AuthDisabled && !safeHost(r.Host) {
-			return key, &refusal{http.StatusForbidden, "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it must be an address, " +
+			return key, &refusal{status: http.StatusForbidden, message: "the Host was " + tasks.Describe(r.Host) + "; without API_KEYS it must be an address, " +
 				"localhost or a name without a dot, unless AUTH_DISABLED=true"}
 		}
 		return key, nil
 	}
 	shown, ok := shownKey(r)
 	if !ok {
-		return key, &refusal{http.StatusUnauthorized, "a key is needed: as Authorization: Bearer, or as the password of Basic"}
+		return key, &refusal{status: http.StatusUnauthorized, message: "a key is needed: as Authorization: Bearer, or as the password of Basic"}
 	}
 	if key, ok = s.Keys.Find(shown); !ok {
-		return key, &refusal{http.StatusUnauthorized, "the key is not known"}
+		if wait := s.wrongKeys.wait(s.clientAddr(r)); wait > 0 {
+			return key, &refusal{
+				status: http.StatusTooManyRequests, retryAfter: wait,
+				message: fmt.Sprintf("there were too many wrong keys from this address; the next one is looked at in %d s", retryAfter(wait)),
+			}
+		}
+		return key, &refusal{status: http.StatusUnauthorized, message: "the key is not known"}
 	}
 	if !key.Write && !reads(r) {
-		return key, &refusal{http.StatusForbidden, "the key may only read; " + r.Method + " needs a write key"}
+		return key, &refusal{status: http.StatusForbidden, message: "the key may only read; " + r.Method + " needs a write key"}
 	}
 	return key, nil
 }
@@ -83,6 +94,9 @@ func safeHost(host string) bool {
 func refuse(w http.ResponseWriter, no refusal) {
 	if no.status == http.StatusUnauthorized {
 		w.Header()["Www-Authenticate"] = challenges
+	}
+	if no.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.Itoa(retryAfter(no.retryAfter)))
 	}
 	w.Header().Set("Content-Type", "application/json; charset=utf-8")
 	w.WriteHeader(no.status)

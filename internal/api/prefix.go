@@ -6,7 +6,6 @@ package api
 import (
 	"bytes"
 	"context"
-	"net"
 	"net/http"
 	"net/netip"
 	"net/url"
@@ -37,7 +36,7 @@ func (s *Server) belowPrefix(r *http.Request) (*http.Request, *refusal) {
 	if said := strings.Join(r.Header.Values(prefixHeader), ", "); said != "" && s.trusted(r) {
 		prefix = said
 		if !access.ValidPrefix(prefix) {
-			return r, &refusal{http.StatusBadRequest, prefixHeader + " was " + tasks.Describe(said) +
+			return r, &refusal{status: http.StatusBadRequest, message: prefixHeader + " was " + tasks.Describe(said) +
 				"; it must be one path such as /codex, of letters, digits and . _ ~ -, without a slash at its end"}
 		}
 	}
@@ -65,14 +64,16 @@ func (s *Server) belowPrefix(r *http.Request) (*http.Request, *refusal) {
 }
 
 // trusted reports whether a request comes from a proxy whose X-Forwarded headers count.
-func (s *Server) trusted(r *http.Request) bool { return s.isProxy(r.RemoteAddr) }
+func (s *Server) trusted(r *http.Request) bool { return s.isProxy(remoteAddr(r)) }
 
-func (s *Server) isProxy(addr string) bool {
-	if host, _, err := net.SplitHostPort(addr); err == nil {
-		addr = host
-	}
-	ip, err := netip.ParseAddr(addr)
-	return err == nil && slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(ip.Unmap().WithZone("")) })
+func (s *Server) isProxy(addr netip.Addr) bool {
+	return slices.ContainsFunc(s.TrustedProxies, func(p netip.Prefix) bool { return p.Contains(addr) })
+}
+
+// remoteAddr returns the address that a request comes from; the zero Addr where it has none.
+func remoteAddr(r *http.Request) netip.Addr {
+	remote, _ := netip.ParseAddrPort(r.RemoteAddr)
+	return remote.Addr().Unmap().WithZone("")
 }
 
 // dashboardPage is asynqmon's index page. It has the dashboard's path in its links and scripts.

@@ -56,7 +56,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if refused.status == http.StatusForbidden || r.Header.Get("Authorization") != "" {
 			level = slog.LevelInfo
 		}
-		log.Log(r.Context(), level, "Request refused", "method", r.Method, "path", r.URL.Path, "status", refused.status, "from", r.RemoteAddr)
+		s.refusals.line(r.Context(), log, level, "Request refused", "method", cut(r.Method), "path", cut(r.URL.Path), "status", refused.status,
+			"from", s.clientAddr(r).String())
 		refuse(w, *refused)
 		s.metrics.request(r.Method, routeRefused, refused.status, time.Since(started))
 		return
@@ -74,10 +75,10 @@ func takeBody(w http.ResponseWriter, r *http.Request) *refusal {
 	}
 	body, err := io.ReadAll(r.Body)
 	if tooLarge := new(http.MaxBytesError); errors.As(err, &tooLarge) {
-		return &refusal{http.StatusRequestEntityTooLarge, fmt.Sprintf("the body was too large; it must have at most %d bytes", tooLarge.Limit)}
+		return &refusal{status: http.StatusRequestEntityTooLarge, message: fmt.Sprintf("the body was too large; it must have at most %d bytes", tooLarge.Limit)}
 	}
 	if err != nil {
-		return &refusal{http.StatusBadRequest, "the body could not be read"}
+		return &refusal{status: http.StatusBadRequest, message: "the body could not be read"}
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	return nil

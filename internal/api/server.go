@@ -95,12 +95,19 @@ type Server struct {
 	openAPI         []byte
 	docs            *docs
 	metrics         *metrics
+	wrongKeys       *wrongKeys
+	refusals        *fewLines
+	outages         *fewLines
 }
 
 // New returns an API that serves nothing yet. Close must be called.
 func New(o Options) *Server {
 	gin.SetMode(gin.ReleaseMode)
-	s := &Server{Options: o, started: time.Now(), router: gin.New()}
+	s := &Server{
+		Options: o, started: time.Now(), router: gin.New(), wrongKeys: newWrongKeys(),
+		refusals: &fewLines{log: o.Log, summary: "More requests were refused"},
+		outages:  &fewLines{log: o.Log, summary: "Redis did not serve more requests"},
+	}
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: ourQueues{o.Dashboard, o.Jobs}, ReadOnly: o.DashboardReadOnly,
 	})
@@ -199,8 +206,12 @@ func fits(route, path string) bool {
 	return true
 }
 
-// Close closes the dashboard's clients.
-func (s *Server) Close() error { return s.dashboard.Close() }
+// Close closes the dashboard's clients, and logs what is left to be.
+func (s *Server) Close() error {
+	s.refusals.end()
+	s.outages.end()
+	return s.dashboard.Close()
+}
 
 // ListenAndServe answers requests to the address until ctx ends; then it answers the requests under way and returns.
 func (s *Server) ListenAndServe(ctx context.Context, host string, port int) error {
@@ -252,7 +263,7 @@ func (s *Server) logRequest(c *gin.Context) {
 	if status := c.Writer.Status(); !reads(c.Request) && (status < 400 || status >= 500) {
 		level = slog.LevelInfo
 	}
-	s.log(c).Log(c.Request.Context(), level, "Request", "method", c.Request.Method, "path", c.Request.URL.Path, "status", c.Writer.Status(),
+	s.log(c).Log(c.Request.Context(), level, "Request", "method", cut(c.Request.Method), "path", cut(c.Request.URL.Path), "status", c.Writer.Status(),
 		"duration", time.Since(start).Milliseconds())
 }
 
@@ -264,7 +275,7 @@ func (s *Server) recoverPanic(c *gin.Context) {
 		case http.ErrAbortHandler: // net/http deals with it
 			panic(x)
 		default:
-			s.log(c).Error("A request handler panicked", "path", c.Request.URL.Path, "panic", x, "stack", string(debug.Stack()))
+			s.log(c).Error("A request handler panicked", "path", cut(c.Request.URL.Path), "panic", x, "stack", string(debug.Stack()))
 			fail(c, http.StatusInternalServerError, "internal error; the log says more")
 		}
 	}()
@@ -276,9 +287,18 @@ func fail(c *gin.Context, status int, message string) {
 	c.AbortWithStatusJSON(status, client.Answer{Message: message})
 }
 
-// unavailable answers a request that failed in package jobs, which fails only when Redis does not serve.
+// statusClientGone is the status in log and metrics of a request whose client did not wait for the answer. No client sees it.
+const statusClientGone = 499
+
+// unavailable answers a request that failed in package jobs, which fails only when Redis does not serve, or when the client has
+// gone away.
 func (s *Server) unavailable(c *gin.Context, err error) {
-	s.log(c).Warn("Redis did not serve a request", "path", c.Request.URL.Path, "error", err)
+	if c.Request.Context().Err() != nil {
+		s.log(c).Debug("The client did not wait for the answer", "path", cut(c.Request.URL.Path), "error", err)
+		c.AbortWithStatus(statusClientGone)
+		return
+	}
+	s.outages.line(c.Request.Context(), s.log(c), slog.LevelWarn, "Redis did not serve a request", "path", cut(c.Request.URL.Path), "error", err)
 	message := "Redis is not available; try again later"
 	if reply, refused := redisconn.Refusal(err); refused {
 		message = "Redis refuses this request: " + reply + "; try again later"
