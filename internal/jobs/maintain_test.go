@@ -203,7 +203,7 @@ func TestForeignSchedule(t *testing.T) {
 	connect := asynq.RedisClientOpt{Addr: b.rdb.Options().Addr, Password: b.rdb.Options().Password, DB: b.rdb.Options().DB}
 	foreign := asynq.NewScheduler(connect, &asynq.SchedulerOpts{HeartbeatInterval: time.Second, Logger: telemetry.NewAsynqLogger(slog.New(slog.DiscardHandler))})
 	for _, job := range []string{"email:send", "user-sync"} {
-		if _, err := foreign.Register("@every 1h", asynq.NewTask(job, []byte(`{"a":1}`), asynq.Queue("user-sync"))); err != nil {
+		if _, err := foreign.Register("@every 1h", asynq.NewTask(job, []byte(`{"a":1}`)), asynq.Queue("user-sync")); err != nil {
 			t.Fatal(err)
 		}
 	}

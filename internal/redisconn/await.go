@@ -19,12 +19,13 @@ const (
 	lastWait  = 5 * time.Second
 )
 
-// Await waits until ping returns nil, and logs each wait. Then it warns if Redis may evict jobs. It returns ctx's cause if ctx
+// Await waits until ping returns nil, and logs each wait. It also ends if Redis answers that the user may not do what ping does:
+// waiting would not help. Then it warns if Redis may evict jobs. It returns ctx's cause if ctx
 // ends first, and no other error.
 func Await(ctx context.Context, rdb redis.UniversalClient, ping func(context.Context) error, log *slog.Logger) error {
 	for wait := firstWait; ; wait = min(2*wait, lastWait) {
 		err := ping(ctx)
-		if err == nil {
+		if err == nil || redis.HasErrorPrefix(err, "NOPERM") {
 			break
 		}
 		if ctx.Err() == nil {

@@ -16,6 +16,8 @@ import (
 const (
 	// troublePause is the time between two commands while Redis is in trouble.
 	troublePause = 250 * time.Millisecond
+	// maxCommands is the most that a pipeline counts as: no long one is sent in a loop.
+	maxCommands = 4
 	// refusedTime is how long after a refusal Redis counts as in trouble. It may answer reads all the time.
 	refusedTime = 2 * time.Second
 	// dialPause is the time between two connections when dialBurst of them were made at once: each costs commands, too. A
@@ -60,7 +62,7 @@ func (g *gentle) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 // ProcessPipelineHook implements redis.Hook.
 func (g *gentle) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return func(ctx context.Context, cmds []redis.Cmder) error {
-		return g.do(ctx, len(cmds), func() error { return next(ctx, cmds) })
+		return g.do(ctx, min(len(cmds), maxCommands), func() error { return next(ctx, cmds) })
 	}
 }
 

@@ -102,6 +102,7 @@ type subscriber struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
+	last  *redis.PubSub
 }
 
 func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient, channel string) *subscriber {
@@ -110,9 +111,20 @@ func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.
 	return s
 }
 
-// Subscribe implements redis.UniversalClient.
+// Subscribe implements redis.UniversalClient. asynq subscribes again only when it could not before, and does not close the failed
+// subscription.
 func (s *subscriber) Subscribe(ctx context.Context, _ ...string) *redis.PubSub {
-	return s.own.Subscribe(ctx, s.channel)
+	s.mu.Lock()
+	failed := s.last
+	s.mu.Unlock()
+	if failed != nil {
+		_ = failed.Close() // its connection is of no use
+	}
+	subscription := s.own.Subscribe(ctx, s.channel)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.last = subscription
+	return subscription
 }
 
 // DialHook implements redis.Hook.

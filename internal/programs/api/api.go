@@ -43,13 +43,22 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	// The API serves without Redis, too, as well as it can. Meanwhile Await logs that it waits.
 	ctx, cancel := context.WithCancel(ctx)
 	var awaiting sync.WaitGroup
+	var lacking error
 	awaiting.Go(func() {
-		if redisconn.Await(ctx, rdb, j.Ping, log) == nil { // it only fails when ctx ends
-			j.Maintain(ctx)
+		if redisconn.Await(ctx, rdb, j.Ping, log) != nil { // it only fails when ctx ends
+			return
 		}
+		if lacking = j.CheckRights(ctx, false); lacking != nil {
+			cancel()
+			return
+		}
+		j.Maintain(ctx)
 	})
-	defer awaiting.Wait()
-	defer cancel()
+	defer func() {
+		cancel()
+		awaiting.Wait()
+		err = errors.Join(err, lacking)
+	}()
 	return server.ListenAndServe(ctx, cfg.HTTP.Host, cfg.HTTP.Port)
 }
 

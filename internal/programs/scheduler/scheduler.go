@@ -27,6 +27,9 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	if err := redisconn.Await(ctx, rdb, j.Ping, log); err != nil {
 		return nil // asked to stop while waiting: nothing has failed
 	}
+	if err := j.CheckRights(ctx, false); err != nil {
+		return err
+	}
 	defer process.WatchClock(ctx, j)()
 	watched := scheduler.Options{Metrics: process.Metrics, Tracing: process.Tracing}
 	return scheduler.New(j, redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Patient, Log: log}, watched, log).Run(ctx)

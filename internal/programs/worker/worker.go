@@ -46,8 +46,14 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 
 	j := jobs.New(rdb, cfg.Registry, log)
 	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), j.CheckWrites(ctx), client.Ping(ctx)) })
-	if redisconn.Await(ctx, rdb, j.Ping, log) != nil || mongodb.Await(ctx, client, log) != nil {
+	if redisconn.Await(ctx, rdb, j.Ping, log) != nil {
 		return nil // asked to stop while waiting: nothing has failed
+	}
+	if err := j.CheckRights(ctx, true); err != nil {
+		return err
+	}
+	if mongodb.Await(ctx, client, log) != nil {
+		return nil
 	}
 	database := client.Database(cfg.MongoDB.Database)
 	w, err := worker.New(j, Handlers(database, cfg.Sync, work), worker.Options{
