@@ -55,7 +55,8 @@ if ARGV[5] == "1" then
 	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then
 		redis.call("DEL", KEYS[2])
 	end
-	if ARGV[6] ~= "" and tonumber(redis.call("GET", KEYS[3]) or "-1") < tonumber(ARGV[6]) then
+	-- A tick well ahead of the present was enqueued by a broken clock, and may have been distrusted since.
+	if ARGV[6] ~= "" and tonumber(ARGV[6]) < ARGV[2] + 60000 and tonumber(redis.call("GET", KEYS[3]) or "-1") < tonumber(ARGV[6]) then
 		redis.call("SET", KEYS[3], ARGV[6])
 	end
 	redis.call("HDEL", KEYS[1], "postponed")
