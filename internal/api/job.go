@@ -62,7 +62,11 @@ func (s *Server) listJobs(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	page, total, err := s.Jobs.List(ctx, filter)
+	from := s.Jobs
+	if filter.PageSize > defaultPageSize {
+		from = s.Long
+	}
+	page, total, err := from.List(ctx, filter)
 	if err != nil {
 		s.unavailable(c, err)
 		return

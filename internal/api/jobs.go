@@ -127,7 +127,7 @@ func (s *Server) cleanup(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), cleanupTimeout)
 	defer cancel()
-	removed, err := s.Jobs.Cleanup(ctx, def, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
+	removed, err := s.Long.Cleanup(ctx, def, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
 	if err != nil {
 		s.unavailable(c, err)
 		return

@@ -57,6 +57,8 @@ type Pinger interface {
 // Options are what a Server is made of.
 type Options struct {
 	Jobs *jobs.Jobs
+	// Long are the same jobs, by a client with more time for each command. The default is Jobs.
+	Long *jobs.Jobs
 	// Database is the MongoDB that the workers use, for the health check only.
 	Database Pinger
 	// Dashboard makes asynqmon's clients.
@@ -103,6 +105,9 @@ type Server struct {
 // New returns an API that serves nothing yet. Close must be called.
 func New(o Options) *Server {
 	gin.SetMode(gin.ReleaseMode)
+	if o.Long == nil {
+		o.Long = o.Jobs
+	}
 	s := &Server{
 		Options: o, started: time.Now(), router: gin.New(), wrongKeys: newWrongKeys(),
 		refusals: &fewLines{log: o.Log, summary: "More requests were refused"},

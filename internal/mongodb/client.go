@@ -31,6 +31,9 @@ const (
 	// DefaultConnectTimeout is how long one connection may take. The driver's monitor uses it too, so it bounds how long a
 	// server that stopped answering stays unnoticed.
 	DefaultConnectTimeout = 5 * time.Second
+	// DefaultMaxConnIdleTime is how long a connection may be idle. It is below the time after which usual firewalls and proxies drop
+	// idle connections, often without a word.
+	DefaultMaxConnIdleTime = 30 * time.Second
 
 	pingTimeout  = 5 * time.Second
 	closeTimeout = 5 * time.Second
@@ -87,6 +90,9 @@ func connect(uri string, log *slog.Logger, adjust []func(*options.ClientOptions)
 	}
 	if opts.ConnectTimeout == nil {
 		opts.SetConnectTimeout(DefaultConnectTimeout)
+	}
+	if opts.MaxConnIdleTime == nil {
+		opts.SetMaxConnIdleTime(DefaultMaxConnIdleTime)
 	}
 	if opts.WriteConcern == nil {
 		opts.SetWriteConcern(writeconcern.Majority())

@@ -40,7 +40,7 @@ func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.Unive
 	limit := &commandLimit{limit: l.command()}
 	own := []redis.Hook{limit} // what it bounds comes after it
 	if l.Gentle {
-		own = append(own, newGentle(l.PoolSize))
+		own = append(own, newGentle(l == Subscription))
 	}
 	name := ""
 	if o.Sentinels != nil {

@@ -20,33 +20,35 @@ const (
 	maxCommands = 4
 	// refusedTime is how long after a refusal Redis counts as in trouble. It may answer reads all the time.
 	refusedTime = 2 * time.Second
-	// dialPause is the time between two connections when dialBurst of them were made at once: each costs commands, too. A
-	// subscription makes a new one ten times a second.
+	// dialPause is the time between two connections while Redis is in trouble: each costs commands, too. dialBurst of them can be
+	// made at once.
 	dialPause = time.Second
-	dialBurst = 30
+	dialBurst = 3
 )
 
 // gentle is a hook that makes commands wait for each other while Redis is in trouble: it has refused, or there was no answer.
 type gentle struct {
 	commands, dials turns
+	// subscribes is true for a client that only has a subscription, which makes a new connection ten times a second when it cannot
+	// subscribe. It sends no command that would show whether Redis is in trouble.
+	subscribes bool
 
 	mu      sync.Mutex
 	refused time.Time // when Redis last refused
 	away    bool      // the last command had no answer
 }
 
-func newGentle(burst int) *gentle {
-	if burst == 0 {
-		burst = dialBurst
-	}
-	return &gentle{commands: newTurns(troublePause, 1), dials: newTurns(dialPause, burst)}
+func newGentle(subscribes bool) *gentle {
+	return &gentle{commands: newTurns(troublePause, 1), dials: newTurns(dialPause, dialBurst), subscribes: subscribes}
 }
 
 // DialHook implements redis.Hook.
 func (g *gentle) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if err := g.dials.wait(ctx, 1, func() bool { return true }); err != nil {
-			return nil, err
+		if g.subscribes || g.inTrouble() {
+			if err := g.dials.wait(ctx, 1, func() bool { return g.subscribes || g.inTrouble() }); err != nil {
+				return nil, err
+			}
 		}
 		return next(ctx, network, addr)
 	}

@@ -68,12 +68,13 @@ var (
 	// Redis hangs.
 	Worker = Limits{Timeout: 2 * time.Second, Gentle: true}
 	// Subscription is for a client of the worker's that only has a subscription.
-	Subscription = Limits{Timeout: 2 * time.Second, PoolSize: 2, Gentle: true}
+	Subscription = Limits{Timeout: 2 * time.Second, PoolSize: 1, Gentle: true}
 	// Prompt is for the API and for health checks, which must answer within 2 s: a command that meets a dead connection is tried
 	// once more in that time. A hundred clients have a connection each, because waiting for one would take too long.
 	Prompt = Limits{Timeout: 600 * time.Millisecond, Retries: 1, PoolSize: 100}
-	// Long is for the API's commands that take Redis long: long lists, and cleanup.
-	Long = Limits{Timeout: 5 * time.Second, Retries: 1}
+	// Long is for the API's commands that take Redis long: long lists, and cleanup. They are not tried again, because the answer must
+	// come within 2 s.
+	Long = Limits{Timeout: 1200 * time.Millisecond}
 )
 
 const (

@@ -25,6 +25,8 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	cfg, log := process.Config, process.Log
 	rdb := redisconn.New(cfg.Redis, redisconn.Prompt, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
+	long := redisconn.New(cfg.Redis, redisconn.Long, log)
+	defer func() { err = errors.Join(err, long.Close()) }()
 	database, err := mongodb.Connect(cfg.MongoDB.URI, log, mongodb.PoolMetrics(process.Metrics))
 	if err != nil {
 		return err
@@ -34,7 +36,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	j := jobs.New(rdb, cfg.Registry, log)
 	process.ReadyWhen(j.Ping)
 	server := api.New(api.Options{
-		Jobs: j, Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
+		Jobs: j, Long: jobs.New(long, cfg.Registry, log), Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
 		Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate, BasePath: cfg.HTTP.BasePath, TrustedProxies: cfg.HTTP.TrustedProxies,
 	})
