@@ -33,6 +33,7 @@ ARGS ?=
 HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
 HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/null
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
+HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
 .PHONY: help run test check bench chaos lint build devstack clean
 
@@ -51,7 +52,7 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, the manifests for Kubernetes, the rules and queries for Prometheus
+check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API, the manifests for Kubernetes, the rules and queries for Prometheus
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags $(TAGS),kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
 	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \
@@ -61,10 +62,12 @@ check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: process
 	@if $(HAVE_ENGINE); then $(GO) test -tags $(TAGS),compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
 	@if $(HAVE_CHROMIUM); then \
 		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test $(RACE) -tags $(TAGS),browser -count 1 $(TEST_FLAGS) ./browser; fi
+	@if $(HAVE_NODE); then $(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test -tags $(TAGS),clients -count 1 $(TEST_FLAGS) ./clients; fi
 	@command -v redis-server >/dev/null || echo 'chaos: LEFT OUT, redis-server is not installed'
 	@$(HAVE_ENGINE) || echo 'compose: LEFT OUT, no Docker engine answers'
 	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium'
 	@$(HAVE_PROMETHEUS) || echo 'observability: LEFT OUT, there is no prometheus, or no promtool'
+	@$(HAVE_NODE) || echo 'clients: LEFT OUT, there is no node, or no npm'
 
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
 	@bin/devstack -- bin/bench -bin bin $(ARGS)

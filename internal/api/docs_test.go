@@ -55,7 +55,7 @@ func TestDocs(t *testing.T) {
 	}
 	for _, want := range []string{
 		`<li><a href="#triggerJob">`, `&#34;user-sync&#34; or &#34;project-sync&#34; or &#34;issue-sync&#34;`, "integer, from 1 to 10000",
-		`by default &#34;incremental&#34;`, `<a href="#schema-JobListAnswer">`, "activeJobs", "jobs.initialized", "<code>coalesced</code>",
+		"The default is <code>incremental</code>", `<a href="#schema-JobListAnswer">`, "activeJobs", "jobs.initialized", "<code>coalesced</code>",
 		"1795495826751:user-sync:mq4z2etl", "Where the server has keys",
 	} {
 		if !strings.Contains(a.text, want) {

@@ -32,19 +32,22 @@ var shippedOpenAPI string
 // openAPI returns the description of an API over the registry.
 func openAPI(registry *tasks.Registry) []byte {
 	names, payloads := registry.Names(), payloadsOf(registry)
-	var refs []any
+	var bodies, data []any
 	for _, p := range payloads {
-		refs = append(refs, map[string]string{"$ref": "#/components/schemas/" + p.schema})
+		inAnswers := p.schema
+		if isSync(p) {
+			inAnswers = syncDataSchema
+		}
+		bodies = append(bodies, map[string]string{"$ref": "#/components/schemas/" + p.schema})
+		data = append(data, map[string]string{"$ref": "#/components/schemas/" + inAnswers})
 	}
 	d := withExamplesOf(registry)
 	d = set(d, names, "components", "schemas", "JobType", "enum")
 	d = set(d, append(registry.Names(), client.AllJobs), "components", "schemas", "JobTypeOrAll", "enum")
-	d = set(d, names[0], "components", "schemas", "ControlBody", "properties", "job", "default")
-	d = set(d, names[0], "components", "schemas", "CleanupBody", "properties", "job", "default")
 	d = set(d, names[0], "components", "parameters", "StatusJob", "schema", "default")
 	d = set(d, names[0], "components", "parameters", "ListJob", "example")
-	d = set(d, refs, "components", "schemas", "TriggerBody", "anyOf")
-	d = set(d, append(refs, map[string]string{"type": "null"}), "components", "schemas", "Data", "anyOf")
+	d = set(d, bodies, "components", "schemas", "TriggerBody", "anyOf")
+	d = set(d, append(data, map[string]string{"type": "null"}), "components", "schemas", "Data", "anyOf")
 	for _, p := range payloads {
 		if p.schema != syncPayloadSchema {
 			d = set(d, p.describe(), "components", "schemas", p.schema)
@@ -56,12 +59,16 @@ func openAPI(registry *tasks.Registry) []byte {
 		return set(d, payloads[sync].jobs[0], "components", "parameters", "TriggerJob", "example")
 	}
 	d = set(d, nil, "components", "schemas", syncPayloadSchema)
+	d = set(d, nil, "components", "schemas", syncDataSchema)
 	d = set(d, nil, "paths", "/jobs/trigger/{job}", "post", "requestBody", "content", "application/json", "examples")
 	return set(d, names[0], "components", "parameters", "TriggerJob", "example")
 }
 
 // syncPayloadSchema is the schema of tasks.SyncPayload. It says more than the payload's tags do, and is written by hand.
 const syncPayloadSchema = "SyncPayload"
+
+// syncDataSchema is that of the same payload in an answer, where the defaults are filled in.
+const syncDataSchema = "SyncData"
 
 // payload is the payload of one or more job types.
 type payload struct {
