@@ -31,7 +31,7 @@ func TestHostThatIsNotFound(t *testing.T) {
 
 	// Now DNS is away, then it hangs, then it answers.
 	found := make(chan struct{})
-	client.resolve = func(ctx context.Context) error {
+	client.resolve = func(context.Context) error {
 		select {
 		case <-found:
 			return nil

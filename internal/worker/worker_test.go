@@ -289,7 +289,7 @@ func TestPoisonedTasks(t *testing.T) {
 		payload []byte
 		reason  string
 	}{
-		"garbage":           {"1000:user-sync", []byte("\x00\xff garbage"), "invalid payload: the body was not valid JSON"},
+		"garbage":           {"1000:user-sync", []byte("\x00\xff garbage"), "invalid payload: the body was not valid UTF-8"},
 		"unknown field":     {"1001:user-sync", []byte(`{"syncType":"full","x":1}`), `invalid payload: the field "x" was not known`},
 		"huge":              {"1002:user-sync", bytes.Repeat([]byte("x"), 1<<20), "invalid payload: the body was not valid JSON"},
 		"foreign id":        {"0b3e7c9a", []byte(`{}`), `job id "0b3e7c9a" is not of the form`},
