@@ -92,7 +92,9 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 	if h.Workers == 0 {
 		h.Missing = append(h.Missing, "a live worker")
 	}
-	h.Missing = append(h.Missing, missingSchedules(s.Jobs.Registry().All(), schedules)...)
+	if lacksSchedule(s.Jobs.Registry().All(), schedules) {
+		h.Missing = append(h.Missing, "a live schedule")
+	}
 	if excluded > 0 {
 		h.Warnings = append(h.Warnings, fmt.Sprintf("workers that take no runs, because their database is not that of the others: %d", excluded))
 	}
@@ -107,22 +109,11 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 	return h
 }
 
-// missingSchedules says which schedules are missing. Those that are switched off are not.
-func missingSchedules(definitions []tasks.Definition, live []jobs.Repeatable) (missing []string) {
-	wanted := 0
-	for _, def := range definitions {
-		if !def.Schedule.Enabled() {
-			continue
-		}
-		wanted++
-		if !slices.ContainsFunc(live, func(r jobs.Repeatable) bool { return r.Job == def.Name }) {
-			missing = append(missing, "a live schedule of "+def.Name)
-		}
-	}
-	if wanted > 0 && len(missing) == wanted {
-		return []string{"a live schedule"}
-	}
-	return missing
+// lacksSchedule reports whether a schedule of a job type is not live. Those that are switched off are not missed.
+func lacksSchedule(definitions []tasks.Definition, live []jobs.Repeatable) bool {
+	return slices.ContainsFunc(definitions, func(def tasks.Definition) bool {
+		return def.Schedule.Enabled() && !slices.ContainsFunc(live, func(r jobs.Repeatable) bool { return r.Job == def.Name })
+	})
 }
 
 // ready tells a load balancer whether the API can serve requests: without Redis all but the health check fail. If Redis only

@@ -33,7 +33,7 @@ func TestHealthAsksForOurSchedules(t *testing.T) {
 		"a foreign one":     {func(*tasks.Definition) {}, map[string]string{"email:send": "default"}, []string{"a live schedule"}},
 		"ours":              {func(*tasks.Definition) {}, map[string]string{"user-sync": "user-sync"}, nil},
 		"switched off":      {off, nil, nil},
-		"one of two":        {two, map[string]string{"user-sync": "user-sync"}, []string{"a live schedule of project-sync"}},
+		"one of two":        {two, map[string]string{"user-sync": "user-sync"}, []string{"a live schedule"}},
 		"off, but shown":    {off, map[string]string{"user-sync": "user-sync"}, nil},
 		"of another system": {func(*tasks.Definition) {}, map[string]string{"user-sync": "other"}, []string{"a live schedule"}},
 	} {

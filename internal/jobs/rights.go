@@ -19,9 +19,6 @@ import (
 // rightsTimeout bounds CheckRights. A client that asks little of a Redis that refuses takes some seconds for it.
 const rightsTimeout = 15 * time.Second
 
-// cancelChannel is asynq's channel for cancelled tasks. Each of its Servers subscribes to it.
-const cancelChannel = "asynq:cancel"
-
 // neededCommands are the commands that asynq's code and ours need, in scripts too. KEY is a key that nothing else uses. Redis looks
 // at the rights before it does anything.
 var neededCommands = strings.Split(`set KEY 1 px 1000
@@ -69,7 +66,7 @@ unlink KEY`, "\n")
 // ErrRights is the error of CheckRights for a Redis user that lacks a right.
 var ErrRights = errors.New("the Redis user lacks rights")
 
-// CheckRights tries the commands, keys and channels that a program needs; subscribes says whether it subscribes to channels. If Redis
+// CheckRights tries the commands, keys and channels that a program needs; subscribes says whether it subscribes to the channel of announcements. If Redis
 // denies any, it returns an ErrRights that says which ACL rules are lacking. It changes nothing. It returns no error if Redis
 // does not answer.
 func (j *Jobs) CheckRights(ctx context.Context, subscribes bool) error {
@@ -107,12 +104,10 @@ func (j *Jobs) CheckRights(ctx context.Context, subscribes bool) error {
 	}
 	lacks(j.rdb.Publish(ctx, j.keys.work(), "").Err(), "", j.keys.work())
 	if subscribes {
-		for _, channel := range []string{j.keys.work(), cancelChannel} {
-			subscription := j.rdb.Subscribe(ctx, channel)
-			_, err := subscription.Receive(ctx)
-			lacks(err, "", channel)
-			_ = subscription.Close() // it was of use
-		}
+		subscription := j.rdb.Subscribe(ctx, j.keys.work())
+		_, err := subscription.Receive(ctx)
+		lacks(err, "", j.keys.work())
+		_ = subscription.Close() // it has told what it can
 	}
 	if len(lacking) > 0 {
 		return fmt.Errorf("%w: add %s to its ACL rules; docs/deploying.md has all that are needed", ErrRights, strings.Join(lacking, " "))

@@ -35,6 +35,9 @@ func TestConnectHasDefaults(t *testing.T) {
 	if *got.AppName != "codex-jobs" || *got.ServerSelectionTimeout != 5*time.Second || *got.ConnectTimeout != 5*time.Second || got.WriteConcern.W != "majority" {
 		t.Errorf("the defaults are %q, %s, %s, %v", *got.AppName, *got.ServerSelectionTimeout, *got.ConnectTimeout, got.WriteConcern)
 	}
+	if idle := *got.MaxConnIdleTime; idle <= 0 || idle > 45*time.Second {
+		t.Errorf("a connection can be idle for %s", idle)
+	}
 	if name := client.Database("other").Name(); name != "other" {
 		t.Errorf("the database is %q", name)
 	}
@@ -42,7 +45,7 @@ func TestConnectHasDefaults(t *testing.T) {
 		t.Error(err)
 	}
 
-	client, err = Connect("mongodb://localhost:1/?appName=mine&serverSelectionTimeoutMS=70&connectTimeoutMS=80&w=1&retryWrites=true", log, keep)
+	client, err = Connect("mongodb://localhost:1/?appName=mine&serverSelectionTimeoutMS=70&connectTimeoutMS=80&w=1&retryWrites=true&maxIdleTimeMS=90", log, keep)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,6 +54,9 @@ func TestConnectHasDefaults(t *testing.T) {
 	}
 	if *got.AppName != "mine" || *got.ServerSelectionTimeout != 70*time.Millisecond || *got.ConnectTimeout != 80*time.Millisecond || got.WriteConcern.W != 1 {
 		t.Errorf("what the connection string said became %q, %s, %s, %v", *got.AppName, *got.ServerSelectionTimeout, *got.ConnectTimeout, got.WriteConcern)
+	}
+	if idle := *got.MaxConnIdleTime; idle != 90*time.Millisecond {
+		t.Errorf("a connection can be idle for %s, where the connection string says 90 ms", idle)
 	}
 	if err := client.Close(); err != nil {
 		t.Error(err)
