@@ -35,14 +35,21 @@ HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/n
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
-.PHONY: help run test check bench chaos lint build devstack clean
+.PHONY: help run announce demo test check bench chaos lint build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: build devstack ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
+run: announce build demo ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
 	@# Demo users must not get into the environment's servers: devstack starts its own.
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/demo -bin bin
+
+announce:
+	@[ -x bin/demo ] || echo 'run: building the programs and the throwaway servers; the first time this takes some minutes, then seconds'
+
+demo:
+	@mkdir -p bin
+	cd devstack && $(GO) build -o ../bin/ . ./demo
 
 test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...

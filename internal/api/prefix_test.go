@@ -11,6 +11,8 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/cli"
+	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // page is what a browser asks for.
@@ -53,6 +55,7 @@ func TestPrefix(t *testing.T) {
 				}
 				return a
 			}
+			testbed.Await(t, b.log, 1, procs.Match{Msg: "API ready", Attrs: procs.Attrs{"url": b.url + test.base + "/"}})
 			index, docs, dashboard := get("/", "Accept", page), get("/docs"), get("/dashboard/queues/user-sync")
 			for _, a := range []answer{index, docs, dashboard} {
 				for _, link := range regexp.MustCompile(`(?:href|src)="(/[^"]*)"`).FindAllStringSubmatch(a.text, -1) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"runtime/debug"
 	"slices"
 	"strconv"
@@ -242,7 +243,7 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 	}
 	served := make(chan error, 1)
 	go func() { served <- serve() }()
-	s.Log.Info("API ready", "addr", listener.Addr().String(), "dashboard", DashboardPath, "tls", s.Certificate != nil)
+	s.Log.Info("API ready", "addr", listener.Addr().String(), "dashboard", DashboardPath, "tls", s.Certificate != nil, "url", s.urlAt(listener.Addr()))
 	select {
 	case err := <-served:
 		return fmt.Errorf("serving HTTP on %s: %w", listener.Addr(), err)
@@ -258,6 +259,18 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		err = errors.Join(err, failed)
 	}
 	return err
+}
+
+// urlAt returns the URL of the API's front page on this machine, for people to click on.
+func (s *Server) urlAt(addr net.Addr) string {
+	at := url.URL{Scheme: "http", Host: addr.String(), Path: s.BasePath + "/"}
+	if s.Certificate != nil {
+		at.Scheme = "https"
+	}
+	if tcp, ok := addr.(*net.TCPAddr); ok && tcp.IP.IsUnspecified() {
+		at.Host = net.JoinHostPort("localhost", strconv.Itoa(tcp.Port))
+	}
+	return at.String()
 }
 
 // logRequest logs each request that changed something, or could have before it failed; at the level debug, each request.

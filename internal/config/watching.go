@@ -44,7 +44,7 @@ func readAdmin(r *reader) Admin {
 	g := r.group("Metrics and probes", api, scheduler, worker)
 	return Admin{
 		Host: read(g, "ADMIN_HOST", "127.0.0.1", host, "the address of the admin port, which has the metrics and the probes"),
-		Port: read(g, "ADMIN_PORT", "", adminPort, fmt.Sprintf("the admin port; by default %d for the API, %d for a scheduler, %d for a worker",
+		Port: read(g, "ADMIN_PORT", "", adminPort, fmt.Sprintf("the admin port; by default %d for the API, %d for a scheduler, %d for a worker, or a free one if another process has that",
 			AdminPortAPI, AdminPortScheduler, AdminPortWorker)),
 	}
 }

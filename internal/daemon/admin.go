@@ -4,12 +4,15 @@
 package daemon
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"strconv"
+	"syscall"
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/config"
@@ -17,8 +20,6 @@ import (
 )
 
 const (
-	// listenPause is the wait between two attempts at a port that is in use.
-	listenPause = 5 * time.Second
 	// readyTimeout bounds the check whether the process is ready.
 	readyTimeout = 1500 * time.Millisecond
 
@@ -67,18 +68,28 @@ func plain(w http.ResponseWriter, status int, text string) {
 	_, _ = fmt.Fprintln(w, text) // the client may be gone
 }
 
-// serveAdmin serves the admin port until ctx ends. A port that is in use does not end the process: several processes of one
-// program may share a host, and the work matters more than the metrics.
-func (p *Process) serveAdmin(ctx context.Context, settings config.Admin, port int, stopping <-chan struct{}) {
-	switch settings.Port {
-	case 0:
-	case config.AdminOff:
-		return
-	default:
-		port = settings.Port
+// listenAdmin opens the admin port; nil for none. Several processes of a program may share a host: where another one has the
+// default port, listenAdmin takes a free one. A port that ADMIN_PORT names must be free, because something will look there.
+func (p *Process) listenAdmin(ctx context.Context, settings config.Admin, byDefault int) (net.Listener, error) {
+	if settings.Port == config.AdminOff {
+		return nil, nil //nolint:nilnil // there is none
 	}
-	addr := net.JoinHostPort(settings.Host, strconv.Itoa(port))
-	listener := p.listen(ctx, addr)
+	listen := func(port int) (net.Listener, error) {
+		return new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(settings.Host, strconv.Itoa(port)))
+	}
+	listener, err := listen(cmp.Or(settings.Port, byDefault))
+	if errors.Is(err, syscall.EADDRINUSE) && settings.Port == 0 {
+		p.Log.Warn("The default admin port is in use, taking a free one", "adminPort", byDefault)
+		listener, err = listen(0)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening the admin port (ADMIN_HOST, ADMIN_PORT): %w", err)
+	}
+	return listener, nil
+}
+
+// serveAdmin serves the admin port until ctx ends. Without a listener it does nothing.
+func (p *Process) serveAdmin(ctx context.Context, listener net.Listener, stopping <-chan struct{}) {
 	if listener == nil {
 		return
 	}
@@ -92,23 +103,5 @@ func (p *Process) serveAdmin(ctx context.Context, settings config.Admin, port in
 	defer stop()
 	if err := server.Serve(listener); ctx.Err() == nil {
 		p.Log.Error("The admin port has failed", "error", err)
-	}
-}
-
-// listen tries until it listens. It returns nil when ctx ends.
-func (p *Process) listen(ctx context.Context, addr string) net.Listener {
-	for warned := false; ; warned = true {
-		listener, err := new(net.ListenConfig).Listen(ctx, "tcp", addr)
-		if err == nil {
-			return listener
-		}
-		if !warned && ctx.Err() == nil {
-			p.Log.Warn("No metrics and no probes, trying again", "error", err, "adminPort", addr)
-		}
-		select {
-		case <-time.After(listenPause):
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }

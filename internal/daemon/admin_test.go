@@ -20,6 +20,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -57,7 +58,7 @@ type testBundle struct {
 }
 
 // start serves the admin port as the settings say.
-func start(t *testing.T, settings config.Admin) *testBundle {
+func start(t *testing.T, settings config.Admin, byDefault int) *testBundle {
 	t.Helper()
 	log, _ := testbed.NewLog(t)
 	logger := slog.New(slog.NewJSONHandler(log, nil)) // at the default level
@@ -66,12 +67,16 @@ func start(t *testing.T, settings config.Admin) *testBundle {
 		client:  &http.Client{Transport: new(http.Transport), Timeout: testbed.Patience},
 		log:     log, stopping: make(chan struct{}), ended: make(chan struct{}),
 	}
+	listener, err := b.listenAdmin(t.Context(), settings, byDefault)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	b.end = cancel
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		defer close(b.ended)
-		b.serveAdmin(ctx, settings, 0, b.stopping)
+		b.serveAdmin(ctx, listener, b.stopping)
 	})
 	t.Cleanup(func() {
 		cancel()
@@ -95,7 +100,7 @@ func (b *testBundle) mustEnd(t *testing.T) {
 // startHere serves the admin port at any free one, and returns its address.
 func startHere(t *testing.T) (b *testBundle, url string) {
 	t.Helper()
-	b = start(t, config.Admin{Host: "127.0.0.1"})
+	b = start(t, config.Admin{Host: "127.0.0.1"}, 0)
 	return b, "http://" + b.next(t, "Admin port ready", "addr")
 }
 
@@ -194,7 +199,24 @@ func TestNothingElseIsServed(t *testing.T) {
 	}
 }
 
-// A process goes on without an admin port that is in use, logs that once, and takes the port when it is free.
+// Of several processes of a program on a host, the first has the default port. The others take free ones, and say which.
+func TestDefaultPortInUse(t *testing.T) {
+	t.Parallel()
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = other.Close() }()
+	b := start(t, config.Admin{Host: "127.0.0.1"}, other.Addr().(*net.TCPAddr).Port)
+	b.read++
+	testbed.Await(t, b.log, 1, procs.Match{Msg: "The default admin port is in use, taking a free one"})
+	addr := b.next(t, "Admin port ready", "addr")
+	if status, _ := b.request(t, http.MethodGet, "http://"+addr+"/livez"); status != http.StatusOK || addr == other.Addr().String() {
+		t.Errorf("/livez at %s: %d", addr, status)
+	}
+}
+
+// A port that the settings name must be free.
 func TestPortInUse(t *testing.T) {
 	t.Parallel()
 	other, err := net.Listen("tcp", "127.0.0.1:0")
@@ -202,43 +224,20 @@ func TestPortInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = other.Close() }()
-	addr := other.Addr().(*net.TCPAddr)
-	b := start(t, config.Admin{Host: "127.0.0.1", Port: addr.Port})
-	b.next(t, "No metrics and no probes, trying again", "error")
-	// It has tried again, in vain, when it has taken longer than the pause.
-	select {
-	case <-b.ended:
-		t.Fatal("it has given up")
-	case <-time.After(listenPause + listenPause/2):
+	program := Program{Name: "worker", AdminPort: 1, Run: func(context.Context, *Process) error {
+		t.Error("it runs")
+		return nil
+	}}
+	cfg := config.Config{Admin: config.Admin{Host: "127.0.0.1", Port: other.Addr().(*net.TCPAddr).Port}, Registry: tasks.Default()}
+	err = Run(t.Context(), program, cfg, slog.New(slog.DiscardHandler))
+	if err == nil || !strings.HasPrefix(err.Error(), "opening the admin port (ADMIN_HOST, ADMIN_PORT): ") {
+		t.Errorf("got %v", err)
 	}
-	b.wantNothingElse(t)
-	if err := other.Close(); err != nil {
-		t.Fatal(err)
-	}
-	if got := b.next(t, "Admin port ready", "addr"); got != addr.String() {
-		t.Errorf("it listens on %s, want %s", got, addr)
-	}
-	if status, _ := b.request(t, http.MethodGet, "http://"+addr.String()+"/livez"); status != http.StatusOK {
-		t.Errorf("/livez: %d", status)
-	}
-}
-
-// A process that stops while the port is in use does not wait for it.
-func TestStopWhilePortInUse(t *testing.T) {
-	t.Parallel()
-	other, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = other.Close() }()
-	b := start(t, config.Admin{Host: "127.0.0.1", Port: other.Addr().(*net.TCPAddr).Port})
-	b.next(t, "No metrics and no probes, trying again", "error")
-	b.mustEnd(t)
 }
 
 func TestAdminPortOff(t *testing.T) {
 	t.Parallel()
-	b := start(t, config.Admin{Host: "127.0.0.1", Port: config.AdminOff})
+	b := start(t, config.Admin{Host: "127.0.0.1", Port: config.AdminOff}, 4003)
 	testbed.Receive(t, "the end of what serves nothing", b.ended)
 	b.wantNothingElse(t)
 }

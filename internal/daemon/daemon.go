@@ -103,17 +103,24 @@ func Run(ctx context.Context, p Program, cfg config.Config, log *slog.Logger) er
 		log.Warn("Unknown setting", "name", name, "see", p.Name+" --help")
 	}
 	process := &Process{Config: cfg, Log: log, Metrics: telemetry.NewRegistry(p.Name, version.String(), string(cfg.Registry.Namespace()))}
+	admin, err := process.listenAdmin(ctx, cfg.Admin, p.AdminPort)
+	if err != nil {
+		return err
+	}
 	tracing, endTracing, err := telemetry.NewTracerProvider(ctx, telemetry.TracingOptions{
 		Service: p.Name, Version: version.String(),
 		Endpoint: cfg.Tracing.Endpoint, Headers: cfg.Tracing.Headers, CA: cfg.Tracing.CA, Timeout: cfg.Tracing.Timeout, Ratio: cfg.Tracing.Ratio,
 	}, log)
 	if err != nil {
+		if admin != nil {
+			_ = admin.Close() // nothing was served
+		}
 		return err
 	}
 	process.Tracing = tracing
 	watched, unwatch := context.WithCancel(context.WithoutCancel(ctx)) // while it stops, too
 	var watching sync.WaitGroup
-	watching.Go(func() { process.serveAdmin(watched, cfg.Admin, p.AdminPort, ctx.Done()) })
+	watching.Go(func() { process.serveAdmin(watched, admin, ctx.Done()) })
 	err = p.Run(ctx, process)
 	unwatch()
 	watching.Wait()
