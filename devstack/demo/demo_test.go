@@ -15,6 +15,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -61,6 +62,9 @@ func pretend(name string) int {
 		}
 		defer server.Close()
 		go func() { _ = server.ListenAndServe() }()
+	}
+	if name == "worker" {
+		fmt.Println(`msg="Recovered run from a dead worker"`)
 	}
 	if name == "scheduler" && os.Getenv("PRETEND_SCHEDULER") == "dies" {
 		fmt.Fprint(os.Stderr, "no ticks today") // without an end of the line
@@ -235,7 +239,7 @@ func TestRunsUntilSignalled(t *testing.T) {
 			}
 			output := strings.Join(demo.output, "\n")
 			for _, want := range []string{
-				"demo: loaded 2000 users",
+				"demo: loaded 2000 users, 40 projects and 60 issues",
 				"http://127.0.0.1:" + b.port + "/health",
 				"http://127.0.0.1:" + b.port + "/dashboard",
 				`curl -X POST http://127.0.0.1:` + b.port + `/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'`,
@@ -304,6 +308,44 @@ func TestDeadChildEndsTheOthers(t *testing.T) {
 	}
 	if want := "demo: scheduler ended by itself: exit status 9\n"; demo.stderr.String() != want {
 		t.Errorf("stderr is %q, want %q", demo.stderr.String(), want)
+	}
+	checkGone(t, demo.pids(t))
+}
+
+// A worker that is killed comes back, and the others go on.
+func TestKilledWorkerIsStartedAgain(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	demo := b.start(t, "kill -9 ")
+	banner := demo.output[len(demo.output)-1]
+	var first, second int
+	if n, err := fmt.Sscanf(strings.TrimSpace(banner), "kill -9 %d     or %d:", &first, &second); n != 2 {
+		t.Fatalf("the banner names no processes (%v): %s", err, banner)
+	}
+	pids := demo.allPIDs(t)
+	if !slices.Contains(pids, first) || !slices.Contains(pids, second) {
+		t.Fatalf("the banner names %d and %d, the processes are %v", first, second, pids)
+	}
+	if err := syscall.Kill(second, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for len(demo.pids(t)) < len(processes)+1 && demo.lines.Scan() {
+		demo.output = append(demo.output, demo.lines.Text())
+	}
+	if err := demo.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if code := demo.end(t); code != 0 {
+		t.Errorf("exit status %d, want 0; stderr: %s", code, &demo.stderr)
+	}
+	output := strings.Join(demo.output, "\n")
+	for _, want := range []string{
+		fmt.Sprintf("demo: worker-2 (process %d) has ended: signal: killed. If it had a run, a worker goes on with it", second),
+		"demo: worker-2 runs again, kill -9 ", "demo: worker-2 goes on with the run of the worker that was killed",
+	} {
+		if !strings.Contains(output, want) {
+			t.Errorf("no %q in the output:\n%s", want, output)
+		}
 	}
 	checkGone(t, demo.pids(t))
 }

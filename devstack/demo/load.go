@@ -64,6 +64,9 @@ func fill(ctx context.Context, coll *mongo.Collection, docs []bson.D) (int, erro
 	return len(docs), nil
 }
 
+// nameField is the field that names a record.
+var nameField = map[string]string{"project": "name", "issue": "title"}
+
 // records returns n simple documents, for the collections besides the users.
 func records(kind string, n int) []bson.D {
 	random := rand.New(rand.NewPCG(dataSeed, uint64(n)))
@@ -76,7 +79,7 @@ func records(kind string, n int) []bson.D {
 		binary.BigEndian.PutUint32(id[8:], uint32(i))
 		docs[i] = bson.D{
 			{Key: "_id", Value: id},
-			{Key: "title", Value: fmt.Sprintf("Demo %s %d", kind, i+1)},
+			{Key: nameField[kind], Value: fmt.Sprintf("Demo %s %d", kind, i+1)},
 			{Key: "createdAt", Value: created},
 			{Key: "updatedAt", Value: created},
 		}

@@ -1,8 +1,8 @@
 // Command demo runs the whole of codex-jobs to try it out: it loads made-up users, starts the API, the scheduler and two
 // workers, and says what to try.
 //
-// "make run" runs it under devstack, and it takes its Redis and MongoDB from the environment. It is not for production: when
-// one process ends, the others end with it.
+// "make run" runs it under devstack, and it takes its Redis and MongoDB from the environment. It is not for production: a worker
+// that is killed is started again, but when another process ends, all end with it.
 //
 //	demo -bin DIR
 package main
@@ -21,8 +21,10 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
@@ -32,8 +34,11 @@ var defaults = map[string]string{
 	"HOST":               "127.0.0.1",
 	"PORT":               "4000",
 	"USER_SYNC_INTERVAL": "15s",
-	"LOG_FORMAT":         "text",
-	"LOG_LEVEL":          "info",
+	// The others have no schedule of their own.
+	"PROJECT_SYNC_INTERVAL": "1m",
+	"ISSUE_SYNC_INTERVAL":   "1m",
+	"LOG_FORMAT":            "text",
+	"LOG_LEVEL":             "info",
 }
 
 // processes are the names of the processes, with their programs in the bin directory.
@@ -95,7 +100,7 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		return err
 	}
 	if loaded > 0 {
-		out.printf("demo: loaded %d users\n", loaded)
+		out.printf("demo: loaded %d users, %d projects and %d issues\n", loaded, projectCount, issueCount)
 	}
 
 	group := procs.NewGroup()
@@ -104,17 +109,9 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 			out.printf("demo: %s did not end within %v and was killed\n", p.Name(), procs.StopGrace)
 		}
 	}()
-	environ := withDefaults(os.Environ(), os.Getenv, defaults)
-	for i, p := range processes {
-		path, err := filepath.Abs(filepath.Join(bin, p.program))
-		if err != nil {
-			return fmt.Errorf("starting %s: %w", p.name, err)
-		}
-		cmd := exec.Command(path)
-		cmd.Env = append(slices.Clip(environ), "ADMIN_PORT="+adminPort(port, i))
-		cmd.Dir = filepath.Dir(path) // which has no .env: its settings would not be for the demo
-		// Out of reach of the terminal's Ctrl-C: a second signal would end a process at once.
-		if _, err := group.Start(cmd, procs.Options{Name: p.name, Log: &procs.Log{Each: out.lines(p.name, i)}}); err != nil {
+	d := demo{bin: bin, port: port, out: out, group: group, environ: withDefaults(os.Environ(), os.Getenv, defaults)}
+	for i := range processes {
+		if err := d.start(i); err != nil {
 			return err
 		}
 	}
@@ -127,13 +124,24 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		cancel()
 		watcher.Wait()
 	}()
+	again := make(chan int, len(processes)) // the workers that are to be started again
 	for {
 		select {
 		case <-ctx.Done():
 			out.printf("demo: stopping\n")
 			return nil
 		case p := <-group.Failed():
-			return p.Failure()
+			i := d.worker(p)
+			if i < 0 || !p.Signalled() {
+				return p.Failure()
+			}
+			out.printf(killed, p.Name(), p.PID(), p.Status(), restartAfter)
+			time.AfterFunc(restartAfter, func() { again <- i })
+		case i := <-again:
+			if err := d.start(i); err != nil {
+				return err
+			}
+			out.printf("demo: %s runs again, kill -9 %d kills it\n", processes[i].name, d.pids[i])
 		case err := <-healthy:
 			healthy = nil
 			if ctx.Err() != nil {
@@ -142,9 +150,63 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 			if err != nil {
 				return err
 			}
-			out.printf(welcome, base, metricsOfTheOthers(port))
+			out.printf(welcome, base, metricsOfTheOthers(port), d.pids[2], d.pids[3])
 		}
 	}
+}
+
+// restartAfter is how long a worker that was killed is away.
+const restartAfter = 5 * time.Second
+
+const (
+	killed = "demo: %s (process %d) has ended: %s. If it had a run, a worker goes on with it from its checkpoint within 75 s,\n" +
+		"demo: and that costs no attempt. It is started again in %s\n"
+	rescued = "demo: %s goes on with the run of the worker that was killed, from its checkpoint\n"
+)
+
+// demo is the processes of a demo.
+type demo struct {
+	bin, port string
+	out       *console
+	group     *procs.Group
+	environ   []string
+	pids      [4]int // by the place in processes
+}
+
+// start starts the process at a place in processes.
+func (d *demo) start(i int) error {
+	name := processes[i].name
+	path, err := filepath.Abs(filepath.Join(d.bin, processes[i].program))
+	if err != nil {
+		return fmt.Errorf("starting %s: %w", name, err)
+	}
+	cmd := exec.Command(path)
+	cmd.Env = append(slices.Clip(d.environ), "ADMIN_PORT="+adminPort(d.port, i))
+	cmd.Dir = filepath.Dir(path) // which has no .env: its settings would not be for the demo
+	write := d.out.lines(name, i)
+	each := func(e procs.Entry) {
+		write(e)
+		if strings.Contains(e.Text, "Recovered run from a dead worker") {
+			d.out.printf(rescued, name)
+		}
+	}
+	// Out of reach of the terminal's Ctrl-C: a second signal would end a process at once.
+	p, err := d.group.Start(cmd, procs.Options{Name: name, Log: &procs.Log{Each: each}})
+	if err != nil {
+		return err
+	}
+	d.pids[i] = p.PID()
+	return nil
+}
+
+// worker returns the place in processes of a worker; -1 for another process.
+func (d *demo) worker(p *procs.Process) int {
+	for i, known := range processes {
+		if known.name == p.Name() && known.program == procs.Worker {
+			return i
+		}
+	}
+	return -1
 }
 
 const welcome = `
@@ -159,9 +221,12 @@ const welcome = `
 
     curl -X POST %[1]s/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'
     curl %[1]s/jobs/status
+    curl -X POST %[1]s/jobs/trigger/issue-sync
     curl -X POST %[1]s/jobs/pause     (and %[1]s/jobs/resume)
+    kill -9 %[3]d     or %[4]d: a worker. Another goes on with its run, and it is started again
 
-  Users are synchronised every 15 seconds here. The embedded MongoDB is slow: 2,000 take it some seconds.
+  Users are synchronised every 15 seconds here, projects and issues every minute. The embedded MongoDB is slow: 2,000 users take it
+  some seconds.
   Ctrl-C ends all of it.
 
 `

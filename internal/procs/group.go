@@ -13,8 +13,11 @@ type Group struct {
 	watching  sync.WaitGroup
 }
 
+// failures is how many processes can end before someone asks for them.
+const failures = 16
+
 // NewGroup returns a group without processes.
-func NewGroup() *Group { return &Group{failed: make(chan *Process, 1)} }
+func NewGroup() *Group { return &Group{failed: make(chan *Process, failures)} }
 
 // Start starts a process of the group.
 func (g *Group) Start(cmd *exec.Cmd, o Options) (*Process, error) {
@@ -28,14 +31,14 @@ func (g *Group) Start(cmd *exec.Cmd, o Options) (*Process, error) {
 		if p.Failure() != nil {
 			select {
 			case g.failed <- p:
-			default: // it is not the first
+			default: // there are enough
 			}
 		}
 	})
 	return p, nil
 }
 
-// Failed receives the first process that ends by itself.
+// Failed receives the processes that end by themselves.
 func (g *Group) Failed() <-chan *Process { return g.failed }
 
 // Stop stops all processes at the same time, as Process.Stop does, and returns those that it had to kill.

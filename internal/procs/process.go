@@ -116,6 +116,12 @@ func (p *Process) Status() string {
 	return p.cmd.ProcessState.String()
 }
 
+// Signalled reports whether a signal ended the process. Call it only after Done.
+func (p *Process) Signalled() bool {
+	status, ok := p.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	return ok && status.Signaled()
+}
+
 // ExitCode returns the exit status as a shell would: 128 and the number of the signal that ended the process, if one did.
 // Call it only after Done.
 func (p *Process) ExitCode() int {
