@@ -156,7 +156,7 @@ func TestBadInput(t *testing.T) {
 	for query, message := range map[string]string{
 		"job=users":                 `job was "users"; it must be ` + names + ` or "all"`,
 		"job=":                      `job was ""; it must be ` + names + ` or "all"`,
-		"state=pending":             `state was "pending"; it must be "active" or "waiting" or "delayed" or "failed" or "completed"`,
+		"state=pending":             `state was "pending"; it must be "active" or "waiting" or "delayed" or "failed" or "cancelled" or "completed"`,
 		"page=0":                    `page was "0"; it must be a whole number from 1 to 1000000`,
 		"page=x":                    `page was "x"`,
 		"pageSize=101":              `pageSize was "101"; it must be a whole number from 1 to 100`,

@@ -31,6 +31,22 @@ func newJob(j jobs.Job) client.Job {
 		CreatedAt: client.Time{Time: j.Created}, StartedAt: client.Time{Time: j.Started}, EndedAt: client.Time{Time: j.Ended},
 		NextAttemptAt: client.Time{Time: j.NextAttempt},
 	}
+	if j.TriggeredBy.Kind != "" {
+		shown.TriggeredBy = &client.TriggeredBy{Kind: j.TriggeredBy.Kind, Key: j.TriggeredBy.Key}
+	}
+	for _, a := range j.EndedAttempts {
+		shown.EndedAttempts = append(shown.EndedAttempts, client.EndedAttempt{
+			Number: a.Number, StartedAt: client.Time{Time: a.Started}, EndedAt: client.Time{Time: a.Ended}, Worker: a.Worker,
+			Outcome: string(a.Outcome), Error: a.Error,
+		})
+	}
+	if j.Counts != nil {
+		shown.Counts = &client.RecordCounts{Processed: j.Counts.Processed, Updated: j.Counts.Updated, Failed: j.Counts.Failed}
+	}
+	if !j.Started.IsZero() && !j.Ended.IsZero() {
+		duration := max(0, j.Ended.Sub(j.Started).Milliseconds())
+		shown.Duration = &duration
+	}
 	if j.Wait != nil {
 		shown.Waiting = &client.Waiting{For: j.Wait.For, Since: client.Time{Time: j.Wait.Since}}
 	}
@@ -145,7 +161,7 @@ func (s *Server) retryJob(c *gin.Context) {
 		return
 	}
 	s.withJob(c, func(ctx context.Context, id tasks.RunID) error {
-		if err := s.Jobs.Retry(ctx, id); err != nil {
+		if err := s.Jobs.Retry(ctx, id, keyName(c)); err != nil {
 			return err
 		}
 		s.log(c).Info("Job will be tried again", "job", id.Job, "jobId", id.String())

@@ -114,7 +114,7 @@ func TestCancelAndRetryOverTheAPI(t *testing.T) {
 	}
 	testbed.Eventually(t, "the job to be cancelled", func() bool {
 		j := b.job(t, id)
-		return j.State == "failed" && j.Error == "cancelled"
+		return j.State == "cancelled" && j.Error == "cancelled"
 	})
 	if got := b.status(t, "").Counts.Failed; got != 1 {
 		t.Errorf("%d failed, want the cancelled one", got)

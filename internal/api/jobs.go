@@ -9,6 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -53,7 +54,11 @@ func (s *Server) trigger(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	accepted, err := s.Jobs.Trigger(ctx, def, payload)
+	by := jobs.Trigger{Kind: jobs.TriggeredByAPI}
+	if key := keyName(c); key != "" {
+		by = jobs.Trigger{Kind: jobs.TriggeredByKey, Key: key}
+	}
+	accepted, err := s.Jobs.TriggerBy(ctx, def, payload, by)
 	if err != nil {
 		s.unavailable(c, err)
 		return

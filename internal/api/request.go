@@ -27,6 +27,15 @@ const requestIDHeader = "X-Request-Id"
 // saneID is an ID that can be logged and sent back as it is.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
+// requestKey is the key of the name of a request's API key in its context.
+type requestKey struct{}
+
+// keyName returns the name of the API key that a request was sent with; "" without one.
+func keyName(c *gin.Context) string {
+	name, _ := c.Request.Context().Value(requestKey{}).(string)
+	return name
+}
+
 // requestLog is the key of a request's logger in its context.
 type requestLog struct{}
 
@@ -62,7 +71,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.metrics.request(r.Method, routeRefused, refused.status, time.Since(started))
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), requestLog{}, log))
+	ctx := context.WithValue(r.Context(), requestLog{}, log)
+	r = r.WithContext(context.WithValue(ctx, requestKey{}, key.Name))
 	s.router.ServeHTTP(w, r)
 }
 

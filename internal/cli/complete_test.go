@@ -28,7 +28,7 @@ func TestCompletion(t *testing.T) {
 		{"jobs --job ", types},
 		{"cleanup --job ", types},
 		{"job-types ", nil},
-		{"jobs --state ", []string{"waiting", "active", "delayed", "completed", "failed"}},
+		{"jobs --state ", []string{"waiting", "active", "delayed", "completed", "failed", "cancelled"}},
 		{"jobs --output ", []string{"table", "json"}},
 		{"job ", []string{
 			"1795495829000:user-sync:aaaaaaaa\twaiting syncType=incremental", "1795495826751:user-sync:mq4z2etl\tactive batchSize=50 syncType=full",

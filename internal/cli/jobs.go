@@ -195,7 +195,7 @@ func (a *app) cancelCommand() *cobra.Command {
 		Use:   "cancel ID",
 		Short: "Remove a job that waits, or stop one that is active",
 		Long: `Remove a job that is waiting or delayed, or stop one that is active: soon afterwards it is listed as
-failed, with the error "cancelled". A job that has ended cannot be cancelled.`,
+cancelled. A job that has ended cannot be cancelled.`,
 		Example:           `  codexctl cancel 1795495826751:user-sync:mq4z2etl`,
 		Args:              cobra.ExactArgs(1),
 		ValidArgsFunction: only(a.completeID(client.StateWaiting, client.StateActive, client.StateDelayed)),
@@ -213,7 +213,7 @@ func (a *app) retryCommand() *cobra.Command {
 		Short:             "Enqueue a failed job again",
 		Example:           `  codexctl retry 1795495826751:user-sync:mq4z2etl`,
 		Args:              cobra.ExactArgs(1),
-		ValidArgsFunction: only(a.completeID(client.StateFailed)),
+		ValidArgsFunction: only(a.completeID(client.StateFailed, client.StateCancelled)),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		changed, err := api.Retry(ctx, args[0])

@@ -5,6 +5,7 @@ package jobs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -123,8 +124,9 @@ func (j *Jobs) IsCancelled(ctx context.Context, id tasks.RunID) (bool, error) {
 	return cancelled, nil
 }
 
-// Retry enqueues a failed run once more, with all attempts. It can return ErrNoJob or ErrNotFailed.
-func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
+// Retry enqueues a failed run once more, with all attempts. It records who has retried it: the name of an API key, or "". It can
+// return ErrNoJob or ErrNotFailed.
+func (j *Jobs) Retry(ctx context.Context, id tasks.RunID, key string) error {
 	def, info, err := j.lookUp(ctx, id)
 	if err != nil {
 		return err
@@ -132,7 +134,7 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 	if info.State != asynq.TaskStateArchived {
 		return ErrNotFailed
 	}
-	if err := j.restart(ctx, id); err != nil {
+	if err := j.restart(ctx, id, key); err != nil {
 		return err
 	}
 	err = j.inspector.RunTask(def.Queue(), id.String())
@@ -150,7 +152,7 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID) error {
 }
 
 // restart forgets a run, and remembers that it was retried by hand: so its next start is not its first one.
-func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
+func (j *Jobs) restart(ctx context.Context, id tasks.RunID, key string) error {
 	run := j.keys.run(id)
 	_, err := j.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		p.Unlink(ctx, run, j.keys.ranges(id))
@@ -158,6 +160,10 @@ func (j *Jobs) restart(ctx context.Context, id tasks.RunID) error {
 		p.Expire(ctx, run, runTTL)
 		return nil
 	})
+	if err == nil {
+		by, _ := json.Marshal(Trigger{Kind: TriggeredByRetry, Key: key}) // it has strings only
+		err = retryScript.Run(ctx, j.rdb, []string{j.keys.task(id)}, by).Err()
+	}
 	if err != nil {
 		return fmt.Errorf("retrying %s: %w", id, err)
 	}

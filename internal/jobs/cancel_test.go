@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -202,5 +203,60 @@ func TestListAndFind(t *testing.T) {
 	}
 	if job, err := b.Find(ctx, failed[0].ID); err != nil || fmt.Sprint(job) != fmt.Sprint(failed[0]) || string(job.Data) != `{"syncType":"full"}` || job.Attempts != 3 {
 		t.Errorf("found %+v, %v; listed %+v", job, err, failed[0])
+	}
+}
+
+// Ended runs are listed newest first, over all job types and whatever their end was. Cancelled is a state of its own.
+func TestOrderOfTheList(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	var waiting, ended []string
+	for i := range 6 {
+		def := b.Registry().All()[i%2]
+		id := tasks.TriggerID(def.Name, time.Now())
+		id.Reference = id.Reference.Add(time.Duration(i) * time.Millisecond)
+		data, err := def.EncodePayload(payload(tasks.SyncFull))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(ctx, def.NewTask(id, data, nil)); err != nil {
+			t.Fatal(err)
+		}
+		if err := b.inspector.ArchiveTask(def.Name, id.String()); err != nil {
+			t.Fatal(err)
+		}
+		ended = append([]string{id.String()}, ended...)
+	}
+	b.def, _ = b.Registry().Lookup("user-sync")
+	for _, syncType := range []string{tasks.SyncFull, tasks.SyncIncremental} {
+		waiting = append(waiting, b.trigger(ctx, t, syncType).ID.String())
+	}
+	list := func(page, size int, states ...jobs.State) (ids []string) {
+		t.Helper()
+		jobs, _, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: states, Page: page, PageSize: size})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, job := range jobs {
+			ids = append(ids, job.ID.String())
+		}
+		return ids
+	}
+	all := slices.Concat(waiting, ended)
+	if got := list(1, 20, jobs.States()...); !slices.Equal(got, all) {
+		t.Errorf("listed %v, want %v", got, all)
+	}
+	var paged []string
+	for page := 1; page <= 3; page++ {
+		paged = append(paged, list(page, 3, jobs.States()...)...)
+	}
+	if !slices.Equal(paged, all) {
+		t.Errorf("in pages of 3: %v, want %v", paged, all)
+	}
+	if got := list(2, 4, jobs.StateFailed); !slices.Equal(got, ended[4:]) {
+		t.Errorf("the second page of the failed ones is %v, want %v", got, ended[4:])
+	}
+	if got := list(1, 20, jobs.StateCancelled); len(got) > 0 {
+		t.Errorf("cancelled: %v, want none", got)
 	}
 }

@@ -14,8 +14,10 @@ package jobs
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"strconv"
 	"time"
 
@@ -65,6 +67,11 @@ type Accepted struct {
 
 // Trigger enqueues a run now, unless one with the same unique key waits already. It returns the run that serves the trigger.
 func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.Payload) (Accepted, error) {
+	return j.TriggerBy(ctx, def, payload, Trigger{Kind: TriggeredByAPI})
+}
+
+// TriggerBy is Trigger, and records who has triggered the run.
+func (j *Jobs) TriggerBy(ctx context.Context, def tasks.Definition, payload tasks.Payload, by Trigger) (Accepted, error) {
 	data, err := def.EncodePayload(payload)
 	if err != nil {
 		return Accepted{}, err
@@ -81,7 +88,7 @@ func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.
 		}
 		return Accepted{ID: waiting, Coalesced: true}, nil
 	}
-	if _, err := j.enqueueRun(ctx, def, id, data); err != nil {
+	if _, err := j.enqueueRun(ctx, def, id, data, by); err != nil {
 		return Accepted{}, err
 	}
 	return Accepted{ID: id}, nil
@@ -113,13 +120,20 @@ func (j *Jobs) takeKey(ctx context.Context, def tasks.Definition, key string, id
 	if err != nil {
 		return keyAnswer{}, fmt.Errorf("the run that has the unique key: %w", err)
 	}
-	_, err = j.enqueueRun(ctx, def, run, []byte(reply[2]))
+	_, err = j.enqueueRun(ctx, def, run, []byte(reply[2]), Trigger{Kind: TriggeredByAPI}) // unless it is a tick's
 	return keyAnswer{conflict: reply[1]}, err
 }
 
-// enqueueRun puts a run into the queue, with the trace of ctx. It returns false and no error if the run is there already.
-func (j *Jobs) enqueueRun(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte) (bool, error) {
-	return j.enqueue(ctx, def.Queue(), id.String(), def.NewTask(id, payload, telemetry.TraceHeaders(ctx)))
+// enqueueRun puts a run into the queue, with the trace of ctx, and who has triggered it. It returns false and no error if the run
+// is there already.
+func (j *Jobs) enqueueRun(ctx context.Context, def tasks.Definition, id tasks.RunID, payload []byte, by Trigger) (bool, error) {
+	headers := make(map[string]string)
+	maps.Copy(headers, telemetry.TraceHeaders(ctx))
+	if !id.Scheduled() {
+		encoded, _ := json.Marshal(by) // it has strings only
+		headers[triggerHeader] = string(encoded)
+	}
+	return j.enqueue(ctx, def.Queue(), id.String(), def.NewTask(id, payload, headers))
 }
 
 // enqueue puts a task into its queue, makes asynq know the queue, and announces the task. It returns false and no error if a task with the ID is there already.

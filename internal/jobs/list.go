@@ -3,12 +3,14 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -27,12 +29,19 @@ const (
 	StateWaiting   State = "waiting"
 	StateDelayed   State = "delayed"
 	StateFailed    State = "failed"
+	StateCancelled State = "cancelled"
 	StateCompleted State = "completed"
 )
 
+// Ended reports whether a run in the state has ended.
+func (s State) Ended() bool { return s == StateFailed || s == StateCancelled || s == StateCompleted }
+
+// cancelledError is asynq's error of a run that was cancelled. For asynq, and in Counts, such a run has failed.
+const cancelledError = "cancelled"
+
 // States returns all states, in the order of List.
 func States() []State {
-	return []State{StateActive, StateWaiting, StateDelayed, StateFailed, StateCompleted}
+	return []State{StateActive, StateWaiting, StateDelayed, StateFailed, StateCancelled, StateCompleted}
 }
 
 var stateOf = map[asynq.TaskState]State{
@@ -53,6 +62,12 @@ type Job struct {
 	Attempt, Attempts int
 	// Error is why the last attempt failed. It is "" if none did.
 	Error string
+	// TriggeredBy says who made the run, or retried it by hand last. Its Kind is "" if the previous release has triggered it.
+	TriggeredBy Trigger
+	// EndedAttempts are the attempts that have ended, those before a retry by hand included, oldest first.
+	EndedAttempts []EndedAttempt
+	// Counts is what an ended run has done. It is nil if that is not known.
+	Counts *RecordCounts
 	// Result is the result of a completed run as JSON. It is nil in other states.
 	Result json.RawMessage
 	// Wait is what an active run waits for. It is nil if the run goes on.
@@ -62,6 +77,8 @@ type Job struct {
 	// Created is the reference time. Started is when the first attempt began, Ended when the run completed or failed, and
 	// NextAttempt when a delayed run's next attempt is due. Each is zero if it is not known.
 	Created, Started, Ended, NextAttempt time.Time
+
+	endedSecond time.Time // when it ended, as asynq knows it
 }
 
 // Find returns the run with the ID. It can return ErrNoJob.
@@ -79,7 +96,7 @@ func (j *Jobs) Find(ctx context.Context, id tasks.RunID) (Job, error) {
 func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 	job := Job{
 		ID: id, State: stateOf[info.State], Data: def.PayloadFields(info.Payload), Attempts: def.Attempts, Error: info.LastErr,
-		Created: id.Reference,
+		Created: id.Reference, TriggeredBy: triggerOf(id, info.Headers),
 	}
 	if info.Retried == 0 && job.State != StateFailed {
 		job.Error = "" // asynq also writes one when nothing failed: a lease expired, or a run was snoozed
@@ -92,8 +109,15 @@ func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 		}
 	case StateFailed:
 		job.Attempt, job.Ended = attemptsOf(def, info), info.LastFailedAt
+		if info.LastErr == cancelledError {
+			job.State = StateCancelled
+		}
 	case StateDelayed:
 		job.NextAttempt = info.NextProcessAt
+	}
+	job.endedSecond = job.Ended
+	if job.State.Ended() && job.Ended.Before(job.Created) {
+		job.Ended = job.Created // asynq knows the end in whole seconds, or not at all if it was archived before it began
 	}
 	return job
 }
@@ -104,18 +128,23 @@ func attemptsOf(def tasks.Definition, info *asynq.TaskInfo) int {
 	return min(info.Retried+1, def.Attempts)
 }
 
-// addStates adds what our keys know of the runs that have not ended. It asks Redis once.
+// addStates adds what our keys know of the runs. It asks Redis once.
 func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 	type answer struct {
 		job         *Job
 		run, ranges *redis.SliceCmd
 		wait        *redis.StringCmd
 	}
+	if len(list) == 0 {
+		return nil
+	}
 	var answers []answer
+	records := make([]*redis.SliceCmd, len(list))
 	pipeline := j.rdb.Pipeline()
 	for i := range list {
 		job := &list[i]
-		if job.State == StateCompleted || job.State == StateFailed {
+		records[i] = pipeline.HMGet(ctx, j.keys.task(job.ID), recordFields...)
+		if job.State.Ended() {
 			continue
 		}
 		answers = append(answers, answer{
@@ -123,11 +152,11 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended"), pipeline.Get(ctx, j.keys.wait(job.ID.Job)),
 		})
 	}
-	if len(answers) == 0 {
-		return nil
-	}
 	if _, err := pipeline.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
 		return fmt.Errorf("reading the states of runs: %w", err)
+	}
+	for i := range list {
+		readRecord(&list[i], records[i])
 	}
 	for _, a := range answers {
 		started := number(a.run, 1)
@@ -163,6 +192,11 @@ func (j *Jobs) refresh(ctx context.Context, job *Job) error {
 		return err
 	}
 	*job = newJob(def, job.ID, info)
+	answer := j.rdb.HMGet(ctx, j.keys.task(job.ID), recordFields...)
+	if err := answer.Err(); err != nil {
+		return fmt.Errorf("reading the record of %s: %w", job.ID, err)
+	}
+	readRecord(job, answer)
 	if job.State == StateActive && len(info.Result) > 0 { // asynq is about to record its end
 		job.Progress = 100
 	}
@@ -191,11 +225,12 @@ type section struct {
 	list func(queue string, opts ...asynq.ListOption) ([]*asynq.TaskInfo, error)
 }
 
-// List returns one page of the runs that the filter selects, and how many it selects in all. The order is by state, then by job
-// type, then asynq's, which has the oldest first. A run that changes state meanwhile can be there twice, or not at all. List
-// asks Redis several questions at the same time, because a client waits for the answer.
+// List returns one page of the runs that the filter selects, and how many it selects in all. First come those that have not ended,
+// by state, then by job type, and waiting ones in the order in which they will run. Then come all that have ended, newest first.
+// A run that changes state meanwhile can be there twice, or not at all. List asks Redis several questions at the same time,
+// because a client waits for the answer.
 func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err error) {
-	sections, err := j.sections(ctx, f)
+	sections, ended, err := j.sections(ctx, f)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -216,8 +251,63 @@ func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err e
 		return nil, 0, err
 	}
 	page = slices.Concat(lists...)
-	return page, total, j.addStates(ctx, page)
+	if err := j.addStates(ctx, page); err != nil {
+		return nil, 0, err
+	}
+	newest, n, err := j.newest(ctx, ended, f.States, max(0, first-total), max(0, first+f.PageSize-total))
+	return append(page, newest...), total + n, err
 }
+
+// newest returns the ended runs of the sections with an index of at least from and below to, newest first, and how many there are.
+func (j *Jobs) newest(ctx context.Context, sections []section, states []State, from, to int) (list []Job, total int, err error) {
+	lists := make([][]Job, len(sections))
+	for _, s := range sections {
+		total += s.size
+	}
+	// asynq's list of failed runs has the cancelled ones, too. To leave out either of them, all must be looked at. So must they for
+	// an order by milliseconds, because asynq's is by seconds.
+	mixed := slices.Contains(states, StateFailed) != slices.Contains(states, StateCancelled)
+	all := mixed || total <= maxExact
+	var asking errgroup.Group
+	for i, s := range sections {
+		oldest := 0 // asynq's lists have the oldest first
+		if !all {
+			oldest = max(0, s.size-to)
+		}
+		if oldest < s.size {
+			asking.Go(func() (err error) {
+				lists[i], err = s.slice(oldest, s.size, endedPage)
+				return err
+			})
+		}
+	}
+	if err := asking.Wait(); err != nil {
+		return nil, 0, err
+	}
+	list = slices.Concat(lists...)
+	if mixed {
+		list = slices.DeleteFunc(list, func(job Job) bool { return !slices.Contains(states, job.State) })
+		total = len(list)
+	}
+	if err := j.addStates(ctx, list); err != nil {
+		return nil, 0, err
+	}
+	slices.SortStableFunc(list, func(a, b Job) int {
+		ended, before := a.endedSecond, b.endedSecond
+		if all {
+			ended, before = a.Ended, b.Ended
+		}
+		return cmp.Or(before.Compare(ended), strings.Compare(b.ID.String(), a.ID.String()))
+	})
+	return list[min(from, len(list)):min(to, len(list))], total, nil
+}
+
+const (
+	// endedPage is how many ended runs one command lists.
+	endedPage = 100
+	// maxExact is up to how many ended runs are all looked at, to order them by milliseconds. By default there are 90.
+	maxExact = 500
+)
 
 // slice returns the runs of a section with an index of at least from and below to. These are at most size.
 func (s section) slice(from, to, size int) ([]Job, error) {
@@ -240,15 +330,15 @@ func (s section) slice(from, to, size int) ([]Job, error) {
 	return list, nil
 }
 
-// sections returns the sections that the filter selects, in the order of List.
-func (j *Jobs) sections(ctx context.Context, f Filter) ([]section, error) {
+// sections returns the sections that the filter selects: those of runs that have not ended, in the order of List, and the others.
+func (j *Jobs) sections(ctx context.Context, f Filter) (live, ended []section, err error) {
 	var names []string
 	for _, def := range f.Jobs {
 		names = append(names, def.Queue())
 	}
 	queues, err := j.readQueues(ctx, names...)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	of := make(map[State][]section)
 	for i, queue := range queues {
@@ -259,14 +349,17 @@ func (j *Jobs) sections(ctx context.Context, f Filter) ([]section, error) {
 		add(StateWaiting, queue.pending, j.inspector.ListPendingTasks)
 		add(StateDelayed, queue.retry, j.inspector.ListRetryTasks)
 		add(StateDelayed, queue.scheduled, j.inspector.ListScheduledTasks)
-		add(StateFailed, queue.archived, j.inspector.ListArchivedTasks)
-		add(StateCompleted, queue.completed, j.inspector.ListCompletedTasks)
-	}
-	var sections []section
-	for _, state := range States() {
-		if slices.Contains(f.States, state) {
-			sections = append(sections, of[state]...)
+		if slices.Contains(f.States, StateFailed) || slices.Contains(f.States, StateCancelled) {
+			ended = append(ended, section{f.Jobs[i], queue.archived, j.inspector.ListArchivedTasks})
+		}
+		if slices.Contains(f.States, StateCompleted) {
+			ended = append(ended, section{f.Jobs[i], queue.completed, j.inspector.ListCompletedTasks})
 		}
 	}
-	return sections, nil
+	for _, state := range States() {
+		if slices.Contains(f.States, state) {
+			live = append(live, of[state]...)
+		}
+	}
+	return live, ended, nil
 }

@@ -98,7 +98,7 @@ func TestDamagedTasks(t *testing.T) {
 		if removed, err := b.Cancel(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
 			t.Errorf("cancelled: %v, %v", removed, err)
 		}
-		if err := b.Retry(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
+		if err := b.Retry(ctx, ghost, ""); !errors.Is(err, jobs.ErrNoJob) {
 			t.Errorf("retried: %v", err)
 		}
 	}

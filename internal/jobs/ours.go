@@ -125,7 +125,7 @@ func (j *Jobs) ArchiveTask(ctx context.Context, q Queue, id string) error {
 // RunTask retries a run that has failed, and lets one that waits for a retry begin now. It can return ErrNoJob, ErrState or ErrRange.
 func (j *Jobs) RunTask(ctx context.Context, q Queue, id string) error {
 	return j.changeTask(q, id, func(run tasks.RunID) error {
-		err := j.Retry(ctx, run)
+		err := j.Retry(ctx, run, "")
 		if errors.Is(err, ErrNotFailed) {
 			err = j.inspector.RunTask(q.Name, id)
 		}

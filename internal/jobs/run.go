@@ -18,6 +18,7 @@ package jobs
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strconv"
@@ -83,10 +84,19 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1", over}
 `)
 
-// KEYS: run. ARGV: owner.
-var failScript = redis.NewScript(fence + `
+// KEYS: run, asynq's task. ARGV: owner, attempt.
+var failScript = redis.NewScript(record + fence + `
 redis.call("HINCRBY", KEYS[1], "failures", 1)
 redis.call("HSET", KEYS[1], "owner", "")
+record(KEYS[2], ARGV[2])
+return 1
+`)
+
+// KEYS: run, asynq's task. ARGV: owner, TTL, attempt.
+var releaseScript = redis.NewScript(record + fence + `
+redis.call("HSET", KEYS[1], "owner", "")
+redis.call("EXPIRE", KEYS[1], ARGV[2])
+record(KEYS[2], ARGV[3])
 return 1
 `)
 
@@ -97,17 +107,24 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
 `)
 
-// KEYS: run, ranges, asynq's task. ARGV: owner, result or "". Returns 0 if another attempt owns the run. If the run is not there,
+// KEYS: run, ranges, asynq's task. ARGV: owner, result or "", attempt, now (ms), counts or "". Returns 0 if another attempt owns the run. If the run is not there,
 // this script has ended it before, and the answer was lost. asynq writes a result without comparing an owner, so this does it.
-var closeScript = redis.NewScript(`
+var closeScript = redis.NewScript(record + `
 local owner = redis.call("HGET", KEYS[1], "owner")
 if not owner then
 	return 1
 elseif owner ~= ARGV[1] then
 	return 0
 end
-if ARGV[2] ~= "" and redis.call("EXISTS", KEYS[3]) == 1 then
-	redis.call("HSET", KEYS[3], "result", ARGV[2])
+if redis.call("EXISTS", KEYS[3]) == 1 then
+	if ARGV[2] ~= "" then
+		redis.call("HSET", KEYS[3], "result", ARGV[2])
+	end
+	if ARGV[5] ~= "" then
+		redis.call("HSET", KEYS[3], "codex:counts", ARGV[5])
+	end
+	redis.call("HSET", KEYS[3], "codex:started", redis.call("HGET", KEYS[1], "started") or ARGV[4], "codex:ended", ARGV[4])
+	record(KEYS[3], ARGV[3])
 end
 redis.call("UNLINK", KEYS[1], KEYS[2]) -- not DEL, which would take Redis 0.3 s for a hundred thousand ranges
 return 1
@@ -144,6 +161,10 @@ type RunState struct {
 	Cancelled bool
 	// StartsOver is true if the run was started on another database before. What it did there does not count.
 	StartsOver bool
+	// Attempt is the attempt as it ends. The caller sets it before the call that ends it, so that it is recorded.
+	Attempt *EndedAttempt
+	// Counts is what the run has done by now, for the record. It can be nil.
+	Counts *RecordCounts
 
 	rdb               redis.UniversalClient
 	run, ranges, task string // keys
@@ -213,12 +234,12 @@ func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) er
 
 // Release ends the attempt at no cost. The state stays for the next attempt, without an owner.
 func (s *RunState) Release(ctx context.Context) error {
-	return s.change(ctx, updateScript, runSeconds, "owner", "")
+	return s.changeKeys(ctx, releaseScript, []string{s.run, s.task}, s.owner, runSeconds, s.ending())
 }
 
 // FailAttempt ends the attempt, and counts it as failed. The state stays for the next attempt, without an owner.
 func (s *RunState) FailAttempt(ctx context.Context) error {
-	return s.change(ctx, failScript)
+	return s.changeKeys(ctx, failScript, []string{s.run, s.task}, s.owner, s.ending())
 }
 
 // Snooze records that the run is snoozed, and returns when it was snoozed first.
@@ -242,7 +263,28 @@ func (s *RunState) Complete(ctx context.Context, result []byte) error {
 func (s *RunState) Fail(ctx context.Context, _ error) error { return s.close(ctx, nil) }
 
 func (s *RunState) close(ctx context.Context, result []byte) error {
-	return s.changeKeys(ctx, closeScript, []string{s.run, s.ranges, s.task}, s.owner, result)
+	counts := ""
+	if s.Counts != nil {
+		encoded, _ := json.Marshal(s.Counts) // it has numbers only
+		counts = string(encoded)
+	}
+	return s.changeKeys(ctx, closeScript, []string{s.run, s.ranges, s.task}, s.owner, result, s.ending(), millis(s.endedAt()), counts)
+}
+
+// ending returns the attempt that ends, as Redis has it. It is "" if the caller has not set it.
+func (s *RunState) ending() string {
+	if s.Attempt == nil {
+		return ""
+	}
+	return s.Attempt.encode()
+}
+
+// endedAt returns when the run ended.
+func (s *RunState) endedAt() time.Time {
+	if s.Attempt == nil {
+		return time.Now()
+	}
+	return s.Attempt.Ended
 }
 
 // change runs a script that begins with fence on the run's state.

@@ -83,7 +83,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 		return Tick{ServedBy: key.conflict}, nil
 	}
 	var tick Tick
-	if tick.Enqueued, err = j.enqueueRun(ctx, def, id, data); err != nil {
+	if tick.Enqueued, err = j.enqueueRun(ctx, def, id, data, Trigger{Kind: TriggeredByTick}); err != nil {
 		return Tick{}, err
 	}
 	if !tick.Enqueued { // after a clock was set back, ticks have the IDs of runs that have ended
@@ -92,7 +92,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 			return Tick{}, err
 		}
 		if repeated {
-			if tick.Enqueued, err = j.enqueueRun(ctx, def, id, data); err != nil {
+			if tick.Enqueued, err = j.enqueueRun(ctx, def, id, data, Trigger{Kind: TriggeredByTick}); err != nil {
 				return Tick{}, err
 			}
 		}

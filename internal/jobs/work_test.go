@@ -295,7 +295,7 @@ func TestAnnouncements(t *testing.T) {
 	if err := b.inspector.ArchiveTask(b.def.Name, id.String()); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Retry(ctx, id); err != nil {
+	if err := b.Retry(ctx, id, ""); err != nil {
 		t.Fatal(err)
 	}
 	want("a retry by hand", b.def.Name)

@@ -73,11 +73,20 @@ func New(store syncrun.Store, o Options) worker.Handler {
 // save returns a syncrun.Save that stores the checkpoint as JSON.
 func save(a *worker.Attempt) syncrun.Save {
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
+		if a.Range == nil && c.Processed > 0 { // a split run saves its progress only
+			count(a, c.Processed, c.Updated, c.Errors)
+		}
 		data, err := json.Marshal(c)
 		if err != nil {
 			return fmt.Errorf("encoding a checkpoint: %w", err)
 		}
 		return a.Save(ctx, data, progress)
+	}
+}
+
+func count(a *worker.Attempt, processed, updated, failed int64) {
+	if a.Count != nil {
+		a.Count(processed, updated, failed)
 	}
 }
 
@@ -92,6 +101,7 @@ func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, o Option
 	if err != nil {
 		return nil, err
 	}
+	count(a, result.Processed, result.Updated, result.Errors)
 	pass.Log.Info(a.Definition.Title+" job completed successfully", done(result.Processed, result.Updated, result.Errors, result.Elapsed)...)
 	return tasks.SyncResult{
 		Success: true, UsersProcessed: result.Processed, UsersUpdated: result.Updated, Errors: result.Errors,

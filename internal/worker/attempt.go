@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hibiken/asynq"
@@ -88,6 +89,9 @@ type attempt struct {
 	index     int // of the range
 	owner     string
 	state     state
+	run       *jobs.RunState // of an attempt at a run
+	began     time.Time
+	counts    atomic.Pointer[jobs.RecordCounts]
 	found     jobs.Opened
 	cancelled bool                    // the run was cancelled before the attempt began
 	spec      []byte                  // of the range
@@ -97,7 +101,7 @@ type attempt struct {
 }
 
 func newAttempt(s *session, task *asynq.Task, taskID string, place func()) *attempt {
-	return &attempt{s: s, c: s.c, task: task, taskID: taskID, place: place, owner: jobs.NewOwner()}
+	return &attempt{s: s, c: s.c, task: task, taskID: taskID, place: place, owner: jobs.NewOwner(), began: time.Now()}
 }
 
 // do makes the attempt. It returns nil if nothing is left to do, errReleased if the task goes back to its queue, and otherwise
@@ -105,7 +109,7 @@ func newAttempt(s *session, task *asynq.Task, taskID string, place func()) *atte
 func (a *attempt) do(ctx context.Context) (err error) {
 	a.log = a.c.log.With("jobId", a.taskID)
 	if err := a.identify(); err != nil {
-		return a.refuse(err)
+		return a.refuse(ctx, err)
 	}
 	ctx, span := a.startSpan(ctx)
 	defer func() { endSpan(span, err) }()
@@ -114,7 +118,7 @@ func (a *attempt) do(ctx context.Context) (err error) {
 	newer := new(tasks.NewerVersionError)
 	understood := !errors.As(err, &newer)
 	if err != nil && understood && a.c.unit == unitRun {
-		return a.refuse(fmt.Errorf("invalid payload: %w", err))
+		return a.refuse(ctx, fmt.Errorf("invalid payload: %w", err))
 	}
 
 	// The context ends when asynq ends the task's, when the session abandons the attempt, and when the attempt is fenced.
@@ -176,7 +180,7 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 		if err != nil {
 			return err
 		}
-		a.state, a.found, a.cancelled = opened, opened.Opened, opened.Cancelled
+		a.run, a.state, a.found, a.cancelled = opened, opened, opened.Opened, opened.Cancelled
 		a.ranges = &runRanges{attempt: a, state: opened}
 		if opened.StartsOver {
 			a.log.Warn("The run starts over: it was begun on another database")
@@ -210,7 +214,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	result, err := a.handle(limited, &Attempt{
 		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Checkpoint: a.found.Checkpoint,
 		Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
-		Waiting: a.waiting, Log: a.log,
+		Waiting: a.waiting, Count: a.count, Log: a.log,
 	})
 	stopWatching()
 	number := a.found.Failures + 1
@@ -231,6 +235,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	}
 	a.log.Warn(a.c.unit.failed(a.c.def)+", will be tried again", "attempt", number, "attempts", a.c.def.Attempts,
 		"retryIn", a.c.def.RetryDelay(number).String(), "error", err)
+	a.ending(jobs.OutcomeFailed, err)
 	switch recorded := a.retry(ctx, a.state.FailAttempt); {
 	case errors.Is(recorded, jobs.ErrNoRange):
 		return nil
@@ -316,7 +321,7 @@ func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 	if err != nil {
 		return errReleased
 	}
-	a.state, a.found = run, run.Opened
+	a.run, a.state, a.found = run, run, run.Opened
 	if run.Cancelled {
 		return a.fail(ctx, Permanent(errCancelled))
 	}
@@ -331,8 +336,15 @@ func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 }
 
 // refuse fails a task that is no run, or no range, of this job type.
-func (a *attempt) refuse(err error) error {
+func (a *attempt) refuse(ctx context.Context, err error) error {
 	a.log.Error(a.c.def.Title+" job failed", "error", err)
+	if a.c.unit == unitRun && a.id.Job == a.c.def.Name {
+		bounded, cancel := context.WithTimeout(ctx, recordTimeout)
+		defer cancel()
+		if failed := a.c.w.jobs.RecordRefused(bounded, a.id, a.endedNow(jobs.OutcomeFailed, err)); failed != nil {
+			a.log.Debug("Could not record the attempt", "error", failed)
+		}
+	}
 	a.c.unit.countEnd(a.c.metrics, outcomeFailed, time.Time{})
 	return Permanent(err)
 }
@@ -345,10 +357,11 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 	} else {
 		a.log.Error(a.c.def.Title+" job failed", "error", err)
 	}
-	outcome := outcomeFailed
+	outcome, ended := outcomeFailed, jobs.OutcomeFailed
 	if errors.Is(err, errCancelled) {
-		outcome = outcomeCancelled
+		outcome, ended = outcomeCancelled, jobs.OutcomeCancelled
 	}
+	a.ending(ended, err)
 	if recorded := a.conclude(ctx, outcome, func(ctx context.Context) error { return a.state.Fail(ctx, err) }); recorded != nil {
 		return recorded
 	}
@@ -364,7 +377,29 @@ func (a *attempt) complete(ctx context.Context, result any) error {
 	if err != nil {
 		return a.fail(ctx, Permanent(fmt.Errorf("encoding the result: %w", err)))
 	}
+	a.ending(jobs.OutcomeCompleted, nil)
 	return a.conclude(ctx, outcomeCompleted, func(ctx context.Context) error { return a.state.Complete(ctx, data) })
+}
+
+// ending says how an attempt at a run ends, before that is recorded.
+func (a *attempt) ending(outcome jobs.Outcome, err error) {
+	if a.run != nil {
+		ended := a.endedNow(outcome, err)
+		a.run.Attempt, a.run.Counts = &ended, a.counts.Load()
+	}
+}
+
+func (a *attempt) endedNow(outcome jobs.Outcome, err error) jobs.EndedAttempt {
+	ended := jobs.EndedAttempt{Number: a.found.Failures + 1, Started: a.began, Ended: time.Now(), Worker: a.c.w.id, Outcome: outcome}
+	if err != nil {
+		ended.Error = err.Error()
+	}
+	return ended
+}
+
+// count is Attempt.Count.
+func (a *attempt) count(processed, updated, failed int64) {
+	a.counts.Store(&jobs.RecordCounts{Processed: processed, Updated: updated, Failed: failed})
 }
 
 // conclude records how a run or a range ended, and counts that. If it cannot be recorded, the task is released, and the next
@@ -384,6 +419,7 @@ func (a *attempt) conclude(ctx context.Context, outcome string, record func(cont
 func (a *attempt) release(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), recordTimeout)
 	defer cancel()
+	a.ending(jobs.OutcomeReleased, nil)
 	switch err := a.state.Release(ctx); {
 	case errors.Is(err, jobs.ErrNoRange):
 		return nil

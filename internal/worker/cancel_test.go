@@ -3,6 +3,7 @@ package worker_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -71,7 +72,7 @@ func TestCancelActive(t *testing.T) {
 			if took := time.Since(asked); info.LastErr != "cancelled" || took > 5*time.Second {
 				t.Errorf("ended with %q after %s", info.LastErr, took)
 			}
-			if job := b.find(t, id); job.State != jobs.StateFailed || job.Error != "cancelled" || job.Ended.IsZero() {
+			if job := b.find(t, id); job.State != jobs.StateCancelled || job.Error != "cancelled" || job.Ended.IsZero() {
 				t.Errorf("afterwards: %+v", job)
 			}
 			b.wantNothingLeft(t)
@@ -124,14 +125,14 @@ func TestRetryByHand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Retry(t.Context(), run); err != nil {
+	if err := b.Retry(t.Context(), run, ""); err != nil {
 		t.Fatal(err)
 	}
 	info := b.await(t, id, asynq.TaskStateCompleted)
 	if n := attempts.Load(); n != 6 || string(info.Result) != `"done"` {
 		t.Errorf("%d attempts, result %s", n, info.Result)
 	}
-	if err := b.Retry(t.Context(), run); !errors.Is(err, jobs.ErrNotFailed) {
+	if err := b.Retry(t.Context(), run, ""); !errors.Is(err, jobs.ErrNotFailed) {
 		t.Errorf("retrying a completed run: %v", err)
 	}
 	if _, err := b.Cancel(t.Context(), run); !errors.Is(err, jobs.ErrEnded) {
@@ -204,5 +205,98 @@ func TestForeignCancel(t *testing.T) {
 			}
 			b.wantNothingLeft(t)
 		})
+	}
+}
+
+// The record of a run has all its attempts, those before a retry by hand included, and times in milliseconds.
+func TestRecordOfARun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, quickRetries)
+	var attempts atomic.Int32
+	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+		n := attempts.Add(1)
+		run.Count(int64(n), int64(n)-1, 1)
+		if n <= 4 {
+			return nil, fmt.Errorf("reason %d", n)
+		}
+		return "done", nil
+	})
+	def, _ := b.Registry().Lookup("user-sync")
+	accepted, err := b.TriggerBy(t.Context(), def, &tasks.SyncPayload{SyncType: tasks.SyncFull}, jobs.Trigger{Kind: jobs.TriggeredByKey, Key: "deploy"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := accepted.ID.String()
+	check := func(job jobs.Job, outcomes ...jobs.Outcome) {
+		t.Helper()
+		if len(job.EndedAttempts) != len(outcomes) {
+			t.Fatalf("%d attempts are recorded, want %d: %+v", len(job.EndedAttempts), len(outcomes), job.EndedAttempts)
+		}
+		before := job.Created
+		for i, a := range job.EndedAttempts {
+			reason := fmt.Sprintf("reason %d", i+1)
+			if a.Outcome == jobs.OutcomeCompleted {
+				reason = ""
+			}
+			if a.Number != i%3+1 || a.Outcome != outcomes[i] || a.Error != reason || a.Worker == "" || a.Started.Before(before) || a.Ended.Before(a.Started) {
+				t.Errorf("attempt %d: %+v", i, a)
+			}
+			before = a.Ended
+		}
+		if job.Started.Before(job.Created) || job.Ended.Before(job.Started) || !job.Ended.Equal(job.EndedAttempts[len(outcomes)-1].Ended) {
+			t.Errorf("created %s, started %s, ended %s", job.Created, job.Started, job.Ended)
+		}
+		if n := int64(len(outcomes)); job.Counts == nil || *job.Counts != (jobs.RecordCounts{Processed: n, Updated: n - 1, Failed: 1}) {
+			t.Errorf("counts: %+v", job.Counts)
+		}
+	}
+	const failed = jobs.OutcomeFailed
+	b.await(t, id, asynq.TaskStateArchived)
+	job := b.find(t, id)
+	check(job, failed, failed, failed)
+	if job.TriggeredBy != (jobs.Trigger{Kind: "key", Key: "deploy"}) {
+		t.Errorf("triggered by %+v", job.TriggeredBy)
+	}
+	if err := b.Retry(t.Context(), accepted.ID, "admin"); err != nil {
+		t.Fatal(err)
+	}
+	b.await(t, id, asynq.TaskStateCompleted)
+	job = b.find(t, id)
+	check(job, failed, failed, failed, failed, jobs.OutcomeCompleted)
+	if job.TriggeredBy != (jobs.Trigger{Kind: "retry", Key: "admin"}) {
+		t.Errorf("after the retry: triggered by %+v", job.TriggeredBy)
+	}
+	// What the previous release has ended has no record. asynq knows its end in whole seconds.
+	task := "asynq:{user-sync}:t:" + id
+	if err := b.rdb.HDel(t.Context(), task, "codex:started", "codex:ended", "codex:attempts", "codex:counts", "codex:retried").Err(); err != nil {
+		t.Fatal(err)
+	}
+	if job := b.find(t, id); job.State != jobs.StateCompleted || job.Ended.Before(job.Created) || len(job.EndedAttempts) > 0 {
+		t.Errorf("without a record: %+v", job)
+	}
+	// The record ends with the task.
+	if err := b.inspector.DeleteTask("user-sync", id); err != nil {
+		t.Fatal(err)
+	}
+	if n := b.rdb.Exists(t.Context(), task).Val(); n != 0 {
+		t.Error("the record is left")
+	}
+}
+
+// A run whose payload is not valid has a record, too.
+func TestRecordOfARefusedRun(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	id := tasks.TickID("user-sync", time.Now())
+	task := asynq.NewTask("user-sync", []byte(`{"batchSize":0}`), b.user.TaskOptions(id.String())...)
+	if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(t.Context(), task); err != nil {
+		t.Fatal(err)
+	}
+	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) { return nil, nil })
+	b.await(t, id.String(), asynq.TaskStateArchived)
+	job := b.find(t, id.String())
+	if len(job.EndedAttempts) != 1 || job.EndedAttempts[0].Error != job.Error || job.Started.IsZero() || job.Ended.Before(job.Started) ||
+		job.TriggeredBy.Kind != jobs.TriggeredByTick {
+		t.Errorf("%+v", job)
 	}
 }

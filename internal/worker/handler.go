@@ -46,6 +46,8 @@ type Attempt struct {
 	// Observe measures and traces the work on a batch of records. Call it before the work, and do the work with the context that
 	// it returns. Then call end with the numbers of records, or with the error that makes them unknown.
 	Observe func(ctx context.Context, records int) (working context.Context, end func(updated, failed int64, err error))
+	// Count says what the run has done to its records by now, over all attempts, for the record of the run. It can be nil.
+	Count func(processed, updated, failed int64)
 	// Waiting tells people what the attempt waits for, such as a server that does not answer. Call it once a second, as long as
 	// the attempt waits. It can be nil.
 	Waiting func(ctx context.Context, what string, since time.Time)

@@ -337,7 +337,7 @@ func TestRetryOfASplitRun(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Retry(t.Context(), run); err != nil {
+	if err := b.Retry(t.Context(), run, ""); err != nil {
 		t.Fatal(err)
 	}
 	info := b.await(t, id, asynq.TaskStateCompleted)

@@ -375,9 +375,12 @@ func TestSyncTypes(t *testing.T) {
 func TestStates(t *testing.T) {
 	t.Parallel()
 	for _, s := range client.States() {
-		if want := s == "completed" || s == "failed"; s.Ended() != want {
+		if want := s == "completed" || s == "failed" || s == "cancelled"; s.Ended() != want {
 			t.Errorf("%s: ended is %v", s, s.Ended())
 		}
+	}
+	if !(client.Job{State: client.StateCancelled}).Cancelled() {
+		t.Error("a cancelled job was not cancelled")
 	}
 	if !(client.Job{State: client.StateFailed, Error: "cancelled"}).Cancelled() || (client.Job{State: client.StateFailed, Error: "x"}).Cancelled() {
 		t.Error("a job was cancelled when it is failed with that error")

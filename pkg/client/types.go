@@ -42,8 +42,10 @@ const (
 	StateDelayed State = "delayed"
 	// StateCompleted: the job succeeded.
 	StateCompleted State = "completed"
-	// StateFailed: the last attempt failed, or the job was cancelled.
+	// StateFailed: the last attempt failed. A server of an earlier release says so of a cancelled job, too.
 	StateFailed State = "failed"
+	// StateCancelled: the job was cancelled while it was active.
+	StateCancelled State = "cancelled"
 )
 
 // The states that Cancel leaves a job in.
@@ -56,11 +58,11 @@ const (
 
 // States are the states that jobs are listed by, in the order of a job's life.
 func States() []State {
-	return []State{StateWaiting, StateActive, StateDelayed, StateCompleted, StateFailed}
+	return []State{StateWaiting, StateActive, StateDelayed, StateCompleted, StateFailed, StateCancelled}
 }
 
-// Ended reports whether the job is completed or failed.
-func (s State) Ended() bool { return s == StateCompleted || s == StateFailed }
+// Ended reports whether the job is completed, failed or cancelled.
+func (s State) Ended() bool { return s == StateCompleted || s == StateFailed || s == StateCancelled }
 
 // CancelledError is the Job.Error of a job that was cancelled while it was active.
 const CancelledError = "cancelled"
@@ -81,6 +83,12 @@ type Job struct {
 	Attempts int `json:"attempts"`
 	// Error is why the last attempt failed; "" if none has.
 	Error string `json:"error,omitempty"`
+	// TriggeredBy says who or what made the job; nil if that is not known.
+	TriggeredBy *TriggeredBy `json:"triggeredBy,omitempty"`
+	// EndedAttempts are the attempts that have ended, oldest first, with those before a retry.
+	EndedAttempts []EndedAttempt `json:"endedAttempts,omitempty"`
+	// Counts is what an ended job has done to its records; nil if that is not known.
+	Counts *RecordCounts `json:"counts,omitempty"`
 	// Result is the result of a completed job; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Waiting is set while an active job waits for a server that is away or does not answer.
@@ -92,12 +100,58 @@ type Job struct {
 	// StartedAt and EndedAt are zero where they are not known.
 	StartedAt Time `json:"startedAt,omitzero"`
 	EndedAt   Time `json:"endedAt,omitzero"`
+	// Duration is the time from StartedAt to EndedAt, in milliseconds; nil if that is not known.
+	Duration *int64 `json:"duration,omitempty"`
 	// NextAttemptAt is when a delayed job is tried again.
 	NextAttemptAt Time `json:"nextAttemptAt,omitzero"`
 }
 
 // Cancelled reports whether the job was cancelled while it was active.
-func (j Job) Cancelled() bool { return j.State == StateFailed && j.Error == CancelledError }
+func (j Job) Cancelled() bool {
+	return j.State == StateCancelled || j.State == StateFailed && j.Error == CancelledError
+}
+
+// TriggeredBy says who or what made a job.
+type TriggeredBy struct {
+	// Kind is one of the constants below.
+	Kind string `json:"kind"`
+	// Key is the name of the API key; "" without one.
+	Key string `json:"key,omitempty"`
+}
+
+// The values of TriggeredBy.Kind.
+const (
+	// TriggeredByTick is for the run of a tick.
+	TriggeredByTick = "tick"
+	// TriggeredByKey is for a request with an API key.
+	TriggeredByKey = "key"
+	// TriggeredByAPI is for a request to an API without keys.
+	TriggeredByAPI = "api"
+	// TriggeredByRetry is for a job that was retried.
+	TriggeredByRetry = "retry"
+)
+
+// EndedAttempt is an attempt at a job that has ended.
+type EndedAttempt struct {
+	// Number counts from 1; after a retry from 1 again. The attempt after a released one has the same number.
+	Number int `json:"number"`
+	// StartedAt and EndedAt are when it began and ended.
+	StartedAt Time `json:"startedAt"`
+	EndedAt   Time `json:"endedAt"`
+	// Worker is the ID of the worker; see Process.
+	Worker string `json:"worker"`
+	// Outcome is "completed", "failed", "cancelled", or "released": a shutdown ended it, at no cost.
+	Outcome string `json:"outcome"`
+	// Error is why it failed; "" if it did not.
+	Error string `json:"error,omitempty"`
+}
+
+// RecordCounts says what a job has done to its records.
+type RecordCounts struct {
+	Processed int64 `json:"processed"`
+	Updated   int64 `json:"updated"`
+	Failed    int64 `json:"failed"`
+}
 
 // Waiting is what an active job waits for.
 type Waiting struct {

@@ -1,0 +1,206 @@
+// What happened to a run: who triggered it, when it started and ended, and each of its attempts. asynq knows the end in whole
+// seconds, and only the last error. So these fields of ours are in asynq's hash of the task, which asynq leaves alone. They end
+// with it, whatever removes it. Processes of the previous release neither write nor read them:
+//
+//	codex:started   when the first attempt began (ms); after a retry by hand, that of the retry
+//	codex:ended     when the run ended (ms)
+//	codex:attempts  the attempts that have ended, one line of JSON each
+//	codex:counts    what the run has done, as JSON
+//	codex:retried   who retried it by hand last, as JSON
+//
+// Who triggered a run is in a header of its task.
+
+package jobs
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+const (
+	// triggerHeader is the task header that says who triggered a run, as JSON.
+	triggerHeader = "codex-triggered-by"
+	// maxAttemptError is how much of an attempt's error is kept, in bytes. The task has the whole last one.
+	maxAttemptError = 2000
+)
+
+// The values of Trigger.Kind.
+const (
+	// TriggeredByTick is for the run of a tick.
+	TriggeredByTick = "tick"
+	// TriggeredByKey is for a request with an API key.
+	TriggeredByKey = "key"
+	// TriggeredByAPI is for a request to an API without keys.
+	TriggeredByAPI = "api"
+	// TriggeredByRetry is for a run that was retried by hand.
+	TriggeredByRetry = "retry"
+)
+
+// Trigger says who or what made a run.
+type Trigger struct {
+	Kind string `json:"kind"`
+	// Key is the name of the API key. It is "" without one.
+	Key string `json:"key,omitempty"`
+}
+
+// Outcome is how an attempt ended.
+type Outcome string
+
+// The outcomes.
+const (
+	OutcomeCompleted Outcome = "completed"
+	OutcomeFailed    Outcome = "failed"
+	OutcomeCancelled Outcome = "cancelled"
+	// OutcomeReleased is for an attempt that a shutdown ended, or a lost lease. It did not count.
+	OutcomeReleased Outcome = "released"
+)
+
+// EndedAttempt is an attempt at a run that has ended.
+type EndedAttempt struct {
+	// Number counts from 1. The attempt after a released one has the same number. A retry by hand counts from 1 again.
+	Number int
+	// Started and Ended are when it began and ended.
+	Started, Ended time.Time
+	// Worker is the ID of the worker.
+	Worker  string
+	Outcome Outcome
+	// Error is why it failed. It is "" if it did not.
+	Error string
+}
+
+// RecordCounts says what a run has done to its records.
+type RecordCounts struct {
+	Processed int64 `json:"processed"`
+	Updated   int64 `json:"updated"`
+	Failed    int64 `json:"failed"`
+}
+
+// attemptLine is an EndedAttempt as Redis has it. Times are in ms.
+type attemptLine struct {
+	Number  int     `json:"number"`
+	Started int64   `json:"started"`
+	Ended   int64   `json:"ended"`
+	Worker  string  `json:"worker"`
+	Outcome Outcome `json:"outcome"`
+	Error   string  `json:"error,omitempty"`
+}
+
+func (a EndedAttempt) encode() string {
+	text := a.Error
+	if len(text) > maxAttemptError {
+		text = strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
+	}
+	line, _ := json.Marshal(attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, text}) // it has no types that can fail
+	return string(line)
+}
+
+// record begins the scripts that end an attempt: record(task, attempt) adds the attempt to the task, if it still is there. Of many
+// attempts the last ones stay.
+const record = `
+local function record(task, attempt)
+	if attempt == "" or redis.call("EXISTS", task) == 0 then
+		return
+	end
+	local all = (redis.call("HGET", task, "codex:attempts") or "") .. attempt .. "\n"
+	while #all > 65536 do
+		all = all:gsub("^[^\n]*\n", "", 1)
+	end
+	redis.call("HSET", task, "codex:attempts", all)
+end
+`
+
+// KEYS: task. ARGV: attempt, started, ended (ms). For a task that no attempt could open.
+var refuseScript = redis.NewScript(record + `
+record(KEYS[1], ARGV[1])
+if redis.call("EXISTS", KEYS[1]) == 1 then
+	redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+end
+return 1
+`)
+
+// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid.
+func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt) error {
+	err := refuseScript.Run(ctx, j.rdb, []string{j.keys.task(id)}, a.encode(), millis(a.Started), millis(a.Ended)).Err()
+	if err != nil {
+		return fmt.Errorf("recording that %s was refused: %w", id, err)
+	}
+	return nil
+}
+
+// KEYS: task. ARGV: who retries it. The earlier attempts stay.
+var retryScript = redis.NewScript(`
+if redis.call("EXISTS", KEYS[1]) == 1 then
+	redis.call("HDEL", KEYS[1], "codex:started", "codex:ended", "codex:counts")
+	redis.call("HSET", KEYS[1], "codex:retried", ARGV[1])
+end
+return 1
+`)
+
+// recordFields are the fields that readRecord reads.
+var recordFields = []string{"codex:started", "codex:ended", "codex:attempts", "codex:counts", "codex:retried"}
+
+// readRecord adds to the job what is recorded of it. What a process of the previous release has done is not.
+func readRecord(job *Job, answer *redis.SliceCmd) {
+	text := func(field int) string {
+		if len(answer.Val()) <= field {
+			return ""
+		}
+		value, _ := answer.Val()[field].(string)
+		return value
+	}
+	at := func(field int) time.Time {
+		ms, err := strconv.ParseInt(text(field), 10, 64)
+		if err != nil {
+			return time.Time{}
+		}
+		return time.UnixMilli(ms)
+	}
+	for line := range strings.Lines(text(2)) {
+		var a attemptLine
+		if json.Unmarshal([]byte(line), &a) == nil {
+			job.EndedAttempts = append(job.EndedAttempts, EndedAttempt{
+				a.Number, time.UnixMilli(a.Started), time.UnixMilli(a.Ended), a.Worker, a.Outcome, a.Error,
+			})
+		}
+	}
+	var counts RecordCounts
+	if json.Unmarshal([]byte(text(3)), &counts) == nil {
+		job.Counts = &counts
+	}
+	var retried Trigger
+	if json.Unmarshal([]byte(text(4)), &retried) == nil {
+		job.TriggeredBy = retried
+	}
+	if !job.State.Ended() {
+		return
+	}
+	if started := at(0); !started.IsZero() {
+		job.Started = started
+	}
+	if ended := at(1); !ended.IsZero() {
+		job.Ended = ended
+		if n := len(job.EndedAttempts); n > 0 {
+			job.Attempt = job.EndedAttempts[n-1].Number
+		}
+	}
+}
+
+// triggerOf returns who triggered a run, by its ID and the headers of its task.
+func triggerOf(id tasks.RunID, headers map[string]string) Trigger {
+	var by Trigger
+	switch {
+	case id.Scheduled():
+		by.Kind = TriggeredByTick
+	case json.Unmarshal([]byte(headers[triggerHeader]), &by) != nil: // the previous release has triggered it
+		by = Trigger{}
+	}
+	return by
+}
