@@ -139,11 +139,20 @@ func (c *chaos) run(ctx context.Context) (_ *report, err error) {
 	if err := c.redis.start(ctx); err != nil {
 		return nil, err
 	}
+	defer c.killAll()
 	c.watcher = newWatcher(c.redis.client, c.record, c.chronicle)
 	if err := c.watched(ctx, c.act); err != nil {
 		return nil, err
 	}
-	return c.judge(ctx)
+	r, err := c.judge(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.flush(ctx); err != nil {
+		return nil, err
+	}
+	r.breaches = c.record.breaches
+	return r, nil
 }
 
 // watched calls act while Redis is watched.
@@ -163,14 +172,17 @@ func (c *chaos) watched(ctx context.Context, act func(context.Context) error) er
 
 // act starts everything, breaks it, waits until it is at rest and ends it.
 func (c *chaos) act(ctx context.Context) error {
-	defer c.killAll()
 	if err := c.startAll(ctx); err != nil {
 		return err
 	}
 	if err := c.breakThings(ctx); err != nil {
 		return err
 	}
-	return c.settle(ctx)
+	if err := c.settle(ctx); err != nil {
+		return err
+	}
+	c.watching.Wait() // for the end of the logs
+	return nil
 }
 
 // startAll starts all processes, and returns when they are ready.

@@ -93,6 +93,8 @@ func (c *chaos) make(ctx, breaking context.Context, f fault) error {
 		return c.leaveWrongTimes(ctx, breaking, f)
 	case killRedis:
 		return c.restartRedis(ctx, breaking, f)
+	case refuseWrites:
+		return c.refuseWrites(ctx, breaking, f)
 	}
 	return c.breakWays(breaking, f)
 }

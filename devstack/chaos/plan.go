@@ -21,6 +21,7 @@ const (
 	freezeProcess  faultKind = "SIGSTOP, SIGCONT"
 	killSchedulers faultKind = "kill -9 all schedulers"
 	killRedis      faultKind = "kill -9 Redis, restart"
+	refuseWrites   faultKind = "Redis refuses writes"
 	refuse         faultKind = "server refuses connections"
 	hang           faultKind = "server does not answer"
 	slowDown       faultKind = "server answers late"
@@ -35,7 +36,7 @@ var deck = []struct {
 	count int
 }{
 	{killProcess, 4}, {stopProcess, 2}, {rollProcesses, 1}, {freezeProcess, 2}, {killSchedulers, 1},
-	{killRedis, 2}, {refuse, 2}, {hang, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2}, {wrongClock, 1},
+	{killRedis, 2}, {refuseWrites, 1}, {refuse, 2}, {hang, 2}, {slowDown, 2}, {cutOff, 2}, {cutConnections, 2}, {wrongClock, 1},
 }
 
 // fewCards is when another deck is put below the cards: often none of the last cards fits.
@@ -78,7 +79,7 @@ func (f fault) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: ", f.kind)
 	switch f.kind {
-	case killRedis, refuse, hang, slowDown:
+	case killRedis, refuseWrites, refuse, hang, slowDown:
 		b.WriteString(f.server)
 	default:
 		b.WriteString(strings.Join(f.processes, ", "))
@@ -201,6 +202,9 @@ func (p *planner) draw(kind faultKind, at time.Duration) (fault, bool) {
 		f.server, f.processes, f.lasts = "", p.users(redisName, schedulerRole), wrongClockTime
 	case killRedis:
 		f.server, f.lasts = redisName, p.between(0, 10*time.Second)
+		f.processes = p.users(redisName, "")
+	case refuseWrites:
+		f.server, f.lasts = redisName, p.outage()
 		f.processes = p.users(redisName, "")
 	case refuse, hang:
 		f.processes, f.lasts = p.users(f.server, ""), p.outage()

@@ -27,6 +27,7 @@ const (
 	promiseAnswers   promise = "the API answers within 2 s, and says so when Redis is away"
 	promiseKeys      promise = "nothing is left in Redis"
 	promiseProcesses promise = "every process survives"
+	promiseFlush     promise = "after a flush of Redis new runs and the schedules work again, and are seen"
 	promiseQuiet     promise = "all comes to rest when nothing is broken any more"
 )
 
