@@ -127,6 +127,33 @@ With --wait it first waits for the job's end, as trigger --wait does, and exits 
 	return cmd
 }
 
+// triggeredBy says who or what made a job; "" if that is not known.
+func triggeredBy(j client.Job) string {
+	switch by := j.TriggeredBy; {
+	case by == nil:
+		return ""
+	case by.Key != "":
+		return by.Kind + " " + by.Key
+	default:
+		return by.Kind
+	}
+}
+
+// attempts lists the attempts that have ended and are not told of otherwise: all but one that the job ended with.
+func attempts(p *page, j client.Job) (fields []string) {
+	if len(j.EndedAttempts) < 2 && j.State.Ended() {
+		return nil
+	}
+	for _, a := range j.EndedAttempts {
+		text := fmt.Sprintf("%s, %s in %s", p.moment(a.StartedAt.Time), a.Outcome, short(a.EndedAt.Sub(a.StartedAt.Time)))
+		if a.Error != "" {
+			text += ": " + a.Error
+		}
+		fields = append(fields, fmt.Sprintf("Attempt %d", a.Number), text)
+	}
+	return fields
+}
+
 // waitingFor says what an active job waits for; "" if it goes on.
 func waitingFor(j client.Job, now time.Time) string {
 	if j.Waiting == nil {
@@ -141,7 +168,7 @@ func (a *app) printJob(j client.Job) error {
 		if j.Ranges != nil {
 			ranges = fmt.Sprintf("%d of %d done", j.Ranges.Ended, j.Ranges.Total)
 		}
-		p.fields(
+		p.fields(append([]string{
 			"ID", j.ID,
 			"Job", j.Job,
 			"State", string(j.State),
@@ -150,6 +177,7 @@ func (a *app) printJob(j client.Job) error {
 			"Ranges", ranges,
 			"Waiting for", waitingFor(j, p.now),
 			"Attempt", fmt.Sprintf("%d of %d", j.Attempt, j.Attempts),
+			"Triggered by", triggeredBy(j),
 			"Created", p.moment(j.CreatedAt.Time),
 			"Started", p.moment(j.StartedAt.Time),
 			"Ended", p.moment(j.EndedAt.Time),
@@ -157,7 +185,7 @@ func (a *app) printJob(j client.Job) error {
 			"Took", took(j, p.now),
 			"Error", j.Error,
 			"Result", resultOf(j),
-		)
+		}, attempts(p, j)...)...)
 	})
 }
 

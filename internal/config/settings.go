@@ -69,12 +69,13 @@ func readSync(r *reader) Sync {
 	}
 }
 
-// readRetryAndRetention returns the change that the settings make in the Definition of every job type.
+// readRetryAndRetention returns the change that the settings make in the Definition of every job type. What a Definition sets itself
+// stays.
 func readRetryAndRetention(r *reader) func(*tasks.Definition) {
 	const theme = "Retries and retention"
 	g := r.group(theme, worker)
 	attempts := readSet(r.group(theme, api, worker), "JOB_ATTEMPTS", strconv.Itoa(tasks.DefaultAttempts), wholeNumber(1, 10_000),
-		"how many attempts a run has, the first one included")
+		"how many attempts a run has, the first one included; for job types whose definition does not set it, as all of these settings")
 	backoff := readSet(g, "JOB_BACKOFF", short(tasks.DefaultBackoff), duration(time.Second, "5s"), "the wait before the first retry")
 	factor := readSet(g, "JOB_BACKOFF_FACTOR", fmt.Sprint(tasks.DefaultBackoffFactor), number(1, 100),
 		"the factor by which the wait grows with each further retry")
@@ -85,19 +86,9 @@ func readRetryAndRetention(r *reader) func(*tasks.Definition) {
 	limit := readSet(r.group(theme, api, scheduler, worker), "JOB_MAX_DURATION", short(tasks.DefaultMaxDuration), duration(time.Second, "6h"),
 		"how long a run may take, from its first start and over all its attempts")
 	return func(d *tasks.Definition) {
-		override(&d.Attempts, attempts)
-		override(&d.Backoff, backoff)
-		override(&d.BackoffFactor, factor)
-		override(&d.KeepCompleted, completed)
-		override(&d.KeepFailed, failed)
-		override(&d.MaxDuration, limit)
-	}
-}
-
-// override sets the target to the value, unless that is nil.
-func override[T any](target, value *T) {
-	if value != nil {
-		*target = *value
+		d.SetDefaults(tasks.Defaults{
+			Attempts: attempts, Backoff: backoff, BackoffFactor: factor, KeepCompleted: completed, KeepFailed: failed, MaxDuration: limit,
+		})
 	}
 }
 

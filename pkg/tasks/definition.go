@@ -75,6 +75,8 @@ type Definition struct {
 	// DefaultMaxDuration.
 	MaxDuration time.Duration
 
+	// own says which of the fields with a default the author of the definition has set.
+	own own
 	// namespace is that of the definition's Registry.
 	namespace Namespace
 }
@@ -84,29 +86,48 @@ func (d Definition) Queue() string { return d.namespace.Queue(d.Name) }
 
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
+// own says which of the fields with a default a Definition sets itself.
+type own struct {
+	attempts, backoff, backoffFactor, keepCompleted, keepFailed, maxDuration bool
+}
+
+// Defaults are values for the fields that a Definition does not set itself. A nil one changes nothing.
+type Defaults struct {
+	Attempts                  *int
+	Backoff                   *time.Duration
+	BackoffFactor             *float64
+	KeepCompleted, KeepFailed *int
+	MaxDuration               *time.Duration
+}
+
+// SetDefaults sets the fields that the Definition does not set itself. What it does set itself stays.
+func (d *Definition) SetDefaults(v Defaults) {
+	setDefault(&d.Attempts, d.own.attempts, v.Attempts)
+	setDefault(&d.Backoff, d.own.backoff, v.Backoff)
+	setDefault(&d.BackoffFactor, d.own.backoffFactor, v.BackoffFactor)
+	setDefault(&d.KeepCompleted, d.own.keepCompleted, v.KeepCompleted)
+	setDefault(&d.KeepFailed, d.own.keepFailed, v.KeepFailed)
+	setDefault(&d.MaxDuration, d.own.maxDuration, v.MaxDuration)
+}
+
+func setDefault[T any](field *T, own bool, value *T) {
+	if value != nil && !own {
+		*field = *value
+	}
+}
+
 // withDefaults returns d with the defaults in the place of zero values.
 func (d Definition) withDefaults() Definition {
+	d.own = own{
+		attempts: d.Attempts != 0, backoff: d.Backoff != 0, backoffFactor: d.BackoffFactor != 0,
+		keepCompleted: d.KeepCompleted != 0, keepFailed: d.KeepFailed != 0, maxDuration: d.MaxDuration != 0,
+	}
 	if d.Leases == 0 {
 		d.Leases = 1
 	}
-	if d.Attempts == 0 {
-		d.Attempts = DefaultAttempts
-	}
-	if d.Backoff == 0 {
-		d.Backoff = DefaultBackoff
-	}
-	if d.BackoffFactor == 0 {
-		d.BackoffFactor = DefaultBackoffFactor
-	}
-	if d.KeepCompleted == 0 {
-		d.KeepCompleted = DefaultKeepCompleted
-	}
-	if d.KeepFailed == 0 {
-		d.KeepFailed = DefaultKeepFailed
-	}
-	if d.MaxDuration == 0 {
-		d.MaxDuration = DefaultMaxDuration
-	}
+	attempts, backoff, factor := DefaultAttempts, DefaultBackoff, DefaultBackoffFactor
+	completed, failed, limit := DefaultKeepCompleted, DefaultKeepFailed, DefaultMaxDuration
+	d.SetDefaults(Defaults{&attempts, &backoff, &factor, &completed, &failed, &limit})
 	return d
 }
 
@@ -180,7 +201,7 @@ func (r *Registry) Names() []string {
 	return names
 }
 
-// Resolve returns a copy of the Registry with change applied to each definition. With this the settings override what the
+// Resolve returns a copy of the Registry with change applied to each definition. With this the settings change what the
 // definitions say.
 func (r *Registry) Resolve(change func(*Definition)) *Registry {
 	resolved := &Registry{definitions: slices.Clone(r.definitions), namespace: r.namespace}

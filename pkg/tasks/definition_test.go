@@ -237,3 +237,29 @@ func ExampleNewRegistry() {
 	// yearly-report: scheduled false, 5 attempts, first retry after 5s
 	// year was 1999; it must be a year from 2000
 }
+
+// What a Definition sets itself stays, whatever the settings say.
+func TestDefinitionBeforeDefaults(t *testing.T) {
+	t.Parallel()
+	registry, err := tasks.NewRegistry(
+		tasks.Definition{Name: "mine", Title: "Mine", NewPayload: tasks.UserSync.NewPayload, Attempts: 1, Backoff: time.Minute, KeepFailed: 7},
+		tasks.UserSync,
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	attempts, backoff, factor, keep, limit := 9, 3*time.Second, 2.0, 0, time.Hour
+	registry = registry.Resolve(func(d *tasks.Definition) {
+		d.SetDefaults(tasks.Defaults{
+			Attempts: &attempts, Backoff: &backoff, BackoffFactor: &factor, KeepCompleted: &keep, KeepFailed: &keep, MaxDuration: &limit,
+		})
+	})
+	mine, _ := registry.Lookup("mine")
+	if mine.Attempts != 1 || mine.Backoff != time.Minute || mine.BackoffFactor != 2 || mine.KeepCompleted != 0 || mine.KeepFailed != 7 || mine.MaxDuration != time.Hour {
+		t.Errorf("a definition of one's own: %+v", mine)
+	}
+	user, _ := registry.Lookup("user-sync")
+	if user.Attempts != 9 || user.Backoff != 3*time.Second || user.BackoffFactor != 2 || user.KeepCompleted != 0 || user.KeepFailed != 0 || user.MaxDuration != time.Hour {
+		t.Errorf("a shipped definition: %+v", user)
+	}
+}
