@@ -36,15 +36,15 @@ RUN go build -ldflags "-s -w -X github.com/codex-api/codex-jobs/internal/version
 FROM ${BASE_IMAGE} AS api
 COPY --from=build /out/api /api
 EXPOSE 4000
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["/api", "--healthy"]
+HEALTHCHECK --interval=30s --timeout=5s CMD ["/api", "--healthy"]
 ENTRYPOINT ["/api"]
 
 FROM ${BASE_IMAGE} AS scheduler
 COPY --from=build /out/scheduler /scheduler
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["/scheduler", "--healthy"]
+HEALTHCHECK --interval=30s --timeout=5s CMD ["/scheduler", "--healthy"]
 ENTRYPOINT ["/scheduler"]
 
 FROM ${BASE_IMAGE} AS worker
 COPY --from=build /out/worker /worker
-HEALTHCHECK --interval=5s --timeout=5s --start-period=30s CMD ["/worker", "--healthy"]
+HEALTHCHECK --interval=30s --timeout=5s CMD ["/worker", "--healthy"]
 ENTRYPOINT ["/worker"]

@@ -16,9 +16,9 @@ type block struct{ language, text string }
 // The blocks of docs/deploying.md that the test on an engine runs, and the file that it uses; users.acl is used by the
 // tests of the processes, with servers of their own.
 var documented = []string{
-	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.override.yml", "docker-compose.tls.yml", "down",
+	"apply", "back-up-mongo", "back-up-mongo-files", "back-up-redis", "build", "docker-compose.tls.yml", "down",
 	"look", "own-grafana", "reload",
-	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "unwatch", "up",
+	"remove", "restore-mongo", "restore-mongo-files", "restore-redis", "roll-back", "scale-down", "scale-up", "secrets", "secrets-settings", "unwatch", "up",
 	"upgrade", "users.acl", "watch",
 }
 

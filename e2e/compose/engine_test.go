@@ -36,8 +36,10 @@ type project struct {
 	port string
 	path string // PATH with a docker whose `docker compose` works
 	env  map[string]string
-	log  *logs
-	ran  map[string]bool // blocks of the document
+	// waits is true where `docker compose up` knows --wait.
+	waits bool
+	log   *logs
+	ran   map[string]bool // blocks of the document
 }
 
 // newProject copies the files of the deployment, and removes the whole project when the test ends.
@@ -56,13 +58,14 @@ func newProject(t *testing.T) *project {
 			t.Fatal(err)
 		}
 	}
-	p.path = pathWithCompose(t)
+	p.path, p.waits = pathWithCompose(t)
 	p.env = make(map[string]string)
 	for _, s := range config.Settings(tasks.Default()) {
 		p.env[s.Name] = "" // the environment of the test is not the deployment's
 	}
 	p.env["COMPOSE_PROJECT_NAME"] = p.name
 	p.env["PORT"] = p.port
+	p.env["HEALTH_INTERVAL"] = "5s" // the test waits for health again and again
 	p.env["PROMETHEUS_PORT"], p.env["GRAFANA_PORT"] = testbed.FreePort(t), testbed.FreePort(t)
 	p.setVersion("test-1", id)
 	t.Cleanup(func() { p.cleanUp(t, id) })
@@ -105,13 +108,13 @@ func requireEngine(t *testing.T) {
 	t.Skipf("LEFT OUT: no Docker engine answers: %v", err)
 }
 
-// pathWithCompose returns a PATH on which `docker compose` is docker-compose where there is no Compose v2.
-func pathWithCompose(t *testing.T) string {
+// pathWithCompose returns a PATH on which `docker compose` is docker-compose where there is no Compose v2, and whether there is.
+func pathWithCompose(t *testing.T) (path string, v2 bool) {
 	t.Helper()
-	path := os.Getenv("PATH")
+	path = os.Getenv("PATH")
 	if exec.Command("docker", "compose", "version").Run() == nil {
 		t.Log("Compose v2")
-		return path
+		return path, true
 	}
 	docker, err := exec.LookPath("docker")
 	if err != nil {
@@ -128,7 +131,7 @@ func pathWithCompose(t *testing.T) string {
 	}
 	out, _ := exec.Command(compose, "version", "--short").Output()
 	t.Logf("docker-compose %s", bytes.TrimSpace(out))
-	return dir + string(filepath.ListSeparator) + path
+	return dir + string(filepath.ListSeparator) + path, false
 }
 
 // command prepares a command in the project's directory.
@@ -180,6 +183,9 @@ func (p *project) tryRunWithout(t *testing.T, name, leftOut string) error {
 	}
 	p.ran[name] = true
 	text := strings.ReplaceAll(b.text, leftOut, "")
+	if !p.waits {
+		text = strings.ReplaceAll(text, " --wait", "") // as the document says
+	}
 	ctx, cancel := context.WithTimeout(t.Context(), commandLimit)
 	defer cancel()
 	started := time.Now()

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"go.yaml.in/yaml/v3"
 
@@ -42,6 +43,19 @@ type service struct {
 	Build           map[string]any    `yaml:"build"`
 	Logging         map[string]any    `yaml:"logging"`
 	DependsOn       map[string]waited `yaml:"depends_on"`
+	WorkingDir      string            `yaml:"working_dir"`
+	Secrets         []secret          `yaml:"secrets"`
+}
+
+// secret is a file that a container gets. The file's short form is only a source.
+type secret struct{ Source, Target string }
+
+func (s *secret) UnmarshalYAML(node *yaml.Node) error {
+	if node.Kind == yaml.ScalarNode {
+		return node.Decode(&s.Source)
+	}
+	type long secret
+	return node.Decode((*long)(s))
 }
 
 type waited struct{ Condition string }
@@ -157,33 +171,81 @@ func TestImagesArePinned(t *testing.T) {
 	}
 }
 
-// A setting in the environment or in .env reaches every deployable. The exceptions: the file itself sets where the servers
-// are, an override file sets paths of secrets, only the API gets its own settings, and admin ports stay where Prometheus
-// looks for them.
+// A setting in the environment or in .env reaches the programs that use it, and so does a file that it names. What
+// docker-compose.yml sets itself, and what has another default there, .env.example says.
 func TestEverySettingIsPassedOn(t *testing.T) {
 	t.Parallel()
-	servers := []string{"REDIS_HOST", "REDIS_PORT", "HOST", "PORT", "ADMIN_HOST"}
+	var file struct {
+		Secrets map[string]struct{ File string }
+	}
+	if err := yaml.Unmarshal([]byte(read(t, "docker-compose.yml")), &file); err != nil {
+		t.Fatal(err)
+	}
+	example := read(t, ".env.example")
+	note := func(s config.Setting) string {
+		before, _, _ := strings.Cut(example, "\n# "+s.Name+"=")
+		return before[strings.LastIndex(before, "\n")+1:]
+	}
+	own := []string{"HOST", "PORT", "ADMIN_HOST"}
+	otherDefault := map[string]string{"REDIS_HOST": "redis", "MONGODB_URI": "mongodb://mongo:27017", "AUTH_DISABLED": "unless-keys"}
 	for _, name := range deployables {
-		environment := services(t)[name].Environment
+		service := services(t)[name]
+		if service.WorkingDir != "/run/secrets" {
+			t.Errorf("%s works in %s, where the paths of secrets do not lead to them", name, service.WorkingDir)
+		}
 		for _, s := range config.Settings(tasks.Default()) {
-			value, ok := environment[s.Name]
-			delete(environment, s.Name)
+			value, ok := service.Environment[s.Name]
+			delete(service.Environment, s.Name)
+			source := strings.ToLower(s.Name)
+			mounted := slices.Contains(service.Secrets, secret{source, "${" + s.Name + ":-" + source + "}"})
 			switch {
-			case s.MustBe == "the path of a file" || s.Name == "ADMIN_PORT" || name != "api" && slices.Equal(s.Programs, []string{"api"}):
-				if ok {
+			case name != "api" && slices.Equal(s.Programs, []string{"api"}):
+				if ok || mounted {
 					t.Errorf("%s is given %s", name, s.Name)
 				}
-			case slices.Contains(servers, s.Name):
-				if value == "" || strings.Contains(value, "$") {
-					t.Errorf("%s has %s=%s", name, s.Name, value)
+			case s.Name == "ADMIN_PORT":
+				if ok || !strings.Contains(note(s), "With Docker Compose it is the default") {
+					t.Errorf("%s is given %s, or .env.example says %s", name, s.Name, note(s))
 				}
-			case !strings.HasPrefix(value, "${"+s.Name+":-") || !strings.HasSuffix(value, "}"):
+			case slices.Contains(own, s.Name):
+				if value == "" || strings.Contains(value, "$") || !strings.Contains(note(s), "With Docker Compose it is ") {
+					t.Errorf("%s has %s=%s, and .env.example says %s", name, s.Name, value, note(s))
+				}
+			case value != "${"+s.Name+":-"+otherDefault[s.Name]+"}":
 				t.Errorf("%s has %s=%s, which must be the value of the environment", name, s.Name, value)
+			case s.MustBe == "the path of a file":
+				if !mounted || file.Secrets[source].File != "${"+s.Name+":-./deploy/no-secret}" || !strings.Contains(note(s), "as a secret") {
+					t.Errorf("%s does not get the file of %s, or .env.example says %s", name, s.Name, note(s))
+				}
+			case otherDefault[s.Name] != "":
+				if want := "# The default is " + s.Default + ", with Docker Compose " + otherDefault[s.Name] + "."; note(s) != want ||
+					!strings.Contains(example, "\n# "+s.Name+"=\n") {
+					t.Errorf("of %s .env.example says %s, want %s and no value", s.Name, note(s), want)
+				}
 			}
 		}
-		for other := range environment {
+		for other := range service.Environment {
 			t.Errorf("%s is given %s, which is no setting", name, other)
 		}
+	}
+}
+
+// A health check starts a process: none may be frequent.
+func TestHealthChecksAreSeldom(t *testing.T) {
+	t.Parallel()
+	for name, s := range services(t) {
+		least := 30 * time.Second
+		if name == "redis" || name == "mongo" { // the others wait for these
+			least = 10 * time.Second
+		}
+		text, _ := s.Healthcheck["interval"].(string)
+		text = strings.TrimSuffix(strings.TrimPrefix(text, "${HEALTH_INTERVAL:-"), "}")
+		if interval, err := time.ParseDuration(text); err != nil || interval < least {
+			t.Errorf("%s is asked every %q, want %s or more (%v)", name, text, least, err)
+		}
+	}
+	if checks := regexp.MustCompile(`HEALTHCHECK --interval=30s `).FindAllString(read(t, "Dockerfile"), -1); len(checks) != len(deployables) {
+		t.Errorf("of the images, %d are asked every 30 s", len(checks))
 	}
 }
 

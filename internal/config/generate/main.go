@@ -46,6 +46,9 @@ func generate(root string) (map[string]string, error) {
 		{"docs/settings.md", "settings", tables(settings)},
 		{"docker-compose.yml", "settings of every program", environment(settings, false, "  ")},
 		{"docker-compose.yml", "settings of the API alone", environment(settings, true, "      ")},
+		{"docker-compose.yml", "files of every program", mounted(settings, "    ", false)},
+		{"docker-compose.yml", "files of the API", mounted(settings, "      ", false) + mounted(settings, "      ", true)},
+		{"docker-compose.yml", "files", sources(settings)},
 	} {
 		text := files[part.file]
 		if text == "" {
@@ -89,6 +92,9 @@ func tables(settings []config.Setting) string {
 		if s.Default != "" {
 			byDefault = "`" + s.Default + "`"
 		}
+		if other := composeDefault[s.Name]; other != "" {
+			byDefault += "; with Docker Compose `" + other + "`"
+		}
 		by := "all"
 		if len(s.Programs) < 3 {
 			by = strings.Join(s.Programs, ", ")
@@ -109,29 +115,77 @@ func envExample(settings []config.Setting) string {
 			theme = s.Theme
 			fmt.Fprintf(&b, "\n## %s\n", theme)
 		}
-		fmt.Fprintf(&b, "\n# %s%s (%s).\n# %s=%s\n", strings.ToUpper(s.Purpose[:1]), s.Purpose[1:], s.MustBe, s.Name, s.Default)
+		fmt.Fprintf(&b, "\n# %s%s (%s).\n", strings.ToUpper(s.Purpose[:1]), s.Purpose[1:], s.MustBe)
+		value := s.Default
+		switch {
+		case composeDefault[s.Name] != "":
+			fmt.Fprintf(&b, "# The default is %s, with Docker Compose %s.\n", s.Default, composeDefault[s.Name])
+			value = "" // which is either
+		case composeOwn[s.Name] != "":
+			fmt.Fprintf(&b, "# With Docker Compose %s.\n", composeOwn[s.Name])
+		case s.MustBe == aFile:
+			b.WriteString("# With Docker Compose the containers get the file as a secret.\n")
+		}
+		fmt.Fprintf(&b, "# %s=%s\n", s.Name, value)
 	}
 	return b.String()
 }
 
-// inCompose has the values in docker-compose.yml that differ from "what is set, or the default".
-var inCompose = map[string]string{
+// aFile is what a setting must be whose file the containers need.
+const aFile = "the path of a file"
+
+// composeDefault has the defaults in docker-compose.yml that differ from those of the programs.
+var composeDefault = map[string]string{
 	"REDIS_HOST":    "redis",
-	"REDIS_PORT":    `"6379"`,
-	"MONGODB_URI":   "${MONGODB_URI:-mongodb://mongo:27017}",
-	"ADMIN_HOST":    "0.0.0.0",
-	"HOST":          "0.0.0.0",
-	"PORT":          `"4000"`,
-	"AUTH_DISABLED": "${AUTH_DISABLED:-unless-keys}",
+	"MONGODB_URI":   "mongodb://mongo:27017",
+	"AUTH_DISABLED": "unless-keys",
 }
 
-// environment passes on the settings that only the API uses, or all others. Not in it are files, which an override file has
-// to mount, and ADMIN_PORT: Prometheus looks for the default ports.
+// composeOwn says what becomes of the settings that docker-compose.yml does not pass on.
+var composeOwn = map[string]string{
+	"ADMIN_HOST": "it is 0.0.0.0, for the other containers only",
+	"ADMIN_PORT": "it is the default, where Prometheus looks",
+	"HOST":       "it is 0.0.0.0, of which only PORT on 127.0.0.1 is open",
+	"PORT":       "it is the port on this machine, on 127.0.0.1",
+}
+
+// inCompose has the values in docker-compose.yml of the settings in composeOwn; that of ADMIN_PORT is none.
+var inCompose = map[string]string{"ADMIN_HOST": "0.0.0.0", "HOST": "0.0.0.0", "PORT": `"4000"`}
+
+// environment passes on the settings that only the API uses, or all others.
 func environment(settings []config.Setting, onlyAPI bool, indent string) string {
 	var b strings.Builder
 	for _, s := range settings {
-		if slices.Equal(s.Programs, []string{"api"}) == onlyAPI && s.MustBe != "the path of a file" && s.Name != "ADMIN_PORT" {
-			fmt.Fprintf(&b, "%s%s: %s\n", indent, s.Name, cmp.Or(inCompose[s.Name], "${"+s.Name+":-}"))
+		value := cmp.Or(inCompose[s.Name], "${"+s.Name+":-"+composeDefault[s.Name]+"}")
+		if isAPIs(s) == onlyAPI && s.Name != "ADMIN_PORT" {
+			fmt.Fprintf(&b, "%s%s: %s\n", indent, s.Name, value)
+		}
+	}
+	return b.String()
+}
+
+// isAPIs reports whether only the API uses the setting.
+func isAPIs(s config.Setting) bool { return slices.Equal(s.Programs, []string{"api"}) }
+
+// mounted lists the secrets that have the files of settings. A file is in the container where the setting says that it is; a
+// relative path is below the working directory, /run/secrets.
+func mounted(settings []config.Setting, indent string, onlyAPI bool) string {
+	var b strings.Builder
+	for _, s := range settings {
+		if s.MustBe == aFile && isAPIs(s) == onlyAPI {
+			name := strings.ToLower(s.Name)
+			fmt.Fprintf(&b, "%s- {source: %s, target: \"${%s:-%s}\"}\n", indent, name, s.Name, name)
+		}
+	}
+	return b.String()
+}
+
+// sources defines the secrets. The file of one that is not set is empty, and nothing reads it.
+func sources(settings []config.Setting) string {
+	var b strings.Builder
+	for _, s := range settings {
+		if s.MustBe == aFile {
+			fmt.Fprintf(&b, "  %s: {file: \"${%s:-./deploy/no-secret}\"}\n", strings.ToLower(s.Name), s.Name)
 		}
 	}
 	return b.String()
