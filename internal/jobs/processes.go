@@ -35,19 +35,20 @@ const (
 	heartbeatTTL = 10 * time.Second
 )
 
-// Heartbeat records that the process with the ID lives. All times of heartbeats are Redis': by a clock that is an hour ahead a
-// process would look live for an hour after its end.
+// KEYS: processes. ARGV: ID, TTL (ms). It removes processes that are not live any more, and those with a time of a broken clock.
+// All times of heartbeats are Redis': by a clock that is an hour ahead a process would look live for an hour after its end.
+var heartbeatScript = redis.NewScript(`
+local time = redis.call("TIME")
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call("ZADD", KEYS[1], string.format("%.0f", now), ARGV[1])
+redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", "(" .. string.format("%.0f", now - ARGV[2]))
+redis.call("ZREMRANGEBYSCORE", KEYS[1], "(" .. string.format("%.0f", now + ARGV[2]), "+inf")
+return 1
+`)
+
+// Heartbeat records that the process with the ID lives.
 func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
-	now, err := j.RedisTime(ctx)
-	if err != nil {
-		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
-	}
-	_, err = j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZAdd(ctx, j.keys.processes(role), redis.Z{Score: float64(now.UnixMilli()), Member: id})
-		p.ZRemRangeByScore(ctx, j.keys.processes(role), "-inf", "("+millis(now.Add(-heartbeatTTL)))
-		p.ZRemRangeByScore(ctx, j.keys.processes(role), "("+millis(now.Add(heartbeatTTL)), "+inf") // a broken clock's
-		return nil
-	})
+	err := heartbeatScript.Run(ctx, j.rdb, []string{j.keys.processes(role)}, id, heartbeatTTL.Milliseconds()).Err()
 	if err != nil {
 		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
 	}
