@@ -11,6 +11,9 @@ import (
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
+// noKeys is what an API logs that serves all who reach it.
+const noKeys = "The API has no keys: it serves all who reach it"
+
 // An API that others could reach without keys does not start, and names both ways out.
 func TestOpenAPIMustBeSaid(t *testing.T) {
 	t.Parallel()
@@ -26,7 +29,8 @@ func TestOpenAPIMustBeSaid(t *testing.T) {
 		}
 	}
 	s := setup(t)
-	s.startReady(t, "api", "HOST=0.0.0.0", "AUTH_DISABLED=unless-keys")
+	open := s.startReady(t, "api", "HOST=0.0.0.0", "AUTH_DISABLED=unless-keys")
+	open.waitForLog(t, noKeys, attrs{"level": "WARN", "host": "0.0.0.0", "set": "API_KEYS or API_KEYS_FILE"})
 	if status, text := s.request(t, http.MethodGet, "/jobs/status", ""); status != http.StatusOK {
 		t.Errorf("where it was said: %d %s", status, text)
 	}
@@ -94,6 +98,7 @@ func TestKeysAndTLS(t *testing.T) {
 	p.waitForLog(t, "User sync jobs paused", attrs{"key": "ops"})
 	p.waitForLog(t, "Request refused", attrs{"key": "viewer", "status": 403.0})
 	p.stop(t)
+	p.mustNotLog(t, noKeys)
 	if text := p.Log().String(); strings.Contains(text, "S3CR3T") || strings.Contains(text, "0123456789abcdef") || !strings.Contains(text, "ops (write)") {
 		t.Errorf("what the log has of the keys: %s", text)
 	}

@@ -49,7 +49,7 @@ func FromCommandLine(name, summary string, args []string, out, errOut io.Writer)
 		_, _ = fmt.Fprintf(errOut, "%s: these settings are wrong:\n  %s\n", name, strings.ReplaceAll(err.Error(), "\n", "\n  "))
 		return c, ExitUsage, false
 	}
-	c.CheckHealth = *checkHealth
+	c.CheckHealth, c.Program = *checkHealth, name
 	return c, ExitOK, true
 }
 

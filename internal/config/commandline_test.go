@@ -105,3 +105,26 @@ func TestSettingsAreComplete(t *testing.T) {
 		}
 	}
 }
+
+// The log's first line has no settings that mean nothing to the program.
+func TestShownSettingsAreThoseOfTheProgram(t *testing.T) {
+	setup(t, "")
+	for program, want := range map[string]string{
+		"api":       "redis namespace mongodb schedules apiKeys authDisabled tls traces",
+		"scheduler": "redis namespace schedules traces",
+		"worker":    "redis namespace mongodb database concurrency batchSize writers rangeSize schedules traces",
+	} {
+		var out strings.Builder
+		c, _, ok := config.FromCommandLine(program, "", nil, &out, &out)
+		if !ok {
+			t.Fatal(out.String())
+		}
+		var names []string
+		for _, attr := range c.LogValue().Group() {
+			names = append(names, attr.Key)
+		}
+		if got := strings.Join(names, " "); got != want {
+			t.Errorf("%s shows %s, want %s", program, got, want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,8 @@ type Config struct {
 	Sync    Sync
 	// CheckHealth asks for a health check of the running process, in place of a new process.
 	CheckHealth bool
+	// Program is the name of the program that runs with the settings; "" for none of the three.
+	Program string
 	// Unknown are the variables that look like settings and are none.
 	Unknown []string
 	// Registry has the job types, with the changes that the settings make, in the deployment's namespace.
@@ -104,7 +107,7 @@ func Load(registry *tasks.Registry) (Config, error) {
 	return c, errors.Join(r.wrong...)
 }
 
-// LogValue shows the settings without secrets.
+// LogValue shows the most important settings, without secrets: those that Program uses, or all if that is "".
 func (c Config) LogValue() slog.Value {
 	var jobs []any
 	for _, d := range c.Registry.All() {
@@ -112,21 +115,26 @@ func (c Config) LogValue() slog.Value {
 			jobs = append(jobs, slog.String(d.Name, d.Schedule.Spec()))
 		}
 	}
-	return slog.GroupValue(
-		slog.String("redis", c.Redis.String()),
-		slog.String("namespace", string(c.Registry.Namespace())),
-		slog.String("mongodb", redactURI(c.MongoDB.URI)),
-		slog.String("database", c.MongoDB.Database),
-		slog.Int("concurrency", c.Worker.Concurrency),
-		slog.Int("batchSize", c.Sync.BatchSize),
-		slog.Int("writers", c.Sync.Writers),
-		slog.Int("rangeSize", c.Sync.RangeSize),
-		slog.Group("schedules", jobs...),
-		slog.Any("apiKeys", c.HTTP.Keys.Names()),
-		slog.Bool("authDisabled", c.HTTP.AuthDisabled),
-		slog.Bool("tls", c.HTTP.Certificate != nil),
-		slog.String("traces", redactURI(c.Tracing.Endpoint)),
-	)
+	var shown []slog.Attr
+	show := func(a slog.Attr, programs ...string) {
+		if c.Program == "" || slices.Contains(programs, c.Program) {
+			shown = append(shown, a)
+		}
+	}
+	show(slog.String("redis", c.Redis.String()), api, scheduler, worker)
+	show(slog.String("namespace", string(c.Registry.Namespace())), api, scheduler, worker)
+	show(slog.String("mongodb", redactURI(c.MongoDB.URI)), api, worker)
+	show(slog.String("database", c.MongoDB.Database), worker)
+	show(slog.Int("concurrency", c.Worker.Concurrency), worker)
+	show(slog.Int("batchSize", c.Sync.BatchSize), worker)
+	show(slog.Int("writers", c.Sync.Writers), worker)
+	show(slog.Int("rangeSize", c.Sync.RangeSize), worker)
+	show(slog.Group("schedules", jobs...), api, scheduler, worker)
+	show(slog.Any("apiKeys", c.HTTP.Keys.Names()), api)
+	show(slog.Bool("authDisabled", c.HTTP.AuthDisabled), api)
+	show(slog.Bool("tls", c.HTTP.Certificate != nil), api)
+	show(slog.String("traces", redactURI(c.Tracing.Endpoint)), api, scheduler, worker)
+	return slog.GroupValue(shown...)
 }
 
 const dotenv = ".env"

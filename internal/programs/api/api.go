@@ -41,6 +41,9 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate, BasePath: cfg.HTTP.BasePath, TrustedProxies: cfg.HTTP.TrustedProxies,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
+	if len(cfg.HTTP.Keys) == 0 {
+		log.Warn("The API has no keys: it serves all who reach it", "host", cfg.HTTP.Host, "set", "API_KEYS or API_KEYS_FILE")
+	}
 	defer process.WatchClock(ctx, j)()
 	// The API serves without Redis, too, as well as it can. Meanwhile Await logs that it waits.
 	ctx, cancel := context.WithCancel(ctx)
