@@ -82,11 +82,19 @@ func TestRedisAway(t *testing.T) {
 
 				outage.yet(b.proxy)
 				testbed.Eventually(t, "service to be back", func() bool { return b.get(t, "/readyz").status == http.StatusOK })
-				b.allRoutes(t, 5, func(route string, a answer) {
-					if a.status != http.StatusOK {
-						t.Errorf("%s, after the outage: %d %s", route, a.status, a.text)
+				// A busy machine may need more than one round.
+				refused := []string{""}
+				for back := time.Now(); len(refused) > 0; {
+					refused = nil
+					b.allRoutes(t, 5, func(route string, a answer) {
+						if a.status != http.StatusOK {
+							refused = append(refused, fmt.Sprintf("%s: %d %s", route, a.status, a.text))
+						}
+					})
+					if len(refused) > 0 && time.Since(back) > b.limit(answerLimit) {
+						t.Fatalf("after the outage: %q", refused)
 					}
-				})
+				}
 				b.dependencies(t, http.StatusOK, "OK", "connected", "connected")
 				if metrics, _ := b.scrape(t); metrics["codex_jobs_redis_up"] != 1 {
 					t.Errorf("/metrics, after the outage: Redis is up: %v", metrics["codex_jobs_redis_up"])
