@@ -107,8 +107,8 @@ func TestServerThatHangs(t *testing.T) {
 	for _, command := range []string{"aggregate", "find", "update"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
-			const budget = 2 * time.Second
-			b, proxy := setupFaulty(t, Config{ReadTimeout: budget / 2, WriteTimeout: budget / 2})
+			const budget = 4 * time.Second
+			b, proxy := setupFaulty(t, Config{ReadTimeout: budget / 8, WriteTimeout: budget / 8})
 			b.insertNumbered(t, 10)
 			proxy.Inject(faultproxy.Fault{Command: command, Kind: faultproxy.Hang, Times: faultproxy.Always})
 			said := make(chan string, 100)
