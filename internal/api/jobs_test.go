@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -540,21 +541,31 @@ func TestManyTriggersOfShortRuns(t *testing.T) {
 		handlers[name] = func(context.Context, *worker.Attempt) (any, error) { return struct{}{}, nil }
 	}
 	b.startWorkerOf(t, handlers)
-	began := time.Now()
+	var served atomic.Int64
 	var triggering sync.WaitGroup
 	for range 100 {
 		triggering.Go(func() {
 			for range 10 {
 				a, err := b.try(t.Context(), http.MethodPost, "/jobs/trigger/user-sync", "")
-				if err != nil || a.status != http.StatusOK {
+				switch {
+				case err == nil && a.status == http.StatusOK:
+					served.Add(1)
+				case err != nil || a.status != http.StatusServiceUnavailable: // for which see below
 					t.Errorf("%d %s, %v", a.status, a.text, err)
-					return
 				}
 			}
 		})
 	}
 	triggering.Wait()
-	t.Logf("took %s", time.Since(began))
+	// On a machine that is busy enough, Redis itself may take too long.
+	for _, line := range b.log.Find(procs.Match{Msg: "Redis did not serve a request"}) {
+		if why, _ := line.Attrs["error"].(string); !strings.Contains(why, "timeout") && !strings.Contains(why, "deadline") {
+			t.Errorf("a trigger was refused: %s", why)
+		}
+	}
+	if served.Load() == 0 {
+		t.Error("no trigger was served")
+	}
 	testbed.Eventually(t, "all runs to have ended", func() bool {
 		s := b.status(t, "")
 		return s.Counts.Active+s.Counts.Waiting+s.Counts.Delayed == 0
