@@ -123,9 +123,9 @@ func nextTick(t *testing.T, s *system, b *browser) {
 }
 
 const (
-	// queues is the dashboard's table of the queues, and actions the cell in which buttons appear under the mouse.
+	// queues is the dashboard's table of the queues, and actions the cell of the user sync in which buttons appear under the mouse.
 	queues  = `table[aria-label="queues overview table"]`
-	actions = queues + ` tbody tr td:last-child`
+	actions = queues + ` tbody tr:has(a[href$="/queues/user-sync"]) td:last-child`
 )
 
 func pauseAndResume(t *testing.T, s *system, b *browser) {
@@ -145,7 +145,7 @@ func pauseAndResume(t *testing.T, s *system, b *browser) {
 // hover moves the mouse over the first element of a selector.
 func (b *browser) hover(t *testing.T, selector string) {
 	t.Helper()
-	b.do(t, chromedp.WaitVisible(selector))
+	b.do(t, chromedp.WaitVisible(selector), chromedp.ScrollIntoView(selector))
 	box, err := chromedp.Run(b.ctx, chromedp.Dimensions(selector))
 	if err != nil {
 		t.Fatalf("looking where %s is: %v", selector, err)
