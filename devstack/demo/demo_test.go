@@ -441,7 +441,7 @@ func TestUntilHealthy(t *testing.T) {
 				fmt.Fprint(w, tt.answer)
 			}))
 			defer server.Close()
-			err := untilHealthy(t.Context(), server.URL, 3*time.Second)
+			err := untilHealthy(t.Context(), server.URL, time.Second)
 			if (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
 				t.Errorf("error %v, want %q", err, tt.err)
 			}

@@ -25,14 +25,18 @@ func untilHealthy(ctx context.Context, url string, timeout time.Duration) error 
 	defer client.CloseIdleConnections()
 	ticker := time.NewTicker(healthPoll)
 	defer ticker.Stop()
+	var said error // what the last answer lacked; a question that the deadline cuts off says nothing
 	for {
 		err := askHealth(ctx, client, url)
 		if err == nil {
 			return nil
 		}
+		if said == nil || ctx.Err() == nil {
+			said = err
+		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("the API was not ready within %v: %w", timeout, err)
+			return fmt.Errorf("the API was not ready within %v: %w", timeout, said)
 		case <-ticker.C:
 		}
 	}
