@@ -6,6 +6,7 @@ package redisconn
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -42,12 +43,21 @@ func newGentle(subscribes bool) *gentle {
 	return &gentle{commands: newTurns(troublePause, 1), dials: newTurns(dialPause, dialBurst), subscribes: subscribes}
 }
 
+// minDialTime is the least time that a dial gets after it had to wait: with less, a server that is well would look lost.
+const minDialTime = 250 * time.Millisecond
+
+// errNoTurn is the error of a dial that was not tried, because others were before it. It says nothing of the server.
+var errNoTurn = errors.New("no time was left to connect")
+
 // DialHook implements redis.Hook.
 func (g *gentle) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if g.subscribes || g.inTrouble() {
 			if err := g.dials.wait(ctx, 1, func() bool { return g.subscribes || g.inTrouble() }); err != nil {
-				return nil, err
+				return nil, fmt.Errorf("%w: %w", errNoTurn, err)
+			}
+			if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < minDialTime {
+				return nil, fmt.Errorf("%w: %w", errNoTurn, context.DeadlineExceeded)
 			}
 		}
 		return next(ctx, network, addr)

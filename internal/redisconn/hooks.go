@@ -73,6 +73,7 @@ func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
 			addr = c.name
 		}
 		switch {
+		case errors.Is(err, errNoTurn):
 		case err != nil && !errors.Is(ctx.Err(), context.Canceled) && c.changed(addr, true):
 			c.log.Warn("Redis unreachable, reconnecting", "addr", addr, "error", err)
 		case err == nil && c.changed(addr, false):
