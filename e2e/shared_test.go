@@ -118,7 +118,7 @@ func TestAnotherDatabaseInOneRedis(t *testing.T) {
 	a.result(t, a.trigger(t, `{"syncType": "full"}`)) // it takes part
 	admin := testbed.FreePort(t)
 	second := b.startReady(t, "worker", "ADMIN_PORT="+admin)
-	second.waitForLog(t, "Takes no runs: the database is not that of the other workers of this namespace", attrs{"level": "WARN"})
+	second.waitForLog(t, "Takes no runs: the other workers of this namespace use another database", attrs{"level": "WARN"})
 	for range 4 {
 		a.result(t, a.trigger(t, `{"syncType": "full"}`))
 	}
@@ -127,7 +127,7 @@ func TestAnotherDatabaseInOneRedis(t *testing.T) {
 	}
 	for _, s := range []*system{a, b} {
 		var h struct{ Jobs struct{ Warnings []string } }
-		if s.get(t, "/health", &h); !slices.Equal(h.Jobs.Warnings, []string{"workers that take no runs, because their database is not that of the others: 1"}) {
+		if s.get(t, "/health", &h); !slices.Equal(h.Jobs.Warnings, []string{"workers that take no runs, because the others use another database: 1"}) {
 			t.Errorf("the health warns of %q", h.Jobs.Warnings)
 		}
 	}
@@ -144,7 +144,7 @@ func TestAnotherDatabaseInOneRedis(t *testing.T) {
 	if left := b.unstamped(t); left != 0 {
 		t.Errorf("%d of b's users were not synced", left)
 	}
-	second.waitForLog(t, "Takes runs again: the database is that of the other workers, or there are none", nil)
+	second.waitForLog(t, "Takes runs again: no other worker uses another database", nil)
 }
 
 // A cancel in another database of the same Redis, of a run with the same ID, ends nothing here.

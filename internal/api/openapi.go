@@ -67,7 +67,7 @@ func openAPI(registry *tasks.Registry) []byte {
 // syncPayloadSchema is the schema of tasks.SyncPayload. It says more than the payload's tags do, and is written by hand.
 const syncPayloadSchema = "SyncPayload"
 
-// syncDataSchema is that of the same payload in an answer, where the defaults are filled in.
+// syncDataSchema names the schema of the same payload in an answer, which has the defaults filled in.
 const syncDataSchema = "SyncData"
 
 // payload is the payload of one or more job types.

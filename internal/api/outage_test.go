@@ -224,7 +224,7 @@ func TestBothAway(t *testing.T) {
 	b.dependencies(t, http.StatusServiceUnavailable, "DEGRADED", "connected", "disconnected")
 }
 
-// The health says that a worker takes no runs, because its database is not that of the others.
+// The health says that a worker takes no runs, because the others use another database.
 func TestHealthOfExcludedWorkers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
@@ -235,7 +235,7 @@ func TestHealthOfExcludedWorkers(t *testing.T) {
 	}
 	var health struct{ Jobs struct{ Warnings []string } }
 	b.ok(t, b.get(t, "/health"), &health)
-	if want := "workers that take no runs, because their database is not that of the others: 1"; !slices.Equal(health.Jobs.Warnings, []string{want}) {
+	if want := "workers that take no runs, because the others use another database: 1"; !slices.Equal(health.Jobs.Warnings, []string{want}) {
 		t.Errorf("the warnings are %q", health.Jobs.Warnings)
 	}
 	if err := b.jobs.Withdraw(t.Context(), "worker on B"); err != nil {

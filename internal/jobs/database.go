@@ -91,7 +91,7 @@ func (j *Jobs) Withdraw(ctx context.Context, worker string) error {
 	return nil
 }
 
-// Excluded returns the number of live workers that take nothing, because their database is not that of the others.
+// Excluded returns the number of live workers that take nothing, because the others use another database.
 func (j *Jobs) Excluded(ctx context.Context) (int, error) {
 	n, err := excludedScript.Run(ctx, j.rdb, []string{j.keys.excluded()}, memberTTL.Milliseconds()).Int()
 	if err != nil {

@@ -419,7 +419,7 @@ func TestStop(t *testing.T) {
 			t.Errorf("then the result is %+v", result)
 		}
 		if n, total := b.store.calls["count"], b.saved.checkpoint(t).Total; n != 1 || total != 10_000 {
-			t.Errorf("counted %d times, and %d users in the end: the total is that of the beginning", n, total)
+			t.Errorf("counted %d times, and %d users in the end: the total is what the run counted first", n, total)
 		}
 		b.store.locked(func() {
 			for _, u := range b.store.users {

@@ -1,4 +1,4 @@
-// A worker takes part only while its database is that of the other workers, see jobs.TakePart.
+// A worker takes part only while it uses the same database as the other workers, see jobs.TakePart.
 
 package worker
 
@@ -74,13 +74,13 @@ func (p *participation) look(ctx context.Context) {
 	switch {
 	case takesPart && p.stop == nil:
 		if p.warned {
-			p.w.log.Info("Takes runs again: the database is that of the other workers, or there are none", "database", p.database)
+			p.w.log.Info("Takes runs again: no other worker uses another database", "database", p.database)
 			p.warned = false
 		}
 		p.begin(ctx)
 	case !takesPart:
 		if !p.warned {
-			p.w.log.Warn("Takes no runs: the database is not that of the other workers of this namespace", "database", p.database, "theirs", agreed)
+			p.w.log.Warn("Takes no runs: the other workers of this namespace use another database", "database", p.database, "theirs", agreed)
 			p.warned = true
 		}
 		p.end()

@@ -30,8 +30,8 @@ func TestWorkerOnAnotherDatabase(t *testing.T) {
 			return nil, nil
 		}
 	}
-	says := procs.Match{Msg: "Takes no runs: the database is not that of the other workers of this namespace", Attrs: procs.Attrs{"level": "WARN", "theirs": "A"}}
-	again := procs.Match{Msg: "Takes runs again: the database is that of the other workers, or there are none"}
+	says := procs.Match{Msg: "Takes no runs: the other workers of this namespace use another database", Attrs: procs.Attrs{"level": "WARN", "theirs": "A"}}
+	again := procs.Match{Msg: "Takes runs again: no other worker uses another database"}
 	var old []func()
 	for range 2 {
 		old = append(old, b.start(t, worker.Options{Database: of("A")}, on("A")))
@@ -105,7 +105,7 @@ func TestRunMovesToAnotherDatabase(t *testing.T) {
 	b.trigger(t, "user-sync", tasks.SyncFull)
 	testbed.Receive(t, "the first attempt", entered)
 	b.start(t, worker.Options{Database: of("B")}, handler)
-	testbed.Await(t, b.log, 1, procs.Match{Msg: "Takes no runs: the database is not that of the other workers of this namespace"})
+	testbed.Await(t, b.log, 1, procs.Match{Msg: "Takes no runs: the other workers of this namespace use another database"})
 	stop()
 	if a := testbed.Receive(t, "the second attempt", entered); a.Number != 1 || a.Checkpoint != nil {
 		t.Errorf("it goes on from %q, as attempt %d", a.Checkpoint, a.Number)

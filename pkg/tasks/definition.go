@@ -77,7 +77,7 @@ type Definition struct {
 
 	// own says which of the fields with a default the author of the definition has set.
 	own own
-	// namespace is that of the definition's Registry.
+	// namespace is the namespace of the definition's Registry.
 	namespace Namespace
 }
 
