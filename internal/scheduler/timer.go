@@ -38,8 +38,8 @@ func wallClock() time.Time { return time.Now().Round(0) }
 type timer struct {
 	*Scheduler
 	def tasks.Definition
-	// handled is the time of the latest tick that was handled.
-	handled time.Time
+	// handled is the time of the latest tick that was handled, and own of the latest that this timer handled.
+	handled, own time.Time
 	// recorded is when the timer last made sure that Redis knows a handled tick.
 	recorded time.Time
 	// warned is the time of the latest tick that the log warned of.
@@ -124,7 +124,7 @@ func (t *timer) tick(ctx context.Context, tickTime time.Time) {
 	tick, err := t.enqueue(ctx, tickTime)
 	telemetry.EndSpan(span, err)
 	if err == nil {
-		t.handled = tickTime
+		t.handled, t.own = tickTime, tickTime
 	}
 
 	late := t.now().Sub(tickTime)
@@ -159,9 +159,10 @@ func (t *timer) enqueue(ctx context.Context, tickTime time.Time) (jobs.Tick, err
 	switch now := t.now(); {
 	case t.tooLate(last, now):
 		err = t.distrust(ctx, last, now, tickTime.Add(-time.Millisecond))
-	case !last.IsZero() && last.Before(t.handled):
-		// Another scheduler distrusts the tick that this one has enqueued.
-		if err = t.yields(ctx, last, func(redis time.Time) bool { return t.tooLate(tickTime, redis) }); err == nil {
+	case last.IsZero() || !last.Equal(t.own):
+		// Another scheduler has moved the last tick. It may have distrusted the tick that this one has enqueued.
+		err = t.yields(ctx, last, func(redis time.Time) bool { return t.tooLate(tickTime, redis) })
+		if err == nil && !last.IsZero() && last.Before(t.handled) {
 			t.log.Warn("The last tick was set back, this scheduler's clock is right", "job", t.def.Name, "last", last.Format(tasks.TimestampLayout))
 		}
 	}
