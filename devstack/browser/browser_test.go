@@ -21,12 +21,13 @@ import (
 // A person's way through the pages, one after another.
 func TestBrowser(t *testing.T) {
 	s := start(t)
+	proxy := stripping(t, s, "/codex") // it outlives its page: the browser asks for an icon when it likes
 	b := open(t)
 	t.Run("the API's own pages", func(t *testing.T) { ownPages(t, s, b) })
 	t.Run("a completed run", func(t *testing.T) { completedRun(t, s, b) })
 	t.Run("an active run", func(t *testing.T) { activeRun(t, s, b) })
 	t.Run("the next tick", func(t *testing.T) { nextTick(t, s, b) })
-	t.Run("behind a proxy, below a path", func(t *testing.T) { belowAPath(t, s, b) })
+	t.Run("behind a proxy, below a path", func(t *testing.T) { belowAPath(t, proxy, b) })
 	t.Run("pause and resume", func(t *testing.T) { pauseAndResume(t, s, b) })
 	if problems := b.complaints(); len(problems) > 0 {
 		t.Errorf("on the dashboard the browser complained: %q", problems)
@@ -47,21 +48,27 @@ func ownPages(t *testing.T, s *system, b *browser) {
 	}
 }
 
-// belowAPath looks at the pages through a proxy that strips a path, and tells the API so.
-func belowAPath(t *testing.T, s *system, b *browser) {
+// stripping starts a proxy before the API that strips a path, and tells the API so. It returns the URL of the API behind it.
+func stripping(t *testing.T, s *system, path string) string {
+	t.Helper()
 	api, err := url.Parse(s.url)
 	if err != nil {
 		t.Fatal(err)
 	}
-	proxy := httptest.NewServer(http.StripPrefix("/codex", &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
+	proxy := httptest.NewServer(http.StripPrefix(path, &httputil.ReverseProxy{Rewrite: func(r *httputil.ProxyRequest) {
 		r.SetURL(api)
 		r.Out.Host = r.In.Host
-		r.Out.Header.Set("X-Forwarded-Prefix", "/codex")
+		r.Out.Header.Set("X-Forwarded-Prefix", path)
 	}}))
 	t.Cleanup(proxy.Close)
-	b.do(t, chromedp.Navigate(proxy.URL+"/codex/"))
+	return proxy.URL + path
+}
+
+// belowAPath looks at the pages at a URL that has a path.
+func belowAPath(t *testing.T, at string, b *browser) {
+	b.do(t, chromedp.Navigate(at+"/"))
 	b.do(t, chromedp.Click(`a[href="/codex/docs"]`))
-	b.says(t, "curl -X POST '"+proxy.URL+"/codex/jobs/trigger/user-sync'")
+	b.says(t, "curl -X POST '"+at+"/jobs/trigger/user-sync'")
 	b.do(t, chromedp.Click(`a.home`))
 	b.do(t, chromedp.Click(`a[href="/codex/dashboard"]`))
 	b.says(t, "Queue Size")
