@@ -22,7 +22,7 @@ COPY go.mod go.sum ./
 RUN go mod download \
  && find "$(go list -m -f '{{.Dir}}' github.com/hibiken/asynqmon)/ui" -name '*.map' -delete
 # Which packages are compiled here only matters for the time that it saves below.
-RUN go build github.com/spf13/viper github.com/hibiken/asynq github.com/hibiken/asynqmon github.com/bsm/redislock \
+RUN go build github.com/spf13/viper github.com/hibiken/asynq github.com/hibiken/asynqmon \
       go.mongodb.org/mongo-driver/v2/mongo github.com/prometheus/client_golang/prometheus/promhttp github.com/gin-gonic/gin \
       go.opentelemetry.io/contrib/instrumentation/github.com/gin-gonic/gin/otelgin \
       go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp

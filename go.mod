@@ -3,7 +3,6 @@ module github.com/codex-api/codex-jobs
 go 1.26.0
 
 require (
-	github.com/bsm/redislock v0.9.4
 	github.com/gin-gonic/gin v1.12.0
 	github.com/go-logr/logr v1.4.4
 	github.com/hashicorp/golang-lru/v2 v2.0.7

@@ -39,6 +39,12 @@ func setup(t *testing.T) (*testBundle, context.Context) {
 	return b, t.Context()
 }
 
+// acquire takes a lease of a job type that has work.
+func (b *testBundle) acquire(ctx context.Context, def tasks.Definition) (*jobs.Lease, error) {
+	work, err := b.TakeWork(ctx, def)
+	return work.Lease, err
+}
+
 func payload(syncType string) *tasks.SyncPayload { return &tasks.SyncPayload{SyncType: syncType} }
 
 func (b *testBundle) trigger(ctx context.Context, t *testing.T, syncType string) jobs.Accepted {
@@ -356,18 +362,34 @@ func TestRunStateAskedTwice(t *testing.T) {
 func TestLease(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
+	project, _ := b.Registry().Lookup("project-sync")
+	if lease, err := b.acquire(ctx, b.def); err != nil || lease != nil {
+		t.Fatalf("a lease without work: %v, %v", lease, err)
+	}
+	b.trigger(ctx, t, tasks.SyncFull)
+	if _, err := b.Trigger(ctx, project, payload(tasks.SyncFull)); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.Pause(ctx, b.def); err != nil {
+		t.Fatal(err)
+	}
+	if lease, err := b.acquire(ctx, b.def); err != nil || lease != nil {
+		t.Fatalf("a lease of a paused job type: %v, %v", lease, err)
+	}
+	if err := b.Resume(ctx, b.def); err != nil {
+		t.Fatal(err)
+	}
 	released, stop := b.Announcements(ctx)
 	defer func() { _ = stop() }()
 
-	lease, err := b.Acquire(ctx, b.def)
+	lease, err := b.acquire(ctx, b.def)
 	if err != nil || lease == nil {
 		t.Fatalf("acquiring a free lease: %v, %v", lease, err)
 	}
-	if other, err := b.Acquire(ctx, b.def); err != nil || other != nil {
+	if other, err := b.acquire(ctx, b.def); err != nil || other != nil {
 		t.Fatalf("acquiring a lease that is held: %v, %v", other, err)
 	}
-	project, _ := b.Registry().Lookup("project-sync")
-	if other, err := b.Acquire(ctx, project); err != nil || other == nil {
+	if other, err := b.acquire(ctx, project); err != nil || other == nil {
 		t.Fatalf("acquiring another job type's lease: %v, %v", other, err)
 	}
 	before := lease.Until()
@@ -391,7 +413,7 @@ func TestLease(t *testing.T) {
 	if err := lease.Renew(ctx); !errors.Is(err, jobs.ErrLeaseLost) {
 		t.Errorf("renewing a released lease: %v", err)
 	}
-	if other, err := b.Acquire(ctx, b.def); err != nil || other == nil {
+	if other, err := b.acquire(ctx, b.def); err != nil || other == nil {
 		t.Errorf("acquiring a released lease: %v, %v", other, err)
 	}
 }

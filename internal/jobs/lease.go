@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/bsm/redislock"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -23,28 +23,34 @@ const (
 // ErrLeaseLost is the error of Renew for a lease that has expired, or that another worker has.
 var ErrLeaseLost = errors.New("the lease was lost")
 
-// Lease is the right of one worker to run an asynq Server for a job type's queue. One goroutine uses it at a time.
+// Lease is the right of one worker to run an asynq Server for a job type's queue. TakeWork takes one. One goroutine uses it at a
+// time.
 type Lease struct {
 	def   tasks.Definition
 	jobs  *Jobs
-	lock  *redislock.Lock
+	key   string
+	token string // tells the holders apart
 	until time.Time
 }
 
-// Acquire tries once to take one of the job type's leases. It returns nil and no error if other workers have all of them.
-func (j *Jobs) Acquire(ctx context.Context, def tasks.Definition) (*Lease, error) {
-	for number := range def.Leases {
-		asked := time.Now()
-		lock, err := redislock.Obtain(ctx, j.rdb, j.keys.lease(def.Name, number), LeaseTTL, nil)
-		switch {
-		case err == nil:
-			return &Lease{def: def, jobs: j, lock: lock, until: asked.Add(LeaseTTL - leaseMargin)}, nil
-		case !errors.Is(err, redislock.ErrNotObtained):
-			return nil, fmt.Errorf("acquiring the lease of %s: %w", def.Name, err)
-		}
+// leases returns the keys of a job type's leases.
+func (j *Jobs) leases(def tasks.Definition) []string {
+	keys := make([]string, def.Leases)
+	for number := range keys {
+		keys[number] = j.keys.lease(def.Name, number)
 	}
-	return nil, nil
+	return keys
 }
+
+// KEYS: lease. ARGV: token, TTL (ms). Returns whether the lease has the token.
+var (
+	renewLeaseScript = redis.NewScript(`
+return redis.call("GET", KEYS[1]) == ARGV[1] and redis.call("PEXPIRE", KEYS[1], ARGV[2]) or 0
+`)
+	releaseLeaseScript = redis.NewScript(`
+return redis.call("GET", KEYS[1]) == ARGV[1] and redis.call("DEL", KEYS[1]) or 0
+`)
+)
 
 // Until returns the time until which no other worker can have the lease.
 func (l *Lease) Until() time.Time { return l.until }
@@ -52,8 +58,8 @@ func (l *Lease) Until() time.Time { return l.until }
 // Renew makes the lease last for another LeaseTTL. It returns ErrLeaseLost if the lease is lost.
 func (l *Lease) Renew(ctx context.Context) error {
 	asked := time.Now()
-	err := l.lock.Refresh(ctx, LeaseTTL, nil)
-	if errors.Is(err, redislock.ErrNotObtained) {
+	held, err := renewLeaseScript.Run(ctx, l.jobs.rdb, []string{l.key}, l.token, LeaseTTL.Milliseconds()).Bool()
+	if err == nil && !held {
 		err = ErrLeaseLost
 	}
 	if err != nil {
@@ -65,8 +71,7 @@ func (l *Lease) Renew(ctx context.Context) error {
 
 // Release ends the lease, and announces the queue, so that another worker can take it. Releasing a lost lease is no error.
 func (l *Lease) Release(ctx context.Context) error {
-	err := l.lock.Release(ctx)
-	if err != nil && !errors.Is(err, redislock.ErrLockNotHeld) {
+	if err := releaseLeaseScript.Run(ctx, l.jobs.rdb, []string{l.key}, l.token).Err(); err != nil {
 		return fmt.Errorf("releasing the lease of %s: %w", l.def.Name, err)
 	}
 	l.jobs.announce(ctx, l.def.Queue())

@@ -6,11 +6,14 @@ package jobs
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 const (
@@ -62,9 +65,10 @@ func (j *Jobs) HasTasks(ctx context.Context, queues []string) ([]bool, error) {
 	return has, nil
 }
 
-// KEYS: pending, paused, active, lease, scheduled, retry. ARGV: now (s), now (ns), time (s) before which a lost task's lease
-// ended, time (s) when a new lease ends, prefix of the tasks' keys, limit. Returns {number of tasks that a worker can take,
-// IDs of the rescued tasks, time (s) when the next task is due or "", IDs of the removed tasks}.
+// KEYS: pending, paused, active, lease, scheduled, retry, and the leases of the job type, of which one is wanted. ARGV: now (s),
+// now (ns), time (s) before which a lost task's lease ended, time (s) when a new lease ends, prefix of the tasks' keys, limit,
+// token and TTL (ms) of the wanted lease. Returns {number of tasks that a worker can take, IDs of the rescued tasks, time (s) when
+// the next task is due or "", IDs of the removed tasks, key of the taken lease or ""}.
 var findWorkScript = redis.NewScript(isDamaged + `
 local rescued, removed = {}, {}
 local function put(command, id, ...)
@@ -103,7 +107,14 @@ local pending = 0
 if redis.call("EXISTS", KEYS[2]) == 0 then
 	pending = redis.call("LLEN", KEYS[1])
 end
-return {pending, rescued, next, removed}
+local lease = ""
+for i = 7, pending > 0 and #KEYS or 0 do
+	if redis.call("SET", KEYS[i], ARGV[7], "NX", "PX", ARGV[8]) then
+		lease = KEYS[i]
+		break
+	end
+end
+return {pending, rescued, next, removed, lease}
 `)
 
 // Work says what there is to do in a queue.
@@ -114,24 +125,44 @@ type Work struct {
 	Next time.Time
 	// Rescued are the IDs of the tasks that were put back because their worker is lost.
 	Rescued []string
+	// Lease is the lease of the job type that TakeWork took, or nil: there is no work, or other workers have all leases.
+	Lease *Lease
+
+	lease string // its key
 }
 
 // FindWork looks for work in a queue. First it puts the tasks that are due, and those whose worker is lost, among the pending
 // ones, even in a paused queue. It removes a task that is damaged.
 func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
+	return j.findWork(ctx, queue, nil, "")
+}
+
+// TakeWork is FindWork in the queue of a job type's runs. If a worker can take one of them, TakeWork takes a lease of the job type
+// with it.
+func (j *Jobs) TakeWork(ctx context.Context, def tasks.Definition) (Work, error) {
+	token, asked := rand.Text(), time.Now()
+	work, err := j.findWork(ctx, def.Queue(), j.leases(def), token)
+	if err == nil && work.lease != "" {
+		work.Lease = &Lease{def: def, jobs: j, key: work.lease, token: token, until: asked.Add(LeaseTTL - leaseMargin)}
+	}
+	return work, err
+}
+
+func (j *Jobs) findWork(ctx context.Context, queue string, leases []string, token string) (Work, error) {
 	now := time.Now()
-	keys := []string{
+	keys := append([]string{
 		asynqKey(queue, "pending"), asynqKey(queue, "paused"), asynqKey(queue, "active"),
 		asynqKey(queue, "lease"), asynqKey(queue, "scheduled"), asynqKey(queue, "retry"),
-	}
+	}, leases...)
 	reply, err := findWorkScript.Run(ctx, j.rdb, keys, now.Unix(), now.UnixNano(), now.Add(-rescueGrace).Unix(),
-		now.Add(taskLease).Unix(), asynqKey(queue, "t:"), findLimit).Slice()
+		now.Add(taskLease).Unix(), asynqKey(queue, "t:"), findLimit, token, LeaseTTL.Milliseconds()).Slice()
 	if err != nil {
 		return Work{}, fmt.Errorf("looking for work in %s: %w", queue, err)
 	}
 	pending, _ := reply[0].(int64) // the script returns these types
 	next, _ := reply[2].(string)
 	work := Work{Pending: pending > 0, Rescued: texts(reply[1])}
+	work.lease, _ = reply[4].(string)
 	if seconds, err := strconv.ParseFloat(next, 64); err == nil {
 		work.Next = time.Unix(int64(seconds), 0)
 	}

@@ -307,15 +307,16 @@ func TestSeveralLeases(t *testing.T) {
 	b, ctx := setup(t)
 	def := b.def
 	def.Leases = 2
+	b.trigger(ctx, t, tasks.SyncFull)
 	var leases []*jobs.Lease
 	for range 2 {
-		lease, err := b.Acquire(ctx, def)
+		lease, err := b.acquire(ctx, def)
 		if err != nil || lease == nil {
 			t.Fatalf("%v, %v", lease, err)
 		}
 		leases = append(leases, lease)
 	}
-	if third, err := b.Acquire(ctx, def); err != nil || third != nil {
+	if third, err := b.acquire(ctx, def); err != nil || third != nil {
 		t.Errorf("a third lease: %v, %v", third, err)
 	}
 	for _, lease := range leases {
@@ -326,7 +327,7 @@ func TestSeveralLeases(t *testing.T) {
 	if err := leases[0].Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if again, err := b.Acquire(ctx, def); err != nil || again == nil {
+	if again, err := b.acquire(ctx, def); err != nil || again == nil {
 		t.Errorf("after a release: %v, %v", again, err)
 	}
 }

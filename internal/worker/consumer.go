@@ -51,6 +51,15 @@ func signal(c chan<- struct{}) {
 // wake makes the consumer look at its queue now.
 func (c *consumer) wake() { signal(c.woken) }
 
+// announced makes the consumer work on its queue. Who takes a run looks at the queue in any case. Ranges need a look before.
+func (c *consumer) announced() {
+	if c.unit == unitRun {
+		signal(c.work)
+	} else {
+		c.wake()
+	}
+}
+
 // run consumes until ctx ends.
 func (c *consumer) run(ctx context.Context) {
 	var looking sync.WaitGroup
@@ -86,9 +95,7 @@ func (c *consumer) look(ctx context.Context) {
 			}
 			continue
 		}
-		for _, id := range found.Rescued {
-			c.log.Info("Put back a task whose worker is lost", "queue", c.queue, "task", id)
-		}
+		c.logRescued(found)
 		if found.Pending && time.Now().UnixNano() >= c.backingOff.Load() {
 			signal(c.work)
 		}
@@ -98,10 +105,17 @@ func (c *consumer) look(ctx context.Context) {
 	}
 }
 
+// logRescued says which tasks a look has put back.
+func (c *consumer) logRescued(found jobs.Work) {
+	for _, id := range found.Rescued {
+		c.log.Info("Put back a task whose worker is lost", "queue", c.queue, "task", id)
+	}
+}
+
 // backOff leaves the queue to other workers for a while.
 func (c *consumer) backOff() { c.backingOff.Store(time.Now().Add(backOffTime).UnixNano()) }
 
-// consume waits for a free place, takes a lease and runs one session.
+// consume waits for a free place, takes a lease if there is work, and runs one session.
 func (c *consumer) consume(ctx context.Context) {
 	if c.w.places.Acquire(ctx, 1) != nil { // in the order in which the consumers ask
 		return
@@ -110,12 +124,15 @@ func (c *consumer) consume(ctx context.Context) {
 	defer reserved()
 	var lease *jobs.Lease
 	if c.unit == unitRun {
-		var err error
-		if lease, err = c.w.jobs.Acquire(ctx, c.def); lease == nil {
-			if err != nil && ctx.Err() == nil {
-				c.log.Debug("Could not acquire the lease", "error", err)
-			}
-			return // another worker has it, and announces its release
+		taking, cancel := context.WithTimeout(ctx, lookTimeout)
+		found, err := c.w.jobs.TakeWork(taking, c.def)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			c.log.Debug("Could not take work", "queue", c.queue, "error", err)
+		}
+		c.logRescued(found)
+		if lease = found.Lease; lease == nil {
+			return // if another worker has it, it announces its release
 		}
 	}
 	s := newSession(c, lease, reserved)

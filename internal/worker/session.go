@@ -28,6 +28,8 @@ const (
 	taskCheckInterval = 5 * time.Millisecond
 	// delayedTaskCheckInterval is how often a Server looks for retries. asynq's default of 5 s would delay each by up to that.
 	delayedTaskCheckInterval = 250 * time.Millisecond
+	// subscribeDelay is how much later than its Server a subscription that nobody needs is made: the first task comes sooner so.
+	subscribeDelay = 50 * time.Millisecond
 	// renewInterval is how often a lease is renewed.
 	renewInterval = jobs.LeaseTTL / 4
 	// abandonTimeout is how long a handler may take to return after its context has ended.
@@ -103,6 +105,41 @@ type subscriber struct {
 	mu    sync.Mutex
 	conns []net.Conn
 	last  *redis.PubSub
+	beats []beat
+}
+
+// beat is a ZADD of a Server's heartbeat.
+type beat struct {
+	key     string
+	members []redis.Z
+}
+
+// ZAdd implements redis.UniversalClient. A Server hands out no task before its first heartbeat is written. That takes a ZADD, one
+// more, and a script: three round trips, where one will do. asynq sends no other ZADD outside of its scripts.
+func (s *subscriber) ZAdd(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.beats = append(s.beats, beat{key, members})
+	return redis.NewIntCmd(ctx) // without an error
+}
+
+// EvalSha implements redis.UniversalClient. It sends the ZADDs before it along with the script. What becomes of them does not
+// matter to asynq: the next heartbeat writes the same.
+func (s *subscriber) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	s.mu.Lock()
+	beats := s.beats
+	s.beats = nil
+	s.mu.Unlock()
+	if len(beats) == 0 {
+		return s.UniversalClient.EvalSha(ctx, sha, keys, args...)
+	}
+	pipeline := s.Pipeline()
+	for _, b := range beats {
+		pipeline.ZAdd(ctx, b.key, b.members...)
+	}
+	script := pipeline.EvalSha(ctx, sha, keys, args...)
+	_, _ = pipeline.Exec(ctx) // each command has its error
+	return script
 }
 
 func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient, channel string) *subscriber {
@@ -120,6 +157,7 @@ func (s *subscriber) Subscribe(ctx context.Context, _ ...string) *redis.PubSub {
 	if failed != nil {
 		_ = failed.Close() // its connection is of no use
 	}
+	sleep(ctx, subscribeDelay)
 	subscription := s.own.Subscribe(ctx, s.channel)
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -124,7 +124,7 @@ func (w *Worker) hear(ctx context.Context) {
 				return
 			}
 			if c := w.consumers[message.Payload]; c != nil {
-				c.wake()
+				c.announced()
 			}
 		case <-ctx.Done():
 			return
