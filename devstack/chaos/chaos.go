@@ -61,6 +61,7 @@ type chaos struct {
 	documents *documents
 	ways      map[string]*way
 	crew      map[string]*member
+	neighbour *neighbour
 	apis      map[string]string // base addresses
 	ports     []*freeport.Port  // of the APIs
 	watching  sync.WaitGroup    // goroutines that wait for a member's end
@@ -140,6 +141,7 @@ func (c *chaos) run(ctx context.Context) (_ *report, err error) {
 		return nil, err
 	}
 	defer c.killAll()
+	defer func() { err = errors.Join(err, c.closeNeighbour()) }()
 	c.watcher = newWatcher(c.redis.client, c.record, c.chronicle)
 	if err := c.watched(ctx, c.act); err != nil {
 		return nil, err
@@ -173,6 +175,9 @@ func (c *chaos) watched(ctx context.Context, act func(context.Context) error) er
 // act starts everything, breaks it, waits until it is at rest and ends it.
 func (c *chaos) act(ctx context.Context) error {
 	if err := c.startAll(ctx); err != nil {
+		return err
+	}
+	if err := c.startNeighbour(ctx); err != nil {
 		return err
 	}
 	if err := c.breakThings(ctx); err != nil {
@@ -225,8 +230,8 @@ func (c *chaos) newMember(r role, name string) (*member, error) {
 	return m, nil
 }
 
-// settings returns the settings of a process.
-func (c *chaos) settings(r role, name string) (map[string]string, error) {
+// commonSettings returns the settings that all processes have.
+func (c *chaos) commonSettings() map[string]string {
 	own := map[string]string{
 		"MONGODB_URI": os.Getenv("MONGODB_URI"), "MONGODB_DATABASE": c.documents.db.Name(),
 		"REDIS_HOST": loopback, "REDIS_PASSWORD": "", "REDIS_DB": "0",
@@ -241,6 +246,12 @@ func (c *chaos) settings(r role, name string) (map[string]string, error) {
 	for job, age := range freshness {
 		own[settingName(job, "FRESHNESS")] = age.String()
 	}
+	return own
+}
+
+// settings returns the settings of a process of the first deployment.
+func (c *chaos) settings(r role, name string) (map[string]string, error) {
+	own := c.commonSettings()
 	for _, server := range r.servers {
 		upstream := c.redis.address()
 		if server == mongoName {
@@ -328,6 +339,9 @@ func (c *chaos) settle(ctx context.Context) error {
 		return err
 	}
 	c.settled = time.Since(mended)
+	if err := c.judgeNeighbour(ctx, mended); err != nil {
+		return err
+	}
 	if err := c.watcher.look(); err != nil {
 		return err
 	}

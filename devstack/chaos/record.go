@@ -28,6 +28,7 @@ const (
 	promiseKeys      promise = "nothing is left in Redis"
 	promiseProcesses promise = "every process survives"
 	promiseFlush     promise = "after a flush of Redis new runs and the schedules work again, and are seen"
+	promiseNeighbour promise = "another deployment in the same Redis works on its own runs, and on no others"
 	promiseQuiet     promise = "all comes to rest when nothing is broken any more"
 )
 

@@ -119,6 +119,7 @@ func (w *watcher) heard(m *redis.Message) {
 	queue, rest, _ := strings.Cut(rest, "}:")
 	id, isTask := strings.CutPrefix(rest, "t:")
 	switch {
+	case isNeighbours(queue):
 	case isTask && m.Payload == "new":
 		w.record.wasEnqueued(queue, id, time.Now())
 	case !isTask && m.Payload == "set":
@@ -222,14 +223,16 @@ func (w *watcher) busy() ([]string, error) {
 	return busy, nil
 }
 
-// keys returns all keys that Redis has.
+// keys returns all keys that Redis has, but those of the other deployment.
 func (w *watcher) keys(ctx context.Context) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, questionTimeout)
 	defer cancel()
 	var keys []string
 	found := w.rdb.Scan(ctx, 0, "*", listSize).Iterator()
 	for found.Next(ctx) {
-		keys = append(keys, found.Val())
+		if !isNeighbours(found.Val()) {
+			keys = append(keys, found.Val())
+		}
 	}
 	if err := found.Err(); err != nil {
 		return nil, fmt.Errorf("listing Redis' keys: %w", err)

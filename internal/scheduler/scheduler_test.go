@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -49,6 +50,7 @@ type testBundle struct {
 	log     *testbed.Log
 	logger  *slog.Logger
 	user    tasks.Definition
+	hooks   []redis.Hook // of the clients of schedulers
 }
 
 // setup gives the job types the schedules. The other job types have none.
@@ -84,7 +86,7 @@ func (b *testBundle) startWithClock(t *testing.T, addr string, now func() time.T
 	t.Helper()
 	o := b.options
 	o.Addr = addr
-	rdb := redisconn.New(o, redisconn.Patient, b.logger)
+	rdb := redisconn.New(o, redisconn.Patient, b.logger, b.hooks...)
 	t.Cleanup(func() { _ = rdb.Close() })
 	registry, spans := prometheus.NewRegistry(), tracetest.NewInMemoryExporter()
 	b.metrics, b.spans = append(b.metrics, registry), append(b.spans, spans)
@@ -414,6 +416,45 @@ func TestTickOfABrokenClock(t *testing.T) {
 			}
 		})
 	}
+}
+
+// beforeCommand calls a function before each command. It is a redis.Hook.
+type beforeCommand func(ctx context.Context, args []any)
+
+func (beforeCommand) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (f beforeCommand) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		f(ctx, cmd.Args())
+		return next(ctx, cmd)
+	}
+}
+
+func (beforeCommand) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// The tick of a clock that is an hour ahead comes after a scheduler has looked at the last tick, and before it enqueues its own.
+func TestTickOfABrokenClockMeanwhile(t *testing.T) {
+	t.Parallel()
+	b := setup(t, userSyncEvery(2*time.Second))
+	const key = "codex-jobs:{user-sync}:tick"
+	var overtaken atomic.Value // the ID of the tick
+	b.hooks = append(b.hooks, beforeCommand(func(ctx context.Context, args []any) {
+		if len(args) < 6 || args[0] != "evalsha" || args[2] != 2 || args[4] != key {
+			return
+		}
+		if overtaken.CompareAndSwap(nil, args[5]) {
+			ahead := b.user.Schedule.Prev(time.Now().Add(time.Hour))
+			if err := b.rdb.Set(ctx, key, ahead.UnixMilli(), 0).Err(); err != nil {
+				t.Error(err)
+			}
+		}
+	}))
+	b.start(t, b.options.Addr)
+	testbed.Eventually(t, "the run of the tick", func() bool {
+		return slices.ContainsFunc(b.pending(t), func(info *asynq.TaskInfo) bool { return info.ID == overtaken.Load() })
+	})
 }
 
 // The clocks of a scheduler, and of Redis or not, are set back by ten minutes.

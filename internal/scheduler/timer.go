@@ -31,6 +31,9 @@ const (
 // errYield is the reason for not enqueueing a tick: another scheduler, whose clock shows another time, does so.
 var errYield = errors.New("this scheduler's clock differs from Redis' clock and from that of another scheduler, which enqueues the ticks")
 
+// errOvertaken is the reason for not enqueueing a tick: the last one is a broken clock's. The next try distrusts it.
+var errOvertaken = errors.New("the last tick is later than the next one to come")
+
 // wallClock returns the time without a monotonic reading, so that comparing two times compares wall clocks.
 func wallClock() time.Time { return time.Now().Round(0) }
 
@@ -169,7 +172,15 @@ func (t *timer) enqueue(ctx context.Context, tickTime time.Time) (jobs.Tick, err
 	if err != nil {
 		return jobs.Tick{}, err
 	}
-	return t.jobs.EnqueueTick(ctx, t.def, tickTime)
+	tick, err := t.jobs.EnqueueTick(ctx, t.def, tickTime)
+	if err != nil || tick != (jobs.Tick{}) {
+		return tick, err
+	}
+	// Either another scheduler has handled the tick, or the tick of a broken clock came after the look at the last one.
+	if last, err = t.jobs.LastTick(ctx, t.def); err == nil && t.tooLate(last, t.now()) {
+		err = errOvertaken
+	}
+	return tick, err
 }
 
 // tooLate reports whether a tick is later than the next one to come after now.
