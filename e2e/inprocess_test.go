@@ -61,7 +61,7 @@ func TestProgramsInProcess(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	asking, cancel := context.WithTimeout(ctx, testbed.Patience)
+	asking, cancel := context.WithTimeout(ctx, testbed.WaitLimit)
 	defer cancel()
 	var triggered client.Triggered
 	testbed.Eventually(t, "the API takes a trigger", func() bool {

@@ -158,7 +158,7 @@ func run(t *testing.T, cmd *exec.Cmd) (status int, stdout, stderr string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kill := time.AfterFunc(patience, func() { _ = cmd.Process.Kill() })
+	kill := time.AfterFunc(waitLimit, func() { _ = cmd.Process.Kill() })
 	defer kill.Stop()
 	var failed *exec.ExitError
 	if err := cmd.Wait(); err != nil && !errors.As(err, &failed) {

@@ -20,8 +20,8 @@ import (
 )
 
 const (
-	// patience is how long a test waits for what must happen, on a busy machine.
-	patience = testbed.Patience
+	// waitLimit is how long a test waits for what must happen, on a busy machine.
+	waitLimit = testbed.WaitLimit
 	// stopLimit is how long a process may take to end after a SIGTERM.
 	stopLimit = 10 * time.Second
 )
@@ -140,7 +140,7 @@ func (p *process) waitForLog(t *testing.T, msg string, want attrs) attrs {
 // waitForLogs waits until there are at least n such lines, and returns them.
 func (p *process) waitForLogs(t *testing.T, n int, msg string, want attrs) []attrs {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	found, err := p.Await(ctx, n, procs.Match{Msg: msg, Attrs: want})
 	if err != nil {

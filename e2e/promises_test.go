@@ -64,7 +64,7 @@ func TestSlowFrozenWorker(t *testing.T) {
 				t.Fatal(err)
 			}
 			second := s.startReady(t, "worker")
-			s.wantNoAttempt(t, id, rangeRecoveryLimit+patience, n)
+			s.wantNoAttempt(t, id, rangeRecoveryLimit+waitLimit, n)
 			if err := first.Resume(); err != nil {
 				t.Fatal(err)
 			}
@@ -76,8 +76,8 @@ func TestSlowFrozenWorker(t *testing.T) {
 			// It works again, and the result of the other worker stays.
 			second.stop(t)
 			next := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
-			s.wantNoAttempt(t, next, patience, n)
-			s.wantNoAttempt(t, id, patience, n)
+			s.wantNoAttempt(t, next, waitLimit, n)
+			s.wantNoAttempt(t, id, waitLimit, n)
 			if keys, err := s.rdb.Keys(t.Context(), "codex-jobs:*:r*:*"+id.String()+"*").Result(); err != nil || len(keys) > 0 {
 				t.Errorf("left of the run: %v, %v", keys, err)
 			}
@@ -106,7 +106,7 @@ func TestSlowMongoDBAway(t *testing.T) {
 			proxy.Down()
 			time.Sleep(away) // the outage
 			proxy.Up()
-			s.wantNoAttempt(t, id, patience, n)
+			s.wantNoAttempt(t, id, waitLimit, n)
 			waited := 0
 			for _, w := range workers {
 				waited += len(w.log("Database unreachable, trying again", nil))
@@ -147,9 +147,9 @@ func TestSlowRedisAway(t *testing.T) {
 				}
 			}
 			proxy.Up()
-			s.wantNoAttempt(t, id, rangeRecoveryLimit+patience, n)
+			s.wantNoAttempt(t, id, rangeRecoveryLimit+waitLimit, n)
 			next := s.trigger(t, `{"syncType": "full"}`)
-			s.wantNoAttempt(t, next, patience, n)
+			s.wantNoAttempt(t, next, waitLimit, n)
 			for _, p := range all {
 				p.stop(t)
 			}
@@ -337,7 +337,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 		server.restart(t)
 	}
 	w := s.startReady(t, "worker")
-	testbed.Within(t, 2*rangeRecoveryLimit+patience, "the end of all jobs", func() bool {
+	testbed.Within(t, 2*rangeRecoveryLimit+waitLimit, "the end of all jobs", func() bool {
 		for id := range acknowledged {
 			info, err := s.inspector.GetTaskInfo(parseID(t, id).Job, id)
 			if errors.Is(err, asynq.ErrTaskNotFound) {

@@ -74,7 +74,7 @@ func (s *redisServer) start(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.process = process
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	if _, err := process.Await(ctx, 1, procs.Match{Text: serving[filepath.Base(s.program)]}); err != nil {
 		process.Kill()

@@ -41,7 +41,7 @@ func TestSlowKilledWorker(t *testing.T) {
 	quick := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncIncremental})
 	s.result(t, quick)
 
-	wantComplete(t, s.resultWithin(t, recoveryLimit+patience, id), n)
+	wantComplete(t, s.resultWithin(t, recoveryLimit+waitLimit, id), n)
 	if took := time.Since(killed); took > recoveryLimit {
 		t.Errorf("the run went on and ended %s after its worker was killed, want at most %s", took, recoveryLimit)
 	} else {
@@ -102,7 +102,7 @@ func TestSlowKilledWorkersOfASharedRun(t *testing.T) {
 				workers[i] = s.startReady(t, "worker")
 			}
 			killed := time.Now()
-			result := s.resultWithin(t, rangeRecoveryLimit+patience, id)
+			result := s.resultWithin(t, rangeRecoveryLimit+waitLimit, id)
 			result.Duration = 0 // it includes the wait for the dead workers' ranges
 			wantComplete(t, result, n)
 			if took := time.Since(killed); took > rangeRecoveryLimit+20*time.Second { // and the work that remains

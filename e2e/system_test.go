@@ -60,7 +60,7 @@ func setupOn(t *testing.T, o redisconn.Options, env ...string) *system {
 	if uri == "" {
 		t.Fatal("MONGODB_URI is not set: run the tests with `make test`")
 	}
-	s := &system{redis: o, rdb: redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler)), mongoURI: uri}
+	s := &system{redis: o, rdb: redisconn.New(o, redisconn.Retrying, slog.New(slog.DiscardHandler)), mongoURI: uri}
 	t.Cleanup(func() { _ = s.rdb.Close() })
 	s.inspector = asynq.NewInspectorFromRedisClient(s.rdb)
 	client, err := mongodb.Connect(uri, slog.New(slog.DiscardHandler))
@@ -69,7 +69,7 @@ func setupOn(t *testing.T, o redisconn.Options, env ...string) *system {
 	}
 	db := client.Database("e2e_" + bson.NewObjectID().Hex())
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 		defer cancel()
 		if err := db.Drop(ctx); err != nil {
 			t.Errorf("dropping the test's database: %v", err)
@@ -240,7 +240,7 @@ func parseID(t *testing.T, s string) tasks.RunID {
 // result waits until the run has completed, and returns its result.
 func (s *system) result(t *testing.T, id tasks.RunID) tasks.SyncResult {
 	t.Helper()
-	return s.resultWithin(t, patience, id)
+	return s.resultWithin(t, waitLimit, id)
 }
 
 func (s *system) resultWithin(t *testing.T, limit time.Duration, id tasks.RunID) tasks.SyncResult {
@@ -275,7 +275,7 @@ func wantComplete(t *testing.T, got tasks.SyncResult, n int) {
 	if _, err := time.Parse(tasks.TimestampLayout, got.Timestamp); err != nil || !strings.HasSuffix(got.Timestamp, "Z") {
 		t.Errorf("result's timestamp %q is not ISO 8601 in UTC", got.Timestamp)
 	}
-	if got.Duration < 0 || got.Duration > patience.Milliseconds() {
+	if got.Duration < 0 || got.Duration > waitLimit.Milliseconds() {
 		t.Errorf("result's duration is %d ms", got.Duration)
 	}
 }

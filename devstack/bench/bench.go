@@ -70,7 +70,7 @@ func measure(ctx context.Context, a arguments, p *progress) (_ *report, err erro
 		return b.report, err
 	}
 	redis.SetLogger(telemetry.NewRedisLogger(quiet()))
-	b.rdb = redisconn.New(b.cfg.Redis, redisconn.Patient, quiet())
+	b.rdb = redisconn.New(b.cfg.Redis, redisconn.Retrying, quiet())
 	defer func() { err = errors.Join(err, b.rdb.Close()) }()
 	b.jobs = jobs.New(b.rdb, b.cfg.Registry, quiet())
 	b.inspector = asynq.NewInspectorFromRedisClient(b.rdb)

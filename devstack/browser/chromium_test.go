@@ -88,7 +88,7 @@ type step = chromedp.Action[chromedp.Void]
 
 func (b *browser) do(t *testing.T, steps ...step) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, waitLimit)
 	defer cancel()
 	if err := chromedp.Do(ctx, steps...); err != nil {
 		t.Fatalf("driving the browser: %v; the page says:\n%s", err, b.text())
@@ -97,7 +97,7 @@ func (b *browser) do(t *testing.T, steps ...step) {
 
 // text returns the text of the page, or the error of asking for it.
 func (b *browser) text() string {
-	ctx, cancel := context.WithTimeout(b.ctx, patience)
+	ctx, cancel := context.WithTimeout(b.ctx, waitLimit)
 	defer cancel()
 	text, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.body.innerText"))
 	if err != nil {
@@ -109,7 +109,7 @@ func (b *browser) text() string {
 // says waits until the page has all of the texts.
 func (b *browser) says(t *testing.T, texts ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); ; time.Sleep(50 * time.Millisecond) {
 		page := b.text()
 		missing := slices.DeleteFunc(slices.Clone(texts), func(text string) bool { return strings.Contains(page, text) })
 		if len(missing) == 0 {

@@ -30,8 +30,8 @@ import (
 
 const (
 	userCount = 300
-	// patience is how long the test waits for what must happen, on a busy machine.
-	patience = 40 * time.Second
+	// waitLimit is how long the test waits for what must happen, on a busy machine.
+	waitLimit = 40 * time.Second
 	// slowness is how much longer each command to MongoDB takes, so that a run lasts a minute.
 	slowness = 100 * time.Millisecond
 )
@@ -98,7 +98,7 @@ func loadUsers(t *testing.T, uri string) string {
 	}
 	db := client.Database("browser_" + bson.NewObjectID().Hex())
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), waitLimit)
 		defer cancel()
 		if err := db.Drop(ctx); err != nil {
 			t.Errorf("dropping the test's database: %v", err)
@@ -149,7 +149,7 @@ func (s *system) ask(method, path, body string, answer any) error {
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")
 	}
-	client := http.Client{Timeout: patience}
+	client := http.Client{Timeout: waitLimit}
 	defer client.CloseIdleConnections()
 	response, err := client.Do(request)
 	if err != nil {

@@ -97,7 +97,7 @@ func checkImages(t *testing.T, s *system) {
 func up(t *testing.T, s *system) {
 	started := time.Now()
 	s.run(t, "up")
-	s.waitUntilHealthy(t, patience, 3)
+	s.waitUntilHealthy(t, waitLimit, 3)
 	t.Logf("%.1f s from nothing to healthy", time.Since(started).Seconds())
 	s.since = time.Now()
 	s.run(t, "look")
@@ -111,10 +111,10 @@ func up(t *testing.T, s *system) {
 // runs waits for a scheduled run over all users, and triggers a quick one and a long one.
 func runs(t *testing.T, s *system) {
 	s.log.wait(t, 1, runCompleted, attrs{"syncType": "incremental", "usersUpdated": float64(users)})
-	s.wantUpdated(t, patience, s.trigger(t, full))
+	s.wantUpdated(t, waitLimit, s.trigger(t, full))
 	started := time.Now()
 	id, _ := s.startLong(t)
-	s.wantUpdated(t, patience, id)
+	s.wantUpdated(t, waitLimit, id)
 	t.Logf("a long run takes %.1f s", time.Since(started).Seconds())
 	s.wantNothingLost(t)
 }
@@ -146,13 +146,13 @@ func scaleDown(t *testing.T, s *system) {
 			t.Fatalf("worker 1 got all of %d runs", restarts+1)
 		}
 		s.docker(t, "restart", first)
-		s.wantUpdated(t, patience, id)
+		s.wantUpdated(t, waitLimit, id)
 		id, worker = s.startLong(t)
 	}
 	s.run(t, "scale-down")
 	s.waitUntilHealthy(t, healthLimit, 1)
 	s.wantReleased(t, id, worker)
-	s.wantUpdated(t, patience, id)
+	s.wantUpdated(t, waitLimit, id)
 	if left := s.containers(t, "worker"); len(left) != 1 || left[0] != first {
 		t.Errorf("%q are left, want %q", left, first)
 	}
@@ -190,14 +190,14 @@ func kill(t *testing.T, s *system) {
 	s.kill(t, scheduler)
 	killed := time.Now()
 	for _, container := range []string{worker, scheduler} {
-		testbed.Within(t, patience, "the restart of "+container[:12], func() bool {
+		testbed.Within(t, waitLimit, "the restart of "+container[:12], func() bool {
 			return s.inspect(t, container, "{{.RestartCount}} {{.State.Status}}") == "1 running"
 		})
 	}
 	s.waitUntilHealthy(t, healthLimit, 3)
 
 	// The others go on meanwhile: only this run stands still.
-	s.waitForResult(t, patience, s.trigger(t, full))
+	s.waitForResult(t, waitLimit, s.trigger(t, full))
 	if len(s.log.find(runRecovered, attrs{"jobId": id})) > 0 {
 		t.Log("the run was recovered before another one was through")
 	}
@@ -217,7 +217,7 @@ func restartRedis(t *testing.T, s *system) {
 	s.waitUntilHealthy(t, healthLimit, 3)
 	accepted, refused := stop()
 	t.Logf("%d triggers were accepted meanwhile, %d refused", accepted, refused)
-	s.wantUpdated(t, patience, id)
+	s.wantUpdated(t, waitLimit, id)
 	s.wantHistory(t, history)
 	s.wantNothingLost(t)
 }
@@ -326,7 +326,7 @@ func restore(t *testing.T, s *system) {
 	s.run(t, "restore-redis")
 	s.run(t, "restore-mongo"+form)
 	s.run(t, "apply")
-	s.waitUntilHealthy(t, patience, 2)
+	s.waitUntilHealthy(t, waitLimit, 2)
 	s.since = time.Now()
 	s.wantHistory(t, history)
 	s.wantUpdated(t, recoveryLimit, s.trigger(t, full))
@@ -358,7 +358,7 @@ func rollBack(t *testing.T, s *system) {
 			s.wantVersion(t, container)
 		}
 	}
-	s.wantUpdated(t, patience, id)
+	s.wantUpdated(t, waitLimit, id)
 	s.wantNothingLost(t)
 }
 

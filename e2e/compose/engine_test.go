@@ -21,8 +21,8 @@ import (
 )
 
 const (
-	// patience is the limit of waits that have no other limit, for a busy machine.
-	patience = 90 * time.Second
+	// waitLimit is the limit of waits that have no other limit, for a busy machine.
+	waitLimit = 90 * time.Second
 	// commandLimit is how long one command or block of commands may take, such as a build without any cache.
 	commandLimit = 10 * time.Minute
 	// poll is the pause between two checks.

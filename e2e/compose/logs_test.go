@@ -119,7 +119,7 @@ func (l *logs) find(msg string, want attrs) []line {
 // wait waits until there are n such lines, and returns them.
 func (l *logs) wait(t *testing.T, n int, msg string, want attrs) []line {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	match := procs.Match{Msg: msg, Attrs: want}
 	found, err := l.all.Wait(ctx, n, match)

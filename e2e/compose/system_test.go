@@ -205,7 +205,7 @@ func (s *system) startLong(t *testing.T) (id, container string) {
 	t.Helper()
 	id = s.trigger(t, long)
 	container = s.log.wait(t, 1, runStarted, attrs{"jobId": id})[0].container
-	testbed.Within(t, patience, "progress of "+id, func() bool {
+	testbed.Within(t, waitLimit, "progress of "+id, func() bool {
 		var answer struct{ Data struct{ Progress int } }
 		status, err := s.request(t.Context(), http.MethodGet, "/jobs/"+id, "", &answer)
 		return err == nil && status == http.StatusOK && answer.Data.Progress > 0
@@ -364,6 +364,6 @@ func (s *system) history(t *testing.T) []string {
 func (s *system) wantStopped(t *testing.T, containers []string) {
 	t.Helper()
 	for _, container := range containers {
-		testbed.Within(t, patience, "the end of the log of "+container[:12], func() bool { return s.log.of(container, "Stopped") == 1 })
+		testbed.Within(t, waitLimit, "the end of the log of "+container[:12], func() bool { return s.log.of(container, "Stopped") == 1 })
 	}
 }

@@ -114,7 +114,7 @@ func (s *system) wantWatched(t *testing.T, want map[string]int) {
 			t.Log(said)
 		}
 	}()
-	testbed.Within(t, patience, fmt.Sprintf("Prometheus to get answers from %v", want), func() bool {
+	testbed.Within(t, waitLimit, fmt.Sprintf("Prometheus to get answers from %v", want), func() bool {
 		var targets struct {
 			ActiveTargets []struct {
 				Labels                       map[string]string
@@ -137,7 +137,7 @@ func (s *system) wantWatched(t *testing.T, want map[string]int) {
 	})
 	t.Logf("Prometheus gets answers from %v after %.1f s", want, time.Since(started).Seconds())
 
-	testbed.Within(t, patience, "Prometheus to evaluate its rules", func() bool {
+	testbed.Within(t, waitLimit, "Prometheus to evaluate its rules", func() bool {
 		var rules struct {
 			Groups []struct {
 				Rules []struct{ Name, Health, LastError string }
@@ -174,12 +174,12 @@ func (s *system) wantReload(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.run(t, "reload")
-	testbed.Within(t, patience, "the new configuration to be in use", func() bool {
+	testbed.Within(t, waitLimit, "the new configuration to be in use", func() bool {
 		var config struct{ YAML string }
 		return s.prometheus(t, "status/config", &config) == nil && strings.Contains(config.YAML, after)
 	})
 	container := s.containers(t, "prometheus")[0]
-	testbed.Within(t, patience, "Prometheus to be healthy", func() bool {
+	testbed.Within(t, waitLimit, "Prometheus to be healthy", func() bool {
 		return s.inspect(t, container, "{{.State.Health.Status}} {{.RestartCount}}") == "healthy 0"
 	})
 }
@@ -218,7 +218,7 @@ func (s *system) wantDashboard(t *testing.T) {
 		_ = response.Body.Close()
 		return response.StatusCode
 	}
-	testbed.Within(t, patience, "Grafana to have the dashboard", func() bool {
+	testbed.Within(t, waitLimit, "Grafana to have the dashboard", func() bool {
 		return status("/api/dashboards/uid/codex-jobs", "", "") == http.StatusOK
 	})
 	if got := status("/api/admin/settings", "admin", "admin"); got == http.StatusOK {

@@ -85,7 +85,7 @@ func TestCertificateIsUsedByMany(t *testing.T) {
 	changes := make(chan bool, 1000)
 	for range 8 {
 		users.Go(func() {
-			for deadline := time.Now().Add(testbed.Patience); time.Now().Before(deadline) && c.Leaf().Subject.CommonName == "first"; time.Sleep(time.Millisecond) {
+			for deadline := time.Now().Add(testbed.WaitLimit); time.Now().Before(deadline) && c.Leaf().Subject.CommonName == "first"; time.Sleep(time.Millisecond) {
 				if _, changed, _ := c.Get(); changed {
 					changes <- true
 				}

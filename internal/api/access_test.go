@@ -397,7 +397,7 @@ func TestConcurrentUse(t *testing.T) {
 				}
 				var a answer
 				var err error
-				for began := time.Now(); time.Since(began) < testbed.Patience; time.Sleep(50 * time.Millisecond) {
+				for began := time.Now(); time.Since(began) < testbed.WaitLimit; time.Sleep(50 * time.Millisecond) {
 					a, err = b.as(writeKey).try(t.Context(), r.method, b.url(r), r.body)
 					if busy := a.status == http.StatusServiceUnavailable || r.dashboard() && a.status == http.StatusInternalServerError; !busy {
 						break

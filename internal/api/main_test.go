@@ -345,7 +345,7 @@ func (b *testBundle) startScheduler(t *testing.T) {
 		}
 	}
 	log := slog.New(slog.DiscardHandler)
-	s := scheduler.New(b.jobs, redisconn.ConnOpt{Options: b.redis, Limits: redisconn.Patient, Log: log}, scheduler.Options{}, log)
+	s := scheduler.New(b.jobs, redisconn.ConnOpt{Options: b.redis, Limits: redisconn.Retrying, Log: log}, scheduler.Options{}, log)
 	background(t, func(ctx context.Context) {
 		if err := s.Run(ctx); err != nil {
 			t.Error(err)

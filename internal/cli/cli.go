@@ -46,8 +46,8 @@ type Program struct {
 	Now func() time.Time
 	// Poll is the pause between two requests while waiting for a job; 0 is half a second.
 	Poll time.Duration
-	// Patience is how long a wait goes on while the API is away; 0 is a minute.
-	Patience time.Duration
+	// RetryFor is how long a wait goes on while the API is away; 0 is a minute.
+	RetryFor time.Duration
 }
 
 // app is one call of codexctl.
@@ -72,7 +72,7 @@ func (e failure) Unwrap() error { return e.error }
 
 // Run runs codexctl with the arguments until it is done or ctx ends, and returns the exit status.
 func Run(ctx context.Context, p Program, args []string) (status int) {
-	p.Poll, p.Patience = cmp.Or(p.Poll, 500*time.Millisecond), cmp.Or(p.Patience, time.Minute)
+	p.Poll, p.RetryFor = cmp.Or(p.Poll, 500*time.Millisecond), cmp.Or(p.RetryFor, time.Minute)
 	if p.Now == nil {
 		p.Now = time.Now
 	}

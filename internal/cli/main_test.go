@@ -137,7 +137,7 @@ func runUntil(ctx context.Context, server string, args ...string) printed {
 		args = append([]string{"--server", server}, args...)
 	}
 	status := cli.Run(ctx, cli.Program{
-		Version: "v1.2.3", Out: &out, Err: &errOut, Now: func() time.Time { return now }, Poll: time.Millisecond, Patience: time.Second,
+		Version: "v1.2.3", Out: &out, Err: &errOut, Now: func() time.Time { return now }, Poll: time.Millisecond, RetryFor: time.Second,
 	}, args)
 	return printed{status, out.String(), errOut.String()}
 }

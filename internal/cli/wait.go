@@ -66,8 +66,8 @@ func (a *app) follow(ctx context.Context, api *client.Client, id string) (client
 				shown.note(line(err.Error()) + "; trying again")
 				break
 			}
-			if time.Since(away) >= a.Patience {
-				return last, fmt.Errorf("%w, for %s; the job may go on without it", err, a.Patience)
+			if time.Since(away) >= a.RetryFor {
+				return last, fmt.Errorf("%w, for %s; the job may go on without it", err, a.RetryFor)
 			}
 			pause = min(2*pause, maxPause)
 		}

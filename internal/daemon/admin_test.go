@@ -64,7 +64,7 @@ func start(t *testing.T, settings config.Admin, byDefault int) *testBundle {
 	logger := slog.New(slog.NewJSONHandler(log, nil)) // at the default level
 	b := &testBundle{
 		Process: &Process{Log: logger, Metrics: telemetry.NewRegistry("worker", "v1.2.3", "")},
-		client:  &http.Client{Transport: new(http.Transport), Timeout: testbed.Patience},
+		client:  &http.Client{Transport: new(http.Transport), Timeout: testbed.WaitLimit},
 		log:     log, stopping: make(chan struct{}), ended: make(chan struct{}),
 	}
 	listener, err := b.listenAdmin(t.Context(), settings, byDefault)

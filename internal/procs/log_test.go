@@ -102,7 +102,7 @@ func TestWait(t *testing.T) {
 	t.Parallel()
 	const waiters, lines = 10, 200
 	var l procs.Log
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	var waiting sync.WaitGroup
 	for range waiters {

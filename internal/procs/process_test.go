@@ -15,8 +15,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// patience is how long a test waits for what must happen, on a busy machine.
-const patience = time.Minute
+// waitLimit is how long a test waits for what must happen, on a busy machine.
+const waitLimit = time.Minute
 
 func shell(script string) *exec.Cmd { return exec.Command("/bin/sh", "-c", script) }
 
@@ -34,7 +34,7 @@ func start(t *testing.T, script string, o procs.Options) *procs.Process {
 // await waits for a line of the process, and returns it.
 func await(t *testing.T, p *procs.Process, match procs.Match) procs.Entry {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	found, err := p.Await(ctx, 1, match)
 	if err != nil {
@@ -87,7 +87,7 @@ func TestStop(t *testing.T) {
 		killed       bool
 		code         int
 	}{
-		{"ends when asked to", `trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done`, patience, false, 3},
+		{"ends when asked to", `trap 'exit 3' TERM; echo ready; while :; do sleep 0.05; done`, waitLimit, false, 3},
 		{"must be killed", `trap '' TERM; echo ready; while :; do sleep 0.05; done`, 200 * time.Millisecond, true, 137},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -136,7 +136,7 @@ func TestNothingIsLeft(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for deadline := time.Now().Add(patience); syscall.Kill(child, 0) == nil && !zombie(child); time.Sleep(10 * time.Millisecond) {
+			for deadline := time.Now().Add(waitLimit); syscall.Kill(child, 0) == nil && !zombie(child); time.Sleep(10 * time.Millisecond) {
 				if time.Now().After(deadline) {
 					t.Fatalf("process %d is still there", child)
 				}
@@ -168,7 +168,7 @@ func TestPause(t *testing.T) {
 	if err := p.Resume(); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), waitLimit)
 	defer cancel()
 	if _, err := p.Await(ctx, paused+1, tick); err != nil {
 		t.Error(err)

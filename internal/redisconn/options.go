@@ -62,8 +62,8 @@ type Limits struct {
 
 // The limits of the product's clients.
 var (
-	// Patient is for the scheduler, which would try again anyway.
-	Patient = Limits{Timeout: 3 * time.Second, Retries: 3, Gentle: true}
+	// Retrying is for the scheduler, which would try again anyway.
+	Retrying = Limits{Timeout: 3 * time.Second, Retries: 3, Gentle: true}
 	// Worker is for the worker, which retries by itself. Each command ends within 3 s, so that a worker stops in time even if
 	// Redis hangs.
 	Worker = Limits{Timeout: 2 * time.Second, Gentle: true}

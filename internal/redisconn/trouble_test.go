@@ -231,7 +231,7 @@ func TestRefusingRedisIsAskedSeldom(t *testing.T) {
 			}
 			serves.Store(true)
 			before = f.commands.Load()
-			testbed.Within(t, testbed.Patience, "the Servers to ask as before", func() bool { return f.commands.Load() > before+200 })
+			testbed.Within(t, testbed.WaitLimit, "the Servers to ask as before", func() bool { return f.commands.Load() > before+200 })
 		})
 	}
 }

@@ -23,8 +23,8 @@ const (
 	defaultDatabases = 16
 	// lockTTL frees the databases of tests that were killed.
 	lockTTL = 15 * time.Minute
-	// patience bounds the wait for a free database.
-	patience = 4 * time.Minute
+	// waitLimit bounds the wait for a free database.
+	waitLimit = 4 * time.Minute
 )
 
 // Tests take Redis away, and go-redis would log each connection that fails to stderr.
@@ -53,7 +53,7 @@ func Acquire(user string) (o redisconn.Options, release func() error, err error)
 		return o, nil, errors.New("REDIS_HOST and REDIS_PORT are not set: run the tests with `make test`")
 	}
 	o = redisconn.Options{Addr: net.JoinHostPort(host, port), Password: os.Getenv("REDIS_PASSWORD")}
-	locks := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler))
+	locks := redisconn.New(o, redisconn.Retrying, slog.New(slog.DiscardHandler))
 	ctx := context.Background()
 	databases := defaultDatabases
 	if config, err := locks.ConfigGet(ctx, "databases").Result(); err == nil {
@@ -61,7 +61,7 @@ func Acquire(user string) (o redisconn.Options, release func() error, err error)
 			databases = n
 		}
 	}
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+	for deadline := time.Now().Add(waitLimit); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
 		for db := 1; db < databases; db++ {
 			lock := "redistest:" + strconv.Itoa(db)
 			err := locks.SetArgs(ctx, lock, user, redis.SetArgs{Mode: "NX", TTL: lockTTL}).Err()
@@ -86,13 +86,13 @@ func Acquire(user string) (o redisconn.Options, release func() error, err error)
 			return o, release, nil
 		}
 	}
-	return o, nil, errors.Join(fmt.Errorf("no Redis database became free within %s", patience), locks.Close())
+	return o, nil, errors.Join(fmt.Errorf("no Redis database became free within %s", waitLimit), locks.Close())
 }
 
 // Client returns a client of the database, which ends with the test.
 func Client(t testing.TB, o redisconn.Options) *redis.Client {
 	t.Helper()
-	rdb, ok := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler)).(*redis.Client)
+	rdb, ok := redisconn.New(o, redisconn.Retrying, slog.New(slog.DiscardHandler)).(*redis.Client)
 	if !ok {
 		t.Fatal("it is a cluster, which has no databases")
 	}
@@ -101,7 +101,7 @@ func Client(t testing.TB, o redisconn.Options) *redis.Client {
 }
 
 func isEmpty(o redisconn.Options) (bool, error) {
-	rdb := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler))
+	rdb := redisconn.New(o, redisconn.Retrying, slog.New(slog.DiscardHandler))
 	defer func() { _ = rdb.Close() }()
 	n, err := rdb.DBSize(context.Background()).Result()
 	if err != nil {
@@ -111,7 +111,7 @@ func isEmpty(o redisconn.Options) (bool, error) {
 }
 
 func flush(o redisconn.Options) error {
-	rdb := redisconn.New(o, redisconn.Patient, slog.New(slog.DiscardHandler))
+	rdb := redisconn.New(o, redisconn.Retrying, slog.New(slog.DiscardHandler))
 	defer func() { _ = rdb.Close() }()
 	if err := rdb.FlushDB(context.Background()).Err(); err != nil {
 		return fmt.Errorf("emptying a Redis database: %w", err)

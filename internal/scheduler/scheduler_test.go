@@ -86,11 +86,11 @@ func (b *testBundle) startWithClock(t *testing.T, addr string, now func() time.T
 	t.Helper()
 	o := b.options
 	o.Addr = addr
-	rdb := redisconn.New(o, redisconn.Patient, b.logger, b.hooks...)
+	rdb := redisconn.New(o, redisconn.Retrying, b.logger, b.hooks...)
 	t.Cleanup(func() { _ = rdb.Close() })
 	registry, spans := prometheus.NewRegistry(), tracetest.NewInMemoryExporter()
 	b.metrics, b.spans = append(b.metrics, registry), append(b.spans, spans)
-	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger), redisconn.ConnOpt{Options: o, Limits: redisconn.Patient, Log: b.logger}, scheduler.Options{
+	s := scheduler.New(jobs.New(rdb, b.Registry(), b.logger), redisconn.ConnOpt{Options: o, Limits: redisconn.Retrying, Log: b.logger}, scheduler.Options{
 		Metrics: registry, Tracing: sdktrace.NewTracerProvider(sdktrace.WithSyncer(spans)),
 	}, b.logger)
 	if now != nil {
@@ -270,7 +270,7 @@ func TestTicksAreOnTime(t *testing.T) {
 	lateness := make(map[string]time.Duration)
 	var control []time.Duration // of the test's own timer
 	seen := make(map[string]int)
-	for deadline := time.Now().Add(testbed.Patience); len(lateness) < ticks; {
+	for deadline := time.Now().Add(testbed.WaitLimit); len(lateness) < ticks; {
 		if time.Now().After(deadline) {
 			t.Fatalf("only %d ticks came in time", len(lateness))
 		}
@@ -683,7 +683,7 @@ func TestAsynqNeverEnqueues(t *testing.T) {
 	t.Parallel()
 	b := setup(t, userSyncEvery(time.Second))
 	refused := make(chan error)
-	shown := asynq.NewScheduler(redisconn.ConnOpt{Options: b.options, Limits: redisconn.Patient, Log: b.logger}, &asynq.SchedulerOpts{
+	shown := asynq.NewScheduler(redisconn.ConnOpt{Options: b.options, Limits: redisconn.Retrying, Log: b.logger}, &asynq.SchedulerOpts{
 		HeartbeatInterval: 100 * time.Millisecond,
 		Logger:            telemetry.NewAsynqLogger(b.logger),
 		PostEnqueueFunc:   func(_ *asynq.TaskInfo, err error) { refused <- err },
@@ -700,7 +700,7 @@ func TestAsynqNeverEnqueues(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "task ID cannot be empty") {
 				t.Errorf("asynq said %v of an empty ID", err)
 			}
-		case <-time.After(testbed.Patience):
+		case <-time.After(testbed.WaitLimit):
 			t.Fatal("asynq's Scheduler did not come to the time of its entry")
 		}
 	}

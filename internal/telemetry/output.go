@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	// outputPatience is how long a line waits for a reader that does not read.
-	outputPatience = time.Second
+	// outputTimeout is how long a line waits for a reader that does not read.
+	outputTimeout = time.Second
 	// outputChunk is how much can be written to a pipe that has room, without blocking (POSIX' PIPE_BUF is at least that on
 	// Linux).
 	outputChunk = 4096
@@ -23,7 +23,7 @@ const (
 // error, not the end of the process. Lines that a reader does not take are lost after a second, and counted once it reads again.
 func NewProcessLogger(file *os.File, level slog.Level, format string) *slog.Logger {
 	signal.Ignore(syscall.SIGPIPE)
-	o := &output{file: file, patience: outputPatience}
+	o := &output{file: file, timeout: outputTimeout}
 	o.found = func(lost int) {
 		NewLogger(file, level, format).Warn("Lines of the log are lost, its reader did not read", "lines", lost)
 	}
@@ -32,8 +32,8 @@ func NewProcessLogger(file *os.File, level slog.Level, format string) *slog.Logg
 
 // output writes to a file that may be a pipe whose reader does not read.
 type output struct {
-	file     *os.File
-	patience time.Duration
+	file    *os.File
+	timeout time.Duration
 	// found is called when the reader reads again.
 	found func(lost int)
 
@@ -45,11 +45,11 @@ type output struct {
 func (o *output) Write(line []byte) (int, error) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	patience := o.patience
+	timeout := o.timeout
 	if o.lost > 0 {
-		patience = 0 // waiting again and again would slow the process down
+		timeout = 0 // waiting again and again would slow the process down
 	}
-	if !writable(o.file, patience) {
+	if !writable(o.file, timeout) {
 		o.lost++
 		return len(line), nil
 	}
@@ -59,7 +59,7 @@ func (o *output) Write(line []byte) (int, error) {
 	}
 	for rest := line; len(rest) > 0; {
 		chunk := rest[:min(len(rest), outputChunk)]
-		if !writable(o.file, o.patience) {
+		if !writable(o.file, o.timeout) {
 			o.lost++
 			break
 		}

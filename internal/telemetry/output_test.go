@@ -20,9 +20,9 @@ func TestReaderThatDoesNotRead(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _, _ = r.Close(), w.Close() })
-	const patience = 50 * time.Millisecond
+	const timeout = 50 * time.Millisecond
 	var lost int
-	o := &output{file: w, patience: patience, found: func(n int) { lost += n; fmt.Fprintln(w, "found") }}
+	o := &output{file: w, timeout: timeout, found: func(n int) { lost += n; fmt.Fprintln(w, "found") }}
 	log := slog.New(slog.NewJSONHandler(o, nil))
 	const lines = 300
 	began := time.Now()

@@ -16,9 +16,9 @@ import (
 )
 
 const (
-	// Patience is how long a test waits for what must happen. It is no promise of the product, but long enough for a busy
+	// WaitLimit is how long a test waits for what must happen. It is no promise of the product, but long enough for a busy
 	// machine.
-	Patience = time.Minute
+	WaitLimit = time.Minute
 	// poll is the pause between two checks.
 	poll = 10 * time.Millisecond
 )
@@ -26,7 +26,7 @@ const (
 // Eventually polls until ok returns true. Prefer a signal where there is one: see Receive and Await.
 func Eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	Within(t, Patience, what, ok)
+	Within(t, WaitLimit, what, ok)
 }
 
 // Within is Eventually with another limit.
@@ -42,13 +42,13 @@ func Within(t testing.TB, limit time.Duration, what string, ok func() bool) {
 // Receive returns the next value of a channel, or its zero value when it is closed.
 func Receive[T any](t testing.TB, what string, from <-chan T) T {
 	t.Helper()
-	timer := time.NewTimer(Patience)
+	timer := time.NewTimer(WaitLimit)
 	defer timer.Stop()
 	select {
 	case v := <-from:
 		return v
 	case <-timer.C:
-		t.Fatalf("waited %s in vain for %s", Patience, what)
+		t.Fatalf("waited %s in vain for %s", WaitLimit, what)
 		panic("unreachable")
 	}
 }
@@ -72,7 +72,7 @@ func NewLog(t testing.TB) (*Log, *slog.Logger) {
 // Await waits until the log has n lines that match, and returns them.
 func Await(t testing.TB, log *Log, n int, match procs.Match) []procs.Entry {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), Patience)
+	ctx, cancel := context.WithTimeout(t.Context(), WaitLimit)
 	defer cancel()
 	found, err := log.Wait(ctx, n, match)
 	if err != nil {

@@ -70,7 +70,7 @@ func Example_newJobType() {
 	check(err)
 	defer func() { check(release()) }()
 	log := slog.New(slog.DiscardHandler)
-	rdb := redisconn.New(options, redisconn.Patient, log)
+	rdb := redisconn.New(options, redisconn.Retrying, log)
 	defer func() { check(rdb.Close()) }()
 
 	// What the mains do, in one process and without MongoDB.
@@ -88,7 +88,7 @@ func Example_newJobType() {
 	running.Go(func() { w.Run(ctx) })
 	defer running.Wait()
 	defer stop()
-	server := api.New(api.Options{Jobs: j, Database: j, Dashboard: redisconn.ConnOpt{Options: options, Limits: redisconn.Patient, Log: log}, Log: log, Metrics: prometheus.NewRegistry()})
+	server := api.New(api.Options{Jobs: j, Database: j, Dashboard: redisconn.ConnOpt{Options: options, Limits: redisconn.Retrying, Log: log}, Log: log, Metrics: prometheus.NewRegistry()})
 	defer func() { check(server.Close()) }()
 	web := httptest.NewServer(server)
 	defer web.Close()

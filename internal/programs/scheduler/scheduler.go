@@ -20,7 +20,7 @@ var Program = daemon.Program{
 
 func run(ctx context.Context, process *daemon.Process) (err error) {
 	cfg, log := process.Config, process.Log
-	rdb := redisconn.New(cfg.Redis, redisconn.Patient, log)
+	rdb := redisconn.New(cfg.Redis, redisconn.Retrying, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
 	j := jobs.New(rdb, cfg.Registry, log)
 	process.ReadyWhen(func(ctx context.Context) error { return errors.Join(j.Ping(ctx), j.CheckWrites(ctx)) })
@@ -32,5 +32,5 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	}
 	defer process.WatchClock(ctx, j)()
 	watched := scheduler.Options{Metrics: process.Metrics, Tracing: process.Tracing}
-	return scheduler.New(j, redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Patient, Log: log}, watched, log).Run(ctx)
+	return scheduler.New(j, redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Retrying, Log: log}, watched, log).Run(ctx)
 }

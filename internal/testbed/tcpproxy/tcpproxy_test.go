@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// patience is how long an answer may take on a busy machine.
-	patience = time.Minute
+	// waitLimit is how long an answer may take on a busy machine.
+	waitLimit = time.Minute
 	// silence is how long none is waited for.
 	silence = 200 * time.Millisecond
 )
@@ -82,11 +82,11 @@ func TestDownAndUp(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
 	before := dial(t, p)
-	if err := ask(before, patience); err != nil {
+	if err := ask(before, waitLimit); err != nil {
 		t.Fatal(err)
 	}
 	p.Down()
-	if err := ask(before, patience); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := ask(before, waitLimit); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection of a server that is down: %v", err)
 	}
 	if _, err := net.Dial("tcp", p.Addr); !errors.Is(err, syscall.ECONNREFUSED) {
@@ -95,7 +95,7 @@ func TestDownAndUp(t *testing.T) {
 	if err := p.Up(); err != nil {
 		t.Fatal(err)
 	}
-	if err := ask(dial(t, p), patience); err != nil {
+	if err := ask(dial(t, p), waitLimit); err != nil {
 		t.Errorf("when it is up again: %v", err)
 	}
 }
@@ -104,14 +104,14 @@ func TestCut(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
 	before := dial(t, p)
-	if err := ask(before, patience); err != nil {
+	if err := ask(before, waitLimit); err != nil {
 		t.Fatal(err)
 	}
 	p.Cut()
-	if err := ask(before, patience); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := ask(before, waitLimit); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("a connection that was cut: %v", err)
 	}
-	if err := ask(dial(t, p), patience); err != nil {
+	if err := ask(dial(t, p), waitLimit); err != nil {
 		t.Errorf("a new connection: %v", err)
 	}
 }
@@ -121,7 +121,7 @@ func TestFreezeAndThaw(t *testing.T) {
 	t.Parallel()
 	p := setup(t)
 	before := dial(t, p)
-	if err := ask(before, patience); err != nil {
+	if err := ask(before, waitLimit); err != nil {
 		t.Fatal(err)
 	}
 	p.Freeze()
@@ -133,7 +133,7 @@ func TestFreezeAndThaw(t *testing.T) {
 	}
 	p.Thaw()
 	for _, conn := range []net.Conn{before, during} {
-		if err := hear(conn, patience); err != nil {
+		if err := hear(conn, waitLimit); err != nil {
 			t.Errorf("a thawed server does not answer: %v", err)
 		}
 	}
@@ -143,7 +143,7 @@ func TestFreezeAndThaw(t *testing.T) {
 	}
 	p.Cut()
 	p.Thaw()
-	if err := hear(before, patience); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+	if err := hear(before, waitLimit); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("what was cut off arrives: %v", err)
 	}
 }
@@ -154,7 +154,7 @@ func TestDelay(t *testing.T) {
 	conn := dial(t, p)
 	p.Delay(silence)
 	begun := time.Now()
-	if err := ask(conn, patience); err != nil || time.Since(begun) < 2*silence {
+	if err := ask(conn, waitLimit); err != nil || time.Since(begun) < 2*silence {
 		t.Errorf("an answer after %s, %v; want it to take twice %s", time.Since(begun), err, silence)
 	}
 }
