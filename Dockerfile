@@ -1,4 +1,4 @@
-# One file for the three deployables; `docker build --target worker .` builds one of them. It needs nothing of BuildKit:
+# One file for the three programs; `docker build --target worker .` builds one of them. It needs nothing of BuildKit:
 # what can be kept from one build to the next is in layers of its own. Modules are downloaded, and their packages
 # compiled, again only when go.mod or go.sum have changed; a change of our own source then takes seconds.
 

@@ -87,7 +87,7 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## look for mistakes and bad style
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
 	$(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml
 
-build: ## build the deployables and codexctl into bin/
+build: ## build the three programs and codexctl into bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 

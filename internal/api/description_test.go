@@ -19,7 +19,6 @@ import (
 	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/codex-api/codex-jobs/internal/api"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // object is a JSON object of the description.
@@ -35,7 +34,7 @@ type description struct {
 
 // describedAPI is the description of an API over all job types that are shipped.
 var describedAPI = sync.OnceValue(func() *description {
-	d, err := newDescription(api.OpenAPI(tasks.Default()))
+	d, err := newDescription(api.OpenAPI(syncs()))
 	if err != nil {
 		panic(err)
 	}

@@ -62,10 +62,19 @@ type database struct{ err error }
 
 func (d database) Ping(context.Context) error { return d.err }
 
+// syncs returns the job types that these tests know, however many the product has.
+func syncs() *tasks.Registry {
+	registry, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync, tasks.IssueSync)
+	if err != nil {
+		panic(err)
+	}
+	return registry
+}
+
 // setup starts an API over a registry of all job types, of which the user sync is scheduled. Adjust changes its options.
 func setup(t testing.TB, adjust ...func(*api.Options)) *testBundle {
 	t.Helper()
-	return setupRegistry(t, tasks.Default(), adjust...)
+	return setupRegistry(t, syncs(), adjust...)
 }
 
 func setupRegistry(t testing.TB, registry *tasks.Registry, adjust ...func(*api.Options)) *testBundle {

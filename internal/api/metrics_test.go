@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // scrape returns the metrics, and how long they took.
@@ -39,7 +38,7 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	metrics, _ := b.scrape(t)
-	for _, name := range tasks.Default().Names() {
+	for _, name := range syncs().Names() {
 		for _, outcome := range []string{"enqueued", "coalesced"} {
 			series := fmt.Sprintf("codex_jobs_triggers_total{job_type=%q,outcome=%q}", name, outcome)
 			if value, ok := metrics[series]; !ok || value != 0 {

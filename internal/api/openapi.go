@@ -1,6 +1,5 @@
-// The description of the API, for programs: an OpenAPI document. openapi.json describes an API with the job types that this
-// product ships, and is written by hand; the job types of another registry are put in here. The tests compare every request
-// and every answer with it.
+// The description of the API, for programs: an OpenAPI document. openapi.json is written by hand, for an API with the three
+// syncs; the job types of the registry are put in here. The tests compare every request and every answer with it.
 
 package api
 

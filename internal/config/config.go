@@ -77,7 +77,7 @@ type Sync struct {
 	BatchSize int
 	// Writers is how many batches of a run, or of a range of a large run, one worker writes at the same time.
 	Writers int
-	// RangeSize is the number of records in a range. A run over more is split into ranges, which all workers share.
+	// RangeSize is the number of records in a range. A run of a larger collection is split into ranges, which all workers share.
 	RangeSize int
 	// BulkSize is the highest number of updates in one command to MongoDB.
 	BulkSize int

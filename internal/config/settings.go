@@ -62,7 +62,7 @@ func readSync(r *reader) Sync {
 		Writers: read(g, "SYNC_WRITERS", "4", wholeNumber(1, 256),
 			"how many batches of a run, or of a range of a large run, one worker writes at the same time"),
 		RangeSize: read(g, "SYNC_RANGE_SIZE", "20000", wholeNumber(1, 1_000_000_000),
-			"the number of records in a range; a run over more records is split into ranges, which all workers share"),
+			"the number of records in a range; a run of a larger collection is split into ranges, which all workers share"),
 		BulkSize: read(g, "SYNC_BULK_SIZE", "1000", wholeNumber(1, 100_000), "the highest number of updates in one command to MongoDB"),
 		RetryBudget: read(g, "SYNC_PATIENCE", "60s", duration(0, "60s"),
 			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails; one operation may take 10 s even if this is less"),

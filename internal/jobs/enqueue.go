@@ -1,11 +1,11 @@
 // Putting runs into queues. Of the runs of a job type with the same unique key at most one waits.
 //
 // The unique key has an entry in Redis, which names a run. To enqueue a run, a process first takes the key for it. The
-// worker frees the key when the run begins. So the run that a key names has not begun, and one of three things is true:
+// worker frees the key when the run begins. So the run that a key names has not begun, or it was snoozed, and one of these is true:
 //
-//   - It waits in the queue. Then the new run has a conflict, and the one that waits serves its trigger or tick.
+//   - It waits in the queue, as pending. Then the new run has a conflict, and the one that waits serves its trigger or tick.
 //   - A process is just enqueueing it. Then any process can do so too: the second task's ID is there already.
-//   - The process that took the key died. Then the new run gets the key.
+//   - The process that took the key died, or the run is snoozed. Then the new run gets the key.
 //
 // For the run of a tick the same script checks that the tick was not handled before. The start of the run records the tick as
 // handled, too. So the run of a tick is enqueued once, whatever happens to its task meanwhile. See tick.go.
@@ -136,7 +136,8 @@ func (j *Jobs) enqueueRun(ctx context.Context, def tasks.Definition, id tasks.Ru
 	return j.enqueue(ctx, def.Queue(), id.String(), def.NewTask(id, payload, headers))
 }
 
-// enqueue puts a task into its queue, makes asynq know the queue, and announces the task. It returns false and no error if a task with the ID is there already.
+// enqueue puts a task into its queue, makes asynq know the queue, and announces the task. It returns false and no error if a
+// task with the ID is there already.
 func (j *Jobs) enqueue(ctx context.Context, queue, id string, task *asynq.Task) (bool, error) {
 	_, err := j.client.EnqueueContext(ctx, task)
 	if errors.Is(err, asynq.ErrTaskIDConflict) {

@@ -27,7 +27,6 @@ get KEY
 exists KEY
 expire KEY 1
 pexpire KEY 1000
-pttl KEY
 incr KEY
 del KEY
 hset KEY a 1
@@ -44,7 +43,6 @@ lindex KEY 0
 lrange KEY 0 0
 rpoplpush KEY KEY
 lrem KEY 0 a
-unlink KEY
 zadd KEY 1 a
 zcard KEY
 zcount KEY 1 1
@@ -66,8 +64,8 @@ unlink KEY`, "\n")
 // ErrRights is the error of CheckRights for a Redis user that lacks a right.
 var ErrRights = errors.New("the Redis user lacks rights")
 
-// CheckRights tries the commands, keys and channels that a program needs; subscribes says whether it subscribes to the channel of announcements. If Redis
-// denies any, it returns an ErrRights that says which ACL rules are lacking. It changes nothing. It returns no error if Redis
+// CheckRights tries the commands, keys and channels that a program needs; subscribes says whether it subscribes to the channel of
+// announcements. If Redis denies any, it returns an ErrRights that says which ACL rules are lacking. It changes nothing. It returns no error if Redis
 // does not answer.
 func (j *Jobs) CheckRights(ctx context.Context, subscribes bool) error {
 	ctx, cancel := context.WithTimeout(ctx, rightsTimeout)

@@ -107,8 +107,9 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
 `)
 
-// KEYS: run, ranges, asynq's task. ARGV: owner, result or "", attempt, now (ms), counts or "". Returns 0 if another attempt owns the run. If the run is not there,
-// this script has ended it before, and the answer was lost. asynq writes a result without comparing an owner, so this does it.
+// KEYS: run, ranges, asynq's task. ARGV: owner, result or "", attempt, now (ms), counts or "". Returns 0 if another attempt owns the
+// run. If the run is not there, this script has ended it before, and the answer was lost. asynq writes a result without comparing
+// an owner, so this does it.
 var closeScript = redis.NewScript(record + `
 local owner = redis.call("HGET", KEYS[1], "owner")
 if not owner then

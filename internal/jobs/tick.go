@@ -1,4 +1,4 @@
-// Ticks. EnqueueTick is the only function that enqueues the run of a tick. The tick key remembers the latest tick that was
+// Ticks. EnqueueTick is the only function that handles a tick. The tick key remembers the latest tick that was
 // handled. A broken clock can leave a time in it that is far ahead, which would silence all ticks until then: see DistrustTick.
 
 package jobs
@@ -132,7 +132,8 @@ func (j *Jobs) recordTick(ctx context.Context, def tasks.Definition, tickTime ti
 	return n == 1, nil
 }
 
-// FirstTick records the tick at tickTime as handled if no tick ever was. So on a new system the first tick is the next one.
+// FirstTick records the tick at tickTime as handled if Redis knows of none: on a new system the first tick is the next one, and a
+// Redis that was emptied learns the last one again.
 func (j *Jobs) FirstTick(ctx context.Context, def tasks.Definition, tickTime time.Time) error {
 	if err := j.rdb.SetNX(ctx, j.keys.tick(def.Name), tickTime.UnixMilli(), 0).Err(); err != nil {
 		return fmt.Errorf("recording the first tick of %s: %w", def.Name, err)

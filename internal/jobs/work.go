@@ -1,5 +1,5 @@
-// How a worker learns that there is work without polling. Code that puts a task into a queue announces the queue, and once a
-// second a worker looks for what was not announced. The look also puts back retries that are due and the tasks of lost
+// How a worker learns that there is work. Code that puts a task into a queue announces the queue, and once a second a worker
+// looks for what was not announced. The look also puts back retries that are due and the tasks of lost
 // workers, because asynq's forwarder and recoverer only run within a Server.
 
 package jobs

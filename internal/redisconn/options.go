@@ -62,7 +62,7 @@ type Limits struct {
 
 // The limits of the product's clients.
 var (
-	// Retrying is for the scheduler, which would try again anyway.
+	// Retrying is for the scheduler: a command is tried up to four times, in about 12 s.
 	Retrying = Limits{Timeout: 3 * time.Second, Retries: 3, Gentle: true}
 	// Worker is for the worker, which retries by itself. Each command ends within 3 s, so that a worker stops in time even if
 	// Redis hangs.

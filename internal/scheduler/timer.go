@@ -1,4 +1,4 @@
-// A timer loop enqueues the ticks of one schedule. No other code does.
+// A timer loop handles the ticks of one schedule. No other code does.
 
 package scheduler
 
@@ -41,13 +41,14 @@ func wallClock() time.Time { return time.Now().Round(0) }
 type timer struct {
 	*Scheduler
 	def tasks.Definition
-	// handled is the time of the latest tick that was handled, and own of the latest that this timer handled.
+	// handled is the time of the latest tick that was handled, and own of the latest that this timer saw handled: it or another
+	// scheduler has enqueued it.
 	handled, own time.Time
 	// recorded is when the timer last made sure that Redis knows a handled tick.
 	recorded time.Time
 	// warned is the time of the latest tick that the log warned of.
 	warned time.Time
-	// last is the last tick as Redis had it at a dispute, and moved is when it had another one before, see yields.
+	// last is the last tick that Redis had at a dispute, and moved is when this timer first saw that one, see yields.
 	last, moved time.Time
 }
 
@@ -163,7 +164,8 @@ func (t *timer) enqueue(ctx context.Context, tickTime time.Time) (jobs.Tick, err
 	case t.tooLate(last, now):
 		err = t.distrust(ctx, last, now, tickTime.Add(-time.Millisecond))
 	case last.IsZero() || !last.Equal(t.own):
-		// Another scheduler has moved the last tick. It may have distrusted the tick that this one has enqueued.
+		// Another scheduler has moved the last tick, or this timer has just started. The other one may have distrusted a tick of
+		// this one.
 		err = t.yields(ctx, last, func(redis time.Time) bool { return t.tooLate(tickTime, redis) })
 		if err == nil && !last.IsZero() && last.Before(t.handled) {
 			t.log.Warn("The last tick was set back, this scheduler's clock is right", "job", t.def.Name, "last", last.Format(tasks.TimestampLayout))

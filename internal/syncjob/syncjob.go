@@ -32,7 +32,7 @@ type Options struct {
 	Work syncrun.Work
 	// Writers is how many batches one attempt works on at the same time.
 	Writers int
-	// RangeSize is how many records a range has. A run over more records is split.
+	// RangeSize is how many records a range has. A run of a larger collection is split.
 	RangeSize int
 	// RetryBudget is how long an attempt keeps trying while the store is unavailable.
 	RetryBudget time.Duration

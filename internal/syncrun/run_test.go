@@ -332,7 +332,7 @@ func TestStoreIsAwayForAWhile(t *testing.T) {
 						t.Errorf("%v", err)
 					}
 					if waited := time.Since(started); waited < 55*time.Second || waited > time.Minute {
-						t.Errorf("gave up after %s, waitLimit is a minute", waited)
+						t.Errorf("gave up after %s, the retry budget is a minute", waited)
 					}
 				})
 			})

@@ -207,8 +207,8 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	defer cancel(nil)
 	stopWatching := a.watchCancel(handling, cancel)
 	defer stopWatching()
-	overdue := fmt.Errorf("exceeded its maximum duration of %s", a.c.def.MaxDuration)
-	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration), overdue)
+	tooLong := fmt.Errorf("exceeded its maximum duration of %s", a.c.def.MaxDuration)
+	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration), tooLong)
 	defer lift()
 
 	result, err := a.handle(limited, &Attempt{
@@ -221,8 +221,8 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	switch {
 	case err == nil:
 		return a.complete(ctx, result)
-	case context.Cause(limited) == overdue: //nolint:errorlint // this error itself, not one like it
-		return a.fail(ctx, Permanent(a.c.unit.overdue(overdue)))
+	case context.Cause(limited) == tooLong: //nolint:errorlint // this error itself, not one like it
+		return a.fail(ctx, Permanent(a.c.unit.tooLong(tooLong)))
 	case errors.Is(context.Cause(handling), errCancelled):
 		return a.fail(ctx, Permanent(errCancelled))
 	case errors.Is(context.Cause(ctx), jobs.ErrFenced) && a.c.unit == unitRun:

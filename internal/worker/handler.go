@@ -15,8 +15,8 @@ import (
 )
 
 // Handler does the work of one attempt at a run, or at one range of a split run. Its result must encode to JSON. An error, or a
-// panic in its own goroutine, is a failed attempt. An error after Stop was closed, or after ctx ended, costs no attempt. When
-// ctx ends, the handler must return soon.
+// panic in its own goroutine, is a failed attempt. An error after Stop was closed costs no attempt. When ctx ends, the
+// handler must return soon: the run was cancelled, has exceeded its maximum duration, or goes on elsewhere.
 type Handler func(ctx context.Context, a *Attempt) (result any, err error)
 
 // Attempt is one try at a run, or at one of its ranges, as the Handler sees it. It has only data and functions, so that a test
@@ -35,7 +35,7 @@ type Attempt struct {
 	// Range is the spec of the range, as given to Ranges.Add. It is nil in an attempt at the run. The run adds up the results of
 	// its ranges.
 	Range []byte
-	// Stop is closed when the worker shuts down. The handler should then save a checkpoint and return an error within 7 s. If it
+	// Stop is closed when the worker shuts down, or has lost the lease of the job type. The handler should then save a checkpoint and return an error within 7 s. If it
 	// does not, ctx ends.
 	Stop <-chan struct{}
 	// Save stores a checkpoint for the next attempt, and shows the progress in percent. An error means that Redis did not

@@ -91,8 +91,9 @@ func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 	return s
 }
 
-// subscriber is a client whose subscription has a connection of its own, which can be cut. asynq waits without end for the answer
-// to a SUBSCRIBE, and panics if the client of its subscription is closed.
+// subscriber is the client of a session's Server. Its subscription has a connection of its own, which can be cut: asynq waits
+// without end for the answer to a SUBSCRIBE, and panics if the client of its subscription is closed. Its first heartbeat takes one
+// round trip, see ZAdd.
 //
 // asynq would subscribe to its channel of cancellations. What it hears there ends a task whose handler still works, and counts
 // as a failed attempt. And a channel has no database: the runs of a tick have the same ID in all deployments of a Redis. So
@@ -115,7 +116,7 @@ type beat struct {
 }
 
 // ZAdd implements redis.UniversalClient. A Server hands out no task before its first heartbeat is written. That takes a ZADD, one
-// more, and a script: three round trips, where one will do. asynq sends no other ZADD outside of its scripts.
+// more, and a script: three round trips, where one will do. asynq calls ZAdd for nothing else.
 func (s *subscriber) ZAdd(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
 	s.mu.Lock()
 	defer s.mu.Unlock()

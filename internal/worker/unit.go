@@ -49,8 +49,8 @@ func (u unit) failed(def tasks.Definition) string {
 	return def.Title + " job failed"
 }
 
-// overdue returns the reason for failing when the run exceeds its maximum duration.
-func (u unit) overdue(reason error) error {
+// tooLong returns the reason for failing when the run exceeds its maximum duration.
+func (u unit) tooLong(reason error) error {
 	if u == unitRange {
 		return fmt.Errorf("its run %w", reason)
 	}

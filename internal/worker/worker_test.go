@@ -696,7 +696,11 @@ func BenchmarkTriggerToStart(b *testing.B) {
 		started <- time.Now()
 		return nil, nil
 	}
-	w, err := worker.New(j, map[string]worker.Handler{"user-sync": handler, "project-sync": handler, "issue-sync": handler},
+	handlers := make(map[string]worker.Handler)
+	for _, name := range j.Registry().Names() {
+		handlers[name] = handler
+	}
+	w, err := worker.New(j, handlers,
 		worker.Options{Concurrency: 3, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
 			return redisconn.New(o, redisconn.Worker, log, hooks...)
 		}}, log)

@@ -13,27 +13,37 @@ import (
 
 func syncPayload() tasks.Payload { return new(tasks.SyncPayload) }
 
+// What is expected of each job type that is shipped.
 func TestDefaultRegistry(t *testing.T) {
 	t.Parallel()
-	registry := tasks.Default()
-	if got := fmt.Sprint(registry.Names()); got != "[user-sync project-sync issue-sync]" {
-		t.Errorf("the job types are %s", got)
+	type expected struct {
+		name, title                         string
+		attempts, keepCompleted, keepFailed int
+		backoff                             time.Duration
+		backoffFactor                       float64
+		maxDuration                         time.Duration
+		schedule                            tasks.Schedule
+		scheduled                           string // the unique key of a scheduled run, or "" if none is possible
 	}
-	for _, def := range registry.All() {
-		if def.Attempts != 3 || def.Backoff != 5*time.Second || def.BackoffFactor != 5 || def.KeepCompleted != 10 || def.KeepFailed != 20 || def.MaxDuration != 6*time.Hour {
-			t.Errorf("%s: %+v", def.Name, def)
+	sync := func(name, title string, every time.Duration) expected {
+		return expected{name, title, 3, 10, 20, 5 * time.Second, 5, 6 * time.Hour, tasks.Schedule{Every: every}, "incremental"}
+	}
+	want := []expected{
+		sync("user-sync", "User sync", 20*time.Minute), sync("project-sync", "Project sync", 0), sync("issue-sync", "Issue sync", 0),
+	}
+	registry := tasks.Default()
+	var got []expected
+	for _, d := range registry.All() {
+		e := expected{
+			d.Name, d.Title, d.Attempts, d.KeepCompleted, d.KeepFailed, d.Backoff, d.BackoffFactor, d.MaxDuration, d.Schedule, "",
 		}
-		want := tasks.Schedule{}
-		if def.Name == "user-sync" {
-			want.Every = 20 * time.Minute
+		if payload, err := d.ScheduledPayload(); err == nil {
+			e.scheduled = payload.UniqueKey()
 		}
-		if def.Schedule != want {
-			t.Errorf("%s: the schedule is %+v, want %+v", def.Name, def.Schedule, want)
-		}
-		payload, err := def.ScheduledPayload()
-		if err != nil || payload.UniqueKey() != "incremental" {
-			t.Errorf("%s: a scheduled run carries %+v, %v", def.Name, payload, err)
-		}
+		got = append(got, e)
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("the job types are %+v, want %+v", got, want)
 	}
 	if _, ok := registry.Lookup("users"); ok {
 		t.Error("there is a job type that was not given")
