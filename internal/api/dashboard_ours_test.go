@@ -42,7 +42,7 @@ func TestDashboardOfOneOfSeveral(t *testing.T) {
 	def := b.def(t, "user-sync")
 
 	// Another deployment, and another product of asynq, in the same Redis.
-	shop := &testBundle{redis: b.redis, rdb: b.rdb, jobs: jobs.New(b.rdb, tasks.Default().In("shop"), slog.New(slog.DiscardHandler))}
+	shop := &testBundle{redis: b.redis, rdb: b.rdb, jobs: jobs.New(b.rdb, syncs().In("shop"), slog.New(slog.DiscardHandler))}
 	shop.startScheduler(t)
 	began := shop.startWorker(t)
 	theirs, _ := shop.jobs.Registry().Lookup("user-sync")

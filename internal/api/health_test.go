@@ -39,7 +39,7 @@ func TestHealthAsksForOurSchedules(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			b := setupRegistry(t, tasks.Default().Resolve(test.change))
+			b := setupRegistry(t, syncs().Resolve(test.change))
 			if err := b.jobs.Heartbeat(t.Context(), jobs.RoleWorker, jobs.NewProcessID()); err != nil {
 				t.Fatal(err)
 			}

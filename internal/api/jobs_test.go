@@ -153,7 +153,7 @@ func TestEveryJobType(t *testing.T) {
 
 func TestStatusOfAllJobs(t *testing.T) {
 	t.Parallel()
-	registry := tasks.Default().Resolve(func(d *tasks.Definition) {
+	registry := syncs().Resolve(func(d *tasks.Definition) {
 		switch d.Name {
 		case "project-sync":
 			d.Schedule = tasks.Schedule{Every: time.Hour}
@@ -297,7 +297,7 @@ func TestTickWhilePaused(t *testing.T) {
 // A run that waits for its retry is shown as delayed, is not active, and no trigger is coalesced with it.
 func TestFailedAttempts(t *testing.T) {
 	t.Parallel()
-	b := setupRegistry(t, tasks.Default().Resolve(func(d *tasks.Definition) {
+	b := setupRegistry(t, syncs().Resolve(func(d *tasks.Definition) {
 		if d.Name == "issue-sync" {
 			d.Attempts = 1
 		}

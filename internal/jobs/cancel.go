@@ -177,16 +177,22 @@ func (j *Jobs) lookUp(ctx context.Context, id tasks.RunID) (tasks.Definition, *a
 	if !known {
 		return def, nil, ErrNoJob
 	}
-	info, err := j.inspector.GetTaskInfo(def.Queue(), id.String())
-	switch {
-	case err == nil && info.ID == id.String(): // asynq decodes nothing as a message without an ID
-		return def, info, nil
-	case err != nil && !notFound(err):
-		// asynq's error does not say whether Redis has failed or the task is damaged.
-		if _, failed := j.taskState(ctx, def.Queue(), id.String()); failed != nil {
-			return def, nil, fmt.Errorf("looking up %s: %w", id, failed)
+	// asynq's error does not say whether Redis has failed or the task is damaged. Of a damaged one Redis answers us, but not asynq,
+	// and that twice.
+	var err error
+	for range 2 {
+		var info *asynq.TaskInfo
+		info, err = j.inspector.GetTaskInfo(def.Queue(), id.String())
+		switch {
+		case err == nil && info.ID == id.String(): // asynq decodes nothing as a message without an ID
+			return def, info, nil
+		case err == nil, notFound(err):
+			return def, nil, ErrNoJob
 		}
-		j.log.Warn("A task is damaged", "jobId", id.String(), "error", err)
+		if _, failed := j.taskState(ctx, def.Queue(), id.String()); failed != nil {
+			return def, nil, failed
+		}
 	}
+	j.log.Warn("A task is damaged", "jobId", id.String(), "error", err)
 	return def, nil, ErrNoJob
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,7 +31,10 @@ type testBundle struct {
 func setup(t *testing.T) (*testBundle, context.Context) {
 	t.Helper()
 	rdb := redistest.Client(t, redistest.Options(t))
-	registry := tasks.Default()
+	registry, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync, tasks.IssueSync)
+	if err != nil {
+		t.Fatal(err)
+	}
 	def, _ := registry.Lookup("user-sync")
 	b := &testBundle{
 		Jobs: jobs.New(rdb, registry, slog.New(slog.DiscardHandler)), rdb: rdb,
@@ -415,6 +419,49 @@ func TestLease(t *testing.T) {
 	}
 	if other, err := b.acquire(ctx, b.def); err != nil || other == nil {
 		t.Errorf("acquiring a released lease: %v, %v", other, err)
+	}
+}
+
+// loseAnswer makes a client's commands fail once, as if no answer came. It is a redis.Hook.
+type loseAnswer struct{ armed atomic.Bool }
+
+func (*loseAnswer) DialHook(next redis.DialHook) redis.DialHook { return next }
+
+func (l *loseAnswer) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		if cmd.Name() == "evalsha" && l.armed.CompareAndSwap(true, false) {
+			cmd.SetErr(os.ErrDeadlineExceeded)
+			return os.ErrDeadlineExceeded
+		}
+		return next(ctx, cmd)
+	}
+}
+
+func (*loseAnswer) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// A command without an answer says nothing of the job: neither that there is none, nor that its state is the wrong one.
+func TestLostAnswers(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	lost := new(loseAnswer)
+	b.rdb.AddHook(lost)
+	lost.armed.Store(true)
+	if job, err := b.Find(ctx, id); err != nil || job.ID != id || lost.armed.Load() {
+		t.Errorf("looking for it: %+v, %v", job, err)
+	}
+	lost.armed.Store(true)
+	err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String())
+	if err == nil || errors.Is(err, jobs.ErrState) || errors.Is(err, jobs.ErrNoJob) || lost.armed.Load() {
+		t.Errorf("archiving it: %v", err)
+	}
+	if err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String()); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+	if err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String()); !errors.Is(err, jobs.ErrState) {
+		t.Errorf("an archived one: %v", err)
 	}
 }
 

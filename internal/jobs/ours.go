@@ -109,7 +109,7 @@ func (j *Jobs) RemoveTask(ctx context.Context, q Queue, id string) error {
 			_, err = j.delete(q.Def, id)
 		}
 		return err
-	}, j.inspector.DeleteTask)
+	}, j.inspector.DeleteTask, asynq.TaskStateActive)
 }
 
 // ArchiveTask makes a run that waits a failed one. It can return ErrNoJob, ErrState or ErrRange.
@@ -119,7 +119,7 @@ func (j *Jobs) ArchiveTask(ctx context.Context, q Queue, id string) error {
 			return err
 		}
 		return j.forget(ctx, run) // its ranges end with its state
-	}, j.inspector.ArchiveTask)
+	}, j.inspector.ArchiveTask, asynq.TaskStateActive, asynq.TaskStateArchived, asynq.TaskStateCompleted)
 }
 
 // RunTask retries a run that has failed, and lets one that waits for a retry begin now. It can return ErrNoJob, ErrState or ErrRange.
@@ -130,11 +130,12 @@ func (j *Jobs) RunTask(ctx context.Context, q Queue, id string) error {
 			err = j.inspector.RunTask(q.Name, id)
 		}
 		return err
-	}, j.inspector.RunTask)
+	}, j.inspector.RunTask, asynq.TaskStateActive, asynq.TaskStatePending, asynq.TaskStateCompleted)
 }
 
-// changeTask changes a run. A task that is no run of the job type's is left to asynq: its worker would refuse it.
-func (j *Jobs) changeTask(q Queue, id string, change func(tasks.RunID) error, asynqs func(queue, id string) error) error {
+// changeTask changes a run, unless its state refuses that. A task that is no run of the job type's is left to asynq: its worker would
+// refuse it.
+func (j *Jobs) changeTask(q Queue, id string, change func(tasks.RunID) error, asynqs func(queue, id string) error, refuse ...asynq.TaskState) error {
 	if q.Ranges {
 		return ErrRange
 	}
@@ -150,8 +151,11 @@ func (j *Jobs) changeTask(q Queue, id string, change func(tasks.RunID) error, as
 	case err == nil || errors.Is(err, ErrNoJob) || errors.Is(err, ErrEnded):
 		return err
 	}
-	// asynq does not say why it has failed. If it can be asked, it is the state.
-	if _, failed := j.inspector.GetTaskInfo(q.Name, id); failed == nil {
+	if errors.Is(err, ErrBusy) {
+		return ErrState
+	}
+	// asynq does not say why it has failed.
+	if info, failed := j.inspector.GetTaskInfo(q.Name, id); failed == nil && slices.Contains(refuse, info.State) {
 		return ErrState
 	}
 	return err

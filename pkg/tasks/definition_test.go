@@ -86,7 +86,10 @@ func TestNewRegistryRefuses(t *testing.T) {
 // Changing the copy leaves the original as it is.
 func TestResolveLeavesTheOriginalAlone(t *testing.T) {
 	t.Parallel()
-	original := tasks.Default()
+	original, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync)
+	if err != nil {
+		t.Fatal(err)
+	}
 	resolved := original.Resolve(func(d *tasks.Definition) {
 		d.Attempts, d.KeepCompleted, d.KeepFailed = 7, 0, 0
 		d.Schedule = tasks.Schedule{}
