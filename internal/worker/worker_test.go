@@ -42,7 +42,10 @@ type testBundle struct {
 // setup changes every Definition first.
 func setup(t *testing.T, change func(*tasks.Definition)) *testBundle {
 	t.Helper()
-	registry := tasks.Default()
+	registry, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync, tasks.IssueSync)
+	if err != nil {
+		t.Fatal(err)
+	}
 	if change != nil {
 		registry = registry.Resolve(change)
 	}
