@@ -31,9 +31,9 @@ const (
 const usage = `Usage: chaos -bin DIR [flags]
 
 Runs two APIs, three schedulers and three workers on a Redis of its own and on the MongoDB that MONGODB_URI names, and
-another deployment in the same Redis. It breaks things at random, and checks that the product keeps its promises: no tick
-missed or doubled, no acknowledged run lost or run twice, no attempt charged for a fault, every record synchronised, no run
-of one deployment in the other, every answer in time, nothing left in Redis, no process dead. Run it with make chaos:
+another deployment in the same Redis. It breaks things at random, and checks that the product keeps its promises:
+no tick missed or doubled, no acknowledged run lost or run twice, no attempt charged for a fault, every record synchronised,
+no run of one deployment in the other, every answer in time, nothing left in Redis, no process dead. Run it with make chaos:
 
   make chaos                                 two minutes with a new seed, and up to three more until all is quiet
   make chaos ARGS='--for 10m'                longer
