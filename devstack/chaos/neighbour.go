@@ -6,11 +6,9 @@ package main
 import (
 	"context"
 	"fmt"
-	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -21,7 +19,7 @@ import (
 
 const (
 	neighbourNamespace = "neighbour"
-	// neighbourUsers are fewer than any collection of the first deployment has, so a run on the wrong database shows.
+	// neighbourUsers are fewer than any collection of the first deployment has, so a full run of that one shows if it ran here.
 	neighbourUsers = 20
 )
 
@@ -91,8 +89,8 @@ func (c *chaos) judgeNeighbour(ctx context.Context, mended time.Time) error {
 			return err
 		}
 	}
-	c.stopNeighbour()
-	for _, process := range slices.Collect(maps.Values(n.processes)) {
+	for _, process := range n.processes {
+		process.Stop(procs.StopGrace)
 		if err := process.Failure(); err != nil {
 			c.record.breach(promiseNeighbour, "%s", err)
 		}
@@ -108,13 +106,6 @@ func (c *chaos) judgeNeighbour(ctx context.Context, mended time.Time) error {
 		}
 	}
 	return nil
-}
-
-// stopNeighbour ends the other deployment.
-func (c *chaos) stopNeighbour() {
-	for _, process := range c.neighbour.processes {
-		process.Stop(procs.StopGrace)
-	}
 }
 
 // closeNeighbour kills what still runs, and drops its database.

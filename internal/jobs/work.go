@@ -127,28 +127,28 @@ type Work struct {
 	Rescued []string
 	// Lease is the lease of the job type that TakeWork took, or nil: there is no work, or other workers have all leases.
 	Lease *Lease
-
-	lease string // its key
 }
 
 // FindWork looks for work in a queue. First it puts the tasks that are due, and those whose worker is lost, among the pending
 // ones, even in a paused queue. It removes a task that is damaged.
 func (j *Jobs) FindWork(ctx context.Context, queue string) (Work, error) {
-	return j.findWork(ctx, queue, nil, "")
+	work, _, err := j.findWork(ctx, queue, nil, "")
+	return work, err
 }
 
 // TakeWork is FindWork in the queue of a job type's runs. If a worker can take one of them, TakeWork takes a lease of the job type
 // with it.
 func (j *Jobs) TakeWork(ctx context.Context, def tasks.Definition) (Work, error) {
 	token, asked := rand.Text(), time.Now()
-	work, err := j.findWork(ctx, def.Queue(), j.leases(def), token)
-	if err == nil && work.lease != "" {
-		work.Lease = &Lease{def: def, jobs: j, key: work.lease, token: token, until: asked.Add(LeaseTTL - leaseMargin)}
+	work, key, err := j.findWork(ctx, def.Queue(), j.leases(def), token)
+	if err == nil && key != "" {
+		work.Lease = &Lease{def: def, jobs: j, key: key, token: token, until: asked.Add(LeaseTTL - leaseMargin)}
 	}
 	return work, err
 }
 
-func (j *Jobs) findWork(ctx context.Context, queue string, leases []string, token string) (Work, error) {
+// findWork runs the script. It also returns the key of the lease that it took, or "".
+func (j *Jobs) findWork(ctx context.Context, queue string, leases []string, token string) (work Work, lease string, err error) {
 	now := time.Now()
 	keys := append([]string{
 		asynqKey(queue, "pending"), asynqKey(queue, "paused"), asynqKey(queue, "active"),
@@ -157,17 +157,17 @@ func (j *Jobs) findWork(ctx context.Context, queue string, leases []string, toke
 	reply, err := findWorkScript.Run(ctx, j.rdb, keys, now.Unix(), now.UnixNano(), now.Add(-rescueGrace).Unix(),
 		now.Add(taskLease).Unix(), asynqKey(queue, "t:"), findLimit, token, LeaseTTL.Milliseconds()).Slice()
 	if err != nil {
-		return Work{}, fmt.Errorf("looking for work in %s: %w", queue, err)
+		return Work{}, "", fmt.Errorf("looking for work in %s: %w", queue, err)
 	}
 	pending, _ := reply[0].(int64) // the script returns these types
 	next, _ := reply[2].(string)
-	work := Work{Pending: pending > 0, Rescued: texts(reply[1])}
-	work.lease, _ = reply[4].(string)
+	lease, _ = reply[4].(string)
+	work = Work{Pending: pending > 0, Rescued: texts(reply[1])}
 	if seconds, err := strconv.ParseFloat(next, 64); err == nil {
 		work.Next = time.Unix(int64(seconds), 0)
 	}
 	j.logRemoved(queue, texts(reply[3]))
-	return work, nil
+	return work, lease, nil
 }
 
 // texts returns a list in a script's answer.

@@ -51,7 +51,7 @@ func signal(c chan<- struct{}) {
 // wake makes the consumer look at its queue now.
 func (c *consumer) wake() { signal(c.woken) }
 
-// announced makes the consumer work on its queue. Who takes a run looks at the queue in any case. Ranges need a look before.
+// announced makes the consumer work on its queue. A consumer of runs looks when it takes the lease, one of ranges must look first.
 func (c *consumer) announced() {
 	if c.unit == unitRun {
 		signal(c.work)

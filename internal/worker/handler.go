@@ -35,8 +35,8 @@ type Attempt struct {
 	// Range is the spec of the range, as given to Ranges.Add. It is nil in an attempt at the run. The run adds up the results of
 	// its ranges.
 	Range []byte
-	// Stop is closed when the worker shuts down, or has lost the lease of the job type. The handler should then save a checkpoint and return an error within 7 s. If it
-	// does not, ctx ends.
+	// Stop is closed when the worker shuts down, or has lost the lease of the job type. The handler should then save a checkpoint
+	// and return an error within 7 s. If it does not, ctx ends.
 	Stop <-chan struct{}
 	// Save stores a checkpoint for the next attempt, and shows the progress in percent. An error means that Redis did not
 	// answer, or, if ctx has ended too, that the attempt can save nothing any more.

@@ -28,7 +28,7 @@ const (
 	taskCheckInterval = 5 * time.Millisecond
 	// delayedTaskCheckInterval is how often a Server looks for retries. asynq's default of 5 s would delay each by up to that.
 	delayedTaskCheckInterval = 250 * time.Millisecond
-	// subscribeDelay is how much later than its Server a subscription that nobody needs is made: the first task comes sooner so.
+	// subscribeDelay holds back asynq's subscription, which we do not need, until the Server has taken its first task.
 	subscribeDelay = 50 * time.Millisecond
 	// renewInterval is how often a lease is renewed.
 	renewInterval = jobs.LeaseTTL / 4
@@ -91,14 +91,14 @@ func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 	return s
 }
 
-// subscriber is the client of a session's Server. Its subscription has a connection of its own, which can be cut: asynq waits
+// serverClient is the client of a session's Server. Its subscription has a connection of its own, which can be cut: asynq waits
 // without end for the answer to a SUBSCRIBE, and panics if the client of its subscription is closed. Its first heartbeat takes one
 // round trip, see ZAdd.
 //
 // asynq would subscribe to its channel of cancellations. What it hears there ends a task whose handler still works, and counts
 // as a failed attempt. And a channel has no database: the runs of a tick have the same ID in all deployments of a Redis. So
 // asynq hears the announcements instead, none of which is a task's ID. jobs.Cancel needs no channel.
-type subscriber struct {
+type serverClient struct {
 	redis.UniversalClient
 	own     redis.UniversalClient
 	channel string
@@ -117,7 +117,7 @@ type beat struct {
 
 // ZAdd implements redis.UniversalClient. A Server hands out no task before its first heartbeat is written. That takes a ZADD, one
 // more, and a script: three round trips, where one will do. asynq calls ZAdd for nothing else.
-func (s *subscriber) ZAdd(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
+func (s *serverClient) ZAdd(ctx context.Context, key string, members ...redis.Z) *redis.IntCmd {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.beats = append(s.beats, beat{key, members})
@@ -126,7 +126,7 @@ func (s *subscriber) ZAdd(ctx context.Context, key string, members ...redis.Z) *
 
 // EvalSha implements redis.UniversalClient. It sends the ZADDs before it along with the script. What becomes of them does not
 // matter to asynq: the next heartbeat writes the same.
-func (s *subscriber) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+func (s *serverClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	s.mu.Lock()
 	beats := s.beats
 	s.beats = nil
@@ -143,15 +143,15 @@ func (s *subscriber) EvalSha(ctx context.Context, sha string, keys []string, arg
 	return script
 }
 
-func newSubscriber(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient, channel string) *subscriber {
-	s := &subscriber{UniversalClient: rdb, channel: channel}
+func newServerClient(rdb redis.UniversalClient, connect func(...redis.Hook) redis.UniversalClient, channel string) *serverClient {
+	s := &serverClient{UniversalClient: rdb, channel: channel}
 	s.own = connect(s)
 	return s
 }
 
 // Subscribe implements redis.UniversalClient. asynq subscribes again only when it could not before, and does not close the failed
 // subscription.
-func (s *subscriber) Subscribe(ctx context.Context, _ ...string) *redis.PubSub {
+func (s *serverClient) Subscribe(ctx context.Context, _ ...string) *redis.PubSub {
 	s.mu.Lock()
 	failed := s.last
 	s.mu.Unlock()
@@ -167,7 +167,7 @@ func (s *subscriber) Subscribe(ctx context.Context, _ ...string) *redis.PubSub {
 }
 
 // DialHook implements redis.Hook.
-func (s *subscriber) DialHook(next redis.DialHook) redis.DialHook {
+func (s *serverClient) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		conn, err := next(ctx, network, addr)
 		if err == nil {
@@ -180,15 +180,15 @@ func (s *subscriber) DialHook(next redis.DialHook) redis.DialHook {
 }
 
 // ProcessHook implements redis.Hook.
-func (*subscriber) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (*serverClient) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
 // ProcessPipelineHook implements redis.Hook.
-func (*subscriber) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (*serverClient) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
 // cut closes the connections of the subscription.
-func (s *subscriber) cut() {
+func (s *serverClient) cut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, conn := range s.conns {
@@ -198,7 +198,7 @@ func (s *subscriber) cut() {
 
 // run runs a Server until watch returns, and shuts it down. It returns watch's reason, or errRedisHangs.
 func (s *session) run(ctx context.Context) error {
-	client := newSubscriber(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel())
+	client := newServerClient(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel())
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
 		Concurrency:              1,
@@ -334,7 +334,7 @@ func (s *session) stop(reason error) {
 
 // shutDown shuts the Server down, and reports whether that was done in time. If it was not, shutDown cuts the subscription: then
 // the Server is done once its last commands have ended. Worker.Run waits for that.
-func (s *session) shutDown(server *asynq.Server, client *subscriber) (inTime bool) {
+func (s *session) shutDown(server *asynq.Server, client *serverClient) (inTime bool) {
 	done := make(chan struct{})
 	s.c.w.servers.Go(func() {
 		server.Shutdown()

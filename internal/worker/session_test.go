@@ -78,7 +78,7 @@ func TestCutSubscription(t *testing.T) {
 			}
 			rdb := connect()
 			defer func() { _ = rdb.Close() }()
-			client := newSubscriber(rdb, connect, "announcements")
+			client := newServerClient(rdb, connect, "announcements")
 			connected := func() bool {
 				client.mu.Lock()
 				defer client.mu.Unlock()
