@@ -49,6 +49,9 @@ func (k keys) repaired(job string) string { return k.ofJob(job, "repaired") }
 // writable is what CheckWrites writes, see writable.go.
 func (k keys) writable(job string) string { return k.ofJob(job, "writable") }
 
+// rate is a sorted set: the permits of the job type's rate limit, see rate.go.
+func (k keys) rate(job string) string { return k.ofJob(job, "rate") }
+
 func (k keys) ofJob(job, what string) string {
 	return keyPrefix + "{" + k.namespace.Queue(job) + "}:" + what
 }

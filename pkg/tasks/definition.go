@@ -44,6 +44,12 @@ type Schedule struct {
 	Cron string
 }
 
+// Rate is a limit of calls: no window of the length Per has more than Calls of them. The zero value is no limit.
+type Rate struct {
+	Calls int
+	Per   time.Duration
+}
+
 // Definition describes a job type. Routes, schedule, retries, retention, the API's description and the dashboard follow from
 // it. A zero value of a field that has a default means the default.
 type Definition struct {
@@ -62,6 +68,8 @@ type Definition struct {
 	// Leases is how many workers may hold a lease of the job type at the same time. A worker runs one run per lease, so this is
 	// also how many runs are active at once, over all workers. The default is 1.
 	Leases int
+	// Rate limits the calls of the handler over all workers. A sync calls once for each batch.
+	Rate Rate
 	// Attempts is how many attempts a run has, at least 1. The default is DefaultAttempts.
 	Attempts int
 	// Backoff is the wait before the first retry, at least a second. The default is DefaultBackoff.
