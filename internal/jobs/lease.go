@@ -1,4 +1,5 @@
-// Leases of job types: they bound how many workers run an asynq Server for the same queue.
+// Leases of job types. A job type that limits how many of its runs are active at the same time, over all workers, has so many
+// leases. A worker holds one for each run that is active on it.
 
 package jobs
 
@@ -35,7 +36,7 @@ type Lease struct {
 
 // leases returns the keys of a job type's leases.
 func (j *Jobs) leases(def tasks.Definition) []string {
-	keys := make([]string, def.Leases)
+	keys := make([]string, def.Overall)
 	for number := range keys {
 		keys[number] = j.keys.lease(def.Name, number)
 	}

@@ -306,7 +306,7 @@ func TestSeveralLeases(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	def := b.def
-	def.Leases = 2
+	def.Overall = 2
 	b.trigger(ctx, t, tasks.SyncFull)
 	var leases []*jobs.Lease
 	for range 2 {

@@ -18,15 +18,18 @@ import (
 // release understands.
 const backOffTime = 30 * time.Second
 
-// consumer works on one queue. Whenever there is something to do it takes a lease of the job type, if the queue needs one, and
-// runs a session.
+// consumer works on one queue. Whenever there is something to do it runs a session. A queue whose runs are limited over all
+// workers needs a lease for each active run, and so a session for each.
 type consumer struct {
-	w       *Worker
-	def     tasks.Definition
-	unit    unit
-	queue   string
-	metrics *jobMetrics
-	log     *slog.Logger
+	w      *Worker
+	def    tasks.Definition
+	unit   unit
+	queue  string
+	leased bool // a session needs a lease
+	// sessions is how many sessions there are at the same time, and handlers how many handlers each has.
+	sessions, handlers int
+	metrics            *jobMetrics
+	log                *slog.Logger
 
 	woken      chan struct{} // has a value while a look is wanted
 	work       chan struct{} // has a value while there is something to do
@@ -34,10 +37,18 @@ type consumer struct {
 }
 
 func newConsumer(w *Worker, def tasks.Definition, u unit) *consumer {
-	return &consumer{
+	c := &consumer{
 		w: w, def: def, unit: u, queue: u.queue(def), metrics: w.metrics[def.Name], log: w.log.With("job", def.Name),
-		woken: make(chan struct{}, 1), work: make(chan struct{}, 1),
+		woken: make(chan struct{}, 1), work: make(chan struct{}, 1), sessions: 1, handlers: 1,
 	}
+	switch {
+	case u == unitRange:
+	case def.Overall > 0:
+		c.leased, c.sessions = true, min(def.PerWorker, def.Overall)
+	default:
+		c.handlers = def.PerWorker
+	}
+	return c
 }
 
 // signal puts a value into a channel that has room for one.
@@ -51,9 +62,9 @@ func signal(c chan<- struct{}) {
 // wake makes the consumer look at its queue now.
 func (c *consumer) wake() { signal(c.woken) }
 
-// announced makes the consumer work on its queue. A consumer of runs looks when it takes the lease, one of ranges must look first.
+// announced makes the consumer work on its queue. A consumer with a lease looks when it takes that, one without must look first.
 func (c *consumer) announced() {
-	if c.unit == unitRun {
+	if c.leased {
 		signal(c.work)
 	} else {
 		c.wake()
@@ -62,17 +73,21 @@ func (c *consumer) announced() {
 
 // run consumes until ctx ends.
 func (c *consumer) run(ctx context.Context) {
-	var looking sync.WaitGroup
-	looking.Go(func() { c.look(ctx) })
-	defer looking.Wait()
-	for {
-		select {
-		case <-c.work:
-			c.consume(ctx)
-		case <-ctx.Done():
-			return
-		}
+	var all sync.WaitGroup
+	all.Go(func() { c.look(ctx) })
+	for range c.sessions {
+		all.Go(func() {
+			for {
+				select {
+				case <-c.work:
+					c.consume(ctx)
+				case <-ctx.Done():
+					return
+				}
+			}
+		})
 	}
+	all.Wait()
 }
 
 // look looks for work each time that the consumer is woken, and when a task is due.
@@ -123,7 +138,7 @@ func (c *consumer) consume(ctx context.Context) {
 	reserved := c.w.place()
 	defer reserved()
 	var lease *jobs.Lease
-	if c.unit == unitRun {
+	if c.leased {
 		taking, cancel := context.WithTimeout(ctx, lookTimeout)
 		found, err := c.w.jobs.TakeWork(taking, c.def)
 		cancel()
@@ -134,6 +149,9 @@ func (c *consumer) consume(ctx context.Context) {
 		if lease = found.Lease; lease == nil {
 			return // if another worker has it, it announces its release
 		}
+	}
+	if c.sessions > 1 {
+		c.wake() // there may be more work than this session takes
 	}
 	s := newSession(c, lease, reserved)
 	reason := s.run(ctx)

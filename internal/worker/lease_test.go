@@ -2,6 +2,7 @@ package worker_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"sync/atomic"
@@ -85,7 +86,7 @@ func TestLostRun(t *testing.T) {
 // A job type with two leases has two active runs, over all workers, and never three.
 func TestTwoLeases(t *testing.T) {
 	t.Parallel()
-	b := setup(t, func(d *tasks.Definition) { d.Leases = 2 })
+	b := setup(t, func(d *tasks.Definition) { d.PerWorker, d.Overall = 2, 2 })
 	var active, most atomic.Int32
 	both, proceed := make(chan struct{}, 10), make(chan struct{})
 	for range 3 {
@@ -111,6 +112,87 @@ func TestTwoLeases(t *testing.T) {
 	}
 	if n := most.Load(); n != 2 {
 		t.Errorf("%d runs at a time", n)
+	}
+}
+
+// A job type without a limit over all workers has as many active runs on each worker as it may have there. A run that fails, and
+// one that is released, do not disturb the others.
+func TestSeveralRunsOnAWorker(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *tasks.Definition) { d.PerWorker, d.Overall, d.KeepCompleted = 4, 0, 100 })
+	const runs = 40
+	var ids []string
+	client := asynq.NewClientFromRedisClient(b.rdb)
+	for range runs {
+		id := tasks.TriggerID("user-sync", time.Now())
+		if _, err := client.EnqueueContext(t.Context(), b.user.NewTask(id, []byte("{}"), nil)); err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, id.String())
+	}
+	var all, most, handled atomic.Int32
+	for range 2 {
+		var active atomic.Int32
+		b.start(t, worker.Options{Concurrency: 5}, func(_ context.Context, a *worker.Attempt) (any, error) {
+			n := active.Add(1)
+			defer active.Add(-1)
+			most.Store(max(most.Load(), all.Add(1)))
+			defer all.Add(-1)
+			if n > 4 {
+				return nil, fmt.Errorf("%d runs at a time", n)
+			}
+			time.Sleep(20 * time.Millisecond)
+			handled.Add(1)
+			if a.ID.String() == ids[3] {
+				return nil, worker.Permanent(errors.New("not this one"))
+			}
+			return "done", nil
+		})
+	}
+	for i, id := range ids {
+		want := asynq.TaskStateCompleted
+		if i == 3 {
+			want = asynq.TaskStateArchived
+		}
+		b.await(t, id, want)
+	}
+	if n := handled.Load(); n != runs {
+		t.Errorf("%d attempts at %d runs", n, runs)
+	}
+	if n := most.Load(); n < 5 {
+		t.Errorf("at most %d runs at a time on two workers", n)
+	}
+	b.idle(t)
+}
+
+// The handlers of a busy worker wait for a place, and keep what they have.
+func TestSeveralRunsShareAWorkersPlaces(t *testing.T) {
+	t.Parallel()
+	b := setup(t, func(d *tasks.Definition) { d.PerWorker, d.Overall, d.KeepCompleted = 4, 0, 100 })
+	var active, most atomic.Int32
+	handler := func(context.Context, *worker.Attempt) (any, error) {
+		most.Store(max(most.Load(), active.Add(1)))
+		defer active.Add(-1)
+		time.Sleep(10 * time.Millisecond)
+		return "done", nil
+	}
+	var ids []string
+	client := asynq.NewClientFromRedisClient(b.rdb)
+	for range 10 {
+		for _, def := range b.Registry().All() {
+			id := tasks.TriggerID(def.Name, time.Now())
+			if _, err := client.EnqueueContext(t.Context(), def.NewTask(id, []byte("{}"), nil)); err != nil {
+				t.Fatal(err)
+			}
+			ids = append(ids, id.String())
+		}
+	}
+	b.start(t, worker.Options{Concurrency: 2}, handler)
+	for _, id := range ids {
+		b.await(t, id, asynq.TaskStateCompleted)
+	}
+	if n := most.Load(); n != 2 {
+		t.Errorf("%d handlers at a time, want 2", n)
 	}
 }
 

@@ -201,7 +201,7 @@ func (s *session) run(ctx context.Context) error {
 	client := newServerClient(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel())
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
-		Concurrency:              1,
+		Concurrency:              s.c.handlers,
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedTaskCheckInterval,
 		ShutdownTimeout:          abortTimeout,
@@ -373,39 +373,78 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 	s.handlers.Add(1)
 	defer s.handlers.Done()
 	id, _ := asynq.GetTaskID(ctx)
-	place, ok := s.begin(id)
-	if !ok {
+	place := s.place(ctx)
+	if !s.begin(id, place) {
 		s.awaitRelease(ctx)
 		return errReleased
 	}
 	err := newAttempt(s, task, id, place).do(ctx)
 	s.end(id, errors.Is(err, errReleased))
 	place()
-	if errors.Is(err, errReleased) {
+	// A session with several handlers goes on. There asynq moves a released task to its retries, as due at once.
+	if errors.Is(err, errReleased) && (s.c.handlers == 1 || s.stopped()) {
 		s.awaitRelease(ctx)
 	}
 	return err
 }
 
-// begin begins an attempt. It returns a function that frees the handler's place, or false if there is no place or the session
-// stops.
-func (s *session) begin(id string) (place func(), ok bool) {
+// place returns a function that frees a place among the worker's handlers, or nil if there is none. A session with several
+// handlers waits for one: the others must not stop because one has none.
+func (s *session) place(ctx context.Context) (free func()) {
+	s.mu.Lock()
+	reserved := s.reserved
+	s.reserved = nil
+	s.mu.Unlock()
+	switch {
+	case reserved != nil:
+		return reserved
+	case s.c.handlers > 1:
+		ctx, end := s.untilStopped(ctx)
+		defer end()
+		if s.c.w.places.Acquire(ctx, 1) != nil {
+			return nil
+		}
+	case !s.c.w.places.TryAcquire(1):
+		return nil
+	}
+	return s.c.w.place()
+}
+
+// untilStopped returns a context that also ends when the attempts are asked to stop. The caller must call end.
+func (s *session) untilStopped(ctx context.Context) (_ context.Context, end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var waiting sync.WaitGroup
+	waiting.Go(func() {
+		select {
+		case <-s.stopping:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel()
+		waiting.Wait()
+	}
+}
+
+// begin begins an attempt that has a place. It returns false, and frees the place, if the session stops. An attempt without a
+// place does not begin: another worker may have one.
+func (s *session) begin(id string, place func()) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stopped() { // asynq has dequeued it a moment too late
-		return nil, false
-	}
-	place, s.reserved = s.reserved, nil
-	if place == nil {
-		if !s.c.w.places.TryAcquire(1) {
-			signal(s.over) // another worker may have a place
-			return nil, false
+	switch {
+	case s.stopped(): // asynq has dequeued it a moment too late
+		if place != nil {
+			place()
 		}
-		place = s.c.w.place()
+		return false
+	case place == nil:
+		signal(s.over)
+		return false
 	}
 	s.running[id] = make(chan struct{})
 	signal(s.changed)
-	return place, true
+	return true
 }
 
 // end ends an attempt. Unless the task is released, asynq is about to record how it ended. The Server must not shut down before
@@ -413,9 +452,11 @@ func (s *session) begin(id string) (place func(), ok bool) {
 func (s *session) end(id string, released bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if released {
+	switch {
+	case released && s.c.handlers == 1:
 		signal(s.over)
-	} else {
+	case released:
+	default:
 		s.recording.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), recordedTimeout)
 			defer cancel()

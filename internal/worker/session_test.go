@@ -44,11 +44,11 @@ func TestNoPlace(t *testing.T) {
 	if !w.places.TryAcquire(1) {
 		t.Fatal("no place was free")
 	}
-	first, ok := s.begin("first") // which takes the place that is reserved for it
-	if !ok {
+	first := s.place(t.Context()) // which is reserved for it
+	if first == nil || !s.begin("first", first) {
 		t.Fatal("the reserved place was not there")
 	}
-	if _, ok := s.begin("second"); ok {
+	if s.begin("second", s.place(t.Context())) {
 		t.Error("a second handler has begun")
 	}
 	select {

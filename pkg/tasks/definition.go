@@ -65,9 +65,10 @@ type Definition struct {
 	PayloadVersion int
 	// Schedule says when the scheduler enqueues runs.
 	Schedule Schedule
-	// Leases is how many workers may hold a lease of the job type at the same time. A worker runs one run per lease, so this is
-	// also how many runs are active at once, over all workers. The default is 1.
-	Leases int
+	// PerWorker is how many runs are active at the same time on one worker. The default is 1.
+	PerWorker int
+	// Overall is how many runs are active at the same time over all workers. The default, 0, is no limit.
+	Overall int
 	// Rate limits the calls of the handler over all workers. A sync calls once for each batch.
 	Rate Rate
 	// Attempts is how many attempts a run has, at least 1. The default is DefaultAttempts.
@@ -130,8 +131,8 @@ func (d Definition) withDefaults() Definition {
 		attempts: d.Attempts != 0, backoff: d.Backoff != 0, backoffFactor: d.BackoffFactor != 0,
 		keepCompleted: d.KeepCompleted != 0, keepFailed: d.KeepFailed != 0, maxDuration: d.MaxDuration != 0,
 	}
-	if d.Leases == 0 {
-		d.Leases = 1
+	if d.PerWorker == 0 {
+		d.PerWorker = 1
 	}
 	attempts, backoff, factor := DefaultAttempts, DefaultBackoff, DefaultBackoffFactor
 	completed, failed, limit := DefaultKeepCompleted, DefaultKeepFailed, DefaultMaxDuration
@@ -168,6 +169,8 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 			return nil, fmt.Errorf("job type %q has no title", d.Name)
 		case d.NewPayload == nil:
 			return nil, fmt.Errorf("job type %q has no payload", d.Name)
+		case d.PerWorker < 0 || d.Overall < 0:
+			return nil, fmt.Errorf("job type %q: its numbers of active runs must not be negative", d.Name)
 		case contains(fieldsOf(d.NewPayload()), versionField):
 			return nil, fmt.Errorf("job type %q: the payload must not have a field %q, which is its version's", d.Name, versionField)
 		}

@@ -11,16 +11,19 @@ var (
 		Name: "user-sync", Title: "User sync",
 		NewPayload: func() Payload { return new(SyncPayload) },
 		Schedule:   Schedule{Every: 20 * time.Minute},
+		Overall:    1,
 	}
 	// ProjectSync syncs the projects. It has no schedule unless the settings give it one.
 	ProjectSync = Definition{
 		Name: "project-sync", Title: "Project sync",
 		NewPayload: func() Payload { return new(SyncPayload) },
+		Overall:    1,
 	}
 	// IssueSync syncs the issues. It has no schedule unless the settings give it one.
 	IssueSync = Definition{
 		Name: "issue-sync", Title: "Issue sync",
 		NewPayload: func() Payload { return new(SyncPayload) },
+		Overall:    1,
 	}
 )
 
