@@ -14,6 +14,8 @@
 //	failures    how many attempts have failed
 //	checkpoint  where it got to; when it has ended, what was done
 //	progress    in percent
+//	waiting     when it was first put off because what it needs is away (ms); gone with the next progress
+//	until       when its next attempt is due, if it was put off last (ms)
 //	end         "done" or "failed", once it has ended
 //	reason      why it failed
 //
@@ -26,6 +28,7 @@ import (
 	"context"
 	"fmt"
 	"strconv"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
@@ -75,7 +78,7 @@ return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
 // KEYS: run, ranges. ARGV: index, owner, TTL. Returns {} if there is nothing left to do, otherwise {former owner, rescues, the
-// run's start, checkpoint, failures, spec}.
+// run's start, checkpoint, failures, spec, time (ms) that the run was put off}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
@@ -89,9 +92,11 @@ elseif owner ~= "" then
 	redis.call("HINCRBY", KEYS[2], i .. ":recoveries", 1)
 end
 redis.call("HSET", KEYS[2], i .. ":owner", ARGV[2])
+redis.call("HDEL", KEYS[2], i .. ":until")
 redis.call("EXPIRE", KEYS[2], ARGV[3])
 local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint", i .. ":failures")
-return {owner, r[1] or "0", redis.call("HGET", KEYS[1], "started") or "0", r[2] or "", r[3] or "0", spec}
+local run = redis.call("HMGET", KEYS[1], "started", "waited")
+return {owner, r[1] or "0", run[1] or "0", r[2] or "", r[3] or "0", spec, run[2] or "0"}
 `)
 
 // KEYS: ranges, run. ARGV: index, owner, TTL, progress, checkpoint. Returns -1 if there is nothing left to do.
@@ -102,6 +107,7 @@ end
 local before = tonumber(redis.call("HGET", KEYS[1], i .. ":progress") or "0")
 redis.call("HINCRBY", KEYS[1], "progress", tonumber(ARGV[4]) - before)
 redis.call("HSET", KEYS[1], i .. ":progress", ARGV[4], i .. ":checkpoint", ARGV[5])
+redis.call("HDEL", KEYS[1], i .. ":waiting")
 redis.call("EXPIRE", KEYS[1], ARGV[3])
 return 1
 `)
@@ -117,6 +123,14 @@ return 1
 var releaseRangeScript = redis.NewScript(rangeFence + `
 redis.call("HSET", KEYS[1], i .. ":owner", "")
 return 1
+`)
+
+// KEYS: ranges. ARGV: index, owner, now, when the next attempt is due (ms). Returns when the range was first put off without any
+// progress since.
+var waitRangeScript = redis.NewScript(rangeFence + `
+redis.call("HSETNX", KEYS[1], i .. ":waiting", ARGV[3])
+redis.call("HSET", KEYS[1], i .. ":until", ARGV[4])
+return tonumber(redis.call("HGET", KEYS[1], i .. ":waiting"))
 `)
 
 // KEYS: ranges. ARGV: index, owner, TTL, "done" or "failed", checkpoint or "" to leave it, reason.
@@ -196,6 +210,8 @@ type RangeInfo struct {
 	Ended bool
 	// Failure is why the range failed. It is "" if it did not.
 	Failure string
+	// Until is when the next attempt is due at a range that was put off because what it needs is away. It is zero for others.
+	Until time.Time
 }
 
 // rangesPage is how many ranges one command reads. Redis serves no other client meanwhile, and a run can have any number.
@@ -206,7 +222,7 @@ const rangesPage = 1000
 func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
 	fields := []string{"n"}
 	for i := from; i < from+rangesPage; i++ {
-		for _, name := range []string{"end", "checkpoint", "reason"} {
+		for _, name := range []string{"end", "checkpoint", "reason", "until"} {
 			fields = append(fields, strconv.Itoa(i)+":"+name)
 		}
 	}
@@ -221,8 +237,11 @@ func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
 	n, _ := strconv.Atoi(text(0)) // our own number, so it parses
 	ranges := make([]RangeInfo, max(0, min(n-from, rangesPage)))
 	for i := range ranges {
-		end, checkpoint, reason := text(3*i+1), text(3*i+2), text(3*i+3)
+		end, checkpoint, reason, until := text(4*i+1), text(4*i+2), text(4*i+3), text(4*i+4)
 		ranges[i] = RangeInfo{Checkpoint: []byte(checkpoint), Ended: end != ""}
+		if until != "" {
+			ranges[i].Until = time.UnixMilli(milliseconds(until).Milliseconds())
+		}
 		if end == rangeFailed {
 			ranges[i].Failure = reason
 		}
@@ -268,7 +287,7 @@ func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*
 		return nil, ErrNoRange
 	}
 	s.Opened = opened(reply)
-	s.Spec = []byte(reply[5])
+	s.Spec, s.Waited = []byte(reply[5]), milliseconds(reply[6])
 	return s, nil
 }
 
@@ -280,6 +299,13 @@ func (s *RangeState) Save(ctx context.Context, checkpoint []byte, progress int) 
 // Release ends the attempt at no cost. The state stays for the next attempt, without an owner.
 func (s *RangeState) Release(ctx context.Context) error {
 	return s.change(ctx, releaseRangeScript)
+}
+
+// Wait records that the range is about to be released because what it needs is away, and when the next attempt is due. It returns
+// when that happened first, without any progress since.
+func (s *RangeState) Wait(ctx context.Context, until time.Time) (since time.Time, err error) {
+	n, err := s.changed(ctx, waitRangeScript, millis(time.Now()), millis(until))
+	return time.UnixMilli(n), err
 }
 
 // FailAttempt ends the attempt, and counts it as failed. The state stays for the next attempt, without an owner.
@@ -298,15 +324,21 @@ func (s *RangeState) Fail(ctx context.Context, reason error) error {
 }
 
 func (s *RangeState) change(ctx context.Context, script *redis.Script, args ...any) error {
-	n, err := script.Run(ctx, s.rdb, []string{s.ranges, s.run}, append([]any{s.id.Index, s.owner}, args...)...).Int()
+	_, err := s.changed(ctx, script, args...)
+	return err
+}
+
+// changed returns what the script returned.
+func (s *RangeState) changed(ctx context.Context, script *redis.Script, args ...any) (int64, error) {
+	n, err := script.Run(ctx, s.rdb, []string{s.ranges, s.run}, append([]any{s.id.Index, s.owner}, args...)...).Int64()
 	if err != nil {
-		return fmt.Errorf("updating range %s: %w", s.id, err)
+		return 0, fmt.Errorf("updating range %s: %w", s.id, err)
 	}
 	switch n {
 	case -1:
-		return ErrNoRange
+		return 0, ErrNoRange
 	case 0:
-		return ErrFenced
+		return 0, ErrFenced
 	}
-	return nil
+	return n, nil
 }

@@ -7,6 +7,9 @@
 //	failures    how many attempts have failed
 //	recoveries  how many times it was rescued
 //	postponed   when it was first snoozed (ms)
+//	waiting     when it was first put off because what it needs is away (ms); gone with the next progress
+//	waitingFrom when it was put off last (ms), until its next attempt
+//	waited      how long it was put off, all together (ms)
 //	cancelled   1 once it is cancelled
 //	retried     1 if it was retried by hand
 //	database    the database of the attempt that started it last, see database.go
@@ -50,7 +53,7 @@ end
 
 // KEYS: run, unique key, tick, ranges. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database or "". Returns
 // {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start ever, "1" if it
-// starts over}. A checkpoint, and ranges, say nothing of another database: there the run starts over.
+// starts over, time (ms) that it was put off}. A checkpoint, and ranges, say nothing of another database: there the run starts over.
 var openScript = redis.NewScript(`
 if ARGV[5] == "1" then
 	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then
@@ -62,6 +65,11 @@ if ARGV[5] == "1" then
 	end
 	redis.call("HDEL", KEYS[1], "postponed")
 end
+local from = redis.call("HGET", KEYS[1], "waitingFrom")
+if from then
+	redis.call("HINCRBY", KEYS[1], "waited", ARGV[2] - from)
+	redis.call("HDEL", KEYS[1], "waitingFrom")
+end
 local over = ""
 if ARGV[5] == "1" and ARGV[7] ~= "" then
 	local database = redis.call("HGET", KEYS[1], "database")
@@ -72,7 +80,7 @@ if ARGV[5] == "1" and ARGV[7] ~= "" then
 	end
 	redis.call("HSET", KEYS[1], "database", ARGV[7])
 end
-local r = redis.call("HMGET", KEYS[1], "owner", "recoveries", "started", "checkpoint", "failures", "cancelled", "retried")
+local r = redis.call("HMGET", KEYS[1], "owner", "recoveries", "started", "checkpoint", "failures", "cancelled", "retried", "waited")
 local owner, rescues, started = r[1] or "", r[2] or "0", r[3]
 if owner == ARGV[1] then
 	owner = "" -- asked again, because the answer was lost
@@ -81,7 +89,7 @@ elseif owner ~= "" then
 end
 redis.call("HSET", KEYS[1], "owner", ARGV[1], "started", started or ARGV[2])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
-return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1", over}
+return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1", over, r[8] or "0"}
 `)
 
 // KEYS: run, asynq's task. ARGV: owner, attempt.
@@ -105,6 +113,22 @@ var updateScript = redis.NewScript(fence + `
 redis.call("HSET", KEYS[1], unpack(ARGV, 3))
 redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
+`)
+
+// KEYS: run. ARGV: owner, TTL, checkpoint, progress.
+var saveScript = redis.NewScript(fence + `
+redis.call("HSET", KEYS[1], "checkpoint", ARGV[3], "progress", ARGV[4])
+redis.call("HDEL", KEYS[1], "waiting")
+redis.call("EXPIRE", KEYS[1], ARGV[2])
+return 1
+`)
+
+// KEYS: run. ARGV: owner, now, TTL. Returns when the run was first put off without any progress since.
+var waitScript = redis.NewScript(fence + `
+redis.call("HSETNX", KEYS[1], "waiting", ARGV[2])
+redis.call("HSET", KEYS[1], "waitingFrom", ARGV[2])
+redis.call("EXPIRE", KEYS[1], ARGV[3])
+return tonumber(redis.call("HGET", KEYS[1], "waiting"))
 `)
 
 // KEYS: run, ranges, asynq's task. ARGV: owner, result or "", attempt, now (ms), counts or "". Returns 0 if another attempt owns the
@@ -148,6 +172,8 @@ type Opened struct {
 	Failures int
 	// Started is when the first attempt at the run began.
 	Started time.Time
+	// Waited is how long the run was put off since then.
+	Waited time.Duration
 	// Checkpoint is what Save was given last. It is nil at the beginning.
 	Checkpoint []byte
 }
@@ -202,6 +228,7 @@ func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, unique, start, owner
 	s.Cancelled = reply[5] != ""
 	s.New = reply[6] != ""
 	s.StartsOver = reply[7] != ""
+	s.Waited = milliseconds(reply[8])
 	return s, nil
 }
 
@@ -228,9 +255,15 @@ func opened(reply []string) Opened {
 	return o
 }
 
+// milliseconds reads a number of ours, which parses.
+func milliseconds(text string) time.Duration {
+	ms, _ := strconv.ParseInt(text, 10, 64)
+	return time.Duration(ms) * time.Millisecond
+}
+
 // Save stores the checkpoint, and the progress in percent.
 func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return s.change(ctx, updateScript, runSeconds, "checkpoint", checkpoint, "progress", progress)
+	return s.change(ctx, saveScript, runSeconds, checkpoint, progress)
 }
 
 // Release ends the attempt at no cost. The state stays for the next attempt, without an owner.
@@ -249,6 +282,19 @@ func (s *RunState) Snooze(ctx context.Context) (since time.Time, err error) {
 	switch {
 	case err != nil:
 		return time.Time{}, fmt.Errorf("snoozing run %s: %w", s.id, err)
+	case ms == 0:
+		return time.Time{}, ErrFenced
+	}
+	return time.UnixMilli(ms), nil
+}
+
+// Wait records that the run is about to be released because what it needs is away. It returns when that happened first, without
+// any progress since.
+func (s *RunState) Wait(ctx context.Context, _ time.Time) (since time.Time, err error) {
+	ms, err := waitScript.Run(ctx, s.rdb, []string{s.run}, s.owner, millis(time.Now()), runSeconds).Int64()
+	switch {
+	case err != nil:
+		return time.Time{}, fmt.Errorf("putting off run %s: %w", s.id, err)
 	case ms == 0:
 		return time.Time{}, ErrFenced
 	}

@@ -4,6 +4,7 @@
 package worker
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -28,6 +29,10 @@ const (
 	maxSnoozed = time.Hour
 	// snoozeTime is how long a snoozed run waits until a worker can take it again.
 	snoozeTime = 5 * time.Second
+	// maxWait bounds how long a run waits for what is away, and makes no progress, before it fails.
+	maxWait = 24 * time.Hour
+	// defaultWait is how long a run is put off if its error does not say it.
+	defaultWait = time.Minute
 	// retryRounding makes the time of a retry right on average: asynq rounds it down to whole seconds.
 	retryRounding = 500 * time.Millisecond
 	// cancelInterval is how often an attempt at a run looks whether the run was cancelled.
@@ -44,7 +49,19 @@ const (
 var errCancelled = errors.New("cancelled")
 
 // errSnoozed is the error of a snoozed attempt. asynq tries the task again later, at no cost.
-var errSnoozed = errors.New("put back for a worker of a newer release")
+var errSnoozed = errors.New("snoozed")
+
+// snoozed is an errSnoozed that says for how long.
+type snoozed struct {
+	error
+	wait time.Duration
+}
+
+// Is makes it an errSnoozed.
+func (snoozed) Is(target error) bool { return target == errSnoozed }
+
+// Unwrap returns the reason.
+func (e snoozed) Unwrap() error { return e.error }
 
 // failedAttempt is the error of a failed attempt that another one follows.
 type failedAttempt struct {
@@ -59,11 +76,12 @@ func (e failedAttempt) Unwrap() error { return e.error }
 // after an end that was not the task's fault.
 func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	var failed failedAttempt
+	var later snoozed
 	switch {
 	case errors.As(err, &failed):
 		return c.def.RetryDelay(failed.number) + retryRounding
-	case errors.Is(err, errSnoozed):
-		return snoozeTime
+	case errors.As(err, &later):
+		return later.wait + retryRounding
 	}
 	return 0
 }
@@ -73,6 +91,7 @@ type state interface {
 	Save(ctx context.Context, checkpoint []byte, progress int) error
 	FailAttempt(ctx context.Context) error
 	Release(ctx context.Context) error
+	Wait(ctx context.Context, until time.Time) (since time.Time, err error)
 	Complete(ctx context.Context, result []byte) error
 	Fail(ctx context.Context, reason error) error
 }
@@ -208,7 +227,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	stopWatching := a.watchCancel(handling, cancel)
 	defer stopWatching()
 	tooLong := fmt.Errorf("exceeded its maximum duration of %s", a.c.def.MaxDuration)
-	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration), tooLong)
+	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration+a.found.Waited), tooLong)
 	defer lift()
 
 	result, err := a.handle(limited, &Attempt{
@@ -218,6 +237,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	})
 	stopWatching()
 	number := a.found.Failures + 1
+	wait := new(WaitError)
 	switch {
 	case err == nil:
 		return a.complete(ctx, result)
@@ -230,6 +250,8 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 		return errReleased
 	case ctx.Err() != nil || a.s.stopped():
 		return a.release(ctx)
+	case errors.As(err, &wait):
+		return a.wait(ctx, wait)
 	case number >= a.c.def.Attempts || isPermanent(err):
 		return a.fail(ctx, Permanent(err))
 	}
@@ -332,7 +354,30 @@ func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 	if a.retry(ctx, run.Release) != nil {
 		return errReleased
 	}
-	return fmt.Errorf("%w: %w", errSnoozed, reason)
+	return snoozed{reason, snoozeTime}
+}
+
+// wait snoozes a run or a range, at no cost, because what it needs is away. It fails one that has made no progress for a day.
+func (a *attempt) wait(ctx context.Context, reason *WaitError) error {
+	after := min(max(cmp.Or(reason.After, defaultWait), time.Second), maxWait)
+	var since time.Time
+	switch err := a.retry(ctx, func(ctx context.Context) (err error) {
+		since, err = a.state.Wait(ctx, time.Now().Add(after))
+		return err
+	}); {
+	case errors.Is(err, jobs.ErrNoRange):
+		return nil
+	case err != nil:
+		return errReleased
+	}
+	if time.Since(since) > maxWait {
+		return a.fail(ctx, Permanent(fmt.Errorf("waited for %s: %w", maxWait, reason.Err)))
+	}
+	if a.retry(ctx, a.state.Release) != nil {
+		return errReleased
+	}
+	a.log.Warn(a.c.unit.title()+" snoozed, what it needs is away", "reason", reason.Err, "retryIn", after.String())
+	return snoozed{reason.Err, after}
 }
 
 // refuse fails a task that is no run, or no range, of this job type.

@@ -70,6 +70,20 @@ type Ranges interface {
 	Discard(ctx context.Context) error
 }
 
+// WaitError is the error of a Handler that cannot go on now, because something that it needs is away. The attempt costs nothing,
+// and the next one follows later. A run that waits for 24 h without any progress fails.
+type WaitError struct {
+	// Err says what is away.
+	Err error
+	// After is how long to wait. It is between a second and 24 h; 0 is a minute.
+	After time.Duration
+}
+
+func (e *WaitError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is away.
+func (e *WaitError) Unwrap() error { return e.Err }
+
 // Permanent wraps an error of a Handler after which another attempt would be useless: the run fails at once.
 func Permanent(err error) error { return permanentError{err} }
 
