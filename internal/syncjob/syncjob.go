@@ -70,6 +70,18 @@ func New(store syncrun.Store, o Options) worker.Handler {
 	}
 }
 
+// failure returns the error of an attempt, as the worker understands it.
+func failure(err error) error {
+	wait := new(syncrun.WaitError)
+	switch {
+	case errors.As(err, &wait):
+		return &worker.WaitError{Err: err, After: wait.After}
+	case errors.Is(err, syncrun.ErrRangesFailed):
+		return worker.Permanent(err)
+	}
+	return err
+}
+
 // save returns a syncrun.Save that stores the checkpoint as JSON.
 func save(a *worker.Attempt) syncrun.Save {
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
@@ -95,11 +107,8 @@ func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, o Option
 	pass.Log.Info("Starting "+strings.ToLower(a.Definition.Title)+" job", "attempt", a.Number,
 		"reference", a.ID.Reference.Format(tasks.TimestampLayout), "resumedAfter", pass.Resume.Processed)
 	result, err := syncrun.Run{Pass: pass, RangeSize: o.RangeSize, Ranges: ranges{a.ID, a.Ranges}}.Do(ctx)
-	if errors.Is(err, syncrun.ErrRangesFailed) {
-		return nil, worker.Permanent(err)
-	}
 	if err != nil {
-		return nil, err
+		return nil, failure(err)
 	}
 	count(a, result.Processed, result.Updated, result.Errors)
 	pass.Log.Info(a.Definition.Title+" job completed successfully", done(result.Processed, result.Updated, result.Errors, result.Elapsed)...)
@@ -136,7 +145,7 @@ func syncRange(ctx context.Context, a *worker.Attempt, pass syncrun.Pass) (any, 
 	pass.Log.Info("Starting range", "attempt", a.Number, "resumedAfter", pass.Resume.Processed)
 	end, err := pass.Do(ctx)
 	if err != nil {
-		return nil, err
+		return nil, failure(err)
 	}
 	pass.Log.Info("Range completed", done(end.Processed, end.Updated, end.Errors, end.Elapsed)...)
 	return end, nil
@@ -182,6 +191,25 @@ func (r ranges) Add(ctx context.Context, index int, next syncrun.Range, last boo
 
 // Requeue implements syncrun.Ranges.
 func (r ranges) Requeue(ctx context.Context) error { return r.ranges.Requeue(ctx) }
+
+// Waiting implements syncrun.Ranges.
+func (r ranges) Waiting(ctx context.Context) (until time.Time, err error) {
+	goesOn := errors.New("a range goes on")
+	err = r.ranges.Each(ctx, func(_ int, info jobs.RangeInfo) error {
+		switch {
+		case info.Ended:
+		case info.Until.IsZero():
+			return goesOn
+		case until.IsZero() || info.Until.Before(until):
+			until = info.Until
+		}
+		return nil
+	})
+	if errors.Is(err, goesOn) {
+		return time.Time{}, nil
+	}
+	return until, err
+}
 
 // Results implements syncrun.Ranges.
 func (r ranges) Results(ctx context.Context, f func(index int, result syncrun.RangeResult)) error {

@@ -327,7 +327,7 @@ func (p *Pass) read(ctx context.Context) error {
 func (p *Pass) write(ctx context.Context, b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
 	var outcomes []Outcome
-	err := p.retry(ctx, "working on "+p.Noun+"s", func(ctx context.Context) (err error) {
+	err := p.retryWork(ctx, func() (err error) {
 		outcomes, err = p.Work.Do(ctx, b.records)
 		return err
 	})
@@ -344,7 +344,7 @@ func (p *Pass) write(ctx context.Context, b *batch) error {
 			failed = append(failed, Failure{Record: record, Err: outcomes[i].Err})
 			continue
 		}
-		updates = append(updates, Update{Record: record, Set: outcomes[i].Set})
+		updates = append(updates, Update{Record: record, Set: outcomes[i].Set, Unset: outcomes[i].Unset})
 	}
 	if len(updates) > 0 {
 		var stamped Stamped

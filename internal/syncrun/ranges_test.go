@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
@@ -97,6 +98,8 @@ func (r *ranges) Requeue(context.Context) error {
 	}
 	return nil
 }
+
+func (r *ranges) Waiting(context.Context) (time.Time, error) { return time.Time{}, nil }
 
 func (r *ranges) Results(_ context.Context, f func(int, syncrun.RangeResult)) error {
 	if err := r.begin("results"); err != nil {

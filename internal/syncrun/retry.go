@@ -1,4 +1,4 @@
-// Waiting for a store that is unavailable, or does not answer.
+// Waiting for a store, or for what the work needs, that is away or does not answer.
 
 package syncrun
 
@@ -27,12 +27,33 @@ const (
 // does not answer.
 type Waiting func(ctx context.Context, what string, since time.Time)
 
-// retry calls f again while f returns ErrUnavailable and the retry budget lasts. The budget begins with the first call, because a
-// store that hangs does not answer from then on. The context of each further call ends with it. It returns ErrStopped if Stop is
-// closed meanwhile.
+// retry calls f, which uses the store, again while f returns ErrUnavailable and the retry budget lasts. It returns ErrStopped if
+// Stop is closed meanwhile.
 func (p *Pass) retry(ctx context.Context, what string, f func(context.Context) error) error {
+	return p.await(ctx, what, "Database unreachable, trying again", "Database reachable again", f, func(err error) (time.Duration, bool) {
+		return 0, errors.Is(err, ErrUnavailable)
+	})
+}
+
+// retryWork calls f, which does the work, again while f returns a *WaitError and the retry budget lasts. It returns the last
+// *WaitError then, or if that asks for a longer wait. It returns ErrStopped if Stop is closed meanwhile.
+func (p *Pass) retryWork(ctx context.Context, f func() error) error {
+	work := func(context.Context) error { return f() } // how long a batch takes is the work's own affair
+	return p.await(ctx, "working on "+p.Noun+"s", "The work must wait", "The work goes on", work, func(err error) (time.Duration, bool) {
+		wait := new(WaitError)
+		if !errors.As(err, &wait) {
+			return 0, false
+		}
+		return wait.After, true
+	})
+}
+
+// await calls f again as long as passes says that f's error can pass, and the retry budget lasts. Passes also returns how long to
+// wait, 0 for longer and longer. The budget begins with the first call, because a store that hangs does not answer from then on.
+// The context of each further call ends with it.
+func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(context.Context) error, passes func(error) (time.Duration, bool)) error {
 	begun := time.Now()
-	operation := p.waits.begin(what, begun)
+	operation := p.waits.begin(doing, begun)
 	defer p.waits.end(operation)
 	err := f(ctx)
 	if err == nil {
@@ -41,12 +62,19 @@ func (p *Pass) retry(ctx context.Context, what string, f func(context.Context) e
 	p.waits.fail(operation)
 	bounded, cancel := context.WithDeadline(ctx, begun.Add(p.RetryBudget))
 	defer cancel()
-	for wait := firstWait; errors.Is(err, ErrUnavailable) && ctx.Err() == nil; wait = min(2*wait, lastWait) {
-		if tried := time.Since(begun); tried+wait > p.RetryBudget {
-			return fmt.Errorf("%s, tried for %s: %w", what, tried.Round(time.Second), err)
+	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, lastWait) {
+		next, again := passes(err)
+		if !again {
+			break
 		}
-		p.Log.Warn("Database unreachable, trying again", "doing", what, "retryIn", wait.String(), "error", err)
-		timer := time.NewTimer(wait)
+		if next == 0 {
+			next = wait
+		}
+		if tried := time.Since(begun); tried+next > p.RetryBudget {
+			return fmt.Errorf("%s, tried for %s: %w", doing, tried.Round(time.Second), err)
+		}
+		p.Log.Warn(gone, "doing", doing, "retryIn", next.String(), "error", err)
+		timer := time.NewTimer(next)
 		select {
 		case <-timer.C:
 		case <-p.Stop:
@@ -58,19 +86,19 @@ func (p *Pass) retry(ctx context.Context, what string, f func(context.Context) e
 		if ctx.Err() != nil {
 			break
 		}
-		again := f(bounded)
+		failed := f(bounded)
 		switch {
-		case again == nil:
-			p.Log.Info("Database reachable again", "doing", what, "after", time.Since(begun).Round(time.Millisecond).String())
+		case failed == nil:
+			p.Log.Info(back, "doing", doing, "after", time.Since(begun).Round(time.Millisecond).String())
 			return nil
 		case bounded.Err() == nil || ctx.Err() != nil:
-			err = again
+			err = failed
 		} // otherwise the budget has ended the call, and the error before says why
 	}
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	return fmt.Errorf("%s: %w", what, err)
+	return fmt.Errorf("%s: %w", doing, err)
 }
 
 // waits knows which operations of a run are under way. A nil one knows none.

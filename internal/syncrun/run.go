@@ -51,6 +51,9 @@ type Ranges interface {
 	Add(ctx context.Context, index int, r Range, last bool) error
 	// Requeue enqueues each range that has not ended, unless it is in the queue or active.
 	Requeue(ctx context.Context) error
+	// Waiting returns when the first range goes on if all that have not ended wait for what is away. Otherwise it returns the
+	// zero time.
+	Waiting(ctx context.Context) (until time.Time, err error)
 	// Results calls f with the result of each range, in their order. There can be too many to hold all of them.
 	Results(ctx context.Context, f func(index int, result RangeResult)) error
 	// Discard removes all ranges.
@@ -87,7 +90,7 @@ type Result struct {
 
 // Do visits the selected records, each once, and returns what the run has done over all its attempts. When Stop is closed, it
 // saves a checkpoint and returns ErrStopped: the next attempt goes on from there, and the ranges of a split run go on meanwhile.
-// When ctx ends, it returns ctx's cause at once. After ErrRangesFailed another attempt is useless. Any other error is a failed
+// When ctx ends, it returns ctx's cause at once. A *WaitError says that it cannot go on now. After ErrRangesFailed another attempt is useless. Any other error is a failed
 // attempt.
 func (r Run) Do(ctx context.Context) (Result, error) {
 	started := time.Now()
@@ -174,6 +177,14 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 			moved = now
 		}
 		if now.Sub(moved) >= stallTimeout {
+			until, err := r.Ranges.Waiting(ctx)
+			if err != nil {
+				return Checkpoint{}, err
+			}
+			if !until.IsZero() {
+				r.saveElapsed(ctx, elapsed(), split)
+				return Checkpoint{}, &WaitError{Err: errors.New("all ranges that are left wait for what is away"), After: time.Until(until)}
+			}
 			if err := r.Ranges.Requeue(ctx); err != nil {
 				return Checkpoint{}, err
 			}
@@ -220,10 +231,14 @@ func (r Run) add(ctx context.Context, split Split, next Range) (Split, error) {
 
 // stop saves how long the run has taken so far, and returns ErrStopped.
 func (r Run) stop(ctx context.Context, elapsed time.Duration, split Split) error {
+	r.saveElapsed(ctx, elapsed, split)
+	return ErrStopped
+}
+
+func (r Run) saveElapsed(ctx context.Context, elapsed time.Duration, split Split) {
 	saving, cancel := context.WithTimeout(ctx, finalSaveTimeout)
 	defer cancel()
 	_ = r.Save(saving, Checkpoint{Elapsed: elapsed}, min(99, split.Progress)) // if it fails, the duration lacks this attempt
-	return ErrStopped
 }
 
 // sum adds up what the ranges have done. It returns ErrRangesFailed, with the reason of the first failed range, if one failed.

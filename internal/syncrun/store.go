@@ -12,7 +12,7 @@ import (
 // MaxClockError is how far clocks can be apart before their stamps count as those of a broken clock, see Selection.Latest.
 const MaxClockError = 10 * time.Minute
 
-// ErrUnavailable is wrapped by errors of a Store or a Work that can pass: something could not be reached, or could not serve.
+// ErrUnavailable is wrapped by errors of a Store that can pass: something could not be reached, or could not serve.
 // The same call may succeed later.
 var ErrUnavailable = errors.New("store unavailable")
 
@@ -56,6 +56,8 @@ type Record struct {
 	ID fmt.Stringer
 	// Name is what people call the record. It can be "".
 	Name string
+	// Data is the fields of the record that the store was asked for. It is nil if it was asked for none.
+	Data any
 	// State is for the store's Stamp: what it must know of the record as it was read.
 	State any
 }
@@ -63,9 +65,10 @@ type Record struct {
 // Update says how to update one record.
 type Update struct {
 	Record Record
-	// Set is the fields to set together with the stamp, by name. It can be nil. If a later run has stamped the record already,
-	// none of them is set.
-	Set map[string]any
+	// Set and Unset are the fields to set and to remove together with the stamp, by name. They can be nil. If a later run has
+	// stamped the record already, nothing of it changes.
+	Set   map[string]any
+	Unset []string
 }
 
 // Failure is a record whose update failed, and why.

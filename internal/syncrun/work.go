@@ -2,14 +2,17 @@
 
 package syncrun
 
-import "context"
+import (
+	"context"
+	"time"
+)
 
 // Work is what a run does with a batch of records before it writes them, such as asking another system about them. Several
 // goroutines use it at the same time.
 type Work interface {
-	// Do returns one Outcome for each record of the batch, in their order. An error fails the attempt. If the error wraps
-	// ErrUnavailable, Do is called again with the same batch, until the retry budget is used up. Do must return soon when ctx
-	// ends. After a crash a batch is done again, so doing it twice must be as good as doing it once.
+	// Do returns one Outcome for each record of the batch, in their order. An error fails the attempt. After a *WaitError, Do is
+	// called again with the same batch, until the retry budget is used up. Then the attempt returns that error. Do must return
+	// soon when ctx ends. After a crash a batch is done again, so doing it twice must be as good as doing it once.
 	Do(ctx context.Context, batch []Record) ([]Outcome, error)
 }
 
@@ -17,9 +20,24 @@ type Work interface {
 type Outcome struct {
 	// Set is the fields to set together with the stamp, by name. It can be nil.
 	Set map[string]any
+	// Unset is the fields to remove together with the stamp, by name. It can be nil.
+	Unset []string
 	// Err is why the record cannot be updated now. The record counts as an error, keeps its stamp, and so stays due.
 	Err error
 }
+
+// WaitError is the error of a Work that cannot be done now, because something that it needs is away, or asks for less.
+type WaitError struct {
+	// Err says what is away.
+	Err error
+	// After is how long to wait. 0 leaves it to the run.
+	After time.Duration
+}
+
+func (e *WaitError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what is away.
+func (e *WaitError) Unwrap() error { return e.Err }
 
 // Stamping is the Work that does nothing: records only get their stamp.
 type Stamping struct{}
