@@ -108,13 +108,6 @@ record(KEYS[2], ARGV[3])
 return 1
 `)
 
-// KEYS: run. ARGV: owner, TTL, field, value, ...
-var updateScript = redis.NewScript(fence + `
-redis.call("HSET", KEYS[1], unpack(ARGV, 3))
-redis.call("EXPIRE", KEYS[1], ARGV[2])
-return 1
-`)
-
 // KEYS: run. ARGV: owner, TTL, checkpoint, progress.
 var saveScript = redis.NewScript(fence + `
 redis.call("HSET", KEYS[1], "checkpoint", ARGV[3], "progress", ARGV[4])

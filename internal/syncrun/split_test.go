@@ -396,12 +396,12 @@ func TestSlowWorkIsShared(t *testing.T) {
 	}
 }
 
-// unavailable is a Work that is unavailable for a while.
+// unavailable is a Work whose upstream is away for a while.
 type unavailable struct{ until time.Time }
 
 func (u unavailable) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
 	if time.Now().Before(u.until) {
-		return nil, errGone
+		return nil, &syncrun.WaitError{Err: errors.New("no route to host")}
 	}
 	return make([]syncrun.Outcome, len(batch)), nil
 }
