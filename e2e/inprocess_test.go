@@ -9,8 +9,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/programs/api"
 	"github.com/codex-api/codex-jobs/internal/programs/scheduler"
 	"github.com/codex-api/codex-jobs/internal/programs/worker"
@@ -25,7 +27,7 @@ func TestProgramsInProcess(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.insert(t, messyUsers(25))
-	cfg, err := config.Load(tasks.Default().Resolve(func(d *tasks.Definition) {
+	cfg, err := config.Load(codex.Registry().Resolve(func(d *tasks.Definition) {
 		if d.Name == userSync {
 			d.Schedule = tasks.Schedule{Every: time.Second}
 		}
@@ -45,7 +47,7 @@ func TestProgramsInProcess(t *testing.T) {
 
 	ctx, stop := context.WithCancel(t.Context())
 	var running sync.WaitGroup
-	for _, program := range []daemon.Program{api.Program, scheduler.Program, worker.Program} {
+	for _, program := range []daemon.Program{api.Program, scheduler.Program, worker.New(jobtype.All(codex.Types()))} {
 		running.Go(func() {
 			if err := daemon.Run(ctx, program, cfg, slog.New(slog.DiscardHandler).With("service", program.Name)); err != nil {
 				t.Errorf("%s: %v", program.Name, err)

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
@@ -180,7 +181,7 @@ func TestCommandLine(t *testing.T) {
 			if status != config.ExitOK || errOut != "" {
 				t.Errorf("--help: %d %q %q", status, out, errOut)
 			}
-			for _, s := range config.Settings(tasks.Default()) {
+			for _, s := range config.Settings(codex.Registry()) {
 				if used := slices.Contains(s.Programs, name); strings.Contains(out, "  "+s.Name+" ") != used {
 					t.Errorf("--help names %s: %v, want %v", s.Name, !used, used)
 				}

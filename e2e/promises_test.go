@@ -19,6 +19,7 @@ import (
 	"github.com/hibiken/asynq"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
@@ -241,7 +242,7 @@ func TestSlowRedisMemoryIsBounded(t *testing.T) {
 	t.Parallel()
 	const number = 10_000
 	s := setup(t)
-	registry := tasks.Default()
+	registry := codex.Registry()
 	client := asynq.NewClientFromRedisClient(s.rdb)
 	var enqueueing errgroup.Group
 	enqueueing.SetLimit(8)

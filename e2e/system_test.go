@@ -24,6 +24,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/procs"
@@ -219,7 +220,7 @@ func (s *system) triggerJob(t *testing.T, job, body string) tasks.RunID {
 // enqueue triggers a user sync without an API.
 func (s *system) enqueue(t *testing.T, payload *tasks.SyncPayload) tasks.RunID {
 	t.Helper()
-	registry := tasks.Default()
+	registry := codex.Registry()
 	def, _ := registry.Lookup(userSync)
 	accepted, err := jobs.New(s.rdb, registry, slog.New(slog.DiscardHandler)).Trigger(t.Context(), def, payload)
 	if err != nil || accepted.Coalesced {

@@ -2,8 +2,8 @@
 package main
 
 import (
-	"github.com/codex-api/codex-jobs/internal/daemon"
-	"github.com/codex-api/codex-jobs/internal/programs/api"
+	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/pkg/program/api"
 )
 
-func main() { daemon.Main(api.Program) }
+func main() { api.Main(codex.Types()...) }

@@ -2,8 +2,8 @@
 package main
 
 import (
-	"github.com/codex-api/codex-jobs/internal/daemon"
-	"github.com/codex-api/codex-jobs/internal/programs/scheduler"
+	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/pkg/program/scheduler"
 )
 
-func main() { daemon.Main(scheduler.Program) }
+func main() { scheduler.Main(codex.Types()...) }

@@ -2,8 +2,8 @@
 package main
 
 import (
-	"github.com/codex-api/codex-jobs/internal/daemon"
-	"github.com/codex-api/codex-jobs/internal/programs/worker"
+	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/pkg/program/worker"
 )
 
-func main() { daemon.Main(worker.Program) }
+func main() { worker.Main(codex.Types()...) }

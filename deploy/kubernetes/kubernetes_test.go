@@ -14,8 +14,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func read(t *testing.T, name string) string {
@@ -77,7 +77,7 @@ var programs = []string{"api", "scheduler", "worker"}
 func TestSettingsExist(t *testing.T) {
 	t.Parallel()
 	var names []string
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		names = append(names, s.Name)
 	}
 	for _, program := range programs {
@@ -109,13 +109,13 @@ func TestProgramsStart(t *testing.T) {
 		t.Run(program, func(t *testing.T) {
 			given := settings(t, program)
 			t.Chdir(t.TempDir()) // which has no .env
-			for _, s := range config.Settings(tasks.Default()) {
+			for _, s := range config.Settings(codex.Registry()) {
 				t.Setenv(s.Name, "") // which counts as not set
 			}
 			for name, value := range given {
 				t.Setenv(name, strings.Replace(value, "/etc/codex-jobs", dir, 1))
 			}
-			c, err := config.Load(tasks.Default())
+			c, err := config.Load(codex.Registry())
 			if err != nil {
 				t.Fatal(err)
 			}

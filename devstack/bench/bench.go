@@ -21,6 +21,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
@@ -126,10 +127,10 @@ func (b *bench) prepare(a arguments) error {
 		return fmt.Errorf("entering the programs' directory: %w", err)
 	}
 	var err error
-	if b.cfg, err = config.Load(tasks.Default()); err != nil {
+	if b.cfg, err = config.Load(codex.Registry()); err != nil {
 		return fmt.Errorf("reading the settings: %w", err)
 	}
-	b.userSync, _ = b.cfg.Registry.Lookup(tasks.UserSync.Name)
+	b.userSync, _ = b.cfg.Registry.Lookup(codex.UserSync.Name)
 	b.plan = newPlan(embedded, a.big)
 	if embedded {
 		b.warn("ON THE EMBEDDED FERRETDB: the figures say nothing about MongoDB, and are for far fewer users")

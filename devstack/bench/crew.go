@@ -15,9 +15,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The programs of the bin directory; slowProgram is a worker whose batches wait.
@@ -134,7 +134,7 @@ func stopAll(ctx context.Context, group *procs.Group) error {
 // needs to be otherwise, and the given ones.
 func (b *bench) environment(own settings) []string {
 	var names []string
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		if !strings.HasSuffix(s.Name, "_FILE") { // the values that such files hold are below
 			names = append(names, s.Name)
 		}

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -31,7 +32,7 @@ var statusClients = []int{1, 8}
 
 // measureStatus measures GET /jobs/status with many runs waiting against few.
 func (b *bench) measureStatus(ctx context.Context) error {
-	project, _ := b.cfg.Registry.Lookup(tasks.ProjectSync.Name)
+	project, _ := b.cfg.Registry.Lookup(codex.ProjectSync.Name)
 	if err := b.jobs.Pause(ctx, project); err != nil {
 		return err
 	}
@@ -88,7 +89,7 @@ func (b *bench) askStatus(ctx context.Context, waiting int) (all []answers, err 
 			b.progress.say("GET /jobs/status for %v, %s waiting, clients: %d", askTime, count(waiting), clients)
 			a, err := askFor(ctx, clients, func(ctx context.Context) error {
 				var status struct{ Counts struct{ Waiting int } }
-				if err := client.ask(ctx, http.MethodGet, "/jobs/status?job="+tasks.ProjectSync.Name, "", &status); err != nil {
+				if err := client.ask(ctx, http.MethodGet, "/jobs/status?job="+codex.ProjectSync.Name, "", &status); err != nil {
 					return err
 				}
 				if status.Counts.Waiting != waiting {

@@ -16,10 +16,10 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed/freeport"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 const (
@@ -36,12 +36,12 @@ const (
 
 // intervals are the settings of the schedules.
 var intervals = map[string]time.Duration{
-	tasks.UserSync.Name: 5 * time.Second, tasks.ProjectSync.Name: 10 * time.Second,
+	codex.UserSync.Name: 5 * time.Second, codex.ProjectSync.Name: 10 * time.Second,
 }
 
 // freshness is how old a stamp may be before an incremental run visits a record again.
 var freshness = map[string]time.Duration{
-	tasks.UserSync.Name: 5 * time.Second, tasks.ProjectSync.Name: 10 * time.Second, tasks.IssueSync.Name: 2 * time.Second,
+	codex.UserSync.Name: 5 * time.Second, codex.ProjectSync.Name: 10 * time.Second, codex.IssueSync.Name: 2 * time.Second,
 }
 
 // keptRuns is the retention of each job type, for each outcome. It is small, so that runs are removed while processes still
@@ -294,7 +294,7 @@ func settingName(job, what string) string {
 // environment returns the product's settings that this process has, and over them the given ones.
 func environment(own map[string]string) []string {
 	var names []string
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		if !strings.HasSuffix(s.Name, "_FILE") {
 			names = append(names, s.Name)
 		}

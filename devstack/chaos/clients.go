@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -72,7 +73,7 @@ func (c *clients) one(ctx context.Context, random *rand.Rand) {
 	case 1:
 		c.send(ctx, api, http.MethodGet, "/jobs/status?job=all", "", nil)
 	default:
-		names := tasks.Default().Names()
+		names := codex.Registry().Names()
 		c.trigger(ctx, api, names[random.IntN(len(names))], randomPayload(random))
 	}
 }

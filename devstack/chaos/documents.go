@@ -16,7 +16,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/devstack/demo/users"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/codex"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 // collections are the collections of the job types. A full sync splits the users into four ranges and the projects into two,
 // and does not split the issues.
 var collections = []collection{
-	{tasks.UserSync.Name, "users", 200}, {tasks.ProjectSync.Name, "projects", 60}, {tasks.IssueSync.Name, "issues", 40},
+	{codex.UserSync.Name, "users", 200}, {codex.ProjectSync.Name, "projects", 60}, {codex.IssueSync.Name, "issues", 40},
 }
 
 // rangeSize is SYNC_RANGE_SIZE.

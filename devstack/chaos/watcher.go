@@ -14,6 +14,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -47,7 +48,7 @@ type watcher struct {
 
 func newWatcher(rdb *redis.Client, r *record, c *chronicle) *watcher {
 	return &watcher{
-		rdb: rdb, inspector: asynq.NewInspectorFromRedisClient(rdb), jobs: tasks.Default().Names(), record: r, chronicle: c,
+		rdb: rdb, inspector: asynq.NewInspectorFromRedisClient(rdb), jobs: codex.Registry().Names(), record: r, chronicle: c,
 	}
 }
 
@@ -198,7 +199,7 @@ func (w *watcher) look() error {
 // busy returns the tasks that have not ended: pending, active, and waiting for a retry.
 func (w *watcher) busy() ([]string, error) {
 	var busy []string
-	for _, def := range tasks.Default().All() {
+	for _, def := range codex.Registry().All() {
 		for _, queue := range []string{def.Queue(), def.RangeQueue()} {
 			for _, list := range []func(string, ...asynq.ListOption) ([]*asynq.TaskInfo, error){
 				w.inspector.ListPendingTasks, w.inspector.ListActiveTasks, w.inspector.ListRetryTasks, w.inspector.ListScheduledTasks,

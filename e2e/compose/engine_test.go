@@ -15,9 +15,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 const (
@@ -60,7 +60,7 @@ func newProject(t *testing.T) *project {
 	}
 	p.path, p.waits = pathWithCompose(t)
 	p.env = make(map[string]string)
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		p.env[s.Name] = "" // the environment of the test is not the deployment's
 	}
 	p.env["COMPOSE_PROJECT_NAME"] = p.name

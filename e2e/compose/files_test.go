@@ -11,8 +11,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 const root = "../.."
@@ -193,7 +193,7 @@ func TestEverySettingIsPassedOn(t *testing.T) {
 		if service.WorkingDir != "/run/secrets" {
 			t.Errorf("%s works in %s, where the paths of secrets do not lead to them", name, service.WorkingDir)
 		}
-		for _, s := range config.Settings(tasks.Default()) {
+		for _, s := range config.Settings(codex.Registry()) {
 			value, ok := service.Environment[s.Name]
 			delete(service.Environment, s.Name)
 			source := strings.ToLower(s.Name)

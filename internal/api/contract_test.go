@@ -18,10 +18,11 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	workerprogram "github.com/codex-api/codex-jobs/internal/programs/worker"
-	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -374,7 +375,7 @@ func TestSyncOverTheAPI(t *testing.T) {
 	b.startWorkerOf(t, workerprogram.Handlers(db, config.Sync{
 		BatchSize: 10, Writers: envNumber(t, "SYNC_WRITERS", 4), BulkSize: envNumber(t, "SYNC_BULK_SIZE", 1000),
 		RangeSize: 1000, RetryBudget: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
-	}, syncrun.Stamping{}))
+	}, jobtype.All(codex.Types())))
 	id := b.trigger(t, "user-sync", "").Data.JobID
 	testbed.Eventually(t, "the sync to be completed", func() bool { return b.status(t, "").Counts.Completed == 1 })
 

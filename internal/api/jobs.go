@@ -66,8 +66,8 @@ func (s *Server) trigger(c *gin.Context) {
 	s.metrics.trigger(def.Name, accepted.Coalesced).Inc()
 	traceJob(c, def.Name, accepted.ID.String())
 	what := def.Title
-	if key := payload.UniqueKey(); key != "" {
-		what += " (" + key + ")"
+	if sync, ok := payload.(*tasks.SyncPayload); ok {
+		what += " (" + sync.SyncType + ")"
 	}
 	s.log(c).Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
 	c.JSON(http.StatusOK, client.Answer{

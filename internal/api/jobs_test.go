@@ -18,9 +18,9 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -536,9 +536,9 @@ func TestManyTriggersOfShortRuns(t *testing.T) {
 	b := setup(t)
 	b.undescribed = true
 	b.client.Transport = &http.Transport{MaxIdleConnsPerHost: 100}
-	handlers := make(map[string]worker.Handler)
+	handlers := make(map[string]jobtype.Handler)
 	for _, name := range b.jobs.Registry().Names() {
-		handlers[name] = func(context.Context, *worker.Attempt) (any, error) { return struct{}{}, nil }
+		handlers[name] = func(context.Context, *jobtype.Attempt) (any, error) { return struct{}{}, nil }
 	}
 	b.startWorkerOf(t, handlers)
 	var served atomic.Int64

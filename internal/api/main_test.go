@@ -22,7 +22,9 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
@@ -64,7 +66,7 @@ func (d database) Ping(context.Context) error { return d.err }
 
 // syncs returns the job types that these tests know, however many the product has.
 func syncs() *tasks.Registry {
-	registry, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync, tasks.IssueSync)
+	registry, err := tasks.NewRegistry(codex.UserSync, codex.ProjectSync, codex.IssueSync)
 	if err != nil {
 		panic(err)
 	}
@@ -290,7 +292,7 @@ func (b *testBundle) ok(t *testing.T, a answer, v any) {
 
 // attempt is an attempt of a run that the test ends.
 type attempt struct {
-	*worker.Attempt
+	*jobtype.Attempt
 	end chan error
 }
 
@@ -306,9 +308,9 @@ func (b *testBundle) startWorker(t *testing.T) <-chan *attempt {
 }
 
 // handOver returns handlers that hand their attempts to the test.
-func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Handler) {
+func (b *testBundle) handOver() (<-chan *attempt, map[string]jobtype.Handler) {
 	began := make(chan *attempt, 100)
-	process := func(ctx context.Context, run *worker.Attempt) (any, error) {
+	process := func(ctx context.Context, run *jobtype.Attempt) (any, error) {
 		a := &attempt{run, make(chan error, 1)}
 		began <- a
 		select {
@@ -320,7 +322,7 @@ func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Handler) {
 			return nil, context.Cause(ctx)
 		}
 	}
-	handlers := make(map[string]worker.Handler)
+	handlers := make(map[string]jobtype.Handler)
 	for _, name := range b.jobs.Registry().Names() {
 		handlers[name] = process
 	}
@@ -328,7 +330,7 @@ func (b *testBundle) handOver() (<-chan *attempt, map[string]worker.Handler) {
 }
 
 // startWorkerOf starts a worker, which ends with stop or with the test.
-func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]worker.Handler) (stop func()) {
+func (b *testBundle) startWorkerOf(t *testing.T, handlers map[string]jobtype.Handler) (stop func()) {
 	t.Helper()
 	w, err := worker.New(b.jobs, handlers, worker.Options{
 		Concurrency: 3, Connect: func(hooks ...redis.Hook) redis.UniversalClient {

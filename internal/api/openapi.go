@@ -138,11 +138,13 @@ func (p *payload) describe() any {
 func withExamplesOf(registry *tasks.Registry) json.RawMessage {
 	var replace []string
 	all := registry.All()
-	for i, shipped := range tasks.Default().All() {
-		if _, ok := registry.Lookup(shipped.Name); !ok {
+	for i, written := range []struct{ name, title string }{
+		{"user-sync", "User sync"}, {"project-sync", "Project sync"}, {"issue-sync", "Issue sync"},
+	} {
+		if _, ok := registry.Lookup(written.name); !ok {
 			other := all[min(i, len(all)-1)]
 			title := string(must(json.Marshal(other.Title)))
-			replace = append(replace, shipped.Name, other.Name, shipped.Title, title[1:len(title)-1])
+			replace = append(replace, written.name, other.Name, written.title, title[1:len(title)-1])
 		}
 	}
 	if !slices.ContainsFunc(payloadsOf(registry), isSync) {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/cli"
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/pkg/client"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -68,7 +69,7 @@ func mails(t *testing.T) map[string]*tasks.Registry {
 	mail := tasks.Definition{Name: "welcome-mail", Title: `Welcome "mail"`, NewPayload: func() tasks.Payload { return new(welcome) }}
 	registries := make(map[string]*tasks.Registry)
 	for name, definitions := range map[string][]tasks.Definition{
-		"alone": {mail}, "first": {mail, tasks.ProjectSync}, "last": {tasks.UserSync, tasks.ProjectSync, tasks.IssueSync, mail},
+		"alone": {mail}, "first": {mail, codex.ProjectSync}, "last": {codex.UserSync, codex.ProjectSync, codex.IssueSync, mail},
 	} {
 		registry, err := tasks.NewRegistry(definitions...)
 		if err != nil {
@@ -177,7 +178,7 @@ func TestJobTypes(t *testing.T) {
 	}
 	b.startScheduler(t)
 	list := must[[]client.JobType](t)(b.api(t).JobTypes(t.Context()))
-	if len(list) != 3 || list[0].Schedule == nil || *list[0].Schedule != tasks.UserSync.Schedule.Spec() || list[1].Schedule != nil {
+	if len(list) != 3 || list[0].Schedule == nil || *list[0].Schedule != codex.UserSync.Schedule.Spec() || list[1].Schedule != nil {
 		t.Errorf("with a scheduler they are %+v", list)
 	}
 }
@@ -185,7 +186,7 @@ func TestJobTypes(t *testing.T) {
 // The schema of a synchronisation's payload is written by hand, and has every field.
 func TestOpenAPIHasEveryFieldOfASync(t *testing.T) {
 	t.Parallel()
-	for _, field := range tasks.UserSync.Fields() {
+	for _, field := range codex.UserSync.Fields() {
 		if described, _ := describedAPI().at(pointer("components", "schemas", "SyncPayload", "properties", field.Name)); described == nil {
 			t.Errorf("the field %q has no description in openapi.json", field.Name)
 		}

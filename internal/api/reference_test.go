@@ -13,7 +13,7 @@ import (
 	"testing"
 	"text/template"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/codex"
 )
 
 //go:generate go test -run ^TestReference$ . -update
@@ -98,7 +98,7 @@ func message(raw json.RawMessage) (string, error) {
 
 func TestReference(t *testing.T) {
 	t.Parallel()
-	d, err := newDocs(openAPI(tasks.Default()))
+	d, err := newDocs(openAPI(codex.Registry()))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,8 +8,8 @@ import (
 	"testing"
 
 	"github.com/codex-api/codex-jobs/internal/access/accesstest"
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // secretKey is a client's key; no name can have its capital letters.
@@ -48,7 +48,7 @@ func TestKeys(t *testing.T) {
 func TestOpenAPI(t *testing.T) {
 	for _, host := range []string{"0.0.0.0", "::", "10.0.0.1", "api.example", "127.0.0.1.example", "localhost.example"} {
 		setup(t, "", "HOST="+host)
-		_, err := config.Load(tasks.Default())
+		_, err := config.Load(codex.Registry())
 		want := fmt.Sprintf("HOST must be an address that only this machine reaches, such as 127.0.0.1, while the API has no keys, was %q; "+
 			"set API_KEYS, or AUTH_DISABLED=true if all who can reach the API may use it", host)
 		if err == nil || err.Error() != want {
@@ -90,7 +90,7 @@ func TestRefusedAccess(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			setup(t, "", test.environment...)
-			_, err := config.Load(tasks.Default())
+			_, err := config.Load(codex.Registry())
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) || strings.Count(err.Error(), "\n") != strings.Count(test.want, "\n") {
 				t.Fatalf("got\n%v\nwant\n%s", err, test.want)
 			}

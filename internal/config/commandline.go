@@ -22,10 +22,9 @@ const (
 	ExitUsage = 2
 )
 
-// FromCommandLine serves --help and --version, and otherwise loads the settings for the job types that the product ships.
-// When the program must not run, it writes why to out or errOut, and returns false and the exit status.
-func FromCommandLine(name, summary string, args []string, out, errOut io.Writer) (c Config, status int, ok bool) {
-	registry := tasks.Default()
+// FromCommandLine serves --help and --version, and otherwise loads the settings for the job types of the registry. When the
+// program must not run, it writes why to out or errOut, and returns false and the exit status.
+func FromCommandLine(name, summary string, registry *tasks.Registry, args []string, out, errOut io.Writer) (c Config, status int, ok bool) {
 	flags := flag.NewFlagSet(name, flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")

@@ -7,9 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/version"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // run is the result of a deployable's command line.
@@ -22,7 +22,7 @@ type run struct {
 
 func commandLine(args ...string) run {
 	var out, errOut strings.Builder
-	c, status, ok := config.FromCommandLine("api", "does something", args, &out, &errOut)
+	c, status, ok := config.FromCommandLine("api", "does something", codex.Registry(), args, &out, &errOut)
 	return run{c, status, ok, out.String(), errOut.String()}
 }
 
@@ -60,7 +60,7 @@ func TestHelpListsTheSettingsOfTheProgram(t *testing.T) {
 		if r.ok || r.status != 0 || r.err != "" || !strings.HasPrefix(r.out, "api: does something\n") || strings.Contains(r.out, secret) {
 			t.Errorf("%s: %+v", arg, r)
 		}
-		for _, s := range config.Settings(tasks.Default()) {
+		for _, s := range config.Settings(codex.Registry()) {
 			value := cmp.Or(s.Default, "-")
 			row := regexp.MustCompile(`(?m)^ +` + s.Name + ` +` + regexp.QuoteMeta(value) + ` +` + regexp.QuoteMeta(s.Purpose) + `$`)
 			if used := slices.Contains(s.Programs, "api"); row.MatchString(r.out) != used {
@@ -90,7 +90,7 @@ func TestWrongSettingsEndTheStart(t *testing.T) {
 func TestSettingsAreComplete(t *testing.T) {
 	t.Parallel()
 	seen := make(map[string]bool)
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		if seen[s.Name] {
 			t.Errorf("%s is there twice", s.Name)
 		}
@@ -115,7 +115,7 @@ func TestShownSettingsAreThoseOfTheProgram(t *testing.T) {
 		"worker":    "redis namespace mongodb database concurrency batchSize writers rangeSize schedules traces",
 	} {
 		var out strings.Builder
-		c, _, ok := config.FromCommandLine(program, "", nil, &out, &out)
+		c, _, ok := config.FromCommandLine(program, "", codex.Registry(), nil, &out, &out)
 		if !ok {
 			t.Fatal(out.String())
 		}

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
@@ -24,7 +25,7 @@ const secret = "s3cr3t"
 // setup gives the test an environment without any of the settings, and a working directory with the given .env.
 func setup(t *testing.T, dotenv string, environment ...string) {
 	t.Helper()
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		t.Setenv(s.Name, "") // which puts it back after the test
 		if err := os.Unsetenv(s.Name); err != nil {
 			t.Fatal(err)
@@ -44,7 +45,7 @@ func setup(t *testing.T, dotenv string, environment ...string) {
 
 func load(t *testing.T) config.Config {
 	t.Helper()
-	c, err := config.Load(tasks.Default())
+	c, err := config.Load(codex.Registry())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +90,7 @@ func TestDefaults(t *testing.T) {
 	if !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
 	}
-	_, shipped := comparable(config.Config{Registry: tasks.Default()})
+	_, shipped := comparable(config.Config{Registry: codex.Registry()})
 	if !reflect.DeepEqual(definitions, shipped) {
 		t.Errorf("got the job types %+v, want %+v", definitions, shipped)
 	}
@@ -99,7 +100,7 @@ func TestDefaults(t *testing.T) {
 func TestShownDefaultsApply(t *testing.T) {
 	setup(t, "")
 	want, wantDefinitions := comparable(load(t))
-	for _, s := range config.Settings(tasks.Default()) {
+	for _, s := range config.Settings(codex.Registry()) {
 		t.Setenv(s.Name, s.Default)
 	}
 	got, definitions := comparable(load(t))
@@ -131,7 +132,7 @@ func TestEmptyEnvironmentOverDotenv(t *testing.T) {
 	setup(t, "")
 	want, wantDefinitions := comparable(load(t))
 	setup(t, dotenv)
-	for i, s := range config.Settings(tasks.Default()) {
+	for i, s := range config.Settings(codex.Registry()) {
 		t.Setenv(s.Name, strings.Repeat(" ", i%2)) // blanks are the same
 	}
 	got, definitions := comparable(load(t))
@@ -188,7 +189,7 @@ func TestEverythingWrongIsListed(t *testing.T) {
 		"LOG_FORMAT=xml", "WORKER_CONCURRENCY=0", "SYNC_BATCH_SIZE=10001", "SYNC_PATIENCE=long", "JOB_ATTEMPTS=0", "JOB_BACKOFF=10ms",
 		"JOB_BACKOFF_FACTOR=NaN", "DASHBOARD_READ_ONLY=perhaps", "USER_SYNC_INTERVAL=25m", "PROJECT_SYNC_CRON=@every 25m",
 		"ISSUE_SYNC_FRESHNESS=-1s", "REDIS_PASSWORD="+secret, "OTEL_EXPORTER_OTLP_HEADERS="+secret)
-	_, err := config.Load(tasks.Default())
+	_, err := config.Load(codex.Registry())
 	if err == nil {
 		t.Fatal("all of it is allowed")
 	}
@@ -257,7 +258,7 @@ func TestRefusedValues(t *testing.T) {
 	} {
 		for _, value := range values {
 			setup(t, "", name+"="+value)
-			_, err := config.Load(tasks.Default())
+			_, err := config.Load(codex.Registry())
 			if err == nil {
 				t.Errorf("%s=%s is allowed", name, value)
 				continue
@@ -298,7 +299,7 @@ func TestAllowedValues(t *testing.T) {
 	} {
 		for _, value := range values {
 			setup(t, "", name+"="+value)
-			if _, err := config.Load(tasks.Default()); err != nil {
+			if _, err := config.Load(codex.Registry()); err != nil {
 				t.Errorf("%s=%s: %v", name, value, err)
 			}
 		}
@@ -332,7 +333,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)
 	}
-	if def, _ := tasks.Default().Lookup("user-sync"); def.Attempts != 3 {
+	if def, _ := codex.Registry().Lookup("user-sync"); def.Attempts != 3 {
 		t.Errorf("the shipped job types have changed: %+v", def)
 	}
 }
@@ -378,7 +379,7 @@ func TestSettingsOfAJobType(t *testing.T) {
 	}
 
 	setup(t, "", "USER_SYNC_INTERVAL=20m", "USER_SYNC_CRON=*/20 * * * *")
-	_, err := config.Load(tasks.Default())
+	_, err := config.Load(codex.Registry())
 	if want := "USER_SYNC_INTERVAL and USER_SYNC_CRON are both set; set one of them"; err == nil || err.Error() != want {
 		t.Errorf("an interval and a cron expression: %v, want %s", err, want)
 	}
@@ -438,7 +439,7 @@ func TestBrokenDotenv(t *testing.T) {
 		"an unset export": "export " + secret + "\n",
 	} {
 		setup(t, dotenv)
-		_, err := config.Load(tasks.Default())
+		_, err := config.Load(codex.Registry())
 		if err == nil || !strings.HasPrefix(err.Error(), "reading .env: ") {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -451,7 +452,7 @@ func TestBrokenDotenv(t *testing.T) {
 	if err := os.Mkdir(filepath.Join(".", ".env"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := config.Load(tasks.Default()); err == nil || !strings.HasPrefix(err.Error(), "reading .env: ") {
+	if _, err := config.Load(codex.Registry()); err == nil || !strings.HasPrefix(err.Error(), "reading .env: ") {
 		t.Errorf("a directory: %v", err)
 	}
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func file(t *testing.T, content string) string {
@@ -39,7 +39,7 @@ func TestRefusedFiles(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			setup(t, "", test.environment...)
-			_, err := config.Load(tasks.Default())
+			_, err := config.Load(codex.Registry())
 			if err == nil || !strings.HasPrefix(err.Error(), test.want) {
 				t.Fatalf("got %v, want %s...", err, test.want)
 			}

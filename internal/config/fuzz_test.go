@@ -5,14 +5,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // FuzzSettings writes any text into the settings, as a .env and as the value of each variable. It is accepted, or refused
 // with a message, and no message has a secret.
 func FuzzSettings(f *testing.F) {
-	names := config.Settings(tasks.Default())
+	names := config.Settings(codex.Registry())
 	for i := range names {
 		f.Add("", uint8(i), "x")
 		f.Add("", uint8(i), "-1")
@@ -38,7 +38,7 @@ func FuzzSettings(f *testing.F) {
 		}
 		isSecret := s.Name == "REDIS_PASSWORD" || s.Name == "MONGODB_URI" && strings.Contains(value, secret+"@")
 		setup(t, dotenv, s.Name+"="+value)
-		c, err := config.Load(tasks.Default())
+		c, err := config.Load(codex.Registry())
 		isKey := s.Name == "API_KEYS" && strings.Contains(value, secretKey)
 		if err != nil && isKey && strings.Contains(err.Error(), secretKey) {
 			t.Errorf("%s=%q: %v", s.Name, value, err)

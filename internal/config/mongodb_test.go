@@ -5,8 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // A database that is not the one that people mean has no records, and a run over none succeeds.
@@ -30,7 +30,7 @@ func TestWhichDatabase(t *testing.T) {
 		{"mongodb://h/shop", "codex", "codex", "MONGODB_DATABASE", "shop"},
 	} {
 		setup(t, "", "MONGODB_URI="+test.uri, "MONGODB_DATABASE="+test.set)
-		c, err := config.Load(tasks.Default())
+		c, err := config.Load(codex.Registry())
 		if m := c.MongoDB; err != nil || m.Database != test.want || m.DatabaseFrom != test.from || m.PathDatabase != test.differs {
 			t.Errorf("%s, %s: got %+v, %v", test.uri, test.set, m, err)
 		}

@@ -13,9 +13,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // pair makes a self-signed certificate and its key, and returns the paths of both.
@@ -190,7 +190,7 @@ func TestRefusedSettingsOfRedis(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			setup(t, "", test.environment...)
-			_, err := config.Load(tasks.Default())
+			_, err := config.Load(codex.Registry())
 			if err == nil {
 				t.Fatal("it is allowed")
 			}
@@ -222,7 +222,7 @@ func TestNamespace(t *testing.T) {
 	}
 	for _, wrong := range []string{"Shop", "a:b", "a.b", "{a}", "1234567890123456789012345678901"} {
 		setup(t, "", "NAMESPACE="+wrong)
-		_, err := config.Load(tasks.Default())
+		_, err := config.Load(codex.Registry())
 		if want := `NAMESPACE must be 1 to 30 lower-case letters, digits and hyphens, was "` + wrong + `"`; err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}

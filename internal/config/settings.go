@@ -29,7 +29,7 @@ func readConfig(r *reader, registry *tasks.Registry) Config {
 		Admin:   readAdmin(r),
 		Tracing: readTracing(r),
 		Log:     readLog(r),
-		Worker:  readWorker(r),
+		Worker:  readWorker(r, registry),
 		Sync:    readSync(r),
 	}
 	change := readRetryAndRetention(r)
@@ -49,9 +49,14 @@ func readLog(r *reader) Log {
 	}
 }
 
-func readWorker(r *reader) Worker {
-	return Worker{Concurrency: read(r.group("Worker", worker), "WORKER_CONCURRENCY", "3", wholeNumber(1, 1000),
-		"how many handlers run on one worker at the same time, those of ranges included; a run that only waits for its ranges does not count")}
+func readWorker(r *reader, registry *tasks.Registry) Worker {
+	all := 0
+	for _, d := range registry.All() {
+		all += d.PerWorker
+	}
+	return Worker{Concurrency: read(r.group("Worker", worker), "WORKER_CONCURRENCY", strconv.Itoa(all), wholeNumber(1, 10_000),
+		"how many handlers run on one worker at the same time, those of ranges included; a run that only waits for its ranges does not count; "+
+			"by default as many as all job types may have on one worker")}
 }
 
 func readSync(r *reader) Sync {
@@ -123,7 +128,7 @@ func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Durat
 	if _, isSync := d.NewPayload().(*tasks.SyncPayload); !isSync {
 		return
 	}
-	without := tasks.UserSync.Schedule.Every
+	without := tasks.DefaultFreshness
 	age := readSet(r.group(theme, worker), prefix+"_FRESHNESS", "", duration(0, "20m"), fmt.Sprintf(
 		"the age from which on a stamp is due for an incremental %s; by default the interval, or %s without a schedule", d.Name, short(without)))
 	freshness[d.Name] = cmp.Or(d.Schedule.Interval(time.Now()), without)

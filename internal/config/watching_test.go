@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func TestAuthoritiesOfTheCollector(t *testing.T) {
@@ -34,7 +34,7 @@ func TestAuthoritiesOfTheCollector(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			setup(t, "", "OTEL_EXPORTER_OTLP_ENDPOINT="+test.endpoint, "OTEL_EXPORTER_OTLP_CERTIFICATE="+test.certificate)
-			if _, err := config.Load(tasks.Default()); err == nil || !strings.HasPrefix(err.Error(), test.want) {
+			if _, err := config.Load(codex.Registry()); err == nil || !strings.HasPrefix(err.Error(), test.want) {
 				t.Errorf("got %v, want %q", err, test.want)
 			}
 		})

@@ -15,12 +15,12 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -228,7 +228,7 @@ func TestPortInUse(t *testing.T) {
 		t.Error("it runs")
 		return nil
 	}}
-	cfg := config.Config{Admin: config.Admin{Host: "127.0.0.1", Port: other.Addr().(*net.TCPAddr).Port}, Registry: tasks.Default()}
+	cfg := config.Config{Admin: config.Admin{Host: "127.0.0.1", Port: other.Addr().(*net.TCPAddr).Port}, Registry: codex.Registry()}
 	err = Run(t.Context(), program, cfg, slog.New(slog.DiscardHandler))
 	if err == nil || !strings.HasPrefix(err.Error(), "opening the admin port (ADMIN_HOST, ADMIN_PORT): ") {
 		t.Errorf("got %v", err)

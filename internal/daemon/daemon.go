@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/version"
@@ -62,10 +64,15 @@ type Process struct {
 	ready atomic.Pointer[func(context.Context) error]
 }
 
-// Main runs a program until SIGTERM or SIGINT, which end the context of Run. It ends the process with status 0 when Run
-// returned nil or took too long to stop. A second signal ends the process at once.
-func Main(p Program) {
-	cfg, status, ok := config.FromCommandLine(p.Name, p.Summary, os.Args[1:], os.Stdout, os.Stderr)
+// Main runs a program of a system with the job types until SIGTERM or SIGINT, which end the context of Run. It ends the process
+// with status 0 when Run returned nil or took too long to stop. A second signal ends the process at once.
+func Main(p Program, types []jobtype.Type) {
+	registry, err := jobtype.Registry(types)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "%s: these job types are wrong:\n  %s\n", p.Name, strings.ReplaceAll(err.Error(), "\n", "\n  "))
+		os.Exit(config.ExitUsage)
+	}
+	cfg, status, ok := config.FromCommandLine(p.Name, p.Summary, registry, os.Args[1:], os.Stdout, os.Stderr)
 	if !ok {
 		os.Exit(status)
 	}

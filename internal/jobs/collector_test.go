@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
@@ -210,7 +211,7 @@ func TestCollectWithoutRedis(t *testing.T) {
 			o := redistest.Options(t)
 			proxy := testbed.NewProxy(t, o.Addr)
 			o.Addr = proxy.Addr
-			j := jobs.New(redistest.Client(t, o), tasks.Default(), slog.New(slog.DiscardHandler))
+			j := jobs.New(redistest.Client(t, o), codex.Registry(), slog.New(slog.DiscardHandler))
 			if got := collect(t, j); got["redis_up"] != 1 {
 				t.Errorf("before: %v", got)
 			}

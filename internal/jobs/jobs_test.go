@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
@@ -31,7 +32,7 @@ type testBundle struct {
 func setup(t *testing.T) (*testBundle, context.Context) {
 	t.Helper()
 	rdb := redistest.Client(t, redistest.Options(t))
-	registry, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync, tasks.IssueSync)
+	registry, err := tasks.NewRegistry(codex.UserSync, codex.ProjectSync, codex.IssueSync)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"go.opentelemetry.io/otel/sdk/trace/tracetest"
 	"go.uber.org/goleak"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
@@ -56,7 +57,7 @@ type testBundle struct {
 // setup gives the job types the schedules. The other job types have none.
 func setup(t *testing.T, schedules map[string]tasks.Schedule) *testBundle {
 	t.Helper()
-	registry := tasks.Default().Resolve(func(d *tasks.Definition) { d.Schedule = schedules[d.Name] })
+	registry := codex.Registry().Resolve(func(d *tasks.Definition) { d.Schedule = schedules[d.Name] })
 	for _, def := range registry.All() {
 		if err := def.Schedule.Validate(); err != nil {
 			t.Fatal(err)

@@ -1,4 +1,4 @@
-// Package syncjob makes a sync the handler of a job type. It translates between worker.Attempt and package syncrun: checkpoints
+// Package syncjob makes a sync the handler of a job type. It translates between jobtype.Attempt and package syncrun: checkpoints
 // and ranges are JSON on one side, and types on the other. It knows neither Redis nor MongoDB.
 package syncjob
 
@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
-	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -28,8 +28,8 @@ type Options struct {
 	// Exists reports whether the collection called Collection is there. If it is not, a run says so. It can be nil.
 	Exists     func(ctx context.Context) (bool, error)
 	Collection string
-	// Work is done with each batch before it is written.
-	Work syncrun.Work
+	// Work makes what an attempt does with each batch before it is written. With nil, records only get their stamp.
+	Work func(*jobtype.Attempt) syncrun.Work
 	// Writers is how many batches one attempt works on at the same time.
 	Writers int
 	// RangeSize is how many records a range has. A run of a larger collection is split.
@@ -39,8 +39,8 @@ type Options struct {
 }
 
 // New returns a handler that syncs the records of the store.
-func New(store syncrun.Store, o Options) worker.Handler {
-	return func(ctx context.Context, a *worker.Attempt) (any, error) {
+func New(store syncrun.Store, o Options) jobtype.Handler {
+	return func(ctx context.Context, a *jobtype.Attempt) (any, error) {
 		payload, ok := a.Payload.(*tasks.SyncPayload)
 		if !ok {
 			return nil, fmt.Errorf("%s has the payload of another job type: %T", a.ID, a.Payload)
@@ -56,7 +56,7 @@ func New(store syncrun.Store, o Options) worker.Handler {
 			}
 		}
 		pass := syncrun.Pass{
-			Noun: o.Noun, Store: store, Work: o.Work,
+			Noun: o.Noun, Store: store, Work: work(a, o),
 			Selection: syncrun.Selection{
 				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
@@ -70,20 +70,48 @@ func New(store syncrun.Store, o Options) worker.Handler {
 	}
 }
 
+// work returns what the attempt does with each batch, within the rate limit.
+func work(a *jobtype.Attempt, o Options) syncrun.Work {
+	var w syncrun.Work = syncrun.Stamping{}
+	if o.Work != nil {
+		w = o.Work(a)
+	}
+	if a.Permit == nil || a.Definition.Rate.Calls == 0 {
+		return w
+	}
+	return permitted{w, a.Permit}
+}
+
+// permitted is a Work that waits for its turn within the rate limit.
+type permitted struct {
+	work   syncrun.Work
+	permit func(context.Context) (end func(), err error)
+}
+
+// Do implements syncrun.Work.
+func (p permitted) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	end, err := p.permit(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("waiting for a turn within the rate limit: %w", err)
+	}
+	defer end()
+	return p.work.Do(ctx, batch)
+}
+
 // failure returns the error of an attempt, as the worker understands it.
 func failure(err error) error {
 	wait := new(syncrun.WaitError)
 	switch {
 	case errors.As(err, &wait):
-		return &worker.WaitError{Err: err, After: wait.After}
+		return &jobtype.WaitError{Err: err, After: wait.After}
 	case errors.Is(err, syncrun.ErrRangesFailed):
-		return worker.Permanent(err)
+		return jobtype.Permanent(err)
 	}
 	return err
 }
 
 // save returns a syncrun.Save that stores the checkpoint as JSON.
-func save(a *worker.Attempt) syncrun.Save {
+func save(a *jobtype.Attempt) syncrun.Save {
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 		if a.Range == nil && c.Processed > 0 { // a split run saves its progress only
 			count(a, c.Processed, c.Updated, c.Errors)
@@ -96,14 +124,14 @@ func save(a *worker.Attempt) syncrun.Save {
 	}
 }
 
-func count(a *worker.Attempt, processed, updated, failed int64) {
+func count(a *jobtype.Attempt, processed, updated, failed int64) {
 	if a.Count != nil {
 		a.Count(processed, updated, failed)
 	}
 }
 
 // syncAll makes an attempt at a run.
-func syncAll(ctx context.Context, a *worker.Attempt, pass syncrun.Pass, o Options) (any, error) {
+func syncAll(ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass, o Options) (any, error) {
 	pass.Log.Info("Starting "+strings.ToLower(a.Definition.Title)+" job", "attempt", a.Number,
 		"reference", a.ID.Reference.Format(tasks.TimestampLayout), "resumedAfter", pass.Resume.Processed)
 	result, err := syncrun.Run{Pass: pass, RangeSize: o.RangeSize, Ranges: ranges{a.ID, a.Ranges}}.Do(ctx)
@@ -137,10 +165,10 @@ func warnings(ctx context.Context, log *slog.Logger, result syncrun.Result, o Op
 }
 
 // syncRange makes an attempt at a range. The result is the range's last checkpoint, which the run adds up.
-func syncRange(ctx context.Context, a *worker.Attempt, pass syncrun.Pass) (any, error) {
+func syncRange(ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass) (any, error) {
 	var err error
 	if pass.Range, err = decodeRange(a.Range); err != nil {
-		return nil, worker.Permanent(err)
+		return nil, jobtype.Permanent(err)
 	}
 	pass.Log.Info("Starting range", "attempt", a.Number, "resumedAfter", pass.Resume.Processed)
 	end, err := pass.Do(ctx)
@@ -162,7 +190,7 @@ func done(processed, updated, failed int64, elapsed time.Duration) []any {
 // ranges implements syncrun.Ranges with the Ranges of an attempt.
 type ranges struct {
 	id     tasks.RunID
-	ranges worker.Ranges
+	ranges jobtype.Ranges
 }
 
 // Split implements syncrun.Ranges.

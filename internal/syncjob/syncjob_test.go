@@ -10,12 +10,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -77,7 +78,7 @@ func (c *cursor) Next(context.Context) (syncrun.Record, bool, error) {
 
 func (c *cursor) Close() {}
 
-// kept is a worker.Ranges in memory.
+// kept is a jobtype.Ranges in memory.
 type kept struct {
 	specs [][]byte
 	ends  []jobs.RangeInfo
@@ -122,9 +123,9 @@ func (k *kept) Discard(context.Context) error {
 }
 
 // attempt returns an attempt without Redis and without a worker.
-func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
-	return &worker.Attempt{
-		ID: tasks.TriggerID("user-sync", time.Now()), Definition: tasks.UserSync, Payload: &tasks.SyncPayload{SyncType: tasks.SyncFull},
+func attempt(ranges jobtype.Ranges, saved *[]byte) *jobtype.Attempt {
+	return &jobtype.Attempt{
+		ID: tasks.TriggerID("user-sync", time.Now()), Definition: codex.UserSync, Payload: &tasks.SyncPayload{SyncType: tasks.SyncFull},
 		Number: 1, Ranges: ranges, Log: slog.New(slog.DiscardHandler),
 		Save: func(_ context.Context, checkpoint []byte, _ int) error {
 			*saved = checkpoint
@@ -134,10 +135,10 @@ func attempt(ranges worker.Ranges, saved *[]byte) *worker.Attempt {
 }
 
 // setup returns a store with 95 records, and its handler.
-func setup(rangeSize int) (*records, worker.Handler) {
+func setup(rangeSize int) (*records, jobtype.Handler) {
 	store := &records{n: 95, stamped: make(map[byte]int)}
 	return store, syncjob.New(store, syncjob.Options{
-		Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: rangeSize, RetryBudget: time.Second,
+		Noun: "number", BatchSize: 10, Writers: 1, RangeSize: rangeSize, RetryBudget: time.Second,
 	})
 }
 
@@ -219,7 +220,7 @@ func TestCollectionThatDoesNotExist(t *testing.T) {
 			t.Parallel()
 			store := &records{n: test.records, stamped: make(map[byte]int)}
 			handler := syncjob.New(store, syncjob.Options{
-				Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: 1000, RetryBudget: time.Second,
+				Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 1000, RetryBudget: time.Second,
 				Collection: "shop.numbers", Exists: func(context.Context) (bool, error) { return test.exists, test.err },
 			})
 			log, logger := testbed.NewLog(t)
@@ -263,10 +264,10 @@ func (w *working) Add(ctx context.Context, index int, spec []byte, last bool) er
 
 func TestWrongInput(t *testing.T) {
 	t.Parallel()
-	for name, spoil := range map[string]func(*worker.Attempt){
-		"checkpoint": func(a *worker.Attempt) { a.Checkpoint = []byte("{") },
-		"range":      func(a *worker.Attempt) { a.Range = []byte("{") },
-		"payload":    func(a *worker.Attempt) { a.Payload = nil },
+	for name, spoil := range map[string]func(*jobtype.Attempt){
+		"checkpoint": func(a *jobtype.Attempt) { a.Checkpoint = []byte("{") },
+		"range":      func(a *jobtype.Attempt) { a.Range = []byte("{") },
+		"payload":    func(a *jobtype.Attempt) { a.Payload = nil },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

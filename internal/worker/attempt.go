@@ -18,6 +18,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -114,7 +115,7 @@ type attempt struct {
 	found     jobs.Opened
 	cancelled bool                    // the run was cancelled before the attempt began
 	spec      []byte                  // of the range
-	ranges    Ranges                  // of the run
+	ranges    jobtype.Ranges          // of the run
 	end       context.CancelCauseFunc // ends the attempt's context
 	log       *slog.Logger
 }
@@ -157,11 +158,11 @@ func (a *attempt) do(ctx context.Context) (err error) {
 	switch {
 	case a.found.Rescues > maxRescues:
 		err := fmt.Errorf("given up: %d workers died or lost Redis during this %s", a.found.Rescues, a.c.unit)
-		return a.fail(ctx, Permanent(err))
+		return a.fail(ctx, jobtype.Permanent(err))
 	case a.cancelled:
-		return a.fail(ctx, Permanent(errCancelled))
+		return a.fail(ctx, jobtype.Permanent(errCancelled))
 	case err != nil:
-		return a.fail(ctx, Permanent(fmt.Errorf("invalid payload: %w", err)))
+		return a.fail(ctx, jobtype.Permanent(fmt.Errorf("invalid payload: %w", err)))
 	}
 	return a.work(ctx, payload)
 }
@@ -230,21 +231,21 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration+a.found.Waited), tooLong)
 	defer lift()
 
-	result, err := a.handle(limited, &Attempt{
+	result, err := a.handle(limited, &jobtype.Attempt{
 		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Checkpoint: a.found.Checkpoint,
 		Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
-		Waiting: a.waiting, Count: a.count, Log: a.log,
+		Waiting: a.waiting, Permit: a.permit, Count: a.count, Log: a.log,
 	})
 	stopWatching()
 	number := a.found.Failures + 1
-	wait := new(WaitError)
+	wait := new(jobtype.WaitError)
 	switch {
 	case err == nil:
 		return a.complete(ctx, result)
 	case context.Cause(limited) == tooLong: //nolint:errorlint // this error itself, not one like it
-		return a.fail(ctx, Permanent(a.c.unit.tooLong(tooLong)))
+		return a.fail(ctx, jobtype.Permanent(a.c.unit.tooLong(tooLong)))
 	case errors.Is(context.Cause(handling), errCancelled):
-		return a.fail(ctx, Permanent(errCancelled))
+		return a.fail(ctx, jobtype.Permanent(errCancelled))
 	case errors.Is(context.Cause(ctx), jobs.ErrFenced) && a.c.unit == unitRun:
 		a.log.Warn("The run was taken over by another worker")
 		return errReleased
@@ -252,8 +253,8 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 		return a.release(ctx)
 	case errors.As(err, &wait):
 		return a.wait(ctx, wait)
-	case number >= a.c.def.Attempts || isPermanent(err):
-		return a.fail(ctx, Permanent(err))
+	case number >= a.c.def.Attempts || jobtype.IsPermanent(err):
+		return a.fail(ctx, jobtype.Permanent(err))
 	}
 	a.log.Warn(a.c.unit.failed(a.c.def)+", will be tried again", "attempt", number, "attempts", a.c.def.Attempts,
 		"retryIn", a.c.def.RetryDelay(number).String(), "error", err)
@@ -292,7 +293,7 @@ func (a *attempt) watchCancel(ctx context.Context, cancel context.CancelCauseFun
 }
 
 // handle calls the handler, and turns a panic into an error.
-func (a *attempt) handle(ctx context.Context, seen *Attempt) (result any, err error) {
+func (a *attempt) handle(ctx context.Context, seen *jobtype.Attempt) (result any, err error) {
 	defer func() {
 		if x := recover(); x != nil {
 			err = fmt.Errorf("panic: %v", x)
@@ -314,6 +315,19 @@ func (a *attempt) waiting(ctx context.Context, what string, since time.Time) {
 	if err := a.c.w.jobs.SetWait(bounded, a.id, jobs.Wait{For: what, Since: since}); err != nil && ctx.Err() == nil {
 		a.log.Debug("Could not say what the run waits for", "error", err)
 	}
+}
+
+// permit is Attempt.Permit.
+func (a *attempt) permit(ctx context.Context) (end func(), err error) {
+	if a.c.def.Rate.Calls == 0 {
+		return func() {}, nil
+	}
+	asked := time.Now()
+	waiting, stopped := a.s.untilStopped(ctx)
+	defer stopped()
+	end, err = a.c.w.jobs.TakePermit(waiting, a.c.def)
+	a.c.metrics.rateWait.Observe(time.Since(asked).Seconds())
+	return end, err
 }
 
 // fence ends the attempt's context if the error says that the attempt is fenced. It returns the error.
@@ -345,10 +359,10 @@ func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 	}
 	a.run, a.state, a.found = run, run, run.Opened
 	if run.Cancelled {
-		return a.fail(ctx, Permanent(errCancelled))
+		return a.fail(ctx, jobtype.Permanent(errCancelled))
 	}
 	if time.Since(since) > maxSnoozed {
-		return a.fail(ctx, Permanent(fmt.Errorf("no worker understood it for %s: %w", maxSnoozed, reason)))
+		return a.fail(ctx, jobtype.Permanent(fmt.Errorf("no worker understood it for %s: %w", maxSnoozed, reason)))
 	}
 	a.log.Warn("Run put back for workers of a newer release", "reason", reason, "retryIn", snoozeTime.String())
 	if a.retry(ctx, run.Release) != nil {
@@ -358,7 +372,7 @@ func (a *attempt) notUnderstood(ctx context.Context, reason error) error {
 }
 
 // wait snoozes a run or a range, at no cost, because what it needs is away. It fails one that has made no progress for a day.
-func (a *attempt) wait(ctx context.Context, reason *WaitError) error {
+func (a *attempt) wait(ctx context.Context, reason *jobtype.WaitError) error {
 	after := min(max(cmp.Or(reason.After, defaultWait), time.Second), maxWait)
 	var since time.Time
 	switch err := a.retry(ctx, func(ctx context.Context) (err error) {
@@ -371,7 +385,7 @@ func (a *attempt) wait(ctx context.Context, reason *WaitError) error {
 		return errReleased
 	}
 	if time.Since(since) > maxWait {
-		return a.fail(ctx, Permanent(fmt.Errorf("waited for %s: %w", maxWait, reason.Err)))
+		return a.fail(ctx, jobtype.Permanent(fmt.Errorf("waited for %s: %w", maxWait, reason.Err)))
 	}
 	if a.retry(ctx, a.state.Release) != nil {
 		return errReleased
@@ -391,7 +405,7 @@ func (a *attempt) refuse(ctx context.Context, err error) error {
 		}
 	}
 	a.c.unit.countEnd(a.c.metrics, outcomeFailed, time.Time{})
-	return Permanent(err)
+	return jobtype.Permanent(err)
 }
 
 // fail ends a run or a range as failed. The run keeps the failure of its range, and asynq forgets the range's task.
@@ -420,7 +434,7 @@ func (a *attempt) fail(ctx context.Context, err error) error {
 func (a *attempt) complete(ctx context.Context, result any) error {
 	data, err := json.Marshal(result)
 	if err != nil {
-		return a.fail(ctx, Permanent(fmt.Errorf("encoding the result: %w", err)))
+		return a.fail(ctx, jobtype.Permanent(fmt.Errorf("encoding the result: %w", err)))
 	}
 	a.ending(jobs.OutcomeCompleted, nil)
 	return a.conclude(ctx, outcomeCompleted, func(ctx context.Context) error { return a.state.Complete(ctx, data) })

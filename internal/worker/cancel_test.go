@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
@@ -96,7 +97,7 @@ func TestCancelActive(t *testing.T) {
 func TestCancelDelayed(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) { return nil, errors.New("told to") })
+	b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) { return nil, errors.New("told to") })
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateRetry)
 	if job := b.find(t, id); job.State != jobs.StateDelayed || job.Attempt != 1 || job.Error != "told to" || job.NextAttempt.Before(time.Now()) {
@@ -113,7 +114,7 @@ func TestRetryByHand(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		if n := attempts.Add(1); n <= 5 {
 			if want := int(n-1)%3 + 1; run.Number != want {
 				t.Errorf("attempt %d says that it is number %d, want %d", n, run.Number, want)
@@ -176,7 +177,7 @@ func TestForeignCancel(t *testing.T) {
 			b := setup(t, nil)
 			handler, store := syncOf(n, wait(30*time.Millisecond))
 			var handlers, most atomic.Int32
-			b.start(t, worker.Options{}, func(ctx context.Context, a *worker.Attempt) (any, error) {
+			b.start(t, worker.Options{}, func(ctx context.Context, a *jobtype.Attempt) (any, error) {
 				if a.Range == nil {
 					most.Store(max(most.Load(), handlers.Add(1)))
 					defer handlers.Add(-1)
@@ -216,7 +217,7 @@ func TestRecordOfARun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		n := attempts.Add(1)
 		run.Count(int64(n), int64(n)-1, 1)
 		if n <= 4 {
@@ -295,7 +296,7 @@ func TestRecordOfARefusedRun(t *testing.T) {
 	if _, err := asynq.NewClientFromRedisClient(b.rdb).EnqueueContext(t.Context(), task); err != nil {
 		t.Fatal(err)
 	}
-	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) { return nil, nil })
+	b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) { return nil, nil })
 	b.await(t, id.String(), asynq.TaskStateArchived)
 	job := b.find(t, id.String())
 	if len(job.EndedAttempts) != 1 || job.EndedAttempts[0].Error != job.Error || job.Started.IsZero() || job.Ended.Before(job.Started) ||

@@ -9,6 +9,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
@@ -24,8 +25,8 @@ func TestWorkerOnAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	began := make(chan string, 100)
-	on := func(database string) worker.Handler {
-		return func(context.Context, *worker.Attempt) (any, error) {
+	on := func(database string) jobtype.Handler {
+		return func(context.Context, *jobtype.Attempt) (any, error) {
 			began <- database
 			return nil, nil
 		}
@@ -73,7 +74,7 @@ func TestDatabasesAtTheSameTime(t *testing.T) {
 	var mu sync.Mutex
 	ran := make(map[string]int)
 	for _, database := range []string{"A", "B", "A", "B", "C"} {
-		b.start(t, worker.Options{Database: of(database)}, func(context.Context, *worker.Attempt) (any, error) {
+		b.start(t, worker.Options{Database: of(database)}, func(context.Context, *jobtype.Attempt) (any, error) {
 			mu.Lock()
 			defer mu.Unlock()
 			ran[database]++
@@ -92,8 +93,8 @@ func TestDatabasesAtTheSameTime(t *testing.T) {
 func TestRunMovesToAnotherDatabase(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	entered := make(chan *worker.Attempt, 10)
-	handler := func(_ context.Context, a *worker.Attempt) (any, error) {
+	entered := make(chan *jobtype.Attempt, 10)
+	handler := func(_ context.Context, a *jobtype.Attempt) (any, error) {
 		entered <- a
 		if err := a.Save(t.Context(), []byte("here"), 10); err != nil {
 			return nil, err

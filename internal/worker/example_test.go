@@ -17,6 +17,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/worker"
@@ -54,9 +55,9 @@ func (w *welcome) Validate() error {
 }
 
 // ... and a Handler, which the worker is given in internal/programs/worker.
-func sendWelcome(outbox chan<- string) worker.Handler {
+func sendWelcome(outbox chan<- string) jobtype.Handler {
 	greetings := map[string]string{"en": "Welcome", "nl": "Welkom"}
-	return func(_ context.Context, run *worker.Attempt) (any, error) {
+	return func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		w := run.Payload.(*welcome)
 		outbox <- fmt.Sprintf("to %s: %s!", w.To, greetings[w.Language])
 		// An error here would be a failed attempt, and be tried again.
@@ -78,7 +79,7 @@ func Example_newJobType() {
 	check(err)
 	j := jobs.New(rdb, registry, log)
 	outbox := make(chan string, 1)
-	handlers := map[string]worker.Handler{welcomeMail.Name: sendWelcome(outbox)}
+	handlers := map[string]jobtype.Handler{welcomeMail.Name: sendWelcome(outbox)}
 	w, err := worker.New(j, handlers, worker.Options{Concurrency: 1, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
 		return redisconn.New(options, redisconn.Worker, log, hooks...)
 	}}, log)

@@ -12,7 +12,9 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
@@ -21,7 +23,7 @@ import (
 
 // A worker holds a lease and an asynq Server only while there is work, and it never runs more handlers than its concurrency.
 
-func done(context.Context, *worker.Attempt) (any, error) { return "done", nil }
+func done(context.Context, *jobtype.Attempt) (any, error) { return "done", nil }
 
 // idle waits until no lease is held and no Server lives.
 func (b *testBundle) idle(t *testing.T) {
@@ -90,7 +92,7 @@ func TestTwoLeases(t *testing.T) {
 	var active, most atomic.Int32
 	both, proceed := make(chan struct{}, 10), make(chan struct{})
 	for range 3 {
-		b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
+		b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) {
 			most.Store(max(most.Load(), active.Add(1)))
 			defer active.Add(-1)
 			both <- struct{}{}
@@ -133,7 +135,7 @@ func TestSeveralRunsOnAWorker(t *testing.T) {
 	var all, most, handled atomic.Int32
 	for range 2 {
 		var active atomic.Int32
-		b.start(t, worker.Options{Concurrency: 5}, func(_ context.Context, a *worker.Attempt) (any, error) {
+		b.start(t, worker.Options{Concurrency: 5}, func(_ context.Context, a *jobtype.Attempt) (any, error) {
 			n := active.Add(1)
 			defer active.Add(-1)
 			most.Store(max(most.Load(), all.Add(1)))
@@ -144,7 +146,7 @@ func TestSeveralRunsOnAWorker(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 			handled.Add(1)
 			if a.ID.String() == ids[3] {
-				return nil, worker.Permanent(errors.New("not this one"))
+				return nil, jobtype.Permanent(errors.New("not this one"))
 			}
 			return "done", nil
 		})
@@ -170,7 +172,7 @@ func TestSeveralRunsShareAWorkersPlaces(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.PerWorker, d.Overall, d.KeepCompleted = 4, 0, 100 })
 	var active, most atomic.Int32
-	handler := func(context.Context, *worker.Attempt) (any, error) {
+	handler := func(context.Context, *jobtype.Attempt) (any, error) {
 		most.Store(max(most.Load(), active.Add(1)))
 		defer active.Add(-1)
 		time.Sleep(10 * time.Millisecond)
@@ -231,7 +233,7 @@ func TestStopWhileRedisHangs(t *testing.T) {
 			direct := b.options.Addr
 			b.options.Addr = proxy.Addr
 			started := make(chan struct{}, 1)
-			stop := b.start(t, worker.Options{}, func(_ context.Context, a *worker.Attempt) (any, error) {
+			stop := b.start(t, worker.Options{}, func(_ context.Context, a *jobtype.Attempt) (any, error) {
 				started <- struct{}{}
 				if when == "started" {
 					<-a.Stop
@@ -306,9 +308,9 @@ func TestIdleCommands(t *testing.T) {
 			t.Parallel()
 			b := setup(t, nil)
 			var definitions []tasks.Definition
-			handlers := make(map[string]worker.Handler)
+			handlers := make(map[string]jobtype.Handler)
 			for i := range types {
-				def := tasks.UserSync
+				def := codex.UserSync
 				def.Name = fmt.Sprintf("sync-%d", i)
 				definitions = append(definitions, def)
 				handlers[def.Name] = done

@@ -26,6 +26,7 @@ const (
 var (
 	runBuckets   = []float64{0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800, 3600, 7200, 21600}
 	delayBuckets = []float64{0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 15, 60, 300, 1200, 3600}
+	rateBuckets  = []float64{0.001, 0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 3600}
 	batchBuckets = []float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60}
 )
 
@@ -39,6 +40,7 @@ type jobMetrics struct {
 	runDuration prometheus.Observer
 	startDelay  prometheus.Observer
 	batch       prometheus.Observer
+	rateWait    prometheus.Observer
 	processed   prometheus.Counter
 	updated     prometheus.Counter
 	failed      prometheus.Counter
@@ -62,6 +64,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 	runDuration := histogram("run_duration_seconds", "Time from a run's first start to its end.", runBuckets)
 	startDelay := histogram("run_start_delay_seconds", "Time from a run's tick or trigger to its first start.", delayBuckets)
 	batch := histogram("batch_duration_seconds", "Time that the work on a batch and its writing took.", batchBuckets)
+	rateWait := histogram("rate_wait_seconds", "Time that a call waited for its turn within the job type's rate limit.", rateBuckets)
 	processed := counter("records_processed_total", "Records visited, those visited again after a crash included.")
 	updated := counter("records_updated_total", "Records updated, those updated again after a crash included.")
 	failed := counter("records_failed_total", "Records whose update failed.")
@@ -83,6 +86,7 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 			runDuration: runDuration.WithLabelValues(name),
 			startDelay:  startDelay.WithLabelValues(name),
 			batch:       batch.WithLabelValues(name),
+			rateWait:    rateWait.WithLabelValues(name),
 			processed:   processed.WithLabelValues(name),
 			updated:     updated.WithLabelValues(name),
 			failed:      failed.WithLabelValues(name),

@@ -11,6 +11,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
@@ -45,9 +46,9 @@ func (b *testBundle) observed(t *testing.T, name string) (sum float64) {
 func TestCountersBeginAtZero(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	handlers := make(map[string]worker.Handler)
+	handlers := make(map[string]jobtype.Handler)
 	for _, name := range b.Registry().Names() {
-		handlers[name] = func(context.Context, *worker.Attempt) (any, error) { return nil, nil }
+		handlers[name] = func(context.Context, *jobtype.Attempt) (any, error) { return nil, nil }
 	}
 	registry := prometheus.NewRegistry()
 	if _, err := worker.New(b.Jobs, handlers, worker.Options{Metrics: registry}, b.logger); err != nil {
@@ -148,8 +149,8 @@ func TestDurations(t *testing.T) {
 func TestCancelledRunIsCounted(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	started := make(chan *worker.Attempt, 1)
-	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Attempt) (any, error) {
+	started := make(chan *jobtype.Attempt, 1)
+	b.start(t, worker.Options{}, func(ctx context.Context, run *jobtype.Attempt) (any, error) {
 		started <- run
 		<-ctx.Done()
 		return nil, context.Cause(ctx)

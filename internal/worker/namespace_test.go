@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/testbed"
@@ -19,7 +20,7 @@ func TestNamespaces(t *testing.T) {
 	deployments := map[string]*testBundle{"": plain}
 	for _, namespace := range []tasks.Namespace{"a", "b"} {
 		b := *plain
-		b.Jobs = jobs.New(b.rdb, tasks.Default().In(namespace), b.logger)
+		b.Jobs = jobs.New(b.rdb, codex.Registry().In(namespace), b.logger)
 		b.user, _ = b.Registry().Lookup("user-sync")
 		deployments[string(namespace)] = &b
 	}

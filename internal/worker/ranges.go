@@ -6,6 +6,7 @@ import (
 	"context"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -16,7 +17,7 @@ type runRanges struct {
 	state   *jobs.RunState
 }
 
-var _ Ranges = (*runRanges)(nil)
+var _ jobtype.Ranges = (*runRanges)(nil)
 
 // Split implements Ranges.
 func (r *runRanges) Split(ctx context.Context) (split jobs.Split, err error) {

@@ -15,6 +15,7 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
@@ -109,6 +110,11 @@ func (f workFunc) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Out
 }
 
 // wait is work that takes that long.
+// workOf returns what makes the work of each attempt.
+func workOf(f workFunc) func(*jobtype.Attempt) syncrun.Work {
+	return func(*jobtype.Attempt) syncrun.Work { return f }
+}
+
 func wait(d time.Duration) workFunc {
 	return func(ctx context.Context, _ []syncrun.Record) error {
 		select {
@@ -121,10 +127,10 @@ func wait(d time.Duration) workFunc {
 }
 
 // syncOf returns the handler of a sync of n records, in ranges of 100 and batches of 10.
-func syncOf(n int, work syncrun.Work) (worker.Handler, *numbers) {
+func syncOf(n int, work syncrun.Work) (jobtype.Handler, *numbers) {
 	store := &numbers{n: n, stamped: make(map[int]int)}
 	return syncjob.New(store, syncjob.Options{
-		Noun: "number", BatchSize: 10, Work: work, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
+		Noun: "number", BatchSize: 10, Work: func(*jobtype.Attempt) syncrun.Work { return work }, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
 	}), store
 }
 
@@ -166,7 +172,7 @@ func TestLargeRunIsShared(t *testing.T) {
 	for i := range workers {
 		b.start(t, worker.Options{}, syncjob.New(store, syncjob.Options{
 			Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
-			Work: workFunc(func(ctx context.Context, batch []syncrun.Record) error {
+			Work: workOf(func(ctx context.Context, batch []syncrun.Record) error {
 				took[i].Add(1)
 				return wait(5*time.Millisecond)(ctx, batch)
 			}),
@@ -270,9 +276,9 @@ func TestRangeFailsItsRun(t *testing.T) {
 			var failures atomic.Int32
 			store := &numbers{n: 300, stamped: make(map[int]int)}
 			inner := syncjob.New(store, syncjob.Options{
-				Noun: "number", BatchSize: 10, Work: syncrun.Stamping{}, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
+				Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 100, RetryBudget: time.Second,
 			})
-			b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Attempt) (any, error) {
+			b.start(t, worker.Options{}, func(ctx context.Context, run *jobtype.Attempt) (any, error) {
 				if run.Range != nil && strings.Contains(string(run.Range), `"after":"AAAAZA=="`) { // behind 100
 					failures.Add(1)
 					return nil, fail()

@@ -11,17 +11,17 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/semaphore"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // A task that asynq dequeues after the session was asked to stop does not begin, and is pushed back.
 func TestTaskDequeuedAfterTheStop(t *testing.T) {
 	t.Parallel()
 	w := &Worker{options: Options{DrainTimeout: time.Second}, places: semaphore.NewWeighted(1), log: slog.New(slog.DiscardHandler)}
-	s := newSession(newConsumer(w, tasks.UserSync, unitRun), nil, func() {})
+	s := newSession(newConsumer(w, codex.UserSync, unitRun), nil, func() {})
 	s.stop(errShutdown)
 	returned := make(chan error, 1)
 	go func() { returned <- s.ProcessTask(t.Context(), asynq.NewTask("user-sync", nil)) }()
@@ -40,7 +40,7 @@ func TestTaskDequeuedAfterTheStop(t *testing.T) {
 func TestNoPlace(t *testing.T) {
 	t.Parallel()
 	w := &Worker{places: semaphore.NewWeighted(1), log: slog.New(slog.DiscardHandler)}
-	s := newSession(newConsumer(w, tasks.UserSync, unitRun), nil, w.place())
+	s := newSession(newConsumer(w, codex.UserSync, unitRun), nil, w.place())
 	if !w.places.TryAcquire(1) {
 		t.Fatal("no place was free")
 	}

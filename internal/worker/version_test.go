@@ -7,7 +7,9 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/testbed"
@@ -20,7 +22,7 @@ func setupReleases(t *testing.T) (previous, next *testBundle) {
 	t.Helper()
 	next = setup(t, func(d *tasks.Definition) { d.PayloadVersion = 2 })
 	old := *next
-	old.Jobs = jobs.New(next.rdb, tasks.Default(), next.logger)
+	old.Jobs = jobs.New(next.rdb, codex.Registry(), next.logger)
 	old.log, old.logger = testbed.NewLog(t)
 	return &old, next
 }
@@ -95,7 +97,7 @@ func TestPayloadThatWasUnderstood(t *testing.T) {
 	if err := next.rdb.HSet(t.Context(), key, "postponed", time.Now().Add(-61*time.Minute).UnixMilli()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	started := make(chan *worker.Attempt, 1)
+	started := make(chan *jobtype.Attempt, 1)
 	stop := next.start(t, worker.Options{}, stoppable(started))
 	testbed.Receive(t, "the run", started)
 	stop()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/worker"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
@@ -21,7 +22,7 @@ func TestRunWaitsForWhatIsAway(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.Attempts, d.MaxDuration = 1, 2500*time.Millisecond })
 	var tries atomic.Int32
-	b.start(t, worker.Options{}, func(ctx context.Context, a *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(ctx context.Context, a *jobtype.Attempt) (any, error) {
 		if a.Number != 1 {
 			return nil, fmt.Errorf("attempt %d", a.Number)
 		}
@@ -35,7 +36,7 @@ func TestRunWaitsForWhatIsAway(t *testing.T) {
 				return nil, err
 			}
 		}
-		return nil, fmt.Errorf("asking: %w", &worker.WaitError{Err: errors.New("the upstream is away"), After: time.Second})
+		return nil, fmt.Errorf("asking: %w", &jobtype.WaitError{Err: errors.New("the upstream is away"), After: time.Second})
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateRetry)
@@ -54,9 +55,9 @@ func TestRunWaitsADayAtMost(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	var tries atomic.Int32
-	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) {
 		tries.Add(1)
-		return nil, &worker.WaitError{Err: errors.New("the upstream is away"), After: time.Second}
+		return nil, &jobtype.WaitError{Err: errors.New("the upstream is away"), After: time.Second}
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateRetry)

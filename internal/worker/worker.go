@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
@@ -51,7 +52,7 @@ type Options struct {
 type Worker struct {
 	id        string
 	jobs      *jobs.Jobs
-	handlers  map[string]Handler // by job type
+	handlers  map[string]jobtype.Handler // by job type
 	options   Options
 	places    *semaphore.Weighted    // one for each handler that can run
 	consumers map[string]*consumer   // by queue
@@ -63,7 +64,7 @@ type Worker struct {
 
 // New returns a worker for every job type of the jobs' registry, with handlers by job type. It returns an error if a job type
 // has no handler. The client of the jobs should end each command within a few seconds.
-func New(j *jobs.Jobs, handlers map[string]Handler, options Options, log *slog.Logger) (*Worker, error) {
+func New(j *jobs.Jobs, handlers map[string]jobtype.Handler, options Options, log *slog.Logger) (*Worker, error) {
 	for _, name := range j.Registry().Names() {
 		if handlers[name] == nil {
 			return nil, fmt.Errorf("job type %q has no handler", name)

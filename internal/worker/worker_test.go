@@ -17,7 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
@@ -42,7 +44,7 @@ type testBundle struct {
 // setup changes every Definition first.
 func setup(t *testing.T, change func(*tasks.Definition)) *testBundle {
 	t.Helper()
-	registry, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync, tasks.IssueSync)
+	registry, err := tasks.NewRegistry(codex.UserSync, codex.ProjectSync, codex.IssueSync)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,7 +67,7 @@ func (b *testBundle) connect(hooks ...redis.Hook) redis.UniversalClient {
 
 // start runs a worker with the same handler for all job types. The function that it returns stops the worker and waits for its
 // end.
-func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (stop func()) {
+func (b *testBundle) start(t *testing.T, o worker.Options, p jobtype.Handler) (stop func()) {
 	t.Helper()
 	if o.Concurrency == 0 {
 		o.Concurrency = 3
@@ -73,7 +75,7 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p worker.Handler) (st
 	registry := prometheus.NewRegistry()
 	o.Metrics = registry
 	o.Connect = b.connect
-	handlers := make(map[string]worker.Handler)
+	handlers := make(map[string]jobtype.Handler)
 	for _, name := range b.Registry().Names() {
 		handlers[name] = p
 	}
@@ -125,7 +127,7 @@ func (b *testBundle) await(t *testing.T, id string, state asynq.TaskState) *asyn
 func TestRunCompletes(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		if run.Number != 1 || run.Checkpoint != nil || run.Payload.UniqueKey() != tasks.SyncFull {
 			return nil, fmt.Errorf("unexpected run: %+v", run)
 		}
@@ -147,7 +149,7 @@ func TestRunCompletes(t *testing.T) {
 func TestNewWantsEveryHandler(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	_, err := worker.New(b.Jobs, map[string]worker.Handler{"user-sync": nil}, worker.Options{}, b.logger)
+	_, err := worker.New(b.Jobs, map[string]jobtype.Handler{"user-sync": nil}, worker.Options{}, b.logger)
 	if err == nil || !strings.Contains(err.Error(), `"user-sync"`) {
 		t.Errorf("got %v, want an error that names the job type", err)
 	}
@@ -159,7 +161,7 @@ func TestOneActiveRunOfAJobType(t *testing.T) {
 	b := setup(t, nil)
 	var active, most atomic.Int32
 	entered, proceed := make(chan string), make(chan struct{})
-	handler := func(_ context.Context, run *worker.Attempt) (any, error) {
+	handler := func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		most.Store(max(most.Load(), active.Add(1)))
 		defer active.Add(-1)
 		entered <- run.ID.String()
@@ -208,7 +210,7 @@ func TestRetriesComeInTime(t *testing.T) {
 		started, ended time.Time
 	}
 	attempts := make(chan attempt, 10)
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		attempts <- attempt{run.Number, time.Now(), time.Now()}
 		return nil, fmt.Errorf("attempt %d failed", run.Number)
 	})
@@ -251,7 +253,7 @@ func quickRetries(d *tasks.Definition) { d.Backoff, d.BackoffFactor = time.Secon
 func TestPanicIsAFailedAttempt(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		if run.Number == 1 {
 			panic("told to")
 		}
@@ -273,7 +275,7 @@ func TestAlwaysPanicking(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
-	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) {
 		attempts.Add(1)
 		panic("again")
 	})
@@ -308,7 +310,7 @@ func TestPoisonedTasks(t *testing.T) {
 				t.Fatal(err)
 			}
 			healthy := b.trigger(t, "user-sync", tasks.SyncFull)
-			b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) { return nil, nil })
+			b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) { return nil, nil })
 			b.await(t, healthy, asynq.TaskStateCompleted)
 			info, err := b.inspector.GetTaskInfo("user-sync", poison.id)
 			if err != nil || info.State != asynq.TaskStateArchived || info.Retried != 0 || !strings.Contains(info.LastErr, poison.reason) {
@@ -323,8 +325,8 @@ func TestPoisonedTasks(t *testing.T) {
 }
 
 // stoppable works until it is asked to stop, and saves where it got to.
-func stoppable(started chan<- *worker.Attempt) worker.Handler {
-	return func(ctx context.Context, run *worker.Attempt) (any, error) {
+func stoppable(started chan<- *jobtype.Attempt) jobtype.Handler {
+	return func(ctx context.Context, run *jobtype.Attempt) (any, error) {
 		started <- run
 		select {
 		case <-run.Stop:
@@ -343,7 +345,7 @@ func TestShutdownReleasesTheRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	started := make(chan *worker.Attempt, 1)
+	started := make(chan *jobtype.Attempt, 1)
 	for i := range 5 { // more often than there are attempts
 		stop := b.start(t, worker.Options{}, stoppable(started))
 		run := testbed.Receive(t, "the run", started)
@@ -360,7 +362,7 @@ func TestShutdownReleasesTheRun(t *testing.T) {
 			t.Fatalf("round %d: %+v, %v; want it pending at no cost", i, info, err)
 		}
 	}
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) { return string(run.Checkpoint), nil })
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) { return string(run.Checkpoint), nil })
 	if info := b.await(t, id, asynq.TaskStateCompleted); string(info.Result) != `"+++++"` {
 		t.Errorf("result %s", info.Result)
 	}
@@ -376,7 +378,7 @@ func TestShutdownAtTheEndOfARun(t *testing.T) {
 	b := setup(t, nil)
 	started := make(chan struct{})
 	var runs atomic.Int32
-	handler := func(_ context.Context, run *worker.Attempt) (any, error) {
+	handler := func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		if runs.Add(1) == 1 {
 			close(started)
 			<-run.Stop
@@ -397,7 +399,7 @@ func TestShutdownAbandonsARunThatDoesNotStop(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	started := make(chan struct{}, 1)
-	stop := b.start(t, worker.Options{DrainTimeout: 100 * time.Millisecond}, func(ctx context.Context, _ *worker.Attempt) (any, error) {
+	stop := b.start(t, worker.Options{DrainTimeout: 100 * time.Millisecond}, func(ctx context.Context, _ *jobtype.Attempt) (any, error) {
 		started <- struct{}{}
 		<-ctx.Done()
 		return nil, errors.New("some error that the end of the context led to")
@@ -434,7 +436,7 @@ func TestRescuedRun(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+			b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 				return fmt.Sprint(run.Number, string(run.Checkpoint)), nil
 			})
 			info := b.await(t, id, test.state)
@@ -460,8 +462,8 @@ func TestRescuedRun(t *testing.T) {
 func TestLostLease(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
-	started := make(chan *worker.Attempt, 1)
-	b.start(t, worker.Options{}, func(ctx context.Context, run *worker.Attempt) (any, error) {
+	started := make(chan *jobtype.Attempt, 1)
+	b.start(t, worker.Options{}, func(ctx context.Context, run *jobtype.Attempt) (any, error) {
 		if run.Checkpoint != nil {
 			return "finished", nil
 		}
@@ -490,7 +492,7 @@ func TestConcurrencyOne(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	var active, most atomic.Int32
-	b.start(t, worker.Options{Concurrency: 1}, func(context.Context, *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{Concurrency: 1}, func(context.Context, *jobtype.Attempt) (any, error) {
 		most.Store(max(most.Load(), active.Add(1)))
 		defer active.Add(-1)
 		time.Sleep(50 * time.Millisecond) // the work
@@ -516,7 +518,7 @@ func TestPlacesElsewhere(t *testing.T) {
 	b := setup(t, nil)
 	for range 20 {
 		started, proceed := make(chan string, 2), make(chan struct{})
-		handler := func(_ context.Context, run *worker.Attempt) (any, error) {
+		handler := func(_ context.Context, run *jobtype.Attempt) (any, error) {
 			started <- run.ID.String()
 			<-proceed
 			return nil, nil
@@ -549,7 +551,7 @@ func TestHangingRedis(t *testing.T) {
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	started, ended := make(chan struct{}, 1), make(chan time.Time, 1)
-	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(ctx context.Context, _ *jobtype.Attempt) (any, error) {
 		started <- struct{}{}
 		<-ctx.Done()
 		ended <- time.Now()
@@ -560,7 +562,7 @@ func TestHangingRedis(t *testing.T) {
 	testbed.Receive(t, "the run", started)
 	next := make(chan time.Time, 1)
 	b.trigger(t, "user-sync", tasks.SyncIncremental)
-	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) {
 		select {
 		case next <- time.Now():
 		default:
@@ -578,7 +580,7 @@ func TestPausedRunsWait(t *testing.T) {
 	t.Parallel()
 	b := setup(t, nil)
 	started, proceed := make(chan string, 10), make(chan struct{})
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		started <- run.ID.String()
 		<-proceed
 		return nil, nil
@@ -611,7 +613,7 @@ func TestPausedRunsWait(t *testing.T) {
 func TestRetention(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.Attempts = 1 })
-	b.start(t, worker.Options{}, func(_ context.Context, run *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
 		if run.Payload.UniqueKey() == tasks.SyncIncremental {
 			return nil, errors.New("incremental runs fail here")
 		}
@@ -649,7 +651,7 @@ func TestRetention(t *testing.T) {
 func TestMaxDuration(t *testing.T) {
 	t.Parallel()
 	b := setup(t, func(d *tasks.Definition) { d.MaxDuration = 300 * time.Millisecond })
-	b.start(t, worker.Options{}, func(ctx context.Context, _ *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(ctx context.Context, _ *jobtype.Attempt) (any, error) {
 		<-ctx.Done()
 		return nil, ctx.Err()
 	})
@@ -668,7 +670,7 @@ func TestRedisAway(t *testing.T) {
 	direct := b.options.Addr
 	b.options.Addr = proxy.Addr
 	started, proceed := make(chan struct{}, 1), make(chan struct{})
-	b.start(t, worker.Options{}, func(context.Context, *worker.Attempt) (any, error) {
+	b.start(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) {
 		started <- struct{}{}
 		<-proceed
 		return "done", nil
@@ -693,13 +695,13 @@ func BenchmarkTriggerToStart(b *testing.B) {
 	o := redistest.Options(b)
 	rdb := redistest.Client(b, o)
 	log := slog.New(slog.DiscardHandler)
-	j := jobs.New(rdb, tasks.Default(), log)
+	j := jobs.New(rdb, codex.Registry(), log)
 	started := make(chan time.Time, 1)
-	handler := func(context.Context, *worker.Attempt) (any, error) {
+	handler := func(context.Context, *jobtype.Attempt) (any, error) {
 		started <- time.Now()
 		return nil, nil
 	}
-	handlers := make(map[string]worker.Handler)
+	handlers := make(map[string]jobtype.Handler)
 	for _, name := range j.Registry().Names() {
 		handlers[name] = handler
 	}
@@ -719,7 +721,7 @@ func BenchmarkTriggerToStart(b *testing.B) {
 	for b.Loop() {
 		time.Sleep(1300 * time.Millisecond) // idle: no session lingers
 		before := time.Now()
-		if _, err := j.Trigger(ctx, tasks.UserSync, &tasks.SyncPayload{SyncType: tasks.SyncFull}); err != nil {
+		if _, err := j.Trigger(ctx, codex.UserSync, &tasks.SyncPayload{SyncType: tasks.SyncFull}); err != nil {
 			b.Fatal(err)
 		}
 		waits = append(waits, (<-started).Sub(before))

@@ -171,8 +171,20 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 			return nil, fmt.Errorf("job type %q has no payload", d.Name)
 		case d.PerWorker < 0 || d.Overall < 0:
 			return nil, fmt.Errorf("job type %q: its numbers of active runs must not be negative", d.Name)
-		case contains(fieldsOf(d.NewPayload()), versionField):
+		}
+		if err := checkFields(d.NewPayload()); err != nil {
+			return nil, fmt.Errorf("job type %q: %w", d.Name, err)
+		}
+		if contains(fieldsOf(d.NewPayload()), versionField) {
 			return nil, fmt.Errorf("job type %q: the payload must not have a field %q, which is its version's", d.Name, versionField)
+		}
+		if d.Schedule.Enabled() {
+			if err := d.Schedule.Validate(); err != nil {
+				return nil, fmt.Errorf("job type %q: %w", d.Name, err)
+			}
+			if _, err := d.ScheduledPayload(); err != nil {
+				return nil, fmt.Errorf("job type %q has a schedule, but {} is no valid payload: %w", d.Name, err)
+			}
 		}
 		if _, taken := r.Lookup(d.Name); taken {
 			return nil, fmt.Errorf("job type %q is defined twice", d.Name)
@@ -180,15 +192,6 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 		r.definitions = append(r.definitions, d.withDefaults())
 	}
 	return r, nil
-}
-
-// Default returns the Registry of the shipped job types.
-func Default() *Registry {
-	r, err := NewRegistry(UserSync, ProjectSync, IssueSync)
-	if err != nil {
-		panic(err) // a programming error that every test would show
-	}
-	return r
 }
 
 // Lookup returns the definition with the name, and whether there is one.

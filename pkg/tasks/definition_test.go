@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -31,7 +32,7 @@ func TestDefaultRegistry(t *testing.T) {
 	want := []expected{
 		sync("user-sync", "User sync", 20*time.Minute), sync("project-sync", "Project sync", 0), sync("issue-sync", "Issue sync", 0),
 	}
-	registry := tasks.Default()
+	registry := codex.Registry()
 	var got []expected
 	for _, d := range registry.All() {
 		e := expected{
@@ -86,7 +87,7 @@ func TestNewRegistryRefuses(t *testing.T) {
 // Changing the copy leaves the original as it is.
 func TestResolveLeavesTheOriginalAlone(t *testing.T) {
 	t.Parallel()
-	original, err := tasks.NewRegistry(tasks.UserSync, tasks.ProjectSync)
+	original, err := tasks.NewRegistry(codex.UserSync, codex.ProjectSync)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -117,7 +118,7 @@ func TestResolveLeavesTheOriginalAlone(t *testing.T) {
 // A namespace changes the queues, and nothing else.
 func TestNamespace(t *testing.T) {
 	t.Parallel()
-	plain := tasks.Default()
+	plain := codex.Registry()
 	shop := plain.In("shop").Resolve(func(d *tasks.Definition) { d.Attempts = 7 })
 	if plain.Namespace() != "" || shop.Namespace() != "shop" || !slices.Equal(plain.Names(), shop.Names()) {
 		t.Errorf("%q %v, %q %v", plain.Namespace(), plain.Names(), shop.Namespace(), shop.Names())
@@ -146,7 +147,7 @@ func TestNamespace(t *testing.T) {
 
 func TestRetryDelay(t *testing.T) {
 	t.Parallel()
-	def, _ := tasks.Default().Lookup("user-sync")
+	def, _ := codex.Registry().Lookup("user-sync")
 	for failed, want := range map[int]time.Duration{
 		1: 5 * time.Second, 2: 25 * time.Second, 3: 125 * time.Second, 8: 24 * time.Hour, 1000: 24 * time.Hour, 100_000: 24 * time.Hour,
 	} {
@@ -168,7 +169,7 @@ func TestRetryDelay(t *testing.T) {
 
 func TestTaskOfARun(t *testing.T) {
 	t.Parallel()
-	def, _ := tasks.Default().Lookup("issue-sync")
+	def, _ := codex.Registry().Lookup("issue-sync")
 	size := 5
 	payload := &tasks.SyncPayload{SyncType: "full", BatchSize: &size}
 	data, err := def.EncodePayload(payload)
@@ -228,7 +229,7 @@ func TestScheduledPayloadMustBeValid(t *testing.T) {
 // A registry says everything about its job types; what a definition leaves out has a default.
 func ExampleNewRegistry() {
 	registry, err := tasks.NewRegistry(
-		tasks.UserSync,
+		codex.UserSync,
 		tasks.Definition{
 			Name: "yearly-report", Title: "Yearly report",
 			NewPayload: func() tasks.Payload { return new(demanding) },
@@ -255,8 +256,8 @@ func ExampleNewRegistry() {
 func TestDefinitionBeforeDefaults(t *testing.T) {
 	t.Parallel()
 	registry, err := tasks.NewRegistry(
-		tasks.Definition{Name: "mine", Title: "Mine", NewPayload: tasks.UserSync.NewPayload, Attempts: 1, Backoff: time.Minute, KeepFailed: 7},
-		tasks.UserSync,
+		tasks.Definition{Name: "mine", Title: "Mine", NewPayload: codex.UserSync.NewPayload, Attempts: 1, Backoff: time.Minute, KeepFailed: 7},
+		codex.UserSync,
 	)
 	if err != nil {
 		t.Fatal(err)

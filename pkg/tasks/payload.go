@@ -4,6 +4,7 @@ package tasks
 
 import (
 	"bytes"
+	"cmp"
 	"encoding"
 	"encoding/json"
 	"errors"
@@ -56,7 +57,7 @@ func decodeFields(object map[string]json.RawMessage, v any) error {
 			return &FieldError{Field: "the field " + Describe(name), Was: "not known", Allowed: allowedFields(fields)}
 		}
 	}
-	target := reflect.ValueOf(v).Elem()
+	into := reflect.ValueOf(target(v)).Elem()
 	for _, f := range fields {
 		raw, given := object[f.Name]
 		if !given {
@@ -65,7 +66,7 @@ func decodeFields(object map[string]json.RawMessage, v any) error {
 		if f.Type == "integer" {
 			raw = wholeNumber(raw)
 		}
-		if string(raw) == "null" || decodeValue(raw, target.Field(f.index).Addr().Interface()) != nil {
+		if string(raw) == "null" || decodeValue(raw, into.Field(f.index).Addr().Interface()) != nil {
 			return &FieldError{Field: f.Name, Was: abbreviate(string(object[f.Name])), Allowed: f.Allowed}
 		}
 	}
@@ -166,8 +167,15 @@ type Field struct {
 	Name string
 	// Type is its JSON type: string, integer, number, boolean, array or object. It is "" for a Go type that encodes itself.
 	Type string
-	// Allowed is the field's `allowed` tag. It says in words what the field must be: "a whole number from 1 to 10000".
+	// Allowed is the field's `allowed` tag. It says in words what the field must be: "a whole number from 1 to 10000". Without a
+	// tag it names the type.
 	Allowed string
+}
+
+// allowedByType says what a field without an `allowed` tag must be.
+var allowedByType = map[string]string{
+	"string": "a string", "integer": "a whole number", "number": "a number", "boolean": "true or false", "array": "an array",
+	"object": "an object", "": "a value that it understands",
 }
 
 // Fields returns the fields of the job type's payload, in the order of the Go struct.
@@ -187,11 +195,12 @@ type field struct {
 // fieldsOf returns the JSON fields of the struct that v points to.
 func fieldsOf(v any) []field {
 	var fields []field
-	t := reflect.TypeOf(v).Elem()
+	t := reflect.TypeOf(target(v)).Elem()
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		if name != "" && name != "-" {
-			fields = append(fields, field{Field{name, jsonType(t.Field(i).Type), t.Field(i).Tag.Get("allowed")}, i})
+			kind := jsonType(t.Field(i).Type)
+			fields = append(fields, field{Field{name, kind, cmp.Or(t.Field(i).Tag.Get("allowed"), allowedByType[kind])}, i})
 		}
 	}
 	return fields

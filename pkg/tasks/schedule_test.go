@@ -8,6 +8,7 @@ import (
 
 	"github.com/robfig/cron/v3"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
@@ -111,8 +112,8 @@ func TestScheduleEnabled(t *testing.T) {
 		{}:                         false,
 		{Every: time.Minute}:       true,
 		{Cron: "* * * * *"}:        true,
-		tasks.UserSync.Schedule:    true,
-		tasks.ProjectSync.Schedule: false,
+		codex.UserSync.Schedule:    true,
+		codex.ProjectSync.Schedule: false,
 	} {
 		if got := schedule.Enabled(); got != want {
 			t.Errorf("%+v: %v", schedule, got)

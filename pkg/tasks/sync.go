@@ -1,31 +1,11 @@
-// The shipped job types, with their payload and their result.
+// The payload and the result of syncs.
 
 package tasks
 
 import "time"
 
-// The job types that this product ships. Each brings the records of one collection up to date.
-var (
-	// UserSync syncs the users, every 20 minutes.
-	UserSync = Definition{
-		Name: "user-sync", Title: "User sync",
-		NewPayload: func() Payload { return new(SyncPayload) },
-		Schedule:   Schedule{Every: 20 * time.Minute},
-		Overall:    1,
-	}
-	// ProjectSync syncs the projects. It has no schedule unless the settings give it one.
-	ProjectSync = Definition{
-		Name: "project-sync", Title: "Project sync",
-		NewPayload: func() Payload { return new(SyncPayload) },
-		Overall:    1,
-	}
-	// IssueSync syncs the issues. It has no schedule unless the settings give it one.
-	IssueSync = Definition{
-		Name: "issue-sync", Title: "Issue sync",
-		NewPayload: func() Payload { return new(SyncPayload) },
-		Overall:    1,
-	}
-)
+// DefaultFreshness is how old a stamp is before its record is due, in a sync without a schedule.
+const DefaultFreshness = 20 * time.Minute
 
 // The values of SyncPayload.SyncType.
 const (

@@ -5,12 +5,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func TestPayloadVersions(t *testing.T) {
 	t.Parallel()
-	first, _ := tasks.Default().Lookup("user-sync")
+	first, _ := codex.Registry().Lookup("user-sync")
 	second := first
 	second.PayloadVersion = 2
 	encoded, err := second.EncodePayload(&tasks.SyncPayload{SyncType: tasks.SyncFull})
@@ -47,7 +48,7 @@ func TestPayloadVersions(t *testing.T) {
 
 func TestPayloadFields(t *testing.T) {
 	t.Parallel()
-	def, _ := tasks.Default().Lookup("user-sync")
+	def, _ := codex.Registry().Lookup("user-sync")
 	for data, want := range map[string]string{
 		`{"version":1,"syncType":"full","batchSize":7}`: `{"syncType":"full","batchSize":7}`,
 		`{"syncType":"incremental"}`:                    `{"syncType":"incremental"}`,
@@ -86,7 +87,7 @@ func FuzzDecodePayload(f *testing.F) {
 	} {
 		f.Add([]byte(seed))
 	}
-	def, _ := tasks.Default().Lookup("user-sync")
+	def, _ := codex.Registry().Lookup("user-sync")
 	f.Fuzz(func(t *testing.T, data []byte) {
 		p, err := def.DecodePayload(data)
 		if err != nil {

@@ -11,9 +11,9 @@ import (
 	"os"
 	"time"
 
-	"github.com/codex-api/codex-jobs/internal/daemon"
-	"github.com/codex-api/codex-jobs/internal/programs/worker"
-	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/pkg/job"
+	"github.com/codex-api/codex-jobs/pkg/program/worker"
 )
 
 func main() {
@@ -22,19 +22,23 @@ func main() {
 		fmt.Fprintln(os.Stderr, "BENCH_BATCH_WAIT:", err)
 		os.Exit(2)
 	}
-	daemon.Main(worker.New(slow{wait}))
+	var types []job.Type
+	for _, sync := range codex.Syncs {
+		sync.Update = func(ctx context.Context, batch *job.Batch[codex.Stamped]) ([]job.Outcome, error) {
+			return slow(ctx, wait, len(batch.Records))
+		}
+		types = append(types, job.NewSync(sync))
+	}
+	worker.Main(types...)
 }
 
-// slow is work that waits before it stamps.
-type slow struct{ wait time.Duration }
-
-// Do implements syncrun.Work.
-func (s slow) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
-	timer := time.NewTimer(s.wait)
+// slow waits, and then changes nothing but the dates of n records.
+func slow(ctx context.Context, wait time.Duration, n int) ([]job.Outcome, error) {
+	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return syncrun.Stamping{}.Do(ctx, batch)
+		return make([]job.Outcome, n), nil
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

@@ -11,8 +11,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/config"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func main() {
@@ -40,7 +40,7 @@ func run(args []string) error {
 
 // generate returns what the files in the repository at root must be, by their names.
 func generate(root string) (map[string]string, error) {
-	settings := config.Settings(tasks.Default())
+	settings := config.Settings(codex.Registry())
 	files := map[string]string{".env.example": envExample(settings)}
 	for _, part := range []struct{ file, name, text string }{
 		{"docs/settings.md", "settings", tables(settings)},

@@ -13,27 +13,23 @@ import (
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
-	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/worker"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// Program is the shipped worker: its syncs do no work but stamping.
-var Program = New(syncrun.Stamping{})
-
-// New returns a worker whose syncs do the work with each batch.
-func New(work syncrun.Work) daemon.Program {
+// New returns a worker for the job types.
+func New(types []jobtype.Type) daemon.Program {
 	return daemon.Program{
 		Name: "worker", Summary: "works on the runs that are enqueued; any number of workers share them",
-		Run:     func(ctx context.Context, process *daemon.Process) error { return run(ctx, process, work) },
+		Run:     func(ctx context.Context, process *daemon.Process) error { return run(ctx, process, types) },
 		Healthy: daemon.LiveHere(jobs.RoleWorker), AdminPort: config.AdminPortWorker,
 	}
 }
 
-func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err error) {
+func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (err error) {
 	cfg, log := process.Config, process.Log
 	rdb := redisconn.New(cfg.Redis, redisconn.Worker, log)
 	defer func() { err = errors.Join(err, rdb.Close()) }()
@@ -56,7 +52,7 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 		return nil
 	}
 	database := client.Database(cfg.MongoDB.Database)
-	w, err := worker.New(j, Handlers(database, cfg.Sync, work), worker.Options{
+	w, err := worker.New(j, Handlers(database, cfg.Sync, types), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
@@ -70,25 +66,27 @@ func run(ctx context.Context, process *daemon.Process, work syncrun.Work) (err e
 	return nil
 }
 
-// Handlers returns the handlers of the shipped job types, by job type.
-func Handlers(db *mongo.Database, settings config.Sync, work syncrun.Work) map[string]worker.Handler {
-	sync := func(def tasks.Definition, noun, collection, nameField string) worker.Handler {
-		store := mongodb.NewStore(db, mongodb.Config{
-			Collection: collection, NameField: nameField, BulkSize: settings.BulkSize,
-			ReadTimeout:  operationTimeout(settings.RetryBudget, mongodb.DefaultReadTimeout),
-			WriteTimeout: operationTimeout(settings.RetryBudget, mongodb.DefaultWriteTimeout),
-		})
-		return syncjob.New(store, syncjob.Options{
-			Noun: noun, Freshness: settings.Freshness[def.Name],
-			BatchSize: settings.BatchSize, Exists: store.Exists, Collection: store.Name(), Work: work, Writers: settings.Writers, RangeSize: settings.RangeSize,
+// Handlers returns the handlers of the job types, by name. Those of syncs work on the database.
+func Handlers(db *mongo.Database, settings config.Sync, types []jobtype.Type) map[string]jobtype.Handler {
+	handlers := make(map[string]jobtype.Handler)
+	for _, t := range types {
+		name := t.Definition.Name
+		if t.Sync == nil {
+			handlers[name] = t.Handler
+			continue
+		}
+		records := t.Sync.Store
+		records.BulkSize = settings.BulkSize
+		records.ReadTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultReadTimeout)
+		records.WriteTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultWriteTimeout)
+		store := mongodb.NewStore(db, records)
+		handlers[name] = syncjob.New(store, syncjob.Options{
+			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, Exists: store.Exists,
+			Collection: store.Name(), Work: t.Sync.Work, Writers: settings.Writers, RangeSize: settings.RangeSize,
 			RetryBudget: settings.RetryBudget,
 		})
 	}
-	return map[string]worker.Handler{
-		tasks.UserSync.Name:    sync(tasks.UserSync, "user", "users", "username"),
-		tasks.ProjectSync.Name: sync(tasks.ProjectSync, "project", "projects", "name"),
-		tasks.IssueSync.Name:   sync(tasks.IssueSync, "issue", "issues", "title"),
-	}
+	return handlers
 }
 
 // leastTimeout is how long an operation may take even with a smaller retry budget. Below that a busy server would look like one

@@ -1,6 +1,6 @@
 // What a handler gets and returns.
 
-package worker
+package jobtype
 
 import (
 	"context"
@@ -46,6 +46,9 @@ type Attempt struct {
 	// Observe measures and traces the work on a batch of records. Call it before the work, and do the work with the context that
 	// it returns. Then call end with the numbers of records, or with the error that makes them unknown.
 	Observe func(ctx context.Context, records int) (working context.Context, end func(updated, failed int64, err error))
+	// Permit waits until one more call is within the job type's rate limit. Call end when the call has ended. It returns an error
+	// when ctx ends, or when Stop is closed, before. It can be nil: then there is no limit.
+	Permit func(ctx context.Context) (end func(), err error)
 	// Count says what the run has done to its records by now, over all attempts, for the record of the run. It can be nil.
 	Count func(processed, updated, failed int64)
 	// Waiting tells people what the attempt waits for, such as a server that does not answer. Call it once a second, as long as
@@ -95,4 +98,5 @@ func (permanentError) Is(target error) bool { return target == asynq.SkipRetry }
 // Unwrap returns the wrapped error.
 func (e permanentError) Unwrap() error { return e.error }
 
-func isPermanent(err error) bool { return errors.Is(err, asynq.SkipRetry) }
+// IsPermanent reports whether another attempt would be useless after the error.
+func IsPermanent(err error) bool { return errors.Is(err, asynq.SkipRetry) }

@@ -1,0 +1,108 @@
+// Job types that are no syncs.
+
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/pkg/tasks"
+)
+
+// Job is a job type with a payload of type P and a result of type R.
+//
+// P is a struct. Each of its fields has a json tag with its name, and may have an `allowed` tag that says in words what it must
+// be, for error messages and the description of the API. If *P has a method Validate() error, that sets defaults, and refuses a
+// wrong payload with an error that says what was wrong and what is right. A client gets that as its answer.
+type Job[P, R any] struct {
+	// Name names the job type in URLs, settings, logs and metrics: lower-case words joined by hyphens.
+	Name string
+	// Title is the name in sentences, such as "Welcome mail". The default is made of the Name.
+	Title string
+	// Do does the work of one attempt. The result must encode to JSON. An error fails the attempt, unless it is made with Wait or
+	// Permanent. When ctx ends, Do must return soon: the run was cancelled, takes too long, or goes on elsewhere. After a crash
+	// the work is done again.
+	Do func(ctx context.Context, run *Run[P]) (R, error)
+	// PerWorker is how many runs are active at the same time on one worker. The default is 1.
+	PerWorker int
+	// Overall is how many runs are active at the same time over all workers. The default, 0, is no limit.
+	Overall int
+	// PayloadVersion is the version of P. It grows with each change of the fields, so that workers of the release before leave
+	// runs that they do not understand to newer ones. The default is 1.
+	PayloadVersion int
+	Options
+}
+
+// New returns the job type. Type.Err says what is wrong with it.
+func New[P, R any](j Job[P, R]) Type {
+	def := j.define(j.Name, j.Title, func() tasks.Payload { return new(tasks.TypedPayload[P]) })
+	def.PerWorker, def.Overall, def.PayloadVersion = j.PerWorker, j.Overall, j.PayloadVersion
+	t := jobtype.Type{Definition: def, Handler: j.handle}
+	if j.Do == nil {
+		t.Err = errors.New("its Do is missing")
+	}
+	return Type{t}
+}
+
+// handle implements jobtype.Handler.
+func (j Job[P, R]) handle(ctx context.Context, a *jobtype.Attempt) (any, error) {
+	payload, ok := a.Payload.(*tasks.TypedPayload[P])
+	if !ok {
+		return nil, jobtype.Permanent(fmt.Errorf("%s has the payload of another job type: %T", a.ID, a.Payload))
+	}
+	if a.Permit != nil {
+		end, err := a.Permit(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("waiting for a turn within the rate limit: %w", err)
+		}
+		defer end()
+	}
+	return j.Do(ctx, &Run[P]{Attempt: newAttempt(a), Payload: payload.Value, from: a})
+}
+
+// Run is one attempt at a run, as Job.Do sees it.
+type Run[P any] struct {
+	Attempt
+	// Payload is valid, and has its defaults.
+	Payload P
+
+	from *jobtype.Attempt
+}
+
+// Checkpoint reads what Save stored last in an earlier attempt into the value that v points to. It returns false, and leaves the
+// value as it is, if there is none.
+func (r *Run[P]) Checkpoint(v any) (bool, error) {
+	if r.from.Checkpoint == nil {
+		return false, nil
+	}
+	if err := json.Unmarshal(r.from.Checkpoint, v); err != nil {
+		return false, fmt.Errorf("reading the checkpoint of %s: %w", r.RunID, err)
+	}
+	return true, nil
+}
+
+// Save stores a checkpoint, which must encode to JSON, for the next attempt, and shows the progress in percent. An error means
+// that Redis did not answer. If ctx has ended too, the attempt can save nothing any more, and must return.
+func (r *Run[P]) Save(ctx context.Context, checkpoint any, percent int) error {
+	data, err := json.Marshal(checkpoint)
+	if err != nil {
+		return fmt.Errorf("encoding a checkpoint of %s: %w", r.RunID, err)
+	}
+	return r.from.Save(ctx, data, min(max(percent, 0), 100))
+}
+
+// Stopping is closed when the worker shuts down. Do should then save a checkpoint and return any error within 7 s, at no cost: the
+// run goes on at another worker. If it does not, ctx ends.
+func (r *Run[P]) Stopping() <-chan struct{} { return r.from.Stop }
+
+// Waiting tells people what the run waits for, such as "the mail server", and since when. It lasts a few seconds: call it about
+// once a second, as long as Do waits.
+func (r *Run[P]) Waiting(ctx context.Context, what string, since time.Time) {
+	if r.from.Waiting != nil {
+		r.from.Waiting(ctx, what, since)
+	}
+}

@@ -1,0 +1,15 @@
+// Package api is the api program of a system, for a main of a team's own.
+package api
+
+import (
+	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/programs/api"
+	"github.com/codex-api/codex-jobs/pkg/job"
+)
+
+// Main runs the api of a system with the job types until SIGTERM or SIGINT. It serves the command line, reads its settings from
+// the environment, and ends the process. All programs of a system must have the same job types.
+func Main(types ...job.Type) {
+	daemon.Main(api.Program, jobtype.All(types))
+}
