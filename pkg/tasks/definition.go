@@ -172,6 +172,9 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 		case d.PerWorker < 0 || d.Overall < 0:
 			return nil, fmt.Errorf("job type %q: its numbers of active runs must not be negative", d.Name)
 		}
+		if r := d.Rate; r != (Rate{}) && (r.Calls < 1 || r.Per < time.Millisecond || r.Per%time.Millisecond != 0) {
+			return nil, fmt.Errorf("job type %q: its rate must be of at least 1 call, per whole milliseconds, was %d per %s", d.Name, r.Calls, r.Per)
+		}
 		if err := checkFields(d.NewPayload()); err != nil {
 			return nil, fmt.Errorf("job type %q: %w", d.Name, err)
 		}

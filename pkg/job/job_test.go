@@ -1,0 +1,144 @@
+package job_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/codex-api/codex-jobs/pkg/job"
+	"github.com/codex-api/codex-jobs/pkg/jobtest"
+)
+
+type payload struct {
+	To string `json:"to"`
+}
+
+func work(context.Context, *job.Run[payload]) (string, error) { return "", nil }
+
+func stamp(_ context.Context, batch *job.Batch[bson.M]) ([]job.Outcome, error) {
+	return make([]job.Outcome, len(batch.Records)), nil
+}
+
+// What is wrong with a job type is said before a program starts.
+func TestErr(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name string
+		of   job.Type
+		want string // "" for nothing
+	}{
+		{"job", job.New(job.Job[payload, string]{Name: "a", Do: work}), ""},
+		{"sync", job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c"}), ""},
+		{"schedule", job.New(job.Job[payload, string]{
+			Name: "a", Do: work, Options: job.Options{Schedule: job.Schedule{Every: time.Minute}},
+		}), ""},
+		{"no name", job.New(job.Job[payload, string]{Do: work}), "lower-case words"},
+		{"no Do", job.New(job.Job[payload, string]{Name: "a"}), "its Do is missing"},
+		{"payload is no struct", job.New(job.Job[string, string]{
+			Name: "a", Do: func(context.Context, *job.Run[string]) (string, error) { return "", nil },
+		}), "its payload must be a struct, was string"},
+		{"field without a name", job.New(job.Job[struct{ To string }, string]{
+			Name: "a", Do: func(context.Context, *job.Run[struct{ To string }]) (string, error) { return "", nil },
+		}), "the payload's field To must be exported, and have a name in a json tag"},
+		{"negative", job.New(job.Job[payload, string]{Name: "a", Do: work, PerWorker: -1}), "must not be negative"},
+		{"rate", job.New(job.Job[payload, string]{Name: "a", Do: work, Options: job.Options{Rate: job.Rate{Calls: 5}}}), "rate"},
+		{"interval", job.New(job.Job[payload, string]{
+			Name: "a", Do: work, Options: job.Options{Schedule: job.Schedule{Every: 7 * time.Minute}},
+		}), "cannot be aligned"},
+		{"no collection", job.NewSync(job.Sync[struct{}]{Name: "a"}), "its Collection is missing"},
+		{"no fields", job.NewSync(job.Sync[bson.M]{Name: "a", Collection: "c", Update: stamp}), "its Fields are missing"},
+		{"filter", job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c", Filter: 5}), "its Filter must be a MongoDB query"},
+		{"dates", job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c", SyncedField: "updatedAt"}), "must be different"},
+	} {
+		switch err := test.of.Err(); {
+		case test.want == "" && err != nil:
+			t.Errorf("%s: %v", test.name, err)
+		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
+// inner and outer show how a struct names its fields.
+type inner struct{ City string }
+
+type outer struct {
+	ID     int    `bson:"_id"`
+	Login  string `bson:"login,omitempty"`
+	Plain  string
+	Hidden string `bson:"-"`
+	inner  int
+	Inner  inner `bson:",inline"`
+}
+
+// A record has the fields of its struct, and of others nothing.
+func TestRecordDecodes(t *testing.T) {
+	t.Parallel()
+	seen := outer{inner: 1}
+	_, err := jobtest.Update(t.Context(), job.Sync[outer]{
+		Name: "a", Collection: "c",
+		Update: func(_ context.Context, batch *job.Batch[outer]) ([]job.Outcome, error) {
+			seen = batch.Records[0].Data
+			return make([]job.Outcome, 1), nil
+		},
+	}, jobtest.With{}, bson.M{"_id": 7, "login": "ada", "plain": "p", "hidden": "h", "city": "Delft"})
+	if want := (outer{ID: 7, Login: "ada", Plain: "p", Inner: inner{City: "Delft"}}); err != nil || seen != want {
+		t.Errorf("%+v, %v, want %+v", seen, err, want)
+	}
+}
+
+// What Update gets of a record is what it has asked for.
+func TestOnlyTheFields(t *testing.T) {
+	t.Parallel()
+	var seen bson.M
+	_, err := jobtest.Update(t.Context(), job.Sync[bson.M]{
+		Name: "a", Collection: "c", Fields: []string{"address.city"},
+		Update: func(_ context.Context, batch *job.Batch[bson.M]) ([]job.Outcome, error) {
+			seen = batch.Records[0].Data
+			return make([]job.Outcome, 1), nil
+		},
+	}, jobtest.With{}, bson.D{
+		{Key: "_id", Value: "x"}, {Key: "login", Value: "ada"},
+		{Key: "address", Value: bson.D{{Key: "city", Value: "Delft"}, {Key: "zip", Value: "2611"}}},
+	})
+	address, _ := seen["address"].(bson.D)
+	if err != nil || len(seen) != 2 || seen["_id"] != "x" || len(address) != 1 || address[0].Value != "Delft" {
+		t.Errorf("%+v, %v", seen, err)
+	}
+}
+
+// An outcome that cannot be written fails its record alone.
+func TestOutcomes(t *testing.T) {
+	t.Parallel()
+	sync := func(o job.Outcome) job.Sync[struct{}] {
+		return job.Sync[struct{}]{
+			Name: "a", Collection: "c", SyncedField: "seen",
+			Update: func(context.Context, *job.Batch[struct{}]) ([]job.Outcome, error) { return []job.Outcome{o}, nil },
+		}
+	}
+	for _, test := range []struct {
+		name string
+		o    job.Outcome
+		ok   bool
+	}{
+		{"nothing", job.Outcome{}, true},
+		{"both", job.Outcome{Set: map[string]any{"a": 1, "lastSynced": 2}, Unset: []string{"b.c"}}, true},
+		{"its id", job.Outcome{Set: map[string]any{"_id": 1}}, false},
+		{"its date", job.Outcome{Set: map[string]any{"seen": 1}}, false},
+		{"set and unset", job.Outcome{Set: map[string]any{"a": 1}, Unset: []string{"a"}}, false},
+		{"part of another", job.Outcome{Set: map[string]any{"a": 1}, Unset: []string{"a.b"}}, false},
+		{"no BSON", job.Outcome{Set: map[string]any{"a": func() {}}}, false},
+	} {
+		written, err := jobtest.Update(t.Context(), sync(test.o), jobtest.With{}, bson.M{"_id": 1})
+		if err != nil || len(written) != 1 || (written[0].Err == nil) != test.ok {
+			t.Errorf("%s: %+v, %v", test.name, written, err)
+		}
+	}
+	// One outcome for each record.
+	if _, err := jobtest.Update(t.Context(), sync(job.Outcome{}), jobtest.With{}, bson.M{"_id": 1}, bson.M{"_id": 2}); !jobtest.IsPermanent(err) {
+		t.Errorf("%v", err)
+	}
+}
