@@ -2,5 +2,5 @@
 // records, and so the ranges, the filter for due records, and which errors can pass.
 //
 // It is not a data access layer. It knows a record's _id, lastSynced, updatedAt and name. It leaves every other field as it is,
-// unless an update sets it.
+// unless an update sets or removes it.
 package mongodb
