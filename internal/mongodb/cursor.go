@@ -55,7 +55,7 @@ func (c *cursor) record() syncrun.Record {
 	doc := c.found.Current
 	k := newKey(doc.Lookup("_id"))
 	name, _ := doc.Lookup(c.store.NameField).StringValueOK()
-	return syncrun.Record{Key: k, ID: k, Name: name, State: outranks(doc.Lookup(lastSynced), c.latest)}
+	return syncrun.Record{Key: k, ID: k, Name: name, State: outranks(doc.Lookup(c.store.SyncedField), c.latest)}
 }
 
 // Close implements syncrun.Cursor. It frees the server's cursor, if there still is one.

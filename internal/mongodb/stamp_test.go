@@ -415,7 +415,8 @@ func TestStampRemoves(t *testing.T) {
 // TestStampSendsNoEmptyOperator checks that an update has no operator without fields, which older servers refuse.
 func TestStampSendsNoEmptyOperator(t *testing.T) {
 	t.Parallel()
-	stamps, err := newStamps(incremental)
+	store := Store{Config: Config{}.withDefaults()}
+	stamps, err := store.newStamps(incremental)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -537,5 +538,91 @@ func TestStampRefusesFields(t *testing.T) {
 		if _, fails := reasons[u.Record.ID.String()]; fails != (notStamped != nil) {
 			t.Errorf("%v: failed: %v, stamped: %v", u.Record.ID, fails, notStamped == nil)
 		}
+	}
+}
+
+// TestOtherDateFields has records with every type of value in the field that the configuration names for the stamp. In the fields
+// of the defaults they have values that would make the opposite due.
+func TestOtherDateFields(t *testing.T) {
+	t.Parallel()
+	const synced, updated = "syncedAt", "touchedAt"
+	b := setupAt(t, serverURI(t), Config{SyncedField: synced, UpdatedField: updated})
+	users := stampedUsers(t)
+	var want []string
+	before := make(map[string]bson.Raw)
+	for _, u := range users {
+		doc := u.doc()
+		for i := range doc {
+			if doc[i].Key == lastSynced {
+				doc[i].Key = synced
+			}
+		}
+		var decoy any
+		if u.due {
+			want, decoy = append(want, u.name), at(time.Millisecond)
+		}
+		b.insert(t, append(doc, bson.E{Key: lastSynced, Value: decoy}, bson.E{Key: updatedAt, Value: "mine"}))
+		before[u.name] = b.raw(t, u.name)
+	}
+	slices.Sort(want)
+	if got := names(b.scan(t, incremental, nil)); !slices.Equal(got, want) {
+		t.Errorf("due are\n     %q\nwant %q", got, want)
+	}
+	if n, err := b.store.Count(t.Context(), incremental, syncrun.Range{}); err != nil || n != int64(len(want)) {
+		t.Errorf("counted %d, want %d (%v)", n, len(want), err)
+	}
+
+	started := time.Now().Add(-time.Second)
+	check := func(what string, updates []syncrun.Update, matched int) {
+		t.Helper()
+		if stamped := b.update(t, updates, reference); stamped.Matched != int64(matched) {
+			t.Errorf("%s: matched %d, want %d", what, stamped.Matched, matched)
+		}
+		for _, u := range users {
+			after := b.raw(t, u.name)
+			stamp := at(0)
+			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
+				stamp = d // stamped by a later run
+			}
+			if got := after.Lookup(synced); !got.Equal(rawValue(t, stamp)) {
+				t.Errorf("%s: %s: the stamp is %v, want %v", what, u.name, got, stamp)
+			}
+			if at, ok := after.Lookup(updated).TimeOK(); !ok || at.Before(started) {
+				t.Errorf("%s: %s: the time of the update is %v", what, u.name, after.Lookup(updated))
+			}
+			for _, untouched := range []string{lastSynced, updatedAt, "roles"} {
+				if !after.Lookup(untouched).Equal(before[u.name].Lookup(untouched)) {
+					t.Errorf("%s: %s: %s became %v", what, u.name, untouched, after.Lookup(untouched))
+				}
+			}
+		}
+	}
+	list := updates(b.scan(t, everything, nil))
+	check("stamps alone", list, len(users))
+	later := 0
+	for i := range list {
+		list[i].Set = map[string]any{"plan": "pro"}
+	}
+	for _, u := range users {
+		if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
+			later++
+		}
+	}
+	check("with a field", list, len(users)-later)
+
+	record := list[0].Record
+	for _, u := range []syncrun.Update{
+		{Record: record, Set: map[string]any{synced: reference}}, {Record: record, Set: map[string]any{"touchedAt.x": 1}},
+		{Record: record, Unset: []string{"syncedAt.x"}}, {Record: record, Unset: []string{updated}},
+	} {
+		stamped, err := b.store.Stamp(t.Context(), []syncrun.Update{u}, incremental)
+		if err != nil || len(stamped.Failed) != 1 || !strings.HasSuffix(stamped.Failed[0].Err.Error(), "only the store may change it") {
+			t.Errorf("set %v, unset %v: %+v (%v)", u.Set, u.Unset, stamped, err)
+		}
+	}
+	b.update(t, []syncrun.Update{{Record: record, Set: map[string]any{updatedAt: "yours"}, Unset: []string{lastSynced}}}, reference)
+	doc := b.raw(t, record.Name)
+	if _, err := doc.LookupErr(lastSynced); err == nil || doc.Lookup(updatedAt).StringValue() != "yours" {
+		t.Errorf("the names of the defaults are not free for others: %v", doc)
 	}
 }

@@ -17,23 +17,28 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// touch makes the server set the time of the update.
-var touch = bson.E{Key: "$currentDate", Value: bson.D{{Key: updatedAt, Value: true}}}
-
 // stamps makes updates that stamp records with one reference time. Most updates are one of two, which are encoded once.
 type stamps struct {
 	reference, latest time.Time
+	synced            stampField
+	updated           string
 	raise, replace    bson.Raw
 }
 
-func newStamps(sel syncrun.Selection) (stamps, error) {
-	reference := sel.Reference
-	raise, err := bson.Marshal(bson.D{{Key: "$max", Value: stamp(date(reference))}, touch})
-	if err != nil {
+func (s *Store) newStamps(sel syncrun.Selection) (stamps, error) {
+	made := stamps{reference: sel.Reference, latest: sel.Latest(), synced: stampField(s.SyncedField), updated: s.UpdatedField}
+	stamp := made.synced.is(date(made.reference))
+	var err error
+	if made.raise, err = bson.Marshal(bson.D{{Key: "$max", Value: stamp}, made.touch()}); err != nil {
 		return stamps{}, err
 	}
-	replace, err := bson.Marshal(bson.D{{Key: "$set", Value: stamp(date(reference))}, touch})
-	return stamps{reference: reference, latest: sel.Latest(), raise: raise, replace: replace}, err
+	made.replace, err = bson.Marshal(bson.D{{Key: "$set", Value: stamp}, made.touch()})
+	return made, err
+}
+
+// touch makes the server set the time of the update.
+func (s stamps) touch() bson.E {
+	return bson.E{Key: "$currentDate", Value: bson.D{{Key: s.updated, Value: true}}}
 }
 
 // update returns the update of one record, or an error that says why it cannot be updated.
@@ -53,10 +58,10 @@ func (s stamps) update(u syncrun.Update) (mongo.WriteModel, error) {
 		if err != nil {
 			return nil, err
 		}
-		return model.SetFilter(append(filter, noValidStamp(s.reference, s.latest))).SetUpdate(change), nil
+		return model.SetFilter(append(filter, s.synced.noValidStamp(s.reference, s.latest))).SetUpdate(change), nil
 	}
 	if replaced, _ := u.Record.State.(bool); replaced {
-		return model.SetFilter(append(filter, noValidStamp(s.reference, s.latest))).SetUpdate(s.replace), nil
+		return model.SetFilter(append(filter, s.synced.noValidStamp(s.reference, s.latest))).SetUpdate(s.replace), nil
 	}
 	return model.SetFilter(filter).SetUpdate(s.raise), nil
 }
@@ -66,9 +71,9 @@ func (s stamps) update(u syncrun.Update) (mongo.WriteModel, error) {
 func (s stamps) change(u syncrun.Update) (bson.Raw, error) {
 	names := slices.Sorted(maps.Keys(u.Set))
 	removed := slices.Compact(slices.Sorted(slices.Values(u.Unset)))
-	set := stamp(date(s.reference))
+	set := s.synced.is(date(s.reference))
 	for _, name := range names {
-		if err := checkName(name, names, removed); err != nil {
+		if err := s.checkName(name, names, removed); err != nil {
 			return nil, fmt.Errorf("setting field %q: %w", name, err)
 		}
 		set = append(set, bson.E{Key: name, Value: u.Set[name]})
@@ -76,7 +81,7 @@ func (s stamps) change(u syncrun.Update) (bson.Raw, error) {
 	change := bson.D{{Key: "$set", Value: set}}
 	var unset bson.D
 	for _, name := range removed {
-		if err := checkName(name, names, removed); err != nil {
+		if err := s.checkName(name, names, removed); err != nil {
 			return nil, fmt.Errorf("removing field %q: %w", name, err)
 		}
 		unset = append(unset, bson.E{Key: name, Value: ""})
@@ -84,7 +89,7 @@ func (s stamps) change(u syncrun.Update) (bson.Raw, error) {
 	if len(unset) > 0 { // servers before MongoDB 5.0 refuse an operator without fields
 		change = append(change, bson.E{Key: "$unset", Value: unset})
 	}
-	encoded, err := bson.Marshal(append(change, touch))
+	encoded, err := bson.Marshal(append(change, s.touch()))
 	if err != nil {
 		return nil, fmt.Errorf("setting fields: %w", err)
 	}
@@ -93,11 +98,11 @@ func (s stamps) change(u syncrun.Update) (bson.Raw, error) {
 
 // checkName returns an error if an update must not change the field, or the path of a field. set and removed are all fields that
 // the update changes, sorted.
-func checkName(name string, set, removed []string) error {
+func (s stamps) checkName(name string, set, removed []string) error {
 	switch field, _, _ := strings.Cut(name, "."); {
 	case field == "_id":
 		return errors.New("the _id of a record must not change")
-	case field == lastSynced || field == updatedAt:
+	case field == string(s.synced) || field == s.updated:
 		return errors.New("only the store may change it")
 	case name == "":
 		return errors.New("the name must not be empty")

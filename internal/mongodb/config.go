@@ -1,0 +1,87 @@
+// What a store is made of: which collection, and which fields of its records it writes.
+
+package mongodb
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+const (
+	// DefaultSyncedField is the field with the stamp of a record.
+	DefaultSyncedField = "lastSynced"
+	// DefaultUpdatedField is the field with the time of a record's last update.
+	DefaultUpdatedField = "updatedAt"
+	// DefaultBulkSize is how many updates one command has at most. It is enough to make the round trip cheap, and little enough
+	// for a command to end well within its deadline on a busy server.
+	DefaultBulkSize = 1000
+	// DefaultReadTimeout bounds each read. A server answers when it has found the first records. If it must walk over tens of
+	// millions of records that are not selected, that takes a while. The client's monitor notices a dead server long before.
+	DefaultReadTimeout = 2 * time.Minute
+	// DefaultWriteTimeout bounds each command that updates records.
+	DefaultWriteTimeout = 30 * time.Second
+)
+
+// Config says which records a Store has, and bounds its commands. Zero values mean the defaults.
+type Config struct {
+	// Collection is the collection's name.
+	Collection string
+	// NameField is the field with the name of a record: "username", "name", "title". "" means that records have no name.
+	NameField string
+	// SyncedField and UpdatedField are the fields of the two dates that a sync writes: the stamp, and the time of the update.
+	SyncedField, UpdatedField string
+	// BulkSize is how many updates one command has at most.
+	BulkSize int
+	// ReadTimeout bounds each count and each fetch of a cursor, and WriteTimeout each command that updates records.
+	ReadTimeout, WriteTimeout time.Duration
+}
+
+// Validate returns an error that names all that is wrong with the configuration. It needs no database. NewStore does not call it,
+// so that a definition can be checked long before its store is made.
+func (c Config) Validate() error {
+	c = c.withDefaults()
+	errs := []error{
+		validCollection(c.Collection), validDate("SyncedField", c.SyncedField), validDate("UpdatedField", c.UpdatedField),
+	}
+	if c.SyncedField == c.UpdatedField {
+		errs = append(errs, fmt.Errorf("the SyncedField and the UpdatedField must be different, were both %q", c.SyncedField))
+	}
+	return errors.Join(errs...)
+}
+
+// withDefaults replaces zero values.
+func (c Config) withDefaults() Config {
+	if c.SyncedField == "" {
+		c.SyncedField = DefaultSyncedField
+	}
+	if c.UpdatedField == "" {
+		c.UpdatedField = DefaultUpdatedField
+	}
+	if c.BulkSize <= 0 {
+		c.BulkSize = DefaultBulkSize
+	}
+	if c.ReadTimeout <= 0 {
+		c.ReadTimeout = DefaultReadTimeout
+	}
+	if c.WriteTimeout <= 0 {
+		c.WriteTimeout = DefaultWriteTimeout
+	}
+	return c
+}
+
+func validCollection(name string) error {
+	if name == "" || strings.ContainsAny(name, "$\x00") {
+		return fmt.Errorf("the Collection must be a name without $ and zero bytes, was %q", name)
+	}
+	return nil
+}
+
+// validDate returns an error if a store cannot keep a date of its own in the field.
+func validDate(setting, name string) error {
+	if name == "_id" || strings.HasPrefix(name, "$") || strings.ContainsAny(name, ".\x00") {
+		return fmt.Errorf("the %s must be a field other than _id, without a leading $, dots and zero bytes, was %q", setting, name)
+	}
+	return nil
+}
