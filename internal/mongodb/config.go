@@ -1,12 +1,15 @@
-// What a store is made of: which collection, and which fields of its records it writes.
+// What a store is made of: which collection, which of its records, and which of their fields.
 
 package mongodb
 
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 const (
@@ -24,7 +27,8 @@ const (
 	DefaultWriteTimeout = 30 * time.Second
 )
 
-// Config says which records a Store has, and bounds its commands. Zero values mean the defaults.
+// Config says which records a Store has, and bounds its commands. Zero values mean the defaults. Once a Store has it, its Filter must not
+// change.
 type Config struct {
 	// Collection is the collection's name.
 	Collection string
@@ -32,6 +36,10 @@ type Config struct {
 	NameField string
 	// SyncedField and UpdatedField are the fields of the two dates that a sync writes: the stamp, and the time of the update.
 	SyncedField, UpdatedField string
+	// Filter selects the records that take part at all, be they due or not, as in a find. nil selects all. The server still
+	// walks in the index on _id, and looks at each record there. What was read is updated even if the filter no longer selects
+	// it by then.
+	Filter bson.D
 	// BulkSize is how many updates one command has at most.
 	BulkSize int
 	// ReadTimeout bounds each count and each fetch of a cursor, and WriteTimeout each command that updates records.
@@ -44,6 +52,7 @@ func (c Config) Validate() error {
 	c = c.withDefaults()
 	errs := []error{
 		validCollection(c.Collection), validDate("SyncedField", c.SyncedField), validDate("UpdatedField", c.UpdatedField),
+		validFilter(c.Filter),
 	}
 	if c.SyncedField == c.UpdatedField {
 		errs = append(errs, fmt.Errorf("the SyncedField and the UpdatedField must be different, were both %q", c.SyncedField))
@@ -84,4 +93,41 @@ func validDate(setting, name string) error {
 		return fmt.Errorf("the %s must be a field other than _id, without a leading $, dots and zero bytes, was %q", setting, name)
 	}
 	return nil
+}
+
+// refusedOperators are what the server takes in a find, but not when it counts, or not with the hint of a cursor.
+var refusedOperators = []string{"$where", "$text", "$near", "$nearSphere"}
+
+// validFilter returns an error if the filter cannot be sent, or if the server would refuse it for sure.
+func validFilter(filter bson.D) error {
+	if len(filter) == 0 {
+		return nil
+	}
+	encoded, err := bson.Marshal(filter)
+	if err != nil {
+		return fmt.Errorf("the Filter must encode to BSON: %w", err)
+	}
+	if operator := findKey(encoded, refusedOperators); operator != "" {
+		return fmt.Errorf("the Filter must not use %s, which the server refuses in a count or with a hint", operator)
+	}
+	return nil
+}
+
+// findKey returns the first of the keys that is anywhere in the document, or "".
+func findKey(doc bson.Raw, keys []string) string {
+	elements, err := doc.Elements()
+	if err != nil {
+		return ""
+	}
+	for _, e := range elements {
+		if slices.Contains(keys, e.Key()) {
+			return e.Key()
+		}
+		if v := e.Value(); v.Type == bson.TypeEmbeddedDocument || v.Type == bson.TypeArray {
+			if key := findKey(v.Value, keys); key != "" {
+				return key
+			}
+		}
+	}
+	return ""
 }

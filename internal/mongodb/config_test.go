@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
 func TestValidate(t *testing.T) {
@@ -14,6 +16,8 @@ func TestValidate(t *testing.T) {
 	}{
 		"the defaults":         {Config{}, nil},
 		"names exchanged":      {Config{SyncedField: DefaultUpdatedField, UpdatedField: DefaultSyncedField}, nil},
+		"a filter":             {Config{Filter: bson.D{{Key: "a", Value: bson.D{{Key: "$in", Value: bson.A{1, "where"}}}}}}, nil},
+		"an empty filter":      {Config{Filter: bson.D{}}, nil},
 		"no collection":        {Config{Collection: "\x00"}, []string{"Collection"}},
 		"an operator as one":   {Config{Collection: "$cmd"}, []string{"Collection"}},
 		"one field for both":   {Config{SyncedField: "at", UpdatedField: "at"}, []string{"different"}},
@@ -26,6 +30,15 @@ func TestValidate(t *testing.T) {
 		"a stamp with a zero":  {Config{SyncedField: "a\x00t"}, []string{"SyncedField"}},
 		"all wrong": {
 			Config{SyncedField: "a.b", UpdatedField: "$u"}, []string{"SyncedField", "UpdatedField"},
+		},
+		"no BSON":            {Config{Filter: bson.D{{Key: "a", Value: make(chan int)}}}, []string{"Filter must encode"}},
+		"a zero in a filter": {Config{Filter: bson.D{{Key: "a\x00", Value: 1}}}, []string{"Filter must encode"}},
+		"code":               {Config{Filter: bson.D{{Key: "$where", Value: "true"}}}, []string{"$where"}},
+		"a search": {
+			Config{Filter: bson.D{{Key: "$and", Value: bson.A{bson.D{{Key: "$text", Value: bson.D{}}}}}}}, []string{"$text"},
+		},
+		"a distance": {
+			Config{Filter: bson.D{{Key: "at", Value: bson.D{{Key: "$near", Value: bson.A{1, 2}}}}}}, []string{"$near"},
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

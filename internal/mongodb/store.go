@@ -97,7 +97,7 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 	}
 	opts := options.Count()
 	if len(in) > 0 {
-		// With an index on the stamp the server would walk over the due records of all other ranges.
+		// With an index on the stamp, or for the filter, the server would walk over the records of all other ranges.
 		opts.SetHint(byID)
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
@@ -122,7 +122,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	}
 	opts := options.Find().
 		SetSort(byID).
-		// With an index on the stamp the server would sort millions of records in memory.
+		// With an index on the stamp, or for the filter, the server would sort millions of records in memory.
 		SetHint(byID).
 		SetProjection(fields).
 		SetBatchSize(fetchSize)
@@ -135,9 +135,12 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	return &cursor{store: s, found: found, latest: sel.Latest(), resumed: within.After != nil}, nil
 }
 
-// filter returns the filter for the selected records whose _ids match the conditions.
+// filter returns the filter for the selected records that take part, and whose _ids match the conditions.
 func (s *Store) filter(sel syncrun.Selection, in bson.A) bson.D {
 	selected := stampField(s.SyncedField).selected(sel)
+	if len(s.Filter) > 0 {
+		in = append(in, s.Filter)
+	}
 	if len(in) == 0 {
 		return selected
 	}
