@@ -27,13 +27,18 @@ const (
 	DefaultWriteTimeout = 30 * time.Second
 )
 
-// Config says which records a Store has, and bounds its commands. Zero values mean the defaults. Once a Store has it, its Filter must not
-// change.
+// Config says which records a Store has, and bounds its commands. Zero values mean the defaults. Once a Store has it, its Fields
+// and its Filter must not change.
 type Config struct {
 	// Collection is the collection's name.
 	Collection string
-	// NameField is the field with the name of a record: "username", "name", "title". "" means that records have no name.
+	// NameField is the field with the name of a record, or its path: "username", "title", "profile.name". "" means that records
+	// have no name.
 	NameField string
+	// Fields are the fields that the work wants to see of a record, or their paths: "email", "address.city". Unless it is nil,
+	// the Data of each syncrun.Record is a bson.Raw with these fields, as far as the record has them, and with the _id, the
+	// stamp and the name. All records of the batches in flight are in memory, so name no more than the work needs.
+	Fields []string
 	// SyncedField and UpdatedField are the fields of the two dates that a sync writes: the stamp, and the time of the update.
 	SyncedField, UpdatedField string
 	// Filter selects the records that take part at all, be they due or not, as in a find. nil selects all. The server still
@@ -56,6 +61,12 @@ func (c Config) Validate() error {
 	}
 	if c.SyncedField == c.UpdatedField {
 		errs = append(errs, fmt.Errorf("the SyncedField and the UpdatedField must be different, were both %q", c.SyncedField))
+	}
+	if c.NameField != "" {
+		errs = append(errs, validPath("NameField", c.NameField))
+	}
+	for _, path := range c.Fields {
+		errs = append(errs, validPath("Fields", path))
 	}
 	return errors.Join(errs...)
 }
@@ -95,6 +106,16 @@ func validDate(setting, name string) error {
 	return nil
 }
 
+// validPath returns an error if the server would not take the path in a projection.
+func validPath(setting, path string) error {
+	wrong := func(part string) bool { return part == "" || part[0] == '$' }
+	if slices.ContainsFunc(strings.Split(path, "."), wrong) || strings.Contains(path, "\x00") {
+		return fmt.Errorf("the %s must have names or dotted paths without empty parts, parts that begin with $ and zero bytes, had %q",
+			setting, path)
+	}
+	return nil
+}
+
 // refusedOperators are what the server takes in a find, but not when it counts, or not with the hint of a cursor.
 var refusedOperators = []string{"$where", "$text", "$near", "$nearSphere"}
 
@@ -130,4 +151,19 @@ func findKey(doc bson.Raw, keys []string) string {
 		}
 	}
 	return ""
+}
+
+// projection returns which fields the server sends of each record. The server refuses a path twice, and a path that is in another
+// one. So only the shortest remain.
+func (c Config) projection() bson.D {
+	paths := append([]string{"_id", c.SyncedField, c.NameField}, c.Fields...)
+	var kept bson.D
+	for i, path := range paths {
+		within := func(outer string) bool { return outer != "" && strings.HasPrefix(path, outer+".") }
+		if path == "" || slices.Contains(paths[:i], path) || slices.ContainsFunc(paths, within) {
+			continue
+		}
+		kept = append(kept, bson.E{Key: path, Value: 1})
+	}
+	return kept
 }

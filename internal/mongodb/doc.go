@@ -2,5 +2,6 @@
 // records, and so the ranges, the filter for due records, and which errors can pass.
 //
 // It is not a data access layer. It knows a record's _id, its name and the two dates that a sync writes, which are lastSynced and
-// updatedAt unless the configuration names others. It leaves every other field as it is, unless an update sets or removes it.
+// updatedAt unless the configuration names others. It shows the work the fields that it asks for. It leaves every other field as
+// it is, unless an update sets or removes it.
 package mongodb

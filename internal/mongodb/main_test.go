@@ -103,7 +103,10 @@ func setupAt(t *testing.T, uri string, cfg Config, adjust ...func(*options.Clien
 			t.Error(err)
 		}
 	})
-	cfg.Collection, cfg.NameField = "users", "username"
+	cfg.Collection = "users"
+	if cfg.NameField == "" {
+		cfg.NameField = "username"
+	}
 	if cfg.BulkSize == 0 {
 		cfg.BulkSize = bulkSize(t)
 	}

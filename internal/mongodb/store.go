@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -28,6 +29,8 @@ type Store struct {
 	Config
 	collection *mongo.Collection
 	namespace  string
+	projection bson.D
+	namePath   []string // of NameField, if there is one
 }
 
 var _ syncrun.Store = (*Store)(nil)
@@ -35,7 +38,14 @@ var _ syncrun.Store = (*Store)(nil)
 // NewStore returns the store of a collection in db. The configuration must be valid.
 func NewStore(db *mongo.Database, cfg Config) *Store {
 	cfg = cfg.withDefaults()
-	return &Store{Config: cfg, collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection}
+	s := &Store{
+		Config: cfg, projection: cfg.projection(),
+		collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection,
+	}
+	if cfg.NameField != "" {
+		s.namePath = strings.Split(cfg.NameField, ".")
+	}
+	return s
 }
 
 // Exists reports whether the collection is there. MongoDB makes a collection with its first document, so a name that is wrong
@@ -116,15 +126,11 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
-	fields := bson.D{{Key: s.SyncedField, Value: 1}}
-	if s.NameField != "" {
-		fields = append(fields, bson.E{Key: s.NameField, Value: 1})
-	}
 	opts := options.Find().
 		SetSort(byID).
 		// With an index on the stamp, or for the filter, the server would sort millions of records in memory.
 		SetHint(byID).
-		SetProjection(fields).
+		SetProjection(s.projection).
 		SetBatchSize(fetchSize)
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
