@@ -4,6 +4,7 @@ package mongodb
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -49,13 +50,19 @@ func (c *cursor) advance(ctx context.Context) (bool, error) {
 	return false, nil
 }
 
-// record copies the fields that a run needs from the current document. State is true if the stamp must be replaced, see
-// stamps.update.
+// record copies what a run needs of the current document, which is part of the buffer of a whole batch. State is true if the
+// stamp must be replaced, see stamps.update.
 func (c *cursor) record() syncrun.Record {
 	doc := c.found.Current
 	k := newKey(doc.Lookup("_id"))
-	name, _ := doc.Lookup(c.store.NameField).StringValueOK()
-	return syncrun.Record{Key: k, ID: k, Name: name, State: outranks(doc.Lookup(lastSynced), c.latest)}
+	r := syncrun.Record{Key: k, ID: k, State: outranks(doc.Lookup(c.store.SyncedField), c.latest)}
+	if len(c.store.namePath) > 0 {
+		r.Name, _ = doc.Lookup(c.store.namePath...).StringValueOK()
+	}
+	if c.store.Fields != nil {
+		r.Data = slices.Clone(doc)
+	}
+	return r
 }
 
 // Close implements syncrun.Cursor. It frees the server's cursor, if there still is one.

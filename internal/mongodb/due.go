@@ -10,42 +10,40 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
-// The fields of a record that a sync writes.
-const (
-	lastSynced = "lastSynced"
-	updatedAt  = "updatedAt"
-)
+// stampField is the name of the field with the stamp.
+type stampField string
+
+// is returns the condition on the stamp, or the stamp that an update sets.
+func (f stampField) is(value any) bson.D { return bson.D{{Key: string(f), Value: value}} }
 
 // selected returns the filter for the records of a selection.
 //
 // Comparisons with a date only find dates. So a condition of its own finds stamps that are no date: a missing field, null, a
 // string, a number. Another one finds arrays, because $type and the comparisons look at an array's elements.
-func selected(sel syncrun.Selection) bson.D {
+func (f stampField) selected(sel syncrun.Selection) bson.D {
 	if sel.Full {
 		return bson.D{}
 	}
 	return bson.D{{Key: "$or", Value: bson.A{
-		stamp(bson.D{{Key: "$not", Value: bson.D{{Key: "$type", Value: "date"}}}}),
-		stamp(bson.D{{Key: "$type", Value: "array"}}),
-		stamp(bson.D{{Key: "$lte", Value: date(sel.Reference.Add(-sel.Freshness))}}),
-		stamp(bson.D{{Key: "$gt", Value: date(sel.Latest())}}),
-		stamp(date(sel.Reference)),
+		f.is(bson.D{{Key: "$not", Value: bson.D{{Key: "$type", Value: "date"}}}}),
+		f.is(bson.D{{Key: "$type", Value: "array"}}),
+		f.is(bson.D{{Key: "$lte", Value: date(sel.Reference.Add(-sel.Freshness))}}),
+		f.is(bson.D{{Key: "$gt", Value: date(sel.Latest())}}),
+		f.is(date(sel.Reference)),
 	}}}
 }
 
-// noValidStamp is the condition that no later run has stamped the record, with a time up to the latest that is believed. Its first half finds arrays of dates: the second half
-// would look at their elements.
-func noValidStamp(reference, latest time.Time) bson.E {
+// noValidStamp is the condition that no later run has stamped the record, with a time up to the latest that is believed. Its
+// first half finds arrays of dates: the second half would look at their elements.
+func (f stampField) noValidStamp(reference, latest time.Time) bson.E {
 	return bson.E{Key: "$or", Value: bson.A{
-		stamp(bson.D{{Key: "$type", Value: "array"}}),
-		stamp(bson.D{{Key: "$not", Value: bson.D{
+		f.is(bson.D{{Key: "$type", Value: "array"}}),
+		f.is(bson.D{{Key: "$not", Value: bson.D{
 			{Key: "$gt", Value: date(reference)},
 			{Key: "$lte", Value: date(latest)},
 		}}}),
 	}}
 }
-
-func stamp(condition any) bson.D { return bson.D{{Key: lastSynced, Value: condition}} }
 
 // date returns t as the database stores it, rounded down to the millisecond.
 func date(t time.Time) bson.DateTime { return bson.NewDateTimeFromTime(t) }

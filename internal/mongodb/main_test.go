@@ -27,6 +27,15 @@ const latest = freshness + syncrun.MaxClockError
 
 const freshness = 20 * time.Minute
 
+// The fields that a sync writes, unless a test names others.
+const (
+	lastSynced = DefaultSyncedField
+	updatedAt  = DefaultUpdatedField
+)
+
+// stamp returns a condition on the stamp, or what sets it.
+func stamp(value any) bson.D { return stampField(lastSynced).is(value) }
+
 var incremental = syncrun.Selection{Reference: reference, Freshness: freshness}
 
 // testBundle is one test's database, with a store on its collection "users".
@@ -94,7 +103,10 @@ func setupAt(t *testing.T, uri string, cfg Config, adjust ...func(*options.Clien
 			t.Error(err)
 		}
 	})
-	cfg.Collection, cfg.NameField = "users", "username"
+	cfg.Collection = "users"
+	if cfg.NameField == "" {
+		cfg.NameField = "username"
+	}
 	if cfg.BulkSize == 0 {
 		cfg.BulkSize = bulkSize(t)
 	}

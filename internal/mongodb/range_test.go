@@ -164,7 +164,8 @@ func TestNoConditionsButThoseNeeded(t *testing.T) {
 			t.Errorf("behind %v:\n got %v\nwant %v", k, got, want)
 		}
 	}
-	if got, want := filter(incremental, nil), selected(incremental); fmt.Sprint(got) != fmt.Sprint(want) {
+	store := Store{Config: Config{}.withDefaults()}
+	if got, want := store.filter(incremental, nil), stampField(lastSynced).selected(incremental); fmt.Sprint(got) != fmt.Sprint(want) {
 		t.Errorf("the filter is %v, want %v", got, want)
 	}
 }

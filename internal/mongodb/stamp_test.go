@@ -345,24 +345,166 @@ func TestStaleWriterSetsNothing(t *testing.T) {
 	}
 }
 
-// TestStampRefusesFields has a record for each field that must not be set, and a good record behind each of them.
+// TestStampRemoves removes fields of records with every type of value in lastSynced, twice.
+func TestStampRemoves(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]map[string]any{
+		"alone": nil, "beside others that are set": {"nested.c": "new", "planned": true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			users := stampedUsers(t)
+			for _, u := range users {
+				b.insert(t, append(u.doc(), bson.E{Key: "plan", Value: "pro"}, bson.E{Key: "nested", Value: bson.D{
+					{Key: "a", Value: int32(1)}, {Key: "b", Value: int32(2)},
+				}}))
+			}
+			before := make(map[string]bson.Raw)
+			for _, u := range users {
+				before[u.name] = b.raw(t, u.name)
+			}
+			var list []syncrun.Update
+			for _, r := range b.scan(t, everything, nil) {
+				list = append(list, syncrun.Update{Record: r, Set: set, Unset: []string{"plan", "nested.a", "absent", "plan"}})
+			}
+			started := time.Now().Add(-time.Second)
+
+			for try := range 2 {
+				matched := int64(0)
+				stamped := b.update(t, list, reference)
+				for _, u := range users {
+					after := b.raw(t, u.name)
+					if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
+						if !bytes.Equal(after, before[u.name]) { // stamped by a later run
+							t.Errorf("try %d: %s: changed from %v to %v", try, u.name, before[u.name], after)
+						}
+						continue
+					}
+					matched++
+					for _, path := range [][]string{{"plan"}, {"nested", "a"}, {"absent"}} {
+						if v, err := after.LookupErr(path...); err == nil {
+							t.Errorf("try %d: %s: %v is still %v", try, u.name, path, v)
+						}
+					}
+					for path, want := range set {
+						if got := after.Lookup(strings.Split(path, ".")...); !got.Equal(rawValue(t, want)) {
+							t.Errorf("try %d: %s: %s is %v, want %v", try, u.name, path, got, want)
+						}
+					}
+					if got := lastSyncedOf(after); got != at(0) {
+						t.Errorf("try %d: %s: lastSynced is %v", try, u.name, got)
+					}
+					if updated, ok := after.Lookup(updatedAt).TimeOK(); !ok || updated.Before(started) {
+						t.Errorf("try %d: %s: updatedAt is %v", try, u.name, after.Lookup(updatedAt))
+					}
+					for _, path := range [][]string{{"_id"}, {"username"}, {"roles"}, {"nested", "b"}} {
+						if !after.Lookup(path...).Equal(before[u.name].Lookup(path...)) {
+							t.Errorf("try %d: %s: %v became %v", try, u.name, path, after.Lookup(path...))
+						}
+					}
+				}
+				if stamped.Matched != matched {
+					t.Errorf("try %d: matched %d, want %d", try, stamped.Matched, matched)
+				}
+			}
+		})
+	}
+}
+
+// TestStampSendsNoEmptyOperator checks that an update has no operator without fields, which older servers refuse.
+func TestStampSendsNoEmptyOperator(t *testing.T) {
+	t.Parallel()
+	store := Store{Config: Config{}.withDefaults()}
+	stamps, err := store.newStamps(incremental)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		update syncrun.Update
+		want   []string
+	}{
+		"set":           {syncrun.Update{Set: map[string]any{"a": 1}, Unset: []string{}}, []string{"$set", "$currentDate"}},
+		"unset":         {syncrun.Update{Set: map[string]any{}, Unset: []string{"a"}}, []string{"$set", "$unset", "$currentDate"}},
+		"set and unset": {syncrun.Update{Set: map[string]any{"a": 1}, Unset: []string{"b"}}, []string{"$set", "$unset", "$currentDate"}},
+	} {
+		change, err := stamps.change(test.update)
+		if err != nil {
+			t.Fatal(err)
+		}
+		elements, err := change.Elements()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, e := range elements {
+			got = append(got, e.Key())
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%s: the operators are %v, want %v", name, got, test.want)
+		}
+	}
+}
+
+// TestStampRefusesFields has a record for each field that must not change, and a good record behind each of them.
 func TestStampRefusesFields(t *testing.T) {
 	t.Parallel()
 	b, proxy := setupFaulty(t, Config{BulkSize: 4})
-	bad := []map[string]any{
-		{"_id": "other"}, {"_id.x": 1}, {lastSynced: reference}, {"lastSynced.x": 1}, {updatedAt: nil}, {"updatedAt.x": 1},
-		{"": 1}, {"$": 1}, {"$inc": map[string]any{"n": 1}}, {"$set.x": 1}, {"zero\x00byte": 1}, {"value": make(chan int)},
-		{"a": 1, "b": 2, lastSynced: 3},
+	type fields = map[string]any
+	bad := []struct {
+		set   fields
+		unset []string
+		want  string // how the reason begins
+	}{
+		{fields{"_id": "other"}, nil, `setting field "_id": `},
+		{fields{"_id.x": 1}, nil, `setting field "_id.x": `},
+		{fields{lastSynced: reference}, nil, `setting field "lastSynced": only the store`},
+		{fields{"lastSynced.x": 1}, nil, `setting field "lastSynced.x": only the store`},
+		{fields{updatedAt: nil}, nil, `setting field "updatedAt": only the store`},
+		{fields{"updatedAt.x": 1}, nil, `setting field "updatedAt.x": only the store`},
+		{fields{"": 1}, nil, `setting field "": `},
+		{fields{"$": 1}, nil, `setting field "$": `},
+		{fields{"$inc": fields{"n": 1}}, nil, `setting field "$inc": `},
+		{fields{"$set.x": 1}, nil, `setting field "$set.x": `},
+		{fields{".x": 1}, nil, `setting field ".x": `},
+		{fields{"x.": 1}, nil, `setting field "x.": `},
+		{fields{"x..y": 1}, nil, `setting field "x..y": `},
+		{fields{"zero\x00byte": 1}, nil, `setting field "zero\x00byte": `},
+		{fields{"value": make(chan int)}, nil, `setting fields: `},
+		{fields{"a": 1, "b": 2, lastSynced: 3}, nil, `setting field "lastSynced": only the store`},
+
+		{nil, []string{"_id"}, `removing field "_id": `},
+		{nil, []string{"_id.x"}, `removing field "_id.x": `},
+		{nil, []string{"a", lastSynced}, `removing field "lastSynced": only the store`},
+		{nil, []string{"lastSynced.x"}, `removing field "lastSynced.x": only the store`},
+		{nil, []string{updatedAt}, `removing field "updatedAt": only the store`},
+		{nil, []string{"updatedAt.x"}, `removing field "updatedAt.x": only the store`},
+		{nil, []string{""}, `removing field "": `},
+		{nil, []string{"$unset"}, `removing field "$unset": `},
+		{nil, []string{"x..y"}, `removing field "x..y": `},
+		{nil, []string{"zero\x00byte"}, `removing field "zero\x00byte": `},
+		{fields{"good": 1}, []string{"_id"}, `removing field "_id": `},
+
+		{fields{"a": 1}, []string{"a"}, `setting field "a": it is set and removed`},
+		{fields{"a.b": 1}, []string{"c", "a.b"}, `setting field "a.b": it is set and removed`},
+		{fields{"a": 1, "a.b": 1}, nil, `setting field "a.b": "a", which it is part of, is set`},
+		{fields{"a": 1, "a-b": 1, "a.b.c": 1}, nil, `setting field "a.b.c": "a", which it is part of, is set`},
+		{fields{"a.b": 1, "a.b.c.d": 1}, nil, `setting field "a.b.c.d": "a.b", which it is part of, is set`},
+		{nil, []string{"a.b", "a"}, `removing field "a.b": "a", which it is part of, is set or removed`},
+		{fields{"a": 1}, []string{"a.b"}, `removing field "a.b": "a", which it is part of, is set`},
+		{fields{"a.b": 1}, []string{"a"}, `setting field "a.b": "a", which it is part of, is set or removed`},
 	}
 	b.insertNumbered(t, 2*len(bad)+4)
 	list := updates(b.scan(t, incremental, nil))
 	var refused []string
-	for i, set := range bad {
-		list[2*i].Set, list[2*i+1].Set = set, map[string]any{"plan": "pro"}
+	for i, test := range bad {
+		list[2*i].Set, list[2*i].Unset = test.set, test.unset
+		// These only look like parts of each other.
+		list[2*i+1].Set, list[2*i+1].Unset = fields{"plan": "pro", "planned": 1, "plan-b.x": 1}, []string{"pla", "plan-b.y", "plan-c"}
 		refused = append(refused, list[2*i].Record.ID.String())
 	}
 	for i := len(list) - 4; i < len(list); i++ { // a whole bulk
-		list[i].Set = map[string]any{"_id": 1}
+		list[i].Set = fields{"_id": 1}
 		refused = append(refused, list[i].Record.ID.String())
 	}
 	failing := list[5].Record.ID.String() // behind two that are not even sent
@@ -383,11 +525,9 @@ func TestStampRefusesFields(t *testing.T) {
 		t.Errorf("%d failed, want %d: %v", len(stamped.Failed), len(refused)+1, reasons)
 	}
 	for i, id := range refused {
-		want := "setting field"
-		if i < 10 {
-			for name := range bad[i] {
-				want = fmt.Sprintf("setting field %q: ", name)
-			}
+		want := `setting field "_id"`
+		if i < len(bad) {
+			want = bad[i].want
 		}
 		if reason, ok := reasons[id]; !ok || !strings.HasPrefix(reason, want) {
 			t.Errorf("%s: the reason is %q, want %q", id, reason, want)
@@ -398,5 +538,91 @@ func TestStampRefusesFields(t *testing.T) {
 		if _, fails := reasons[u.Record.ID.String()]; fails != (notStamped != nil) {
 			t.Errorf("%v: failed: %v, stamped: %v", u.Record.ID, fails, notStamped == nil)
 		}
+	}
+}
+
+// TestOtherDateFields has records with every type of value in the field that the configuration names for the stamp. In the fields
+// of the defaults they have values that would make the opposite due.
+func TestOtherDateFields(t *testing.T) {
+	t.Parallel()
+	const synced, updated = "syncedAt", "touchedAt"
+	b := setupAt(t, serverURI(t), Config{SyncedField: synced, UpdatedField: updated})
+	users := stampedUsers(t)
+	var want []string
+	before := make(map[string]bson.Raw)
+	for _, u := range users {
+		doc := u.doc()
+		for i := range doc {
+			if doc[i].Key == lastSynced {
+				doc[i].Key = synced
+			}
+		}
+		var decoy any
+		if u.due {
+			want, decoy = append(want, u.name), at(time.Millisecond)
+		}
+		b.insert(t, append(doc, bson.E{Key: lastSynced, Value: decoy}, bson.E{Key: updatedAt, Value: "mine"}))
+		before[u.name] = b.raw(t, u.name)
+	}
+	slices.Sort(want)
+	if got := names(b.scan(t, incremental, nil)); !slices.Equal(got, want) {
+		t.Errorf("due are\n     %q\nwant %q", got, want)
+	}
+	if n, err := b.store.Count(t.Context(), incremental, syncrun.Range{}); err != nil || n != int64(len(want)) {
+		t.Errorf("counted %d, want %d (%v)", n, len(want), err)
+	}
+
+	started := time.Now().Add(-time.Second)
+	check := func(what string, updates []syncrun.Update, matched int) {
+		t.Helper()
+		if stamped := b.update(t, updates, reference); stamped.Matched != int64(matched) {
+			t.Errorf("%s: matched %d, want %d", what, stamped.Matched, matched)
+		}
+		for _, u := range users {
+			after := b.raw(t, u.name)
+			stamp := at(0)
+			if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
+				stamp = d // stamped by a later run
+			}
+			if got := after.Lookup(synced); !got.Equal(rawValue(t, stamp)) {
+				t.Errorf("%s: %s: the stamp is %v, want %v", what, u.name, got, stamp)
+			}
+			if at, ok := after.Lookup(updated).TimeOK(); !ok || at.Before(started) {
+				t.Errorf("%s: %s: the time of the update is %v", what, u.name, after.Lookup(updated))
+			}
+			for _, untouched := range []string{lastSynced, updatedAt, "roles"} {
+				if !after.Lookup(untouched).Equal(before[u.name].Lookup(untouched)) {
+					t.Errorf("%s: %s: %s became %v", what, u.name, untouched, after.Lookup(untouched))
+				}
+			}
+		}
+	}
+	list := updates(b.scan(t, everything, nil))
+	check("stamps alone", list, len(users))
+	later := 0
+	for i := range list {
+		list[i].Set = map[string]any{"plan": "pro"}
+	}
+	for _, u := range users {
+		if d, ok := u.value.(bson.DateTime); ok && d > at(0) && d <= at(latest) {
+			later++
+		}
+	}
+	check("with a field", list, len(users)-later)
+
+	record := list[0].Record
+	for _, u := range []syncrun.Update{
+		{Record: record, Set: map[string]any{synced: reference}}, {Record: record, Set: map[string]any{"touchedAt.x": 1}},
+		{Record: record, Unset: []string{"syncedAt.x"}}, {Record: record, Unset: []string{updated}},
+	} {
+		stamped, err := b.store.Stamp(t.Context(), []syncrun.Update{u}, incremental)
+		if err != nil || len(stamped.Failed) != 1 || !strings.HasSuffix(stamped.Failed[0].Err.Error(), "only the store may change it") {
+			t.Errorf("set %v, unset %v: %+v (%v)", u.Set, u.Unset, stamped, err)
+		}
+	}
+	b.update(t, []syncrun.Update{{Record: record, Set: map[string]any{updatedAt: "yours"}, Unset: []string{lastSynced}}}, reference)
+	doc := b.raw(t, record.Name)
+	if _, err := doc.LookupErr(lastSynced); err == nil || doc.Lookup(updatedAt).StringValue() != "yours" {
+		t.Errorf("the names of the defaults are not free for others: %v", doc)
 	}
 }

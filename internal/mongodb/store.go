@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -17,54 +18,34 @@ import (
 )
 
 const (
-	// DefaultBulkSize is how many updates one command has at most. It is enough to make the round trip cheap, and little enough
-	// for a command to end well within its deadline on a busy server.
-	DefaultBulkSize = 1000
-	// DefaultReadTimeout bounds each read. A server answers when it has found the first records. If it must walk over tens of
-	// millions of records that are not due, that takes a while. The client's monitor notices a dead server long before.
-	DefaultReadTimeout = 2 * time.Minute
-	// DefaultWriteTimeout bounds each command that updates records.
-	DefaultWriteTimeout = 30 * time.Second
-
 	// existsTimeout bounds the look for the collection.
 	existsTimeout = 5 * time.Second
 	// fetchSize is how many records the server sends at a time.
 	fetchSize = 1000
 )
 
-// Config says which records a Store has, and bounds its commands. Zero values mean the defaults.
-type Config struct {
-	// Collection is the collection's name.
-	Collection string
-	// NameField is the field with the name of a record: "username", "name", "title". "" means that records have no name.
-	NameField string
-	// BulkSize is how many updates one command has at most.
-	BulkSize int
-	// ReadTimeout bounds each count and each fetch of a cursor, and WriteTimeout each command that updates records.
-	ReadTimeout, WriteTimeout time.Duration
-}
-
 // Store is a MongoDB collection as a syncrun.Store.
 type Store struct {
 	Config
 	collection *mongo.Collection
 	namespace  string
+	projection bson.D
+	namePath   []string // of NameField, if there is one
 }
 
 var _ syncrun.Store = (*Store)(nil)
 
-// NewStore returns the store of a collection in db.
+// NewStore returns the store of a collection in db. The configuration must be valid.
 func NewStore(db *mongo.Database, cfg Config) *Store {
-	if cfg.BulkSize <= 0 {
-		cfg.BulkSize = DefaultBulkSize
+	cfg = cfg.withDefaults()
+	s := &Store{
+		Config: cfg, projection: cfg.projection(),
+		collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection,
 	}
-	if cfg.ReadTimeout <= 0 {
-		cfg.ReadTimeout = DefaultReadTimeout
+	if cfg.NameField != "" {
+		s.namePath = strings.Split(cfg.NameField, ".")
 	}
-	if cfg.WriteTimeout <= 0 {
-		cfg.WriteTimeout = DefaultWriteTimeout
-	}
-	return &Store{Config: cfg, collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection}
+	return s
 }
 
 // Exists reports whether the collection is there. MongoDB makes a collection with its first document, so a name that is wrong
@@ -126,12 +107,12 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 	}
 	opts := options.Count()
 	if len(in) > 0 {
-		// With an index on lastSynced the server would walk over the due records of all other ranges.
+		// With an index on the stamp, or for the filter, the server would walk over the records of all other ranges.
 		opts.SetHint(byID)
 	}
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
-	n, err := s.collection.CountDocuments(bounded, filter(sel, in), opts)
+	n, err := s.collection.CountDocuments(bounded, s.filter(sel, in), opts)
 	if err != nil {
 		return 0, s.fail(ctx, counting, err)
 	}
@@ -145,36 +126,36 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
-	fields := bson.D{{Key: lastSynced, Value: 1}}
-	if s.NameField != "" {
-		fields = append(fields, bson.E{Key: s.NameField, Value: 1})
-	}
 	opts := options.Find().
 		SetSort(byID).
-		// With an index on lastSynced the server would sort millions of records in memory.
+		// With an index on the stamp, or for the filter, the server would sort millions of records in memory.
 		SetHint(byID).
-		SetProjection(fields).
+		SetProjection(s.projection).
 		SetBatchSize(fetchSize)
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
-	found, err := s.collection.Find(bounded, filter(sel, in), opts)
+	found, err := s.collection.Find(bounded, s.filter(sel, in), opts)
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
 	return &cursor{store: s, found: found, latest: sel.Latest(), resumed: within.After != nil}, nil
 }
 
-// filter returns the filter for the selected records whose _ids match the conditions.
-func filter(sel syncrun.Selection, in bson.A) bson.D {
-	if len(in) == 0 {
-		return selected(sel)
+// filter returns the filter for the selected records that take part, and whose _ids match the conditions.
+func (s *Store) filter(sel syncrun.Selection, in bson.A) bson.D {
+	selected := stampField(s.SyncedField).selected(sel)
+	if len(s.Filter) > 0 {
+		in = append(in, s.Filter)
 	}
-	return bson.D{{Key: "$and", Value: append(in, selected(sel))}}
+	if len(in) == 0 {
+		return selected
+	}
+	return bson.D{{Key: "$and", Value: append(in, selected)}}
 }
 
 // Stamp implements syncrun.Store. It sends commands of at most BulkSize updates.
 func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, sel syncrun.Selection) (syncrun.Stamped, error) {
-	stamps, err := newStamps(sel)
+	stamps, err := s.newStamps(sel)
 	if err != nil {
 		return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
 	}
