@@ -49,7 +49,7 @@ announce:
 
 demo:
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker
 
 test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
@@ -93,7 +93,7 @@ build: ## build the three programs and codexctl into bin/
 
 devstack: ## build the throwaway servers, the demo, the benchmarks and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker ./bench ./bench/slowworker ./chaos
 
 clean: ## remove what was built
 	rm -rf bin
