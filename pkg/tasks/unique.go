@@ -37,7 +37,7 @@ const maxUniqueFor = 30 * 24 * time.Hour
 type Unique struct {
 	Mode UniqueMode
 	// For is the time of UniqueFor, more than 0 and at most 30 days. It begins when a trigger is accepted that has a new run. The
-	// run of a tick and a delayed run begin no such time. Cancelling the run before it begins ends the time.
+	// run of a tick and a delayed run begin no such time. When the run is cancelled while it waits, the time ends.
 	For time.Duration
 }
 
