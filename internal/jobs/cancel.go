@@ -52,8 +52,8 @@ redis.call("ZREM", KEYS[3], ARGV[1])
 return 1
 `)
 
-// Cancel ends a run. It removes a run that waits for its turn, for its time or for a retry, and returns true. It tells an active run to end,
-// with its ranges, and returns false: the run then fails soon. It can return ErrNoJob, ErrEnded or ErrBusy.
+// Cancel ends a run. It removes a run that waits for its turn, for its time or for a retry, and returns true. It tells an
+// active run to end, with its ranges, and returns false: the run then fails soon. It can return ErrNoJob, ErrEnded or ErrBusy.
 func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err error) {
 	def, info, err := j.lookUp(ctx, id)
 	for range cancelTries {
@@ -91,8 +91,8 @@ func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
 	return n > 0, nil
 }
 
-// removeWaiting removes a run that waits, and reports whether it did. It frees the unique key first, and ends the run's window: while
-// the run has one of them, a trigger would enqueue the run again.
+// removeWaiting removes a run that waits, and reports whether it did. It frees the unique key first, and ends the run's window:
+// while the run has one of them, a trigger would enqueue the run again.
 func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (bool, error) {
 	if payload, err := def.DecodePayload(info.Payload); err == nil {
 		key := payload.UniqueKey()

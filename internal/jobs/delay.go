@@ -1,14 +1,16 @@
 // Delayed runs: triggers that say when their run is to start.
 //
-// A delayed run is enqueued at once, as scheduled, so nothing but asynq keeps it. A worker's look, or asynq's forwarder, moves it to the
-// pending tasks when it is due. asynq knows times in whole seconds, and rounds them down: so its time is the next whole second.
+// A delayed run is enqueued at once, as scheduled, so nothing but asynq keeps it. A worker's look, or asynq's forwarder, moves
+// it to the pending tasks when it is due. asynq knows times in whole seconds, and rounds them down: so its time is the next
+// whole second.
 //
-// The run takes its unique key when it is due, by force: until then no trigger and no tick coalesces with it, and of those that are due
-// the last one has the key. Nobody is there at that moment. But only takeKeyScript reads the key. So a sorted set has the runs that
-// will have it, and takeKeyScript first gives the key to those that are due by then. A run that begins before needs the key no more.
+// The run takes its unique key when it is due, by force: until then no trigger and no tick coalesces with it, and of those that
+// are due the last one has the key. Nobody is there at that moment. But only takeKeyScript reads the key. So a sorted set has
+// the runs that will have it, and takeKeyScript first gives the key to those that are due by then. A run that begins before
+// needs the key no more.
 //
-// The set is written after the task. A process that dies in between has not answered its trigger: the run starts all the same, and
-// only does not take its key. So it is if the entry is lost otherwise.
+// The set is written after the task. A process that dies in between has not answered its trigger: the run starts all the same,
+// and only does not take its key. So it is if the entry is lost otherwise.
 
 package jobs
 
@@ -22,8 +24,8 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
-// KEYS: due. ARGV: ID, time (ms) when it is due, now (ms), TTL (s) from the last time on. Without that the set would stay when runs
-// are deleted by other means than ours, and the key is never used again.
+// KEYS: due. ARGV: ID, time (ms) when it is due, now (ms), TTL (s) from the last time on. Without that the set would stay when
+// runs are deleted by other means than ours, and the key is never used again.
 var willTakeKeyScript = redis.NewScript(`
 redis.call("ZADD", KEYS[1], ARGV[2], ARGV[1])
 local last = redis.call("ZRANGE", KEYS[1], -1, -1, "WITHSCORES")[2]
@@ -32,14 +34,17 @@ return 1
 `)
 
 // delay enqueues a run that is due at a time. Its unique key is the given one.
-func (j *Jobs) delay(ctx context.Context, def tasks.Definition, key string, data []byte, at time.Time, by Trigger) (Accepted, error) {
+func (j *Jobs) delay(
+	ctx context.Context, def tasks.Definition, key string, data []byte, at time.Time, by Trigger,
+) (Accepted, error) {
 	at = roundUp(at, time.Millisecond) // as IDs have it
 	id, err := j.enqueueOwn(ctx, def, at, data, by, asynq.ProcessAt(roundUp(at, time.Second)))
 	if err != nil {
 		return Accepted{}, err
 	}
 	if def.Unique.Mode != tasks.UniqueNever {
-		err := willTakeKeyScript.Run(ctx, j.rdb, []string{j.keys.due(def.Name, key)}, id.String(), millis(at), millis(time.Now()), runSeconds).Err()
+		keys := []string{j.keys.due(def.Name, key)}
+		err := willTakeKeyScript.Run(ctx, j.rdb, keys, id.String(), millis(at), millis(time.Now()), runSeconds).Err()
 		if err != nil { // a client that is told of it would trigger a second run
 			j.log.Warn("A delayed run will not take its unique key", "jobId", id.String(), "error", err)
 		}

@@ -13,9 +13,9 @@
 // handled, too. So the run of a tick is enqueued once, whatever happens to its task meanwhile. See tick.go.
 //
 // A job type with tasks.UniqueFor has a second entry for each key, the window: the run that a trigger had last, for the given
-// time. It is written together with the first one, so a process can die between that and the enqueueing here as well, and the next
-// trigger enqueues the run that the window names. A run can end, and be trimmed, before its window does: therefore its start is
-// marked in the window.
+// time. It is written together with the first one, so a process can die between that and the enqueueing here as well, and the
+// next trigger enqueues the run that the window names. A run can end, and be trimmed, before its window does: therefore its
+// start is marked in the window.
 //
 // A delayed run is enqueued without a key, as scheduled. See delay.go.
 
@@ -42,9 +42,10 @@ import (
 // that enqueueing can take.
 const keyTimeout = 30 * time.Second
 
-// KEYS: unique key, tick, due, window. ARGV: ID, payload, now (ms), tick time (ms) or "", what the keys of asynq's tasks begin with,
-// keyTimeout (ms), what the keys of the runs' states begin with, length of the window (ms) or "" if it does not matter. Returns
-// {"handled"}, {"taken"}, {"waits", ID} or, when the run that has the key is not in the queue yet, {"enqueue", ID, payload}.
+// KEYS: unique key, tick, due, window. ARGV: ID, payload, now (ms), tick time (ms) or "", what the keys of asynq's tasks begin
+// with, keyTimeout (ms), what the keys of the runs' states begin with, length of the window (ms) or "" if it does not matter.
+// Returns {"handled"}, {"taken"}, {"waits", ID} or, when the run that has the key is not in the queue yet, {"enqueue", ID,
+// payload}.
 //
 // It asks asynq's task itself whether the run waits. Were that another command, the run could begin between the two, and so
 // could the next one that has the key, again and again. The keys of the tasks have the hash tag of the others.
@@ -104,8 +105,8 @@ type Accepted struct {
 	RunAt time.Time
 }
 
-// Trigger enqueues a run now, unless one with the same unique key serves the trigger, as the definition's Unique says. It returns the
-// run that serves the trigger.
+// Trigger enqueues a run now, unless one with the same unique key serves the trigger, as the definition's Unique says. It
+// returns the run that serves the trigger.
 func (j *Jobs) Trigger(ctx context.Context, def tasks.Definition, payload tasks.Payload) (Accepted, error) {
 	return j.TriggerBy(ctx, def, payload, Trigger{Kind: TriggeredByAPI})
 }
@@ -117,7 +118,9 @@ func (j *Jobs) TriggerBy(ctx context.Context, def tasks.Definition, payload task
 
 // TriggerAt is TriggerBy for a run that is to start at a time, and not before. A time that has passed means now, as the zero time
 // does. Otherwise the trigger always has a run of its own.
-func (j *Jobs) TriggerAt(ctx context.Context, def tasks.Definition, payload tasks.Payload, at time.Time, by Trigger) (Accepted, error) {
+func (j *Jobs) TriggerAt(
+	ctx context.Context, def tasks.Definition, payload tasks.Payload, at time.Time, by Trigger,
+) (Accepted, error) {
 	data, err := def.EncodePayload(payload)
 	if err != nil {
 		return Accepted{}, err
@@ -154,9 +157,11 @@ type keyAnswer struct {
 	conflict string // the ID of the run that has the key
 }
 
-// takeKey takes a unique key for the run with the ID. Of the run of a tick the caller gives the tick time. If the process that took
-// the key for another run has not enqueued that one yet, takeKey does so.
-func (j *Jobs) takeKey(ctx context.Context, def tasks.Definition, key string, id tasks.RunID, data []byte, tickTime time.Time) (keyAnswer, error) {
+// takeKey takes a unique key for the run with the ID. Of the run of a tick the caller gives the tick time. If the process that
+// took the key for another run has not enqueued that one yet, takeKey does so.
+func (j *Jobs) takeKey(
+	ctx context.Context, def tasks.Definition, key string, id tasks.RunID, data []byte, tickTime time.Time,
+) (keyAnswer, error) {
 	var tick, window string
 	switch {
 	case !tickTime.IsZero():
@@ -216,9 +221,12 @@ const (
 // enqueueOwn puts a triggered run into the queue that needs no unique key. The run's reference time is at, and the options are of
 // asynq's.
 //
-// Without a unique key nobody else can have enqueued it. So if its ID is there already, it is another run's by chance: thousands can be
-// delayed until the same millisecond. Or it is its own, because the connection broke before the answer, and the client tried again.
-func (j *Jobs) enqueueOwn(ctx context.Context, def tasks.Definition, at time.Time, payload []byte, by Trigger, options ...asynq.Option) (tasks.RunID, error) {
+// Without a unique key nobody else can have enqueued it. So if its ID is there already, it is another run's by chance:
+// thousands can be delayed until the same millisecond. Or it is its own, because the connection broke before the answer, and
+// the client tried again.
+func (j *Jobs) enqueueOwn(
+	ctx context.Context, def tasks.Definition, at time.Time, payload []byte, by Trigger, options ...asynq.Option,
+) (tasks.RunID, error) {
 	acceptance := rand.Text()
 	for range ownTries {
 		id := tasks.TriggerID(def.Name, at)

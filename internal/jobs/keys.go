@@ -18,7 +18,8 @@ type keys struct{ namespace tasks.Namespace }
 // unique is a hash: ID, payload and time (ms) of the run that has the unique key, from before it is enqueued until it begins.
 func (k keys) unique(job, key string) string { return k.ofJob(job, "waiting") + ":" + key }
 
-// due is a sorted set: the IDs of the delayed runs that will have the unique key, by the time (ms) when they are due, see delay.go.
+// due is a sorted set: the IDs of the delayed runs that will have the unique key, by the time (ms) when they are due, see
+// delay.go.
 func (k keys) due(job, key string) string { return k.ofJob(job, "due") + ":" + key }
 
 // window is a hash: ID, payload and time (ms) of the run that a trigger had last, and whether it has begun, see enqueue.go.

@@ -51,9 +51,10 @@ if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 end
 `
 
-// KEYS: run, unique key, tick, ranges, due, window. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database or "". Returns
-// {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start ever, "1" if it
-// starts over, time (ms) that it was put off}. A checkpoint, and ranges, say nothing of another database: there the run starts over.
+// KEYS: run, unique key, tick, ranges, due, window. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database
+// or "". Returns {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start
+// ever, "1" if it starts over, time (ms) that it was put off}. A checkpoint, and ranges, say nothing of another database: there
+// the run starts over.
 var openScript = redis.NewScript(`
 if ARGV[5] == "1" then
 	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then

@@ -101,7 +101,8 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 	return tick, err
 }
 
-// takeTick takes a unique key for the run of a tick. If runs of the job type need none, it only looks whether the tick was handled.
+// takeTick takes a unique key for the run of a tick. If runs of the job type need none, it only looks whether the tick was
+// handled.
 func (j *Jobs) takeTick(ctx context.Context, def tasks.Definition, key string, id tasks.RunID, data []byte) (keyAnswer, error) {
 	if def.Unique.Mode != tasks.UniqueNever {
 		return j.takeKey(ctx, def, key, id, data, id.Reference)

@@ -59,9 +59,9 @@ func StartFields() []Field {
 	return list
 }
 
-// DecodeTrigger reads the body of a trigger, as strictly as Decode: the payload's fields, and "runAt" or "delay". It returns the
-// payload, and when the run is to start, in whole milliseconds. That is the zero time if the run is to start now, also because the
-// time has passed.
+// DecodeTrigger reads the body of a trigger, as strictly as Decode: the payload's fields, and "runAt" or "delay". It returns
+// the payload, and when the run is to start, in whole milliseconds. That is the zero time if the run is to start now, also
+// because the time has passed.
 func (d Definition) DecodeTrigger(body []byte, now time.Time) (Payload, time.Time, error) {
 	object, err := decodeObject(body)
 	if err != nil {
@@ -81,7 +81,8 @@ func (s *start) time(now time.Time) (time.Time, error) {
 	switch {
 	case s.RunAt != nil && s.Delay != nil:
 		return at, &FieldError{
-			Field: fmt.Sprintf("the field %q", delayField), Was: fmt.Sprintf("given beside %q", runAtField), Allowed: "given without that, or left out",
+			Field: fmt.Sprintf("the field %q", delayField), Was: fmt.Sprintf("given beside %q", runAtField),
+			Allowed: "given without that, or left out",
 		}
 	case s.RunAt != nil:
 		if at = s.RunAt.at; at.After(now.Add(MaxDelay)) {

@@ -119,7 +119,8 @@ func TestReservedFields(t *testing.T) {
 		"runAt": func() tasks.Payload { return new(withRunAt) }, "delay": func() tasks.Payload { return new(withDelay) },
 	} {
 		_, err := tasks.NewRegistry(tasks.Definition{Name: "report", Title: "Report", NewPayload: payload})
-		if want := `job type "report": the payload must not have a field "` + field + `", which is a trigger's`; err == nil || err.Error() != want {
+		want := `job type "report": the payload must not have a field "` + field + `", which is a trigger's`
+		if err == nil || err.Error() != want {
 			t.Errorf("%v, want %s", err, want)
 		}
 	}

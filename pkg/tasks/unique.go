@@ -57,8 +57,8 @@ func (u Unique) validate() error {
 const hashedKeyBytes = 16
 
 // HashedKey returns a unique key for a payload that has no better one: 32 hexadecimal digits, made of all that is in its JSON.
-// Payloads that are equal once their defaults are set have the same key, whatever the order of their fields. A payload's UniqueKey can
-// return it:
+// Payloads that are equal once their defaults are set have the same key, whatever the order of their fields. A payload's
+// UniqueKey can return it:
 //
 //	func (p *report) UniqueKey() string { return tasks.HashedKey(p) }
 func HashedKey(p Payload) string {
