@@ -317,8 +317,8 @@ func (d *description) body(operation string, e exchange) error {
 	return nil
 }
 
-// beyondSchemas reports whether no schema can tell all that a body must be: how far ahead an instant can be, and that it cannot be
-// beside a delay, which generators of clients do not understand.
+// beyondSchemas reports whether no schema can tell all that a body must be: how far ahead an instant can be, and that it cannot
+// be beside a delay, which generators of clients do not understand.
 func beyondSchemas(body any) bool {
 	fields, _ := body.(object)
 	return fields["runAt"] != nil

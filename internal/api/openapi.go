@@ -46,7 +46,8 @@ func openAPI(registry *tasks.Registry) []byte {
 	for _, p := range payloads {
 		if p.schema != syncPayloadSchema {
 			d = set(d, p.describe(p.description(), tasks.StartFields()...), "components", "schemas", p.schema)
-			d = set(d, p.describe(strings.TrimSuffix(p.description(), ".")+", as answers have it."), "components", "schemas", p.dataSchema())
+			inAnswers := p.describe(strings.TrimSuffix(p.description(), ".") + ", as answers have it.")
+			d = set(d, inAnswers, "components", "schemas", p.dataSchema())
 		}
 	}
 	// The examples of a trigger are for a synchronisation.

@@ -108,7 +108,8 @@ func (r request) start(at, after bool) (options []client.TriggerOption, err erro
 	if at {
 		instant, err := time.Parse(time.RFC3339, r.runAt)
 		if err != nil {
-			return nil, fmt.Errorf("--run-at was %q; it must be an instant with a zone, such as 2026-11-24T04:50:00Z or 2026-11-24T05:50:00+01:00", r.runAt)
+			return nil, fmt.Errorf("--run-at was %q; it must be an instant with a zone, such as 2026-11-24T04:50:00Z or "+
+				"2026-11-24T05:50:00+01:00", r.runAt)
 		}
 		options = append(options, client.RunAt(instant))
 	}
@@ -121,7 +122,9 @@ func (r request) start(at, after bool) (options []client.TriggerOption, err erro
 	return options, nil
 }
 
-func (a *app) trigger(ctx context.Context, api *client.Client, job string, payload any, wait bool, options ...client.TriggerOption) error {
+func (a *app) trigger(
+	ctx context.Context, api *client.Client, job string, payload any, wait bool, options ...client.TriggerOption,
+) error {
 	triggered, err := api.Trigger(ctx, job, payload, options...)
 	if err != nil && ctx.Err() != nil {
 		return errors.New("interrupted; whether the job was triggered is not known")

@@ -48,8 +48,8 @@ func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 }
 
 // Trigger enqueues a job of the type with the payload, which is encoded as a JSON object; nil is an empty one. When a job of
-// the same kind waits already, that job serves the trigger. The options can say that the job starts later; such a job is one of its
-// own. A server of an earlier release refuses them.
+// the same kind waits already, that job serves the trigger. The options can say that the job starts later; such a job is one of
+// its own. A server of an earlier release refuses them.
 func (c *Client) Trigger(ctx context.Context, job string, payload any, options ...TriggerOption) (Triggered, error) {
 	var t Triggered
 	var body triggerBody

@@ -16,8 +16,8 @@ type TriggerOption func(*triggerBody)
 // RunAt lets the job start at an instant, and not before. One that has passed means now. It can be at most 365 days ahead.
 func RunAt(at time.Time) TriggerOption { return func(b *triggerBody) { b.runAt = &at } }
 
-// Delay lets the job start after a time, from when the server accepts the trigger. It is rounded up to milliseconds, and can be at
-// most 365 days.
+// Delay lets the job start after a time, from when the server accepts the trigger. It is rounded up to milliseconds, and can be
+// at most 365 days.
 func Delay(d time.Duration) TriggerOption { return func(b *triggerBody) { b.delay = &d } }
 
 // triggerBody is the fields of a trigger's body that are not the payload's.
