@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Every request here is refused, says what was wrong with it, and changes nothing.

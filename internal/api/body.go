@@ -9,7 +9,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // decodeBody decodes a request's JSON body into v, strictly (see tasks.Decode). Where the body is wrong, it answers with the

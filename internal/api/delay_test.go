@@ -8,8 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // delayed is the data of the answer to a delayed trigger.

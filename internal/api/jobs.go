@@ -10,8 +10,8 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func (s *Server) status(c *gin.Context) {

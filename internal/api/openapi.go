@@ -13,8 +13,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The paths of what describes the API: for programs, for people, its job types, and the processes behind it.

@@ -14,8 +14,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/cli"
 	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func TestOpenAPIIsServed(t *testing.T) {

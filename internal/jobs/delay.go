@@ -21,7 +21,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // KEYS: due. ARGV: ID, time (ms) when it is due, now (ms), TTL (s) from the last time on. Without that the set would stay when

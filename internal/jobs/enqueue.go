@@ -34,8 +34,8 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // keyTimeout is how old an entry of a unique key is before a run that is not in the queue loses it. It is well above the time

@@ -5,7 +5,7 @@ package jobs
 import (
 	"strconv"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // keyPrefix begins our keys. All keys of one job type have the hash tag of its queue, as asynq's do. So on a cluster one node

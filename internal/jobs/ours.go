@@ -12,7 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 var (

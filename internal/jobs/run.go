@@ -29,7 +29,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // runTTL is how long the state of a run outlives its last change. The end of a run removes its state. If its task is deleted by

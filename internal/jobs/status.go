@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Counts are the numbers of runs in each state.

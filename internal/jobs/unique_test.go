@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // setupUnique is setup with another Unique of the job types.

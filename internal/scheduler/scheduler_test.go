@@ -26,10 +26,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 var (

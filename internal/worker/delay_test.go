@@ -10,10 +10,10 @@ import (
 	"github.com/hibiken/asynq"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/tasks"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // delay triggers a full run of the user sync that is due after d.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // server answers every request alike and keeps the last one.

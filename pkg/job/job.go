@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Job is a job type with a payload of type P and a result of type R.
