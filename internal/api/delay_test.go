@@ -31,12 +31,13 @@ func TestDelayedJob(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	runAt := time.Now().Add(time.Hour).UTC().Truncate(time.Millisecond)
+	written, elsewhere := runAt.Format(tasks.TimestampLayout), runAt.In(time.FixedZone("", 5400)).Format(time.RFC3339Nano)
 	for name, test := range map[string]struct {
 		job, body string
 		exact     bool
 	}{
-		"as the API writes instants": {"user-sync", fmt.Sprintf(`{"syncType": "full", "runAt": %q}`, runAt.Format(tasks.TimestampLayout)), true},
-		"in another zone":            {"issue-sync", fmt.Sprintf(`{"runAt": %q}`, runAt.In(time.FixedZone("", 5400)).Format(time.RFC3339Nano)), true},
+		"as the API writes instants": {"user-sync", fmt.Sprintf(`{"syncType": "full", "runAt": %q}`, written), true},
+		"in another zone":            {"issue-sync", fmt.Sprintf(`{"runAt": %q}`, elsewhere), true},
 		"after a time":               {"project-sync", `{"delay": 3600000, "batchSize": 7}`, false},
 	} {
 		before := time.Now().Truncate(time.Millisecond)
@@ -86,9 +87,12 @@ func TestDelayThatIsRefused(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	far := time.Now().Add(366 * 24 * time.Hour).UTC().Format(tasks.TimestampLayout)
+	const both = `{"delay": 1, "runAt": "2026-11-24T04:50:00Z"}`
 	for body, want := range map[string]string{
-		`{"delay": 1, "runAt": "2026-11-24T04:50:00Z"}`: `the field "delay" was given beside "runAt"; it must be given without that, or left out`,
-		fmt.Sprintf(`{"runAt": %q}`, far):               fmt.Sprintf(`runAt was %q; it must be an instant such as "2026-11-24T04:50:00.000Z", at most 365 days ahead`, far),
+		both: `the field "delay" was given beside "runAt"; it must be given without that, or left out`,
+		fmt.Sprintf(`{"runAt": %q}`, far): fmt.Sprintf(
+			`runAt was %q; it must be an instant such as "2026-11-24T04:50:00.000Z", at most 365 days ahead`, far,
+		),
 	} {
 		a := b.post(t, "/jobs/trigger/user-sync", body)
 		if message, _ := a.json(t)["message"].(string); a.status != http.StatusBadRequest || message != want {
@@ -134,7 +138,8 @@ func TestClientDelays(t *testing.T) {
 	if !at.RunAt.Equal(runAt) || at.Coalesced {
 		t.Errorf("with RunAt: %+v", at)
 	}
-	after := must[client.Triggered](t)(c.Trigger(t.Context(), "user-sync", client.SyncPayload{SyncType: client.SyncFull}, client.Delay(time.Hour)))
+	full := client.SyncPayload{SyncType: client.SyncFull}
+	after := must[client.Triggered](t)(c.Trigger(t.Context(), "user-sync", full, client.Delay(time.Hour)))
 	if early := after.RunAt.Sub(runAt); early < 0 || early > time.Minute {
 		t.Errorf("with Delay: %+v", after)
 	}
@@ -142,7 +147,8 @@ func TestClientDelays(t *testing.T) {
 	if !now.RunAt.IsZero() {
 		t.Errorf("without: %+v", now)
 	}
-	if job := must[client.Job](t)(c.Job(t.Context(), after.JobID)); job.State != client.StateDelayed || string(job.Data) != `{"syncType":"full"}` {
+	job := must[client.Job](t)(c.Job(t.Context(), after.JobID))
+	if job.State != client.StateDelayed || string(job.Data) != `{"syncType":"full"}` {
 		t.Errorf("the job is %+v", job)
 	}
 }

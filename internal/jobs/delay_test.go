@@ -31,7 +31,7 @@ func (b *testBundle) delay(ctx context.Context, t *testing.T, syncType string, d
 }
 
 // soon is a delay after which a test goes on.
-const soon = 50 * time.Millisecond
+const soon = 150 * time.Millisecond
 
 // awaitTime waits for a time.
 func awaitTime(t *testing.T, at time.Time) {

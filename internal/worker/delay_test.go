@@ -49,7 +49,7 @@ func TestDelayedRunBeginsAtItsTime(t *testing.T) {
 	for name, change := range map[string]func(*tasks.Definition){
 		"with a lease": nil, "without a lease": func(d *tasks.Definition) { d.Overall, d.PerWorker = 0, 2 },
 	} {
-		for _, d := range []time.Duration{time.Millisecond, 150 * time.Millisecond, 2300 * time.Millisecond} {
+		for _, d := range []time.Duration{50 * time.Millisecond, 350 * time.Millisecond, 2300 * time.Millisecond} {
 			t.Run(fmt.Sprintf("%s, %s", name, d), func(t *testing.T) {
 				t.Parallel()
 				b := setup(t, change)
@@ -90,7 +90,7 @@ func TestDelayedRunThatIsHeld(t *testing.T) {
 				}
 				b.start(t, worker.Options{}, handler)
 			}
-			delayed := b.delay(t, 50*time.Millisecond)
+			delayed := b.delay(t, 150*time.Millisecond)
 			if paused {
 				b.await(t, delayed.ID.String(), asynq.TaskStatePending) // a look has moved it
 			} else {
@@ -156,7 +156,7 @@ func TestDelayedRunThatFails(t *testing.T) {
 		_, _ = handler(ctx, a)
 		return nil, errors.New("no")
 	})
-	delayed := b.delay(t, 50*time.Millisecond)
+	delayed := b.delay(t, 150*time.Millisecond)
 	for range 2 {
 		testbed.Receive(t, "an attempt", runs)
 	}
