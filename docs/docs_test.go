@@ -113,14 +113,14 @@ func TestNamedTestsExist(t *testing.T) {
 func TestReadmeShowsTestedCode(t *testing.T) {
 	t.Parallel()
 	outdent := func(s string) string { return regexp.MustCompile(`(?m)^\t+`).ReplaceAllString(s, "") }
-	example := outdent(read(t, "internal/worker/example_test.go"))
+	example := outdent(read(t, "pkg/job/example_test.go"))
 	shown := regexp.MustCompile("(?ms)^```go\n(.*?)^```$").FindAllStringSubmatch(read(t, "README.md"), -1)
 	if len(shown) == 0 {
 		t.Error("the README shows no code")
 	}
 	for _, m := range shown {
-		if !strings.Contains(example, outdent(m[1])) {
-			t.Errorf("internal/worker/example_test.go does not have this:\n%s", m[1])
+		if !strings.Contains(example, strings.TrimSpace(strings.TrimPrefix(outdent(m[1]), "func main() "))) {
+			t.Errorf("pkg/job/example_test.go does not have this:\n%s", m[1])
 		}
 	}
 }

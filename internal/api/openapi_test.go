@@ -156,7 +156,7 @@ func TestOtherJobTypes(t *testing.T) {
 			}
 			return out.String()
 		}
-		if out := codexctl("trigger", "welcome-mail", "--data", `{"to": "ada@codex.example"}`); !strings.Contains(out, "(ada@codex.example) triggered successfully") {
+		if out := codexctl("trigger", "welcome-mail", "--data", `{"to": "ada@codex.example"}`); !strings.Contains(out, `Welcome "mail" triggered successfully`) {
 			t.Errorf("%s: codexctl has triggered %s", name, out)
 		}
 		if out := codexctl("status"); !regexp.MustCompile(`(?m)^welcome-mail +1 `).MatchString(out) {

@@ -320,12 +320,16 @@ func TestUnreachable(t *testing.T) {
 		_, _ = io.WriteString(w, `{"success`)
 	}))
 	t.Cleanup(cut.Close)
-	for _, test := range []struct{ name, url, want string }{
-		{"nobody listens", nobody.URL, "connection refused"},
-		{"no answer", hanging.URL, "no answer within 50ms"},
-		{"half of an answer", cut.URL, "unexpected EOF"},
+	for _, test := range []struct {
+		name, url string
+		timeout   time.Duration
+		want      string
+	}{
+		{"nobody listens", nobody.URL, time.Minute, "connection refused"},
+		{"no answer", hanging.URL, 50 * time.Millisecond, "no answer within 50ms"},
+		{"half of an answer", cut.URL, time.Minute, "unexpected EOF"},
 	} {
-		c := newClient(t, test.url, client.WithTimeout(50*time.Millisecond))
+		c := newClient(t, test.url, client.WithTimeout(test.timeout))
 		_, err := c.Schedules(t.Context())
 		if !errors.Is(err, client.ErrUnreachable) || !client.Temporary(err) || !strings.Contains(err.Error(), test.want) ||
 			!strings.HasPrefix(err.Error(), "listing the schedules: the server could not be reached: "+test.url+": ") {
