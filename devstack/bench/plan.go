@@ -20,6 +20,7 @@ var sections = []section{
 	{"settings", "the settings in use against the best of some others", []string{workerProgram}, (*bench).measureSettings},
 	{"index", "the sync with an index on lastSynced against without", []string{workerProgram}, (*bench).measureIndex},
 	{"workers", "one run on 2 and 4 workers against one, when each batch waits for something outside", []string{slowProgram}, (*bench).measureWorkers},
+	{"mails", "100 small runs that all wait, on three workers, against the time that they take at least", []string{slowProgram}, (*bench).measureMails},
 	{"latency", "from a trigger to the start of its handler, and what an idle worker costs, against asynq alone", []string{apiProgram, workerProgram}, (*bench).measureLatency},
 	{"status", "GET /jobs/status with many runs waiting against few", []string{apiProgram}, (*bench).measureStatus},
 }

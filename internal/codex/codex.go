@@ -43,15 +43,9 @@ func Registry() *tasks.Registry {
 
 // The definitions of the job types.
 var (
-	UserSync    = definition("user-sync")
-	ProjectSync = definition("project-sync")
-	IssueSync   = definition("issue-sync")
+	UserSync    = definition(0)
+	ProjectSync = definition(1)
+	IssueSync   = definition(2)
 )
 
-func definition(name string) tasks.Definition {
-	def, known := Registry().Lookup(name)
-	if !known {
-		panic("there is no job type " + name)
-	}
-	return def
-}
+func definition(i int) tasks.Definition { return jobtype.Of(Types()[i]).Definition }

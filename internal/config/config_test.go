@@ -201,7 +201,7 @@ DASHBOARD_READ_ONLY must be true or false, was "perhaps"
 OTEL_EXPORTER_OTLP_HEADERS must be name=value pairs, separated by commas, with percent-encoded values
 LOG_LEVEL must be debug, info, warn or error, was "loud"
 LOG_FORMAT must be json or text, was "xml"
-WORKER_CONCURRENCY must be a whole number from 1 to 1000, was "0"
+WORKER_CONCURRENCY must be a whole number from 1 to 10000, was "0"
 SYNC_BATCH_SIZE must be a whole number from 1 to 10000, was "10001"
 SYNC_PATIENCE must be a duration from 0s to 87600h, such as 60s, was "long"
 JOB_ATTEMPTS must be a whole number from 1 to 10000, was "0"
@@ -237,7 +237,7 @@ func TestRefusedValues(t *testing.T) {
 		"DASHBOARD_READ_ONLY":         {"yes", "2"},
 		"LOG_LEVEL":                   {"trace", "warning", "info+2", "3"},
 		"LOG_FORMAT":                  {"JSON", "logfmt"},
-		"WORKER_CONCURRENCY":          {"0", "1001", "many"},
+		"WORKER_CONCURRENCY":          {"0", "10001", "many"},
 		"SYNC_BATCH_SIZE":             {"0", "10001"},
 		"SYNC_WRITERS":                {"0", "257"},
 		"SYNC_RANGE_SIZE":             {"0", "1000000001"},

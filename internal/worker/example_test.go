@@ -21,53 +21,47 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/worker"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/pkg/job"
 )
 
-// A new job type is a Definition, which belongs to package tasks and its Default registry ...
-var welcomeMail = tasks.Definition{
-	Name:       "welcome-mail",
-	Title:      "Welcome mail",
-	NewPayload: func() tasks.Payload { return new(welcome) },
-	Attempts:   5, // what is left out has the defaults
+// welcomeMail is a job type of a team's own.
+func welcomeMail(outbox chan<- string) job.Type {
+	greetings := map[string]string{"en": "Welcome", "nl": "Welkom"}
+	return job.New(job.Job[welcome, sent]{
+		Name: "welcome-mail",
+		Do: func(_ context.Context, run *job.Run[welcome]) (sent, error) {
+			outbox <- fmt.Sprintf("to %s: %s!", run.Payload.To, greetings[run.Payload.Language])
+			return sent{Attempt: run.Number}, nil
+		},
+		Options: job.Options{Attempts: 5},
+	})
 }
 
-// ... with a payload that knows what its fields must be ...
 type welcome struct {
 	To       string `json:"to" allowed:"an e-mail address"`
 	Language string `json:"language" allowed:"\"en\" or \"nl\""`
 }
 
-// UniqueKey makes a second trigger for the same recipient find the run that still waits.
-func (w *welcome) UniqueKey() string { return w.To }
+type sent struct {
+	Attempt int `json:"attempt"`
+}
 
 // Validate sets the default language, and refuses wrong values.
 func (w *welcome) Validate() error {
 	switch {
 	case !strings.Contains(w.To, "@"):
-		return tasks.NewFieldError(w, "to", w.To)
+		return fmt.Errorf("to was %q; it must be an e-mail address", w.To)
 	case w.Language == "":
 		w.Language = "en"
 	case w.Language != "en" && w.Language != "nl":
-		return tasks.NewFieldError(w, "language", w.Language)
+		return fmt.Errorf("language was %q; it must be \"en\" or \"nl\"", w.Language)
 	}
 	return nil
 }
 
-// ... and a Handler, which the worker is given in internal/programs/worker.
-func sendWelcome(outbox chan<- string) jobtype.Handler {
-	greetings := map[string]string{"en": "Welcome", "nl": "Welkom"}
-	return func(_ context.Context, run *jobtype.Attempt) (any, error) {
-		w := run.Payload.(*welcome)
-		outbox <- fmt.Sprintf("to %s: %s!", w.To, greetings[w.Language])
-		// An error here would be a failed attempt, and be tried again.
-		return map[string]any{"sent": true, "attempt": run.Number}, nil
-	}
-}
-
-// The route, the check of its body, retries, retention, pausing and the dashboard follow from the Definition.
-func Example_newJobType() {
-	options, release, err := redistest.Acquire("Example_newJobType")
+// The route, the check of its body, retries, retention, pausing and the dashboard follow from a job type of a team's own.
+func Example_ownJobType() {
+	options, release, err := redistest.Acquire("Example_ownJobType")
 	check(err)
 	defer func() { check(release()) }()
 	log := slog.New(slog.DiscardHandler)
@@ -75,11 +69,12 @@ func Example_newJobType() {
 	defer func() { check(rdb.Close()) }()
 
 	// What the mains do, in one process and without MongoDB.
-	registry, err := tasks.NewRegistry(welcomeMail)
+	outbox := make(chan string, 1)
+	mail := jobtype.Of(welcomeMail(outbox))
+	registry, err := jobtype.Registry([]jobtype.Type{mail})
 	check(err)
 	j := jobs.New(rdb, registry, log)
-	outbox := make(chan string, 1)
-	handlers := map[string]jobtype.Handler{welcomeMail.Name: sendWelcome(outbox)}
+	handlers := map[string]jobtype.Handler{mail.Definition.Name: mail.Handler}
 	w, err := worker.New(j, handlers, worker.Options{Concurrency: 1, Connect: func(hooks ...redis.Hook) redis.UniversalClient {
 		return redisconn.New(options, redisconn.Worker, log, hooks...)
 	}}, log)
@@ -103,8 +98,8 @@ func Example_newJobType() {
 	// Output:
 	// 400 to was "nobody"; it must be an e-mail address
 	// 400 the field "lang" was not known; it must be "to" (an e-mail address) or "language" ("en" or "nl")
-	// 200 Welcome mail (ada@codex.example) triggered successfully
-	// result {"attempt":1,"sent":true}
+	// 200 Welcome mail triggered successfully
+	// result {"attempt":1}
 	// sent to ada@codex.example: Welkom!
 }
 
@@ -130,7 +125,7 @@ func trigger(web *httptest.Server, body string) string {
 func result(j *jobs.Jobs, id string) string {
 	inspector := asynq.NewInspectorFromRedisClient(j.Redis())
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		info, err := inspector.GetTaskInfo(welcomeMail.Name, id)
+		info, err := inspector.GetTaskInfo("welcome-mail", id)
 		check(err)
 		if info.State == asynq.TaskStateCompleted {
 			return string(info.Result)

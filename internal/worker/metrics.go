@@ -40,7 +40,7 @@ type jobMetrics struct {
 	runDuration prometheus.Observer
 	startDelay  prometheus.Observer
 	batch       prometheus.Observer
-	rateWait    prometheus.Observer
+	rateWait    prometheus.Observer // nil without a rate limit
 	processed   prometheus.Counter
 	updated     prometheus.Counter
 	failed      prometheus.Counter
@@ -64,13 +64,14 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 	runDuration := histogram("run_duration_seconds", "Time from a run's first start to its end.", runBuckets)
 	startDelay := histogram("run_start_delay_seconds", "Time from a run's tick or trigger to its first start.", delayBuckets)
 	batch := histogram("batch_duration_seconds", "Time that the work on a batch and its writing took.", batchBuckets)
-	rateWait := histogram("rate_wait_seconds", "Time that a call waited for its turn within the job type's rate limit.", rateBuckets)
+	rateWait := histogram("rate_wait_seconds", "Time that a call waited for its turn, of job types with a rate limit.", rateBuckets)
 	processed := counter("records_processed_total", "Records visited, those visited again after a crash included.")
 	updated := counter("records_updated_total", "Records updated, those updated again after a crash included.")
 	failed := counter("records_failed_total", "Records whose update failed.")
 
 	all := make(map[string]*jobMetrics)
-	for _, name := range registry.Names() {
+	for _, def := range registry.All() {
+		name := def.Name
 		each := func(of *prometheus.CounterVec, values ...string) map[string]prometheus.Counter {
 			counters := make(map[string]prometheus.Counter)
 			for _, value := range values {
@@ -86,10 +87,12 @@ func newMetrics(registerer prometheus.Registerer, registry *tasks.Registry) map[
 			runDuration: runDuration.WithLabelValues(name),
 			startDelay:  startDelay.WithLabelValues(name),
 			batch:       batch.WithLabelValues(name),
-			rateWait:    rateWait.WithLabelValues(name),
 			processed:   processed.WithLabelValues(name),
 			updated:     updated.WithLabelValues(name),
 			failed:      failed.WithLabelValues(name),
+		}
+		if def.Rate.Calls > 0 {
+			all[name].rateWait = rateWait.WithLabelValues(name)
 		}
 	}
 	return all
