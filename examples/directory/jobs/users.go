@@ -25,8 +25,9 @@ type Directory interface {
 	Users(ctx context.Context, ids []string) (map[string]directory.Entry, error)
 }
 
-// UserSync keeps the users as the directory has them. The directory allows five calls a second, from all workers together. A batch
-// of up to directory.PageSize users is one call. That is the default size; larger batches get the answer 429 now and then, and wait.
+// UserSync keeps the users as the directory has them. The directory allows five calls a second, from all workers together. A
+// batch of up to directory.PageSize users is one call. That is the default size of a batch. Larger ones would take several calls,
+// get the answer 429 now and then, and wait.
 func UserSync(from Directory) job.Sync[User] {
 	return job.Sync[User]{
 		Name: "user-sync", Noun: "user", Collection: "users", NameField: "displayName",
