@@ -38,8 +38,9 @@ func main() {
 	bin := flag.String("bin", "", "the directory with the example's programs")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP)
-	defer stop()
-	if err := run(ctx, *bin); err != nil {
+	err := run(ctx, *bin)
+	stop()
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "example: %v\n", err)
 		os.Exit(1)
 	}
