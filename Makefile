@@ -14,6 +14,7 @@ ACTIONLINT := bin/actionlint-v1.7.12
 # Not the newest: 5.8.3 needs Go 1.27.
 KUSTOMIZE := bin/kustomize-v5.8.2
 KUBECONFORM := bin/kubeconform-v0.8.0
+APIDIFF := bin/apidiff-v0.0.0-20261113113407-e3970619a1a4
 
 # Flags of devstack for the tests, such as --require-redis-server.
 DEVSTACK_FLAGS ?=
@@ -35,7 +36,7 @@ HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/n
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
-.PHONY: help run announce demo example test check bench chaos lint build devstack clean
+.PHONY: help run announce demo example test check bench chaos lint exports build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,7 +50,7 @@ announce:
 
 demo:
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker
 
 example: ## start the system of examples/directory likewise, with the directory that its users come from
 	@mkdir -p bin/example
@@ -66,7 +67,7 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API, the manifests for Kubernetes, the rules and queries for Prometheus
+check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API, the manifests for Kubernetes, the rules and queries for Prometheus
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags $(TAGS),kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
 	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \
@@ -95,13 +96,16 @@ lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## look for mistakes and bad style
 	cd examples/directory && ../../$(GOLANGCI_LINT) run --config ../../.golangci.yml
 	$(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml
 
+exports: $(APIDIFF) ## say what has changed in what pkg exports since the last tag, and fail if that breaks a team's code
+	@sh devstack/exports.sh $(CURDIR)/$(APIDIFF)
+
 build: ## build the three programs and codexctl into bin/
 	@mkdir -p bin
 	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 devstack: ## build the throwaway servers, the demo, the benchmarks and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker ./bench ./bench/slowworker ./chaos
 
 clean: ## remove what was built
 	rm -rf bin
@@ -110,7 +114,8 @@ $(GOLANGCI_LINT): package := github.com/golangci/golangci-lint/v2/cmd/golangci-l
 $(ACTIONLINT): package := github.com/rhysd/actionlint/cmd/actionlint
 $(KUSTOMIZE): package := sigs.k8s.io/kustomize/kustomize/v5
 $(KUBECONFORM): package := github.com/yannh/kubeconform/cmd/kubeconform
-$(GOLANGCI_LINT) $(ACTIONLINT) $(KUSTOMIZE) $(KUBECONFORM):
+$(APIDIFF): package := golang.org/x/exp/cmd/apidiff
+$(GOLANGCI_LINT) $(ACTIONLINT) $(KUSTOMIZE) $(KUBECONFORM) $(APIDIFF):
 	@mkdir -p bin
 	GOBIN=$(CURDIR)/$@.new $(GO) install $(package)@$(lastword $(subst -v, v,$@))
 	mv $@.new/* $@ && rmdir $@.new

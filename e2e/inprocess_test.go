@@ -16,9 +16,9 @@ import (
 	"github.com/codex-api/codex-jobs/internal/programs/api"
 	"github.com/codex-api/codex-jobs/internal/programs/scheduler"
 	"github.com/codex-api/codex-jobs/internal/programs/worker"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // All three programs run in the test's process, wired as their mains wire them, so that a debugger or the race detector sees

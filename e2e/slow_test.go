@@ -9,8 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // recoveryLimit bounds the time until a run whose worker was killed goes on: the task's lease (30 s), 30 s of grace, and the

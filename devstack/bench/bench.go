@@ -25,8 +25,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The values of DEVSTACK_MONGODB and DEVSTACK_REDIS for the embedded servers.

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/codex"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 const (

@@ -14,7 +14,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/devstack/demo/users"
 	"github.com/codex-api/codex-jobs/internal/procs"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 const (

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	switch name := filepath.Base(os.Args[0]); name {
 	case "demo":
 		os.Exit(run(os.Args[1:], newConsole(os.Stdout), os.Stderr))
-	case "api", "scheduler", "worker":
+	case "api", "scheduler", "demoworker":
 		os.Exit(pretend(name))
 	}
 	os.Exit(m.Run())
@@ -63,7 +63,7 @@ func pretend(name string) int {
 		defer server.Close()
 		go func() { _ = server.ListenAndServe() }()
 	}
-	if name == "worker" {
+	if name == "demoworker" {
 		fmt.Println(`msg="Recovered run from a dead worker"`)
 	}
 	if name == "scheduler" && os.Getenv("PRETEND_SCHEDULER") == "dies" {
@@ -94,7 +94,7 @@ func setup(t *testing.T) *testBundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"demo", "api", "scheduler", "worker"} {
+	for _, name := range []string{"demo", "api", "scheduler", "demoworker"} {
 		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -245,13 +245,13 @@ func TestRunsUntilSignalled(t *testing.T) {
 				`curl -X POST http://127.0.0.1:` + b.port + `/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'`,
 				"api      | api is process",
 				"scheduler| scheduler is process",
-				"worker-1 | worker is process",
-				"worker-2 | worker is process",
+				"worker-1 | demoworker is process",
+				"worker-2 | demoworker is process",
 				"interval 15s",
 				"api      | api ends in good order",
 				"scheduler| scheduler ends in good order",
-				"worker-1 | worker ends in good order",
-				"worker-2 | worker ends in good order",
+				"worker-1 | demoworker ends in good order",
+				"worker-2 | demoworker ends in good order",
 			} {
 				if !strings.Contains(output, want) {
 					t.Errorf("no %q in the output", want)
@@ -386,11 +386,11 @@ func TestRefusesToStart(t *testing.T) {
 		{
 			"program missing",
 			func(t *testing.T, b *testBundle) {
-				if err := os.Remove(filepath.Join(b.bin, "worker")); err != nil {
+				if err := os.Remove(filepath.Join(b.bin, "demoworker")); err != nil {
 					t.Fatal(err)
 				}
 			},
-			"worker: no such file",
+			"demoworker: no such file",
 		},
 		{
 			"no MongoDB",

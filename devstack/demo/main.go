@@ -1,5 +1,5 @@
-// Command demo runs the whole of codex-jobs to try it out: it loads made-up users, starts the API, the scheduler and two
-// workers, and says what to try.
+// Command demo runs the whole of codex-jobs to try it out: it loads made-up users, starts the API, the scheduler, two workers, and
+// an upstream that the syncs ask, and says what to try.
 //
 // "make run" runs it under devstack, and it takes its Redis and MongoDB from the environment. It is not for production: a worker
 // that is killed is started again, but when another process ends, all end with it.
@@ -26,6 +26,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/codex-api/codex-jobs/devstack/demo/upstream"
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
@@ -45,9 +46,12 @@ var defaults = map[string]string{
 var processes = []struct{ name, program string }{
 	{"api", procs.API},
 	{"scheduler", procs.Scheduler},
-	{"worker-1", procs.Worker},
-	{"worker-2", procs.Worker},
+	{"worker-1", workerProgram},
+	{"worker-2", workerProgram},
 }
+
+// workerProgram is a worker whose syncs ask the upstream.
+const workerProgram = "demoworker"
 
 func main() {
 	os.Exit(run(os.Args[1:], newConsole(os.Stdout), os.Stderr))
@@ -57,7 +61,7 @@ func main() {
 func run(args []string, out *console, stderr io.Writer) int {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	bin := flags.String("bin", "", "the directory with the programs api, scheduler and worker")
+	bin := flags.String("bin", "", "the directory with the programs api, scheduler and demoworker")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -103,6 +107,16 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		out.printf("demo: loaded %d users, %d projects and %d issues\n", loaded, projectCount, issueCount)
 	}
 
+	asked, err := upstream.Start()
+	if err != nil {
+		return err
+	}
+	serving, end := context.WithCancel(context.WithoutCancel(ctx)) // the workers ask it while they stop
+	failed := make(chan error, 1)
+	var upstreams sync.WaitGroup
+	upstreams.Go(func() { failed <- asked.Run(serving, out.sayUpstream) })
+	defer upstreams.Wait()
+	defer end()
 	group := procs.NewGroup()
 	defer func() {
 		for _, p := range group.Stop(procs.StopGrace) {
@@ -110,6 +124,7 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		}
 	}()
 	d := demo{bin: bin, port: port, out: out, group: group, environ: withDefaults(os.Environ(), os.Getenv, defaults)}
+	d.environ = append(d.environ, "UPSTREAM_URL="+asked.URL())
 	for i := range processes {
 		if err := d.start(i); err != nil {
 			return err
@@ -130,6 +145,8 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		case <-ctx.Done():
 			out.printf("demo: stopping\n")
 			return nil
+		case err := <-failed:
+			return err
 		case p := <-group.Failed():
 			i := d.worker(p)
 			if i < 0 || !p.Signalled() {
@@ -157,6 +174,15 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 
 // restartAfter is how long a worker that was killed is away.
 const restartAfter = 5 * time.Second
+
+// sayUpstream says that the upstream is away, or back, for a time.
+func (c *console) sayUpstream(away bool, d time.Duration) {
+	if away {
+		c.printf("demo: the upstream is away for %s: runs wait for it, which costs them no attempt\n", d)
+	} else {
+		c.printf("demo: the upstream is back, for %s\n", d)
+	}
+}
 
 const (
 	killed = "demo: %s (process %d) has ended: %s. If it had a run, a worker goes on with it from its checkpoint within 75 s,\n" +
@@ -202,7 +228,7 @@ func (d *demo) start(i int) error {
 // worker returns the place in processes of a worker; -1 for another process.
 func (d *demo) worker(p *procs.Process) int {
 	for i, known := range processes {
-		if known.name == p.Name() && known.program == procs.Worker {
+		if known.name == p.Name() && known.program == workerProgram {
 			return i
 		}
 	}
@@ -225,8 +251,9 @@ const welcome = `
     curl -X POST %[1]s/jobs/pause     (and %[1]s/jobs/resume)
     kill -9 %[3]d     or %[4]d: a worker. Another goes on with its run, and it is started again
 
-  Users are synchronised every 15 seconds here, projects and issues every minute. The embedded MongoDB is slow: 2,000 users take it
-  some seconds.
+  Users are synchronised every 15 seconds here, projects and issues every minute. Each sync asks an upstream of the demo for the
+  scores of its records. Few have one, and it changes every minute. The upstream is slow, and at times away. The embedded MongoDB is
+  slow, too: 2,000 users take it some seconds.
   Ctrl-C ends all of it.
 
 `

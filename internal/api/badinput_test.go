@@ -10,9 +10,9 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Every request here is refused, says what was wrong with it, and changes nothing.
@@ -101,6 +101,10 @@ func TestBadInput(t *testing.T) {
 		`"Full"`, `"both"`, `" full"`, `1`, `true`, `null`, `[]`, `["full"]`, `{}`, `"full!"`)
 	field(trigger, "batchSize", `a whole number from 1 to 10000`,
 		`0`, `-1`, `10001`, `1.5`, `1e400`, `-1e400`, `9223372036854775808`, `"100"`, `true`, `null`, `[1]`, `{}`)
+	field(trigger, "runAt", `an instant such as "2026-11-24T04:50:00.000Z", at most 365 days ahead`,
+		`"tomorrow"`, `""`, `"2026-11-24"`, `"2026-11-24T04:50:00"`, `"24 Nov 2026"`, `1795495800000`, `true`, `null`, `[]`, `{}`)
+	field(trigger, "delay", `a whole number of milliseconds from 0 to 31536000000`,
+		`-1`, `0.5`, `31536000001`, `1e400`, `9223372036854775808`, `"10m"`, `"600000"`, `true`, `null`, `[1]`, `{}`)
 	for _, path := range []string{pause, resume, cleanup} {
 		field(path, "job", "the name of a job type", `1`, `true`, `null`, `["user-sync"]`, `{}`)
 		for _, job := range []string{"", "users", "User-Sync", "all", " user-sync", "user-sync\\u0000", "*"} {
@@ -246,7 +250,9 @@ func TestBadInputNamesTheField(t *testing.T) {
 	for _, test := range []struct{ path, body, message string }{
 		{"/jobs/trigger/issue-sync", `{"syncType": "full", "batchSize": 0}`, "batchSize was 0; it must be a whole number from 1 to 10000"},
 		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "syncType": "none"}`, `syncType was "none"; it must be "incremental" or "full"`},
-		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "job": "issue-sync"}`, `the field "job" was not known; it must be "syncType" ("incremental" or "full") or "batchSize" (a whole number from 1 to 10000)`},
+		{"/jobs/trigger/issue-sync", `{"batchSize": 5, "job": "issue-sync"}`, `the field "job" was not known; it must be "syncType" ("incremental" or "full") or ` +
+			`"batchSize" (a whole number from 1 to 10000) or "runAt" (an instant such as "2026-11-24T04:50:00.000Z", at most 365 days ahead) or ` +
+			`"delay" (a whole number of milliseconds from 0 to 31536000000)`},
 		{"/jobs/cleanup", `{"job": "issue-sync", "gracePeriodHours": -5}`, "gracePeriodHours was -5; it must be a number from 0 to 8760"},
 		{"/jobs/cleanup", `{"job": "x", "gracePeriodHours": 5}`, `job was "x"; it must be "user-sync" or "project-sync" or "issue-sync"`},
 		{"/jobs/pause", `{"gracePeriodHours": 5}`, `the field "gracePeriodHours" was not known; it must be "job" (the name of a job type)`},

@@ -9,12 +9,17 @@ import (
 
 	"github.com/gin-gonic/gin"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // decodeBody decodes a request's JSON body into v, strictly (see tasks.Decode). Where the body is wrong, it answers with the
 // reason and returns false.
 func decodeBody(c *gin.Context, v any) bool {
+	return decodeBodyWith(c, func(data []byte) error { return tasks.Decode(data, v) })
+}
+
+// decodeBodyWith is decodeBody with another decoder.
+func decodeBodyWith(c *gin.Context, decode func(data []byte) error) bool {
 	data, err := io.ReadAll(c.Request.Body)
 	if err != nil {
 		fail(c, http.StatusBadRequest, "the body could not be read")
@@ -26,7 +31,7 @@ func decodeBody(c *gin.Context, v any) bool {
 			return false
 		}
 	}
-	if err := tasks.Decode(data, v); err != nil {
+	if err := decode(data); err != nil {
 		fail(c, http.StatusBadRequest, err.Error())
 		return false
 	}

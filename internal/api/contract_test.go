@@ -23,8 +23,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	workerprogram "github.com/codex-api/codex-jobs/internal/programs/worker"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The answers of the system that this one replaces, as its documentation shows them. They are the contract with its

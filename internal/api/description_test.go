@@ -311,10 +311,17 @@ func (d *description) body(operation string, e exchange) error {
 	switch {
 	case e.status < 300 && err != nil:
 		return fmt.Errorf("the body was taken: %w", err)
-	case e.status == http.StatusBadRequest && err == nil:
+	case e.status == http.StatusBadRequest && err == nil && !beyondSchemas(value):
 		return errors.New("a body that is as described was refused")
 	}
 	return nil
+}
+
+// beyondSchemas reports whether no schema can tell all that a body must be: how far ahead an instant can be, and that it cannot
+// be beside a delay, which generators of clients do not understand.
+func beyondSchemas(body any) bool {
+	fields, _ := body.(object)
+	return fields["runAt"] != nil
 }
 
 // operations lists the described operations, such as "get /jobs/{id}".

@@ -5,8 +5,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/codex"
 )
 
 // FuzzRequestBodies sends any body to every route that takes one. A refusal is JSON with a message, and changes nothing. An
@@ -17,7 +18,8 @@ func FuzzRequestBodies(f *testing.F) {
 		for _, seed := range []string{
 			``, `{}`, `null`, `[]`, `"full"`, `{"syncType":"full"}`, `{"syncType":"full","batchSize":10}`, `{"syncType":null}`, `{"syncType":""}`, `{"batchSize":1e9}`,
 			`{"job":"user-sync"}`, `{"job":"all"}`, `{"job":7}`, `{"gracePeriodHours":48}`, `{"gracePeriodHours":-1}`, `{"gracePeriodHours":0.5}`,
-			`{"version":1}`, `{"syncType":"full"} {}`, `{"a":`, "\x00\xff", strings.Repeat("[", 10_000), strings.Repeat(" ", 70_000),
+			`{"version":1}`, `{"syncType":"full"} {}`, `{"delay":600000}`, `{"delay":-1}`,
+			`{"runAt":"2126-11-24T04:50:00Z"}`, `{"runAt":"2026-11-24T04:50:00Z","delay":1}`, `{"a":`, "\x00\xff", strings.Repeat("[", 10_000), strings.Repeat(" ", 70_000),
 		} {
 			f.Add(uint8(i), []byte(seed))
 		}
@@ -45,12 +47,12 @@ func FuzzRequestBodies(f *testing.F) {
 				t.Errorf("%s took %q", path, body)
 			}
 			for name := range object {
-				if !slices.Contains([]string{"syncType", "batchSize", "job", "gracePeriodHours"}, name) {
+				if !slices.Contains([]string{"syncType", "batchSize", "runAt", "delay", "job", "gracePeriodHours"}, name) {
 					t.Errorf("%s took the field %q of %q", path, name, body)
 				}
 			}
 			if strings.HasPrefix(path, "/jobs/trigger/") {
-				if err := tasks.Decode(body, new(tasks.SyncPayload)); err != nil {
+				if _, _, err := codex.UserSync.DecodeTrigger(body, time.Now()); err != nil {
 					t.Errorf("%s took %q: %v", path, body, err)
 				}
 			}

@@ -14,8 +14,8 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // openPaths need no key: they tell load balancers, container engines and monitoring whether the system is healthy.

@@ -10,8 +10,8 @@ import (
 	"github.com/gin-gonic/gin"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func (s *Server) status(c *gin.Context) {
@@ -48,8 +48,12 @@ func (s *Server) trigger(c *gin.Context) {
 	if !ok {
 		return
 	}
-	payload := def.NewPayload()
-	if !decodeBody(c, payload) {
+	var payload tasks.Payload
+	var at time.Time
+	if !decodeBodyWith(c, func(data []byte) (err error) {
+		payload, at, err = def.DecodeTrigger(data, time.Now())
+		return err
+	}) {
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
@@ -58,7 +62,7 @@ func (s *Server) trigger(c *gin.Context) {
 	if key := keyName(c); key != "" {
 		by = jobs.Trigger{Kind: jobs.TriggeredByKey, Key: key}
 	}
-	accepted, err := s.Jobs.TriggerBy(ctx, def, payload, by)
+	accepted, err := s.Jobs.TriggerAt(ctx, def, payload, at, by)
 	if err != nil {
 		s.unavailable(c, err)
 		return
@@ -69,10 +73,16 @@ func (s *Server) trigger(c *gin.Context) {
 	if sync, ok := payload.(*tasks.SyncPayload); ok {
 		what += " (" + sync.SyncType + ")"
 	}
-	s.log(c).Info("Job triggered", "job", def.Name, "jobId", accepted.ID.String(), "coalesced", accepted.Coalesced)
+	triggered := client.Triggered{
+		JobID: accepted.ID.String(), Coalesced: accepted.Coalesced, RunAt: client.Time{Time: accepted.RunAt},
+	}
+	log := s.log(c)
+	if !accepted.RunAt.IsZero() {
+		log = log.With("runAt", accepted.RunAt)
+	}
+	log.Info("Job triggered", "job", def.Name, "jobId", triggered.JobID, "coalesced", accepted.Coalesced)
 	c.JSON(http.StatusOK, client.Answer{
-		Success: true, Message: what + " triggered successfully", Timestamp: now(),
-		Data: client.Triggered{JobID: accepted.ID.String(), Coalesced: accepted.Coalesced},
+		Success: true, Message: what + " triggered successfully", Timestamp: now(), Data: triggered,
 	})
 }
 

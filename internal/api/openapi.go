@@ -13,8 +13,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The paths of what describes the API: for programs, for people, its job types, and the processes behind it.
@@ -33,12 +33,8 @@ func openAPI(registry *tasks.Registry) []byte {
 	names, payloads := registry.Names(), payloadsOf(registry)
 	var bodies, data []any
 	for _, p := range payloads {
-		inAnswers := p.schema
-		if isSync(p) {
-			inAnswers = syncDataSchema
-		}
 		bodies = append(bodies, map[string]string{"$ref": "#/components/schemas/" + p.schema})
-		data = append(data, map[string]string{"$ref": "#/components/schemas/" + inAnswers})
+		data = append(data, map[string]string{"$ref": "#/components/schemas/" + p.dataSchema()})
 	}
 	d := withExamplesOf(registry)
 	d = set(d, names, "components", "schemas", "JobType", "enum")
@@ -49,7 +45,9 @@ func openAPI(registry *tasks.Registry) []byte {
 	d = set(d, append(data, map[string]string{"type": "null"}), "components", "schemas", "Data", "anyOf")
 	for _, p := range payloads {
 		if p.schema != syncPayloadSchema {
-			d = set(d, p.describe(), "components", "schemas", p.schema)
+			d = set(d, p.describe(p.description(), tasks.StartFields()...), "components", "schemas", p.schema)
+			inAnswers := p.describe(strings.TrimSuffix(p.description(), ".") + ", as answers have it.")
+			d = set(d, inAnswers, "components", "schemas", p.dataSchema())
 		}
 	}
 	// The examples of a trigger are for a synchronisation.
@@ -118,10 +116,13 @@ func (p *payload) description() string {
 	return "The payload of " + jobs + "."
 }
 
-// describe returns the payload's schema: its fields, with what their tags say.
-func (p *payload) describe() any {
+// dataSchema names the schema of the payload in an answer. A body can have more fields, and for a sync less.
+func (p *payload) dataSchema() string { return strings.TrimSuffix(p.schema, "Payload") + "Data" }
+
+// describe returns a schema of the payload's fields, and of more beside them, with what their tags say.
+func (p *payload) describe(description string, more ...tasks.Field) any {
 	properties := ordered[any]{}
-	for _, f := range p.fields {
+	for _, f := range slices.Concat(p.fields, more) {
 		property := map[string]string{"description": "Must be " + f.Allowed + "."}
 		if f.Type != "" {
 			property["type"] = f.Type
@@ -129,7 +130,7 @@ func (p *payload) describe() any {
 		properties = append(properties, member[any]{f.Name, property})
 	}
 	return ordered[any]{
-		{"type", "object"}, {"description", p.description()}, {"properties", properties}, {"additionalProperties", false},
+		{"type", "object"}, {"description", description}, {"properties", properties}, {"additionalProperties", false},
 	}
 }
 

@@ -14,8 +14,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/cli"
 	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 func TestOpenAPIIsServed(t *testing.T) {
@@ -99,6 +99,9 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 			"/components/schemas/WelcomeMailPayload/description":       "The payload of `welcome-mail`.",
 			"/components/schemas/WelcomeMailPayload/properties/to":     "map[description:Must be an e-mail address. type:string]",
 			"/components/schemas/WelcomeMailPayload/properties/copies": "map[description:Must be a whole number from 1 to 3. type:integer]",
+			"/components/schemas/WelcomeMailPayload/properties/delay":  "map[description:Must be a whole number of milliseconds from 0 to 31536000000. type:integer]",
+			"/components/schemas/WelcomeMailData/description":          "The payload of `welcome-mail`, as answers have it.",
+			"/components/schemas/WelcomeMailData/properties/delay":     "<nil>",
 		} {
 			if got, _ := d.at(path); fmt.Sprint(got) != want {
 				t.Errorf("%s: %s is %v, want %s", name, path, got, want)
@@ -112,6 +115,11 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 		trigger := "/paths/~1jobs~1trigger~1{job}/post/requestBody/content/application~1json/schema"
 		if err := d.check(trigger, object{"to": "ada@codex.example", "language": "nl"}); err != nil {
 			t.Errorf("%s: %v", name, err)
+		}
+		for field, value := range map[string]any{"runAt": "2026-11-24T04:50:00Z", "delay": 600000} {
+			if err := d.check(trigger, object{"to": "ada@codex.example", field: value}); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
 		}
 		if d.check(trigger, object{"to": "ada@codex.example", "lang": "nl"}) == nil {
 			t.Errorf("%s: a field that is not known is described", name)
@@ -186,7 +194,7 @@ func TestJobTypes(t *testing.T) {
 // The schema of a synchronisation's payload is written by hand, and has every field.
 func TestOpenAPIHasEveryFieldOfASync(t *testing.T) {
 	t.Parallel()
-	for _, field := range codex.UserSync.Fields() {
+	for _, field := range append(codex.UserSync.Fields(), tasks.StartFields()...) {
 		if described, _ := describedAPI().at(pointer("components", "schemas", "SyncPayload", "properties", field.Name)); described == nil {
 			t.Errorf("the field %q has no description in openapi.json", field.Name)
 		}

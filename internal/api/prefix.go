@@ -14,7 +14,7 @@ import (
 	"strings"
 
 	"github.com/codex-api/codex-jobs/internal/access"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // prefixHeader is how a proxy tells which path it has stripped.

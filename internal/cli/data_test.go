@@ -15,6 +15,8 @@ const (
 	delayedJob = `{"id":"1795495800000:project-sync","job":"project-sync","state":"delayed","data":{"syncType":"incremental"},
 		"progress":40,"attempt":2,"attempts":3,"error":"counting the projects to sync, tried for 60s: server selection error: \u001b[31mcontext deadline exceeded",
 		"createdAt":"2026-11-24T04:50:00.000Z","startedAt":"2026-11-24T04:50:00.250Z","nextAttemptAt":"2026-11-24T04:50:41.500Z"}`
+	laterJob = `{"id":"1795496426751:issue-sync:mq4z2etl","job":"issue-sync","state":"delayed","data":{"syncType":"full"},
+		"progress":0,"attempt":0,"attempts":3,"createdAt":"2026-11-24T05:00:26.751Z","nextAttemptAt":"2026-11-24T05:00:26.751Z"}`
 	completedJob = `{"id":"1795494000000:user-sync","job":"user-sync","state":"completed","data":{"syncType":"incremental"},
 		"progress":100,"attempt":1,"attempts":3,
 		"result":{"success":true,"usersProcessed":2000,"usersUpdated":1999,"errors":1,"duration":4250,"timestamp":"2026-11-24T04:20:04.260Z"},
@@ -90,6 +92,7 @@ func newSystem(t *testing.T) *fake {
 	f.on("GET /jobs/1795495829000:user-sync:aaaaaaaa", 200, data(waitingJob))
 	f.on("GET /jobs/1795495826751:user-sync:mq4z2etl", 200, data(activeJob))
 	f.on("GET /jobs/1795495800000:project-sync", 200, data(delayedJob))
+	f.on("GET /jobs/1795496426751:issue-sync:mq4z2etl", 200, data(laterJob))
 	f.on("GET /jobs/1795494000000:user-sync", 200, data(completedJob))
 	f.on("GET /jobs/1795408800000:issue-sync:zzzzzzzz", 200, data(failedJob))
 	f.on("GET /jobs/1:user-sync", 404, `{"success":false,"message":"there is no job \"1:user-sync\""}`)
@@ -111,6 +114,8 @@ func newSystem(t *testing.T) *fake {
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495826751:user-sync:mq4z2etl","coalesced":false}}`)
 	f.on("POST /jobs/trigger/project-sync", 200, `{"success":true,"message":"Project sync (incremental) triggered successfully",
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495800000:project-sync","coalesced":true}}`)
+	f.on("POST /jobs/trigger/issue-sync", 200, `{"success":true,"message":"Issue sync (full) triggered successfully",
+		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795496426751:issue-sync:mq4z2etl","coalesced":false,"runAt":"2026-11-24T05:00:26.751Z"}}`)
 	f.on("POST /jobs/trigger/users", 404, `{"success":false,"message":"the job was \"users\"; it must be \"user-sync\""}`)
 	f.on("POST /jobs/pause", 200, `{"success":true,"message":"User sync jobs paused"}`)
 	f.on("POST /jobs/resume", 200, `{"success":true,"message":"User sync jobs resumed"}`)

@@ -23,6 +23,8 @@ func TestOutput(t *testing.T) {
 		{"trigger", "trigger user-sync --full --batch-size 50", `POST /jobs/trigger/user-sync {"syncType":"full","batchSize":50}`,
 			`{"jobId":"1795495826751:user-sync:mq4z2etl","coalesced":false}`},
 		{"trigger-coalesced", "trigger project-sync", "POST /jobs/trigger/project-sync", `{"jobId":"1795495800000:project-sync","coalesced":true}`},
+		{"trigger-delayed", "trigger issue-sync --full --delay 10m", `POST /jobs/trigger/issue-sync {"delay":600000,"syncType":"full"}`,
+			`{"jobId":"1795496426751:issue-sync:mq4z2etl","coalesced":false,"runAt":"2026-11-24T05:00:26.751Z"}`},
 		{"jobs", "jobs", "GET /jobs?page=1&pageSize=20", ""},
 		{"jobs-first-page", "jobs --page-size 2", "GET /jobs?page=1&pageSize=2", ""},
 		{"jobs-last-page", "jobs --page-size 2 --page 3", "GET /jobs?page=3&pageSize=2", ""},
@@ -32,6 +34,7 @@ func TestOutput(t *testing.T) {
 		{"job-waiting", "job 1795495829000:user-sync:aaaaaaaa", "GET /jobs/1795495829000:user-sync:aaaaaaaa", waitingJob},
 		{"job-active", "job 1795495826751:user-sync:mq4z2etl", "GET /jobs/1795495826751:user-sync:mq4z2etl", activeJob},
 		{"job-delayed", "job 1795495800000:project-sync", "GET /jobs/1795495800000:project-sync", delayedJob},
+		{"job-to-come", "job 1795496426751:issue-sync:mq4z2etl", "GET /jobs/1795496426751:issue-sync:mq4z2etl", laterJob},
 		{"job-completed", "job 1795494000000:user-sync", "GET /jobs/1795494000000:user-sync", completedJob},
 		{"job-failed", "job 1795408800000:issue-sync:zzzzzzzz", "GET /jobs/1795408800000:issue-sync:zzzzzzzz", failedJob},
 		{"cancel-waiting", "cancel 1795495829000:user-sync:aaaaaaaa", "DELETE /jobs/1795495829000:user-sync:aaaaaaaa",
@@ -99,6 +102,11 @@ func TestTriggerPayload(t *testing.T) {
 		{[]string{"--batch-size", "7"}, `{"batchSize":7}`},
 		{[]string{"--data", ` {"to": "a@example.com", "n": [1, 2]} `}, `{"to":"a@example.com","n":[1,2]}`},
 		{[]string{"--data", "{}"}, `{}`},
+		{[]string{"--delay", "1m30s"}, `{"delay":90000}`},
+		{[]string{"--delay", "0s"}, `{"delay":0}`},
+		{[]string{"--full", "--run-at", "2026-11-24T05:50:00.25+01:00"}, `{"runAt":"2026-11-24T04:50:00.25Z","syncType":"full"}`},
+		{[]string{"--data", ` { } `, "--delay", "1ns"}, `{"delay":1}`},
+		{[]string{"--data", `{"to": "a"}`, "--run-at", "2026-11-24T04:50:00Z"}, `{"runAt":"2026-11-24T04:50:00Z","to":"a"}`},
 	} {
 		f := newSystem(t)
 		if p := run(t, f.URL, append([]string{"trigger", "user-sync"}, test.args...)...); p.status != 0 {

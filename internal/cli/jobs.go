@@ -168,6 +168,10 @@ func (a *app) printJob(j client.Job) error {
 		if j.Ranges != nil {
 			ranges = fmt.Sprintf("%d of %d done", j.Ranges.Ended, j.Ranges.Total)
 		}
+		next := "Next attempt"
+		if toCome(j) {
+			next = "Starts"
+		}
 		p.fields(append([]string{
 			"ID", j.ID,
 			"Job", j.Job,
@@ -181,7 +185,7 @@ func (a *app) printJob(j client.Job) error {
 			"Created", p.moment(j.CreatedAt.Time),
 			"Started", p.moment(j.StartedAt.Time),
 			"Ended", p.moment(j.EndedAt.Time),
-			"Next attempt", p.moment(j.NextAttemptAt.Time),
+			next, p.moment(j.NextAttemptAt.Time),
 			"Took", took(j, p.now),
 			"Error", j.Error,
 			"Result", resultOf(j),

@@ -60,12 +60,21 @@ func stateOf(j client.Job, pace string) string {
 		s += fmt.Sprintf(", attempt %d of %d", j.Attempt, j.Attempts)
 	}
 	if j.State == client.StateDelayed {
-		s += ", tried again " + orNone(date(j.NextAttemptAt.Time))
+		what := ", tried again "
+		if toCome(j) {
+			what = ", starts "
+		}
+		s += what + orNone(date(j.NextAttemptAt.Time))
 		if j.Error != "" {
 			s += ": " + abbreviate(line(j.Error), errorWidth)
 		}
 	}
 	return s
+}
+
+// toCome reports whether a job is delayed, and was never tried.
+func toCome(j client.Job) bool {
+	return j.State == client.StateDelayed && j.StartedAt.IsZero() && j.Attempt == 0
 }
 
 // lineStep is how many percent pass between two lines.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -19,6 +20,8 @@ type request struct {
 	full      bool
 	batchSize int
 	data      string
+	runAt     string
+	delay     time.Duration
 	wait      bool
 }
 
@@ -31,12 +34,16 @@ func (a *app) triggerCommand() *cobra.Command {
 already waits, that job serves the trigger. A synchronisation is incremental unless --full is given.
 "codexctl job-types" lists the job types, and the fields that --data can have for each.
 
+With --delay or --run-at the job is one of its own, delayed until its time. "codexctl cancel" removes it.
+
 With --wait it shows the progress until the job has ended, prints the job, and exits with 1 if the job
 failed or was cancelled. It waits up to a minute for an API that is away. Ctrl-C ends the wait, not the
 job.`,
 		Example: `  codexctl trigger user-sync
   codexctl trigger user-sync --full --wait
   codexctl trigger project-sync --full --batch-size 500
+  codexctl trigger user-sync --delay 10m
+  codexctl trigger user-sync --full --run-at 2026-11-24T04:50:00Z
   codexctl trigger welcome-mail --data '{"to": "a@example.com"}'
   id=$(codexctl trigger user-sync --output json | jq -r .jobId)`,
 		Args:              cobra.ExactArgs(1),
@@ -48,16 +55,25 @@ job.`,
 		if err != nil {
 			return usageError{err}
 		}
-		return a.trigger(ctx, api, args[0], payload, r.wait)
+		options, err := r.start(flags.Changed("run-at"), flags.Changed("delay"))
+		if err != nil {
+			return usageError{err}
+		}
+		return a.trigger(ctx, api, args[0], payload, r.wait, options...)
 	})
 	flags.BoolVar(&r.full, "full", false, "visit every record")
 	flags.IntVar(&r.batchSize, "batch-size", 0, "records in one batch, from 1 to 10000 (default the workers' SYNC_BATCH_SIZE)")
 	flags.StringVar(&r.data, "data", "", "the payload, as a `JSON` object")
+	flags.DurationVar(&r.delay, "delay", 0, "start the job after a time, such as 90s and 12h")
+	flags.StringVar(&r.runAt, "run-at", "", "start the job at an `instant`, such as 2026-11-24T04:50:00Z")
 	flags.BoolVarP(&r.wait, "wait", "w", false, "wait for the job's end")
 	cmd.MarkFlagsMutuallyExclusive("data", "full")
 	cmd.MarkFlagsMutuallyExclusive("data", "batch-size")
+	cmd.MarkFlagsMutuallyExclusive("delay", "run-at")
 	complete(cmd, "batch-size")
 	complete(cmd, "data")
+	complete(cmd, "delay")
+	complete(cmd, "run-at")
 	return cmd
 }
 
@@ -87,8 +103,29 @@ func (r request) payload(sized, given bool) (any, error) {
 	return payload, nil
 }
 
-func (a *app) trigger(ctx context.Context, api *client.Client, job string, payload any, wait bool) error {
-	triggered, err := api.Trigger(ctx, job, payload)
+// start returns the options that say when the job starts. The server says how far ahead that can be.
+func (r request) start(at, after bool) (options []client.TriggerOption, err error) {
+	if at {
+		instant, err := time.Parse(time.RFC3339, r.runAt)
+		if err != nil {
+			return nil, fmt.Errorf("--run-at was %q; it must be an instant with a zone, such as 2026-11-24T04:50:00Z or "+
+				"2026-11-24T05:50:00+01:00", r.runAt)
+		}
+		options = append(options, client.RunAt(instant))
+	}
+	if after {
+		if r.delay < 0 {
+			return nil, fmt.Errorf("--delay was %s; it must be 0s or more", r.delay)
+		}
+		options = append(options, client.Delay(r.delay))
+	}
+	return options, nil
+}
+
+func (a *app) trigger(
+	ctx context.Context, api *client.Client, job string, payload any, wait bool, options ...client.TriggerOption,
+) error {
+	triggered, err := api.Trigger(ctx, job, payload, options...)
 	if err != nil && ctx.Err() != nil {
 		return errors.New("interrupted; whether the job was triggered is not known")
 	}
@@ -97,7 +134,10 @@ func (a *app) trigger(ctx context.Context, api *client.Client, job string, paylo
 	}
 	text := line(triggered.Message + ": " + triggered.JobID)
 	if triggered.Coalesced {
-		text += ", which waited already"
+		text += ", which was there already"
+	}
+	if !triggered.RunAt.IsZero() {
+		text += ", which starts " + date(triggered.RunAt.Time)
 	}
 	if !wait {
 		return a.print(triggered, func(p *page) { p.line("%s", text) })

@@ -46,6 +46,7 @@ var (
 	active43  = ok("active", `"progress":43,"attempt":1,"ranges":{"total":5,"ended":2}`)
 	active60  = ok("active", `"progress":60,"attempt":2`)
 	delayed   = ok("delayed", `"progress":43,"attempt":1,"error":"server\nselection","nextAttemptAt":"2026-11-24T04:50:41.500Z"`)
+	toCome    = ok("delayed", `"progress":0,"attempt":0,"nextAttemptAt":"2026-11-24T04:50:41.500Z"`)
 	completed = ok("completed", `"progress":100,"attempt":2,"result":{"success":true,"usersProcessed":2000,"usersUpdated":1999,"errors":1,"duration":4250,"timestamp":"2026-11-24T04:20:04.260Z"}`)
 	failed    = ok("failed", `"progress":60,"attempt":3,"error":"server selection"`)
 	cancelled = ok("failed", `"progress":43,"attempt":1,"error":"cancelled"`)
@@ -66,6 +67,9 @@ func TestWait(t *testing.T) {
 		stderr []string
 		state  string // the state of the job on stdout; "" for none
 	}{
+		{"delayed", []look{toCome, waits, active0, completed}, 0, []string{
+			"  0 %  delayed, starts 2026-11-24 04:50:41", "  0 %  waiting", "  0 %  active", "100 %  completed, attempt 2 of 3",
+		}, "completed"},
 		{"completed", []look{waits, waits, active0, active5, active42, active43, delayed, active60, completed}, 0, []string{
 			"  0 %  waiting", "  0 %  active", " 42 %  active, 2 of 5 ranges done",
 			" 43 %  delayed, tried again 2026-11-24 04:50:41: server selection", " 60 %  active, attempt 2 of 3", "100 %  completed, attempt 2 of 3",

@@ -6,8 +6,8 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/job"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Stamped is what the syncs see of a record: nothing, because they only set its dates.

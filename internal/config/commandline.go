@@ -10,8 +10,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/version"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The exit statuses of a program that does not start.

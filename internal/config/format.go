@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/access"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // format is how the values of a setting are written.

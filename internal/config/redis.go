@@ -11,7 +11,7 @@ import (
 	"strconv"
 
 	"github.com/codex-api/codex-jobs/internal/redisconn"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // readNamespace returns the namespace, which is beside the settings of Redis because it is for a Redis that is shared.

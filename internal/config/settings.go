@@ -9,7 +9,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Settings lists every setting for the job types of the registry.

@@ -13,7 +13,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 const (
@@ -41,16 +41,19 @@ end
 return redis.call("HSET", KEYS[1], "cancelled", 1) + 1
 `)
 
-// KEYS: unique key. ARGV: ID.
+// KEYS: unique key, window, due. ARGV: ID.
 var freeKeyScript = redis.NewScript(`
-if redis.call("HGET", KEYS[1], "id") == ARGV[1] then
-	redis.call("DEL", KEYS[1])
+for i = 1, 2 do
+	if redis.call("HGET", KEYS[i], "id") == ARGV[1] then
+		redis.call("DEL", KEYS[i])
+	end
 end
+redis.call("ZREM", KEYS[3], ARGV[1])
 return 1
 `)
 
-// Cancel ends a run. It removes a run that waits for its turn or for a retry, and returns true. It tells an active run to end,
-// with its ranges, and returns false: the run then fails soon. It can return ErrNoJob, ErrEnded or ErrBusy.
+// Cancel ends a run. It removes a run that waits for its turn, for its time or for a retry, and returns true. It tells an
+// active run to end, with its ranges, and returns false: the run then fails soon. It can return ErrNoJob, ErrEnded or ErrBusy.
 func (j *Jobs) Cancel(ctx context.Context, id tasks.RunID) (removed bool, err error) {
 	def, info, err := j.lookUp(ctx, id)
 	for range cancelTries {
@@ -88,11 +91,13 @@ func (j *Jobs) cancelActive(ctx context.Context, id tasks.RunID) (bool, error) {
 	return n > 0, nil
 }
 
-// removeWaiting removes a run that waits, and reports whether it did. It frees the unique key first: while the run has it, a
-// trigger would enqueue the run again.
+// removeWaiting removes a run that waits, and reports whether it did. It frees the unique key first, and ends the run's window:
+// while the run has one of them, a trigger would enqueue the run again.
 func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) (bool, error) {
 	if payload, err := def.DecodePayload(info.Payload); err == nil {
-		if err := freeKeyScript.Run(ctx, j.rdb, []string{j.keys.unique(id.Job, payload.UniqueKey())}, id.String()).Err(); err != nil {
+		key := payload.UniqueKey()
+		keys := []string{j.keys.unique(id.Job, key), j.keys.window(id.Job, key), j.keys.due(id.Job, key)}
+		if err := freeKeyScript.Run(ctx, j.rdb, keys, id.String()).Err(); err != nil {
 			return false, fmt.Errorf("removing %s: %w", id, err)
 		}
 	}

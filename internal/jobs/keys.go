@@ -5,7 +5,7 @@ package jobs
 import (
 	"strconv"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // keyPrefix begins our keys. All keys of one job type have the hash tag of its queue, as asynq's do. So on a cluster one node
@@ -17,6 +17,13 @@ type keys struct{ namespace tasks.Namespace }
 
 // unique is a hash: ID, payload and time (ms) of the run that has the unique key, from before it is enqueued until it begins.
 func (k keys) unique(job, key string) string { return k.ofJob(job, "waiting") + ":" + key }
+
+// due is a sorted set: the IDs of the delayed runs that will have the unique key, by the time (ms) when they are due, see
+// delay.go.
+func (k keys) due(job, key string) string { return k.ofJob(job, "due") + ":" + key }
+
+// window is a hash: ID, payload and time (ms) of the run that a trigger had last, and whether it has begun, see enqueue.go.
+func (k keys) window(job, key string) string { return k.ofJob(job, "window") + ":" + key }
 
 // tick is the time (ms) of the latest tick that was handled.
 func (k keys) tick(job string) string { return k.ofJob(job, "tick") }
@@ -30,7 +37,10 @@ func (k keys) lease(job string, number int) string {
 }
 
 // run is a hash: the state of a run that has begun and not ended, see run.go.
-func (k keys) run(id tasks.RunID) string { return k.ofJob(id.Job, "run") + ":" + id.String() }
+func (k keys) run(id tasks.RunID) string { return k.runs(id.Job) + id.String() }
+
+// runs is what the keys run of a job type begin with.
+func (k keys) runs(job string) string { return k.ofJob(job, "run") + ":" }
 
 // wait is JSON: what an active run of the job type waits for, see wait.go.
 func (k keys) wait(job string) string { return k.ofJob(job, "wait") }

@@ -17,7 +17,7 @@ import (
 	"github.com/redis/go-redis/v9"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // State is the state of a run, in the words of the API.
@@ -74,8 +74,8 @@ type Job struct {
 	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
-	// Created is the reference time. Started is when the first attempt began, Ended when the run completed or failed, and
-	// NextAttempt when a delayed run's next attempt is due. Each is zero if it is not known.
+	// Created is the reference time, which of a delayed run is to come. Started is when the first attempt began, Ended when the run
+	// completed or failed, and NextAttempt when a delayed run's first or next attempt is due. Each is zero if it is not known.
 	Created, Started, Ended, NextAttempt time.Time
 
 	endedSecond time.Time // when it ended, as asynq knows it
@@ -114,6 +114,9 @@ func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 		}
 	case StateDelayed:
 		job.NextAttempt = info.NextProcessAt
+		if info.State == asynq.TaskStateScheduled {
+			job.NextAttempt = id.Reference // asynq knows the next whole second
+		}
 	}
 	job.endedSecond = job.Ended
 	if job.State.Ended() && job.Ended.Before(job.Created) {

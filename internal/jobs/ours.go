@@ -12,7 +12,7 @@ import (
 	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 var (
@@ -115,6 +115,9 @@ func (j *Jobs) RemoveTask(ctx context.Context, q Queue, id string) error {
 // ArchiveTask makes a run that waits a failed one. It can return ErrNoJob, ErrState or ErrRange.
 func (j *Jobs) ArchiveTask(ctx context.Context, q Queue, id string) error {
 	return j.changeTask(q, id, func(run tasks.RunID) error {
+		if err := j.checkDue(q, run); err != nil {
+			return err // it could be retried before its time
+		}
 		if err := j.inspector.ArchiveTask(q.Name, id); err != nil {
 			return err
 		}
@@ -125,12 +128,25 @@ func (j *Jobs) ArchiveTask(ctx context.Context, q Queue, id string) error {
 // RunTask retries a run that has failed, and lets one that waits for a retry begin now. It can return ErrNoJob, ErrState or ErrRange.
 func (j *Jobs) RunTask(ctx context.Context, q Queue, id string) error {
 	return j.changeTask(q, id, func(run tasks.RunID) error {
+		if err := j.checkDue(q, run); err != nil {
+			return err
+		}
 		err := j.Retry(ctx, run, "")
 		if errors.Is(err, ErrNotFailed) {
 			err = j.inspector.RunTask(q.Name, id)
 		}
 		return err
 	}, j.inspector.RunTask, asynq.TaskStateActive, asynq.TaskStatePending, asynq.TaskStateCompleted)
+}
+
+// checkDue returns an ErrState for a delayed run that is not due. Its reference time is to come, and must not be the time of
+// what was done before: a sync would stamp its records with it.
+func (j *Jobs) checkDue(q Queue, run tasks.RunID) error {
+	info, err := j.inspector.GetTaskInfo(q.Name, run.String())
+	if err == nil && !isDue(run, info.State) {
+		return ErrState
+	}
+	return err
 }
 
 // changeTask changes a run, unless its state refuses that. A task that is no run of the job type's is left to asynq: its worker would

@@ -32,8 +32,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // ErrNoRange is the error for a range that has ended, or whose run has ended. It is an ErrFenced.

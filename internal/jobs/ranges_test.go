@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 func TestRanges(t *testing.T) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // TestRateHoldsInEveryWindow has more callers than the limit allows, and calls that take different times to arrive and to end.

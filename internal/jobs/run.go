@@ -29,7 +29,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // runTTL is how long the state of a run outlives its last change. The end of a run removes its state. If its task is deleted by
@@ -51,13 +51,19 @@ if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 end
 `
 
-// KEYS: run, unique key, tick, ranges. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database or "". Returns
-// {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start ever, "1" if it
-// starts over, time (ms) that it was put off}. A checkpoint, and ranges, say nothing of another database: there the run starts over.
+// KEYS: run, unique key, tick, ranges, due, window. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database
+// or "". Returns {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start
+// ever, "1" if it starts over, time (ms) that it was put off}. A checkpoint, and ranges, say nothing of another database: there
+// the run starts over.
 var openScript = redis.NewScript(`
 if ARGV[5] == "1" then
 	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then
 		redis.call("DEL", KEYS[2])
+	end
+	redis.call("ZREM", KEYS[5], ARGV[4])
+	if redis.call("HGET", KEYS[6], "id") == ARGV[4] then
+		redis.call("HSET", KEYS[6], "begun", 1)
+		redis.call("HDEL", KEYS[6], "payload", "time")
 	end
 	-- A tick well ahead of the present was enqueued by a broken clock, and may have been distrusted since.
 	if ARGV[6] ~= "" and tonumber(ARGV[6]) < ARGV[2] + 60000 and tonumber(redis.call("GET", KEYS[3]) or "-1") < tonumber(ARGV[6]) then
@@ -198,22 +204,25 @@ func NewOwner() string { return rand.Text() }
 // StartRun begins an attempt at a run: it makes the caller the owner of the run's state, frees the unique key, so that the next
 // run with that key can wait, and records the run's tick as handled. Calling it twice with the same owner is calling it once.
 func (j *Jobs) StartRun(ctx context.Context, id tasks.RunID, key, owner string) (*RunState, error) {
-	return j.openRun(ctx, id, j.keys.unique(id.Job, key), "1", owner)
+	return j.openRun(ctx, id, key, "1", owner)
 }
 
 // OpenRun makes the caller the owner of the state of a run that it will not start.
 func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunState, error) {
-	return j.openRun(ctx, id, j.keys.unique(id.Job, ""), "", owner)
+	return j.openRun(ctx, id, "", "", owner)
 }
 
-func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, unique, start, owner string) (*RunState, error) {
+func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, key, start, owner string) (*RunState, error) {
 	s := &RunState{rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), id: id, owner: owner}
 	tick := ""
 	if id.Scheduled() && j.believed(id) {
 		tick = millis(id.Reference)
 	}
-	reply, err := openScript.Run(ctx, j.rdb, []string{s.run, unique, j.keys.tick(id.Job), s.ranges},
-		s.owner, millis(time.Now()), runSeconds, id.String(), start, tick, j.databaseOfRuns()).StringSlice()
+	keys := []string{
+		s.run, j.keys.unique(id.Job, key), j.keys.tick(id.Job), s.ranges, j.keys.due(id.Job, key), j.keys.window(id.Job, key),
+	}
+	reply, err := openScript.Run(ctx, j.rdb, keys, s.owner, millis(time.Now()), runSeconds, id.String(), start, tick,
+		j.databaseOfRuns()).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening the state of %s: %w", id, err)
 	}

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Counts are the numbers of runs in each state.
 type Counts struct {
 	Active, Waiting, Completed, Failed int
-	// Delayed counts the runs that wait for their next attempt.
+	// Delayed counts the runs that wait for their time, or for that of their next attempt.
 	Delayed int
 }
 

@@ -11,7 +11,7 @@ import (
 
 	"github.com/redis/go-redis/v9"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // KEYS: tick. ARGV: tick time (ms). Returns 1 if the tick was not handled before.
@@ -69,7 +69,7 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 		return Tick{}, err
 	}
 	id := tasks.TickID(def.Name, tickTime)
-	key, err := j.takeKey(ctx, def, payload.UniqueKey(), id, data, millis(tickTime))
+	key, err := j.takeTick(ctx, def, payload.UniqueKey(), id, data)
 	switch {
 	case err != nil:
 		return Tick{}, fmt.Errorf("enqueueing the tick of %s at %s: %w", def.Name, tickTime.Format(time.RFC3339), err)
@@ -99,6 +99,16 @@ func (j *Jobs) EnqueueTick(ctx context.Context, def tasks.Definition, tickTime t
 	}
 	_, err = j.recordTick(ctx, def, tickTime)
 	return tick, err
+}
+
+// takeTick takes a unique key for the run of a tick. If runs of the job type need none, it only looks whether the tick was
+// handled.
+func (j *Jobs) takeTick(ctx context.Context, def tasks.Definition, key string, id tasks.RunID, data []byte) (keyAnswer, error) {
+	if def.Unique.Mode != tasks.UniqueNever {
+		return j.takeKey(ctx, def, key, id, data, id.Reference)
+	}
+	last, err := j.LastTick(ctx, def)
+	return keyAnswer{handled: !last.Before(id.Reference)}, err
 }
 
 // removeRepeated removes the run with the ID if it has ended and its tick was not handled. It reports whether it did.

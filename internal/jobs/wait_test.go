@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 func TestRunThatWaits(t *testing.T) {

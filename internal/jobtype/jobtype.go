@@ -8,7 +8,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Type is a job type. It has either a Handler or a Sync.

@@ -26,10 +26,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
 	"github.com/codex-api/codex-jobs/internal/scheduler"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 	"github.com/codex-api/codex-jobs/internal/telemetry/telemetrytest"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 var (
@@ -442,10 +442,10 @@ func TestTickOfABrokenClockMeanwhile(t *testing.T) {
 	const key = "codex-jobs:{user-sync}:tick"
 	var overtaken atomic.Value // the ID of the tick
 	b.hooks = append(b.hooks, beforeCommand(func(ctx context.Context, args []any) {
-		if len(args) < 6 || args[0] != "evalsha" || args[2] != 2 || args[4] != key {
+		if len(args) < 8 || args[0] != "evalsha" || args[2] != 4 || args[4] != key {
 			return
 		}
-		if overtaken.CompareAndSwap(nil, args[5]) {
+		if overtaken.CompareAndSwap(nil, args[7]) {
 			ahead := b.user.Schedule.Prev(time.Now().Add(time.Hour))
 			if err := b.rdb.Set(ctx, key, ahead.UnixMilli(), 0).Err(); err != nil {
 				t.Error(err)

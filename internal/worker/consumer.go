@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // backOffTime is how long a worker leaves the ranges of a job type to other workers, after it has taken one that only a newer

@@ -97,7 +97,7 @@ func Example_ownJobType() {
 
 	// Output:
 	// 400 to was "nobody"; it must be an e-mail address
-	// 400 the field "lang" was not known; it must be "to" (an e-mail address) or "language" ("en" or "nl")
+	// 400 the field "lang" was not known; it must be "to" (an e-mail address) or "language" ("en" or "nl") or "runAt" (an instant such as "2026-11-24T04:50:00.000Z", at most 365 days ahead) or "delay" (a whole number of milliseconds from 0 to 31536000000)
 	// 200 Welcome mail triggered successfully
 	// result {"attempt":1}
 	// sent to ada@codex.example: Welkom!

@@ -16,9 +16,9 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // A worker holds a lease and an asynq Server only while there is work, and it never runs more handlers than its concurrency.

@@ -7,7 +7,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // runRanges implements Ranges for an attempt at a run. With the first range it enqueues, it frees the attempt's place among the

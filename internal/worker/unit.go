@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // unit says what the tasks of a queue are. Its text is a label of the metrics.

@@ -12,9 +12,9 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // setupReleases returns two releases on one Redis. The second has payloads of version 2.

@@ -14,8 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // server answers every request alike and keeps the last one.
@@ -97,6 +97,15 @@ func TestEndpoints(t *testing.T) {
 		{"trigger with another payload", `POST /jobs/trigger/mail {"to":"a"}`, data(`{"jobId":"1:mail:a","coalesced":false}`), func(ctx context.Context, c *client.Client) (any, error) {
 			return c.Trigger(ctx, "mail", map[string]any{"to": "a"})
 		}, `{"jobId":"1:mail:a","coalesced":false}`},
+		{"trigger after a time", `POST /jobs/trigger/user-sync {"delay":601,"syncType":"full"}`,
+			data(`{"jobId":"1:user-sync:a","coalesced":false,"runAt":"2026-11-24T04:50:41.500Z"}`), func(ctx context.Context, c *client.Client) (any, error) {
+				return c.Trigger(ctx, "user-sync", client.SyncPayload{SyncType: client.SyncFull}, client.Delay(600*time.Millisecond+1))
+			}, `{"jobId":"1:user-sync:a","coalesced":false,"runAt":"2026-11-24T04:50:41.500Z"}`},
+		{"trigger at an instant", `POST /jobs/trigger/user-sync {"runAt":"2026-11-24T04:50:41.5Z"}`,
+			data(`{"jobId":"1:user-sync:a","coalesced":false,"runAt":"2026-11-24T04:50:41.500Z"}`), func(ctx context.Context, c *client.Client) (any, error) {
+				at := time.Date(2026, 11, 24, 5, 50, 41, 500_000_000, time.FixedZone("", 3600))
+				return c.Trigger(ctx, "user-sync", nil, client.RunAt(at))
+			}, `{"jobId":"1:user-sync:a","coalesced":false,"runAt":"2026-11-24T04:50:41.500Z"}`},
 		{"pause the user sync", "POST /jobs/pause {}", data("null"), func(ctx context.Context, c *client.Client) (any, error) { return message(c.Pause(ctx, "")) }, `{"message":"done"}`},
 		{"pause", `POST /jobs/pause {"job":"issue-sync"}`, `{"success":true,"message":"done"}`, func(ctx context.Context, c *client.Client) (any, error) { return message(c.Pause(ctx, "issue-sync")) }, `{"message":"done"}`},
 		{"resume", `POST /jobs/resume {"job":"issue-sync"}`, `{"success":true,"message":"done"}`, func(ctx context.Context, c *client.Client) (any, error) { return message(c.Resume(ctx, "issue-sync")) }, `{"message":"done"}`},

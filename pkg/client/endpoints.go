@@ -48,9 +48,18 @@ func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 }
 
 // Trigger enqueues a job of the type with the payload, which is encoded as a JSON object; nil is an empty one. When a job of
-// the same kind waits already, that job serves the trigger.
-func (c *Client) Trigger(ctx context.Context, job string, payload any) (Triggered, error) {
+// the same kind waits already, that job serves the trigger. The options can say that the job starts later; such a job is one of
+// its own. A server of an earlier release refuses them.
+func (c *Client) Trigger(ctx context.Context, job string, payload any, options ...TriggerOption) (Triggered, error) {
 	var t Triggered
+	var body triggerBody
+	for _, option := range options {
+		option(&body)
+	}
+	payload, err := body.with(payload)
+	if err != nil {
+		return t, fmt.Errorf("triggering %s: %w", job, err)
+	}
 	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "trigger", job}, body: payload}, &t)
 	if err != nil {
 		return t, fmt.Errorf("triggering %s: %w", job, err)

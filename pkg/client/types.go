@@ -38,7 +38,7 @@ const (
 	StateWaiting State = "waiting"
 	// StateActive: a worker runs the job.
 	StateActive State = "active"
-	// StateDelayed: the job waits for its next attempt.
+	// StateDelayed: the job waits for its time, or for its next attempt.
 	StateDelayed State = "delayed"
 	// StateCompleted: the job succeeded.
 	StateCompleted State = "completed"
@@ -95,14 +95,14 @@ type Job struct {
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
-	// CreatedAt is the instant that the job belongs to: that of its tick or of its trigger.
+	// CreatedAt is the instant that the job belongs to: that of its tick or of its trigger, or the one that a delayed job starts at.
 	CreatedAt Time `json:"createdAt"`
 	// StartedAt and EndedAt are zero where they are not known.
 	StartedAt Time `json:"startedAt,omitzero"`
 	EndedAt   Time `json:"endedAt,omitzero"`
 	// Duration is the time from StartedAt to EndedAt, in milliseconds; nil if that is not known.
 	Duration *int64 `json:"duration,omitempty"`
-	// NextAttemptAt is when a delayed job is tried again.
+	// NextAttemptAt is when a delayed job starts, or is tried again.
 	NextAttemptAt Time `json:"nextAttemptAt,omitzero"`
 }
 
@@ -221,8 +221,11 @@ type JobList struct {
 // Triggered is the answer to a trigger.
 type Triggered struct {
 	JobID string `json:"jobId"`
-	// Coalesced is true when a job of that kind already waits: it is the one that JobID names.
+	// Coalesced is true when a job of that kind serves the trigger: one that already waits or, for some job types, the one of a
+	// trigger before, which may have ended. It is the one that JobID names.
 	Coalesced bool `json:"coalesced"`
+	// RunAt is when a delayed job starts; zero for any other.
+	RunAt Time `json:"runAt,omitzero"`
 	// Message is the server's, for people.
 	Message string `json:"-"`
 }
@@ -314,7 +317,7 @@ type JobType struct {
 	Paused bool `json:"paused"`
 	// Attempts is how often one of its jobs is tried.
 	Attempts int `json:"attempts"`
-	// Fields are those that the body of a trigger may have.
+	// Fields are those of its payload. The body of a trigger may have these, and runAt or delay; see RunAt and Delay.
 	Fields []Field `json:"fields"`
 }
 

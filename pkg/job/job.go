@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Job is a job type with a payload of type P and a result of type R.
@@ -27,6 +27,9 @@ type Job[P, R any] struct {
 	// Permanent. When ctx ends, Do must return soon: the run was cancelled, takes too long, or goes on elsewhere. After a crash
 	// the work is done again.
 	Do func(ctx context.Context, run *Run[P]) (R, error)
+	// Unique says which triggers share a run. By default a trigger is answered with the run that waits with an equal payload, if
+	// there is one.
+	Unique Unique
 	// PerWorker is how many runs are active at the same time on one worker. The default is 1.
 	PerWorker int
 	// Overall is how many runs are active at the same time over all workers. The default, 0, is no limit.
@@ -37,10 +40,22 @@ type Job[P, R any] struct {
 	Options
 }
 
+// Unique says which triggers share a run. The zero value means those whose payloads are equal, once their defaults are set, for as
+// long as the run waits.
+type Unique struct{ policy tasks.Unique }
+
+// NotUnique means that each trigger, and each tick of a schedule, has a run of its own.
+var NotUnique = Unique{tasks.Unique{Mode: tasks.UniqueNever}}
+
+// UniqueFor means that a trigger is also answered with the run of an equal payload that was accepted within the time before it,
+// whatever has become of that run. The time is at most 30 days. Ticks of a schedule only share a run that waits.
+func UniqueFor(d time.Duration) Unique { return Unique{tasks.Unique{Mode: tasks.UniqueFor, For: d}} }
+
 // New returns the job type. Type.Err says what is wrong with it.
 func New[P, R any](j Job[P, R]) Type {
 	def := j.define(j.Name, j.Title, func() tasks.Payload { return new(tasks.TypedPayload[P]) })
 	def.PerWorker, def.Overall, def.PayloadVersion = j.PerWorker, j.Overall, j.PayloadVersion
+	def.Unique = j.Unique.policy
 	t := jobtype.Type{Definition: def, Handler: j.handle}
 	if j.Do == nil {
 		t.Err = errors.New("its Do is missing")

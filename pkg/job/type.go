@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 // Type is a job type, ready for the programs. Make one with New or NewSync.

@@ -11,8 +11,8 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/job"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // With says what the attempt finds. A zero value means the first attempt at a new run.

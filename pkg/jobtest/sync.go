@@ -10,8 +10,8 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/job"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // Written is what would become of a record.

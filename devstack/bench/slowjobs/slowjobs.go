@@ -34,7 +34,9 @@ func Types(batchWait time.Duration) []job.Type {
 	}
 	return append(types, job.New(job.Job[Letter, struct{}]{
 		Name: Mail, PerWorker: MailsPerWorker,
-		Do: func(ctx context.Context, _ *job.Run[Letter]) (struct{}, error) { return struct{}{}, wait(ctx, MailTime) },
+		Do: func(ctx context.Context, _ *job.Run[Letter]) (struct{}, error) {
+			return struct{}{}, wait(ctx, MailTime)
+		},
 	}))
 }
 

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/codex-api/codex-jobs/internal/codex"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 func TestPayloadVersions(t *testing.T) {

@@ -29,8 +29,8 @@ const (
 // Payload is what a trigger's body and a task carry. Implementations are pointers to structs with JSON fields. A field's
 // `allowed` tag says in words what the field must be, for error messages (see Decode) and the description of the API.
 type Payload interface {
-	// UniqueKey says which runs of the job type are the same work: of those with the same key at most one waits. A job type
-	// whose runs are all the same work returns "".
+	// UniqueKey says which runs of the job type are the same work: of those with the same key at most one waits, unless
+	// Definition.Unique says otherwise. A job type whose runs are all the same work returns "". See HashedKey, too.
 	UniqueKey() string
 	// Validate sets defaults, and returns a *FieldError for the first wrong value.
 	Validate() error
@@ -65,6 +65,8 @@ type Definition struct {
 	PayloadVersion int
 	// Schedule says when the scheduler enqueues runs.
 	Schedule Schedule
+	// Unique says which triggers share a run. By default those with the same unique key do, while the run waits.
+	Unique Unique
 	// PerWorker is how many runs are active at the same time on one worker. The default is 1.
 	PerWorker int
 	// Overall is how many runs are active at the same time over all workers. The default, 0, is no limit.
@@ -178,8 +180,10 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 		if err := checkFields(d.NewPayload()); err != nil {
 			return nil, fmt.Errorf("job type %q: %w", d.Name, err)
 		}
-		if contains(fieldsOf(d.NewPayload()), versionField) {
-			return nil, fmt.Errorf("job type %q: the payload must not have a field %q, which is its version's", d.Name, versionField)
+		for _, err := range []error{checkReserved(d.NewPayload()), d.Unique.validate()} {
+			if err != nil {
+				return nil, fmt.Errorf("job type %q: %w", d.Name, err)
+			}
 		}
 		if d.Schedule.Enabled() {
 			if err := d.Schedule.Validate(); err != nil {

@@ -50,15 +50,36 @@ func Decode(data []byte, v any) error {
 	return decodeFields(object, v)
 }
 
-func decodeFields(object map[string]json.RawMessage, v any) error {
-	fields := fieldsOf(v)
+// decodeFields decodes the fields of an object into the structs that the targets point to, and validates each Payload of them.
+func decodeFields(object map[string]json.RawMessage, targets ...any) error {
+	var known []field
+	for _, v := range targets {
+		known = append(known, fieldsOf(v)...)
+	}
 	for name := range object {
-		if !contains(fields, name) {
-			return &FieldError{Field: "the field " + Describe(name), Was: "not known", Allowed: allowedFields(fields)}
+		if !contains(known, name) {
+			return &FieldError{Field: "the field " + Describe(name), Was: "not known", Allowed: allowedFields(known)}
 		}
 	}
+	for _, v := range targets {
+		if err := decodeInto(object, v); err != nil {
+			return err
+		}
+	}
+	for _, v := range targets {
+		if p, ok := v.(Payload); ok {
+			if err := p.Validate(); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// decodeInto decodes those fields of an object that the struct has that v points to.
+func decodeInto(object map[string]json.RawMessage, v any) error {
 	into := reflect.ValueOf(target(v)).Elem()
-	for _, f := range fields {
+	for _, f := range fieldsOf(v) {
 		raw, given := object[f.Name]
 		if !given {
 			continue
@@ -69,9 +90,6 @@ func decodeFields(object map[string]json.RawMessage, v any) error {
 		if string(raw) == "null" || decodeValue(raw, into.Field(f.index).Addr().Interface()) != nil {
 			return &FieldError{Field: f.Name, Was: abbreviate(string(object[f.Name])), Allowed: f.Allowed}
 		}
-	}
-	if p, ok := v.(Payload); ok {
-		return p.Validate()
 	}
 	return nil
 }

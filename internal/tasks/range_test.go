@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 func TestRangeID(t *testing.T) {

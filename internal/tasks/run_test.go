@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 func TestRunIDRoundTrip(t *testing.T) {

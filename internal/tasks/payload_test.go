@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/codex-api/codex-jobs/pkg/tasks"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 func TestDecodeSyncPayload(t *testing.T) {
