@@ -36,7 +36,7 @@ HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/n
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
-.PHONY: help run announce demo test check bench chaos lint exports build devstack clean
+.PHONY: help run announce demo example test check bench chaos lint exports build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,9 +52,16 @@ demo:
 	@mkdir -p bin
 	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker
 
+example: ## start the system of examples/directory likewise, with the directory that its users come from
+	@mkdir -p bin/example
+	cd devstack && $(GO) build -o ../bin/ . && $(GO) build -o ../bin/run-example ./example
+	$(GO) -C examples/directory build -o ../../bin/example/ ./cmd/...
+	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/run-example -bin bin/example
+
 test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...
 	@$(TESTED) $(GO) -C devstack test $(RACE) $(TEST_FLAGS) ./...
+	@$(TESTED) $(GO) -C examples/directory test $(RACE) $(TEST_FLAGS) ./...
 	@# Once more, without the cache: the go command does not notice changes outside of the module.
 	$(GO) -C devstack test -count 1 $(TEST_FLAGS) ./grafana
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
@@ -86,6 +93,7 @@ chaos: build devstack ## break the whole system at random, and check its promise
 lint: $(GOLANGCI_LINT) $(ACTIONLINT) ## look for mistakes and bad style
 	$(GOLANGCI_LINT) run
 	cd devstack && ../$(GOLANGCI_LINT) run --config ../.golangci.yml
+	cd examples/directory && ../../$(GOLANGCI_LINT) run --config ../../.golangci.yml
 	$(ACTIONLINT) -shellcheck= -pyflakes= .github/workflows/*.yml
 
 exports: $(APIDIFF) ## say what has changed in what pkg exports since the last tag, and fail if that breaks a team's code
