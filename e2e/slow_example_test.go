@@ -18,8 +18,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
-	"github.com/codex-api/codex-jobs/pkg/tasks"
 )
 
 // The tests in this file run examples/directory as its team would: its own programs, and the directory that its users come from.
