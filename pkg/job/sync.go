@@ -198,7 +198,7 @@ func (u updating[T]) Do(ctx context.Context, records []syncrun.Record) ([]syncru
 		return nil, err
 	}
 	if len(outcomes) != len(places) {
-		return nil, jobtype.Permanent(fmt.Errorf("Update returned %d outcomes for a batch of %d records; it must return one for each",
+		return nil, jobtype.Permanent(fmt.Errorf("the job type's Update returned %d outcomes for a batch of %d records; it must return one for each",
 			len(outcomes), len(places)))
 	}
 	for i, place := range places {
