@@ -337,6 +337,25 @@ func TestHealthOfAnIncompleteSystem(t *testing.T) {
 	testbed.Eventually(t, "a schedule alone to be missing", func() bool { return check(false, 1, 0, "a live schedule") })
 }
 
+// While a run waits for what its own work needs, this system is well.
+func TestHealthWhileWorkWaits(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	id := tasks.TriggerID("user-sync", time.Now())
+	wait := jobs.Wait{For: "working on users: the directory is away", Since: time.Now(), Upstream: true}
+	if err := b.jobs.SetWait(t.Context(), id, wait); err != nil {
+		t.Fatal(err)
+	}
+	answer := b.get(t, "/health")
+	var h client.Health
+	if err := json.Unmarshal([]byte(answer.text), &h); err != nil {
+		t.Fatal(err)
+	}
+	if w := h.Jobs.Waiting; answer.status != http.StatusOK || len(w) != 1 || w[0].For != wait.For || !w[0].Upstream {
+		t.Errorf("%d: %s", answer.status, answer.text)
+	}
+}
+
 // A MongoDB that hangs, but answers pings, shows in what the active runs wait for.
 func TestHealthWhileARunWaits(t *testing.T) {
 	t.Parallel()

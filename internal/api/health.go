@@ -64,7 +64,8 @@ func (s *Server) health(c *gin.Context) {
 		s.log(c).Warn("Redis does not accept writes", "error", refused)
 	}
 	status := http.StatusOK
-	if !connected(h.Database) || !connected(h.Redis) || len(h.Jobs.Waiting) > 0 {
+	unwell := slices.ContainsFunc(h.Jobs.Waiting, func(w client.WaitingJob) bool { return !w.Upstream })
+	if !connected(h.Database) || !connected(h.Redis) || unwell {
 		h.Status, status = client.StatusDegraded, http.StatusServiceUnavailable
 	}
 	c.JSON(status, h)
@@ -104,7 +105,7 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 		log.Warn("Redis did not serve the health check", "error", err)
 	}
 	for _, w := range waits {
-		h.Waiting = append(h.Waiting, client.WaitingJob{ID: w.Run, Waiting: client.Waiting{For: w.For, Since: client.Time{Time: w.Since}}})
+		h.Waiting = append(h.Waiting, client.WaitingJob{ID: w.Run, Waiting: client.Waiting{For: w.For, Since: client.Time{Time: w.Since}, Upstream: w.Upstream}})
 	}
 	return h
 }

@@ -48,7 +48,7 @@ func newJob(j jobs.Job) client.Job {
 		shown.Duration = &duration
 	}
 	if j.Wait != nil {
-		shown.Waiting = &client.Waiting{For: j.Wait.For, Since: client.Time{Time: j.Wait.Since}}
+		shown.Waiting = &client.Waiting{For: j.Wait.For, Since: client.Time{Time: j.Wait.Since}, Upstream: j.Wait.Upstream}
 	}
 	if j.Ranges > 0 {
 		shown.Ranges = &client.Ranges{Total: j.Ranges, Ended: j.RangesEnded}

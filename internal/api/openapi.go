@@ -151,7 +151,14 @@ func withExamplesOf(registry *tasks.Registry) json.RawMessage {
 	if !slices.ContainsFunc(payloadsOf(registry), isSync) {
 		replace = append(replace, `"data": {"syncType": "full"}`, `"data": {}`)
 	}
-	return json.RawMessage(strings.NewReplacer(replace...).Replace(shippedOpenAPI))
+	text := strings.NewReplacer(replace...).Replace(shippedOpenAPI)
+	for _, def := range all { // with fewer job types than three a list of names has one twice
+		name := `\"` + def.Name + `\"`
+		for twice := name + " or " + name; strings.Contains(text, twice); {
+			text = strings.ReplaceAll(text, twice, name)
+		}
+	}
+	return json.RawMessage(text)
 }
 
 // set returns the JSON object with the value at the path; nil removes the member.

@@ -30,7 +30,7 @@ func (a *app) triggerCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "trigger JOB",
 		Short: "Start a job; with --wait, wait for its end",
-		Long: `Enqueue a job. A worker runs it when no other job of its type is active. When a job of the same kind
+		Long: `Enqueue a job. A worker runs it as soon as it may: of a sync, one job is active at a time. When a job of the same kind
 already waits, that job serves the trigger. A synchronisation is incremental unless --full is given.
 "codexctl job-types" lists the job types, and the fields that --data can have for each.
 

@@ -70,7 +70,7 @@ func readSync(r *reader) Sync {
 			"the number of records in a range; a run of a larger collection is split into ranges, which all workers share"),
 		BulkSize: read(g, "SYNC_BULK_SIZE", "1000", wholeNumber(1, 100_000), "the highest number of updates in one command to MongoDB"),
 		RetryBudget: read(g, "SYNC_PATIENCE", "60s", duration(0, "60s"),
-			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails; one operation may take 10 s even if this is less"),
+			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails, or while what its work needs is away, before the run is put off; one operation of MongoDB may take 10 s even if this is less"),
 	}
 }
 

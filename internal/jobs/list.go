@@ -70,7 +70,7 @@ type Job struct {
 	Counts *RecordCounts
 	// Result is the result of a completed run as JSON. It is nil in other states.
 	Result json.RawMessage
-	// Wait is what an active run waits for. It is nil if the run goes on.
+	// Wait is what a run waits for: one that is active, or one that was put off. It is nil for others.
 	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
@@ -79,6 +79,7 @@ type Job struct {
 	Created, Started, Ended, NextAttempt time.Time
 
 	endedSecond time.Time // when it ended, as asynq knows it
+	reason      string    // the error of the last attempt, also if it did not fail
 }
 
 // Find returns the run with the ID. It can return ErrNoJob.
@@ -98,6 +99,7 @@ func newJob(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) Job {
 		ID: id, State: stateOf[info.State], Data: def.PayloadFields(info.Payload), Attempts: def.Attempts, Error: info.LastErr,
 		Created: id.Reference, TriggeredBy: triggerOf(id, info.Headers),
 	}
+	job.reason = info.LastErr
 	if info.Retried == 0 && job.State != StateFailed {
 		job.Error = "" // asynq also writes one when nothing failed: a lease expired, or a run was snoozed
 	}
@@ -151,7 +153,7 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 			continue
 		}
 		answers = append(answers, answer{
-			job, pipeline.HMGet(ctx, j.keys.run(job.ID), "progress", "started", "failures"),
+			job, pipeline.HMGet(ctx, j.keys.run(job.ID), "progress", "started", "failures", "waiting", "waitingFrom"),
 			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended"), pipeline.Get(ctx, j.keys.wait(job.ID.Job)),
 		})
 	}
@@ -176,8 +178,14 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 		if started > 0 {
 			a.job.Started = time.UnixMilli(int64(started))
 			a.job.Attempt = number(a.run, 2)
-			if a.job.State != StateDelayed {
+			putOff := number(a.run, 4) > 0 && a.job.State == StateDelayed
+			if a.job.State != StateDelayed || putOff {
 				a.job.Attempt++
+			}
+			if putOff {
+				a.job.Wait = &Wait{
+					Run: a.job.ID.String(), For: a.job.reason, Since: time.UnixMilli(int64(number(a.run, 3))).UTC(), Upstream: true,
+				}
 			}
 		}
 		a.job.Ranges, a.job.RangesEnded = number(a.ranges, 0), number(a.ranges, 1)

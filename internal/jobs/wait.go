@@ -23,6 +23,8 @@ type Wait struct {
 	Run string `json:"run"`
 	// For says what the run waits to be done, such as "updating users".
 	For string `json:"for"`
+	// Upstream is true if it waits for what its own work needs, and not for MongoDB or Redis.
+	Upstream bool `json:"upstream,omitempty"`
 	// Since is when it began to wait.
 	Since time.Time `json:"since"`
 }

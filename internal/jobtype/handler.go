@@ -53,7 +53,7 @@ type Attempt struct {
 	Count func(processed, updated, failed int64)
 	// Waiting tells people what the attempt waits for, such as a server that does not answer. Call it once a second, as long as
 	// the attempt waits. It can be nil.
-	Waiting func(ctx context.Context, what string, since time.Time)
+	Waiting func(ctx context.Context, wait jobs.Wait)
 	// Log adds the run's ID to each line.
 	Log *slog.Logger
 }

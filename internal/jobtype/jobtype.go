@@ -27,6 +27,8 @@ type Type struct {
 type Sync struct {
 	// Noun is the log's word for a record: "user".
 	Noun string
+	// MaxBatch is how many records a batch has at most. 0 leaves it to the settings.
+	MaxBatch int
 	// Store says which records there are. Its bounds are not used.
 	Store mongodb.Config
 	// Work makes what an attempt does with its batches.

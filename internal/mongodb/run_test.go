@@ -115,7 +115,7 @@ func TestServerThatHangs(t *testing.T) {
 			pass := syncrun.Pass{
 				Noun: "user", Store: b.store, Work: syncrun.Stamping{}, Selection: incremental, BatchSize: 25, Writers: 2,
 				RetryBudget: budget, Save: func(context.Context, syncrun.Checkpoint, int) error { return nil },
-				Waiting: func(_ context.Context, what string, _ time.Time) { said <- what }, Log: slog.New(slog.DiscardHandler),
+				Waiting: func(_ context.Context, w syncrun.Wait) { said <- w.For }, Log: slog.New(slog.DiscardHandler),
 			}
 			begun := time.Now()
 			_, err := pass.Do(t.Context())

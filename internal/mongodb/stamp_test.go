@@ -458,10 +458,10 @@ func TestStampRefusesFields(t *testing.T) {
 	}{
 		{fields{"_id": "other"}, nil, `setting field "_id": `},
 		{fields{"_id.x": 1}, nil, `setting field "_id.x": `},
-		{fields{lastSynced: reference}, nil, `setting field "lastSynced": only the store`},
-		{fields{"lastSynced.x": 1}, nil, `setting field "lastSynced.x": only the store`},
-		{fields{updatedAt: nil}, nil, `setting field "updatedAt": only the store`},
-		{fields{"updatedAt.x": 1}, nil, `setting field "updatedAt.x": only the store`},
+		{fields{lastSynced: reference}, nil, `setting field "lastSynced": only the sync itself`},
+		{fields{"lastSynced.x": 1}, nil, `setting field "lastSynced.x": only the sync itself`},
+		{fields{updatedAt: nil}, nil, `setting field "updatedAt": only the sync itself`},
+		{fields{"updatedAt.x": 1}, nil, `setting field "updatedAt.x": only the sync itself`},
 		{fields{"": 1}, nil, `setting field "": `},
 		{fields{"$": 1}, nil, `setting field "$": `},
 		{fields{"$inc": fields{"n": 1}}, nil, `setting field "$inc": `},
@@ -471,14 +471,14 @@ func TestStampRefusesFields(t *testing.T) {
 		{fields{"x..y": 1}, nil, `setting field "x..y": `},
 		{fields{"zero\x00byte": 1}, nil, `setting field "zero\x00byte": `},
 		{fields{"value": make(chan int)}, nil, `setting fields: `},
-		{fields{"a": 1, "b": 2, lastSynced: 3}, nil, `setting field "lastSynced": only the store`},
+		{fields{"a": 1, "b": 2, lastSynced: 3}, nil, `setting field "lastSynced": only the sync itself`},
 
 		{nil, []string{"_id"}, `removing field "_id": `},
 		{nil, []string{"_id.x"}, `removing field "_id.x": `},
-		{nil, []string{"a", lastSynced}, `removing field "lastSynced": only the store`},
-		{nil, []string{"lastSynced.x"}, `removing field "lastSynced.x": only the store`},
-		{nil, []string{updatedAt}, `removing field "updatedAt": only the store`},
-		{nil, []string{"updatedAt.x"}, `removing field "updatedAt.x": only the store`},
+		{nil, []string{"a", lastSynced}, `removing field "lastSynced": only the sync itself`},
+		{nil, []string{"lastSynced.x"}, `removing field "lastSynced.x": only the sync itself`},
+		{nil, []string{updatedAt}, `removing field "updatedAt": only the sync itself`},
+		{nil, []string{"updatedAt.x"}, `removing field "updatedAt.x": only the sync itself`},
 		{nil, []string{""}, `removing field "": `},
 		{nil, []string{"$unset"}, `removing field "$unset": `},
 		{nil, []string{"x..y"}, `removing field "x..y": `},
@@ -616,7 +616,7 @@ func TestOtherDateFields(t *testing.T) {
 		{Record: record, Unset: []string{"syncedAt.x"}}, {Record: record, Unset: []string{updated}},
 	} {
 		stamped, err := b.store.Stamp(t.Context(), []syncrun.Update{u}, incremental)
-		if err != nil || len(stamped.Failed) != 1 || !strings.HasSuffix(stamped.Failed[0].Err.Error(), "only the store may change it") {
+		if err != nil || len(stamped.Failed) != 1 || !strings.HasSuffix(stamped.Failed[0].Err.Error(), "only the sync itself changes it") {
 			t.Errorf("set %v, unset %v: %+v (%v)", u.Set, u.Unset, stamped, err)
 		}
 	}

@@ -103,7 +103,7 @@ func (s stamps) checkName(name string, set, removed []string) error {
 	case field == "_id":
 		return errors.New("the _id of a record must not change")
 	case field == string(s.synced) || field == s.updated:
-		return errors.New("only the store may change it")
+		return errors.New("only the sync itself changes it")
 	case name == "":
 		return errors.New("the name must not be empty")
 	case strings.HasPrefix(name, "$"):

@@ -25,6 +25,8 @@ type Options struct {
 	Freshness time.Duration
 	// BatchSize is how many records a batch has, unless the payload says it.
 	BatchSize int
+	// MaxBatch is how many records a batch has at most, whatever else says more. 0 is no limit.
+	MaxBatch int
 	// Exists reports whether the collection called Collection is there. If it is not, a run says so. It can be nil.
 	Exists     func(ctx context.Context) (bool, error)
 	Collection string
@@ -49,6 +51,9 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 		if payload.BatchSize != nil {
 			batchSize = *payload.BatchSize
 		}
+		if o.MaxBatch > 0 {
+			batchSize = min(batchSize, o.MaxBatch)
+		}
 		var resume syncrun.Checkpoint
 		if a.Checkpoint != nil {
 			if err := json.Unmarshal(a.Checkpoint, &resume); err != nil {
@@ -61,7 +66,7 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, RetryBudget: o.RetryBudget, Stop: a.Stop,
-			Resume: resume, Save: save(a), Observe: a.Observe, Waiting: a.Waiting, Log: a.Log.With("syncType", payload.SyncType),
+			Resume: resume, Save: save(a), Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
 		if a.Range != nil {
 			return syncRange(ctx, a, pass)
@@ -108,6 +113,16 @@ func failure(err error) error {
 		return jobtype.Permanent(err)
 	}
 	return err
+}
+
+// waiting returns a syncrun.Waiting that tells people.
+func waiting(a *jobtype.Attempt) syncrun.Waiting {
+	if a.Waiting == nil {
+		return nil
+	}
+	return func(ctx context.Context, w syncrun.Wait) {
+		a.Waiting(ctx, jobs.Wait{For: w.For, Since: w.Since, Upstream: w.Upstream})
+	}
 }
 
 // save returns a syncrun.Save that stores the checkpoint as JSON.

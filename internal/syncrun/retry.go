@@ -23,9 +23,18 @@ const (
 	waitsInterval = time.Second
 )
 
-// Waiting is told, once a second, what a run waits for, and since when, while it waits for a store or a Work that is unavailable or
-// does not answer.
-type Waiting func(ctx context.Context, what string, since time.Time)
+// Waiting is told, once a second, what a run waits for, while it waits for a store or a Work that is unavailable or does not answer.
+type Waiting func(ctx context.Context, wait Wait)
+
+// Wait is what a run waits for.
+type Wait struct {
+	// For says what is to be done, such as "updating users".
+	For string
+	// Since is when that began.
+	Since time.Time
+	// Upstream is true if the Work waits, not the store. Then For has the reason, too.
+	Upstream bool
+}
 
 // retry calls f, which uses the store, again while f returns ErrUnavailable and the retry budget lasts. It returns ErrStopped if
 // Stop is closed meanwhile.
@@ -59,7 +68,7 @@ func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(conte
 	if err == nil {
 		return nil
 	}
-	p.waits.fail(operation)
+	p.waits.fail(operation, err)
 	bounded, cancel := context.WithDeadline(ctx, begun.Add(p.RetryBudget))
 	defer cancel()
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, lastWait) {
@@ -93,6 +102,7 @@ func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(conte
 			return nil
 		case bounded.Err() == nil || ctx.Err() != nil:
 			err = failed
+			p.waits.fail(operation, err)
 		} // otherwise the budget has ended the call, and the error before says why
 	}
 	if ctx.Err() != nil {
@@ -109,9 +119,10 @@ type waits struct {
 
 // operation is a call of retry. The zero value is a free place for one.
 type operation struct {
-	what   string
-	begun  time.Time
-	failed bool
+	what     string
+	begun    time.Time
+	failed   bool
+	upstream string // why the Work waits
 }
 
 // begin returns the place of the operation. It reuses places, because a run reads each record with an operation.
@@ -131,11 +142,16 @@ func (w *waits) begin(what string, begun time.Time) (place int) {
 	return len(w.operations) - 1
 }
 
-func (w *waits) fail(place int) {
-	if w != nil {
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		w.operations[place].failed = true
+func (w *waits) fail(place int, err error) {
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	o := &w.operations[place]
+	o.failed = true
+	if wait := new(WaitError); errors.As(err, &wait) {
+		o.upstream = wait.Err.Error()
 	}
 }
 
@@ -176,7 +192,11 @@ func (p *Pass) watchWaits(ctx context.Context) (end func()) {
 			case now := <-ticker.C:
 				o := p.waits.oldest(now)
 				if o.what != "" {
-					p.Waiting(ctx, o.what, o.begun)
+					wait := Wait{For: o.what, Since: o.begun, Upstream: o.upstream != ""}
+					if wait.Upstream {
+						wait.For += ": " + o.upstream
+					}
+					p.Waiting(ctx, wait)
 				}
 				if hangs := o.what != "" && !o.failed; hangs && !warned {
 					p.Log.Warn("Database does not answer", "doing", o.what, "for", now.Sub(o.begun).Round(time.Second).String())

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -411,8 +412,13 @@ func TestWorkIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 100)
 		b.run.Work = unavailable{time.Now().Add(30 * time.Second)}
+		var said atomic.Pointer[syncrun.Wait]
+		b.run.Waiting = func(_ context.Context, w syncrun.Wait) { said.Store(&w) }
 		if result := b.do(t); result.Updated != 100 {
 			t.Errorf("the result is %+v", result)
+		}
+		if w := said.Load(); w == nil || !w.Upstream || w.For != "working on users: no route to host" {
+			t.Errorf("it said that it waits for %+v", w)
 		}
 	})
 }

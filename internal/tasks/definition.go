@@ -3,6 +3,7 @@
 package tasks
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
@@ -95,6 +96,9 @@ type Definition struct {
 // Queue returns the name of the queue for the runs of the job type.
 func (d Definition) Queue() string { return d.namespace.Queue(d.Name) }
 
+// allName stands for all job types in requests.
+const allName = "all"
+
 var namePattern = regexp.MustCompile(`^[a-z][a-z0-9]*(-[a-z0-9]+)*$`)
 
 // own says which of the fields with a default a Definition sets itself.
@@ -165,6 +169,8 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 		switch {
 		case !namePattern.MatchString(d.Name):
 			return nil, fmt.Errorf("job type %q: its name must be lower-case words joined by hyphens", d.Name)
+		case d.Name == allName:
+			return nil, fmt.Errorf("job type %q: its name must not be %q, which means all job types", d.Name, allName)
 		case d.Name == rangesName: // in a namespace, its queue would be the one of the ranges of the job type of that name
 			return nil, fmt.Errorf("job type %q: its name must not be %q", d.Name, rangesName)
 		case d.Title == "":
@@ -190,7 +196,7 @@ func NewRegistry(definitions ...Definition) (*Registry, error) {
 				return nil, fmt.Errorf("job type %q: %w", d.Name, err)
 			}
 			if _, err := d.ScheduledPayload(); err != nil {
-				return nil, fmt.Errorf("job type %q has a schedule, but {} is no valid payload: %w", d.Name, err)
+				return nil, fmt.Errorf("job type %q has a schedule, but {} is no valid payload: %w", d.Name, errors.Unwrap(err))
 			}
 		}
 		if _, taken := r.Lookup(d.Name); taken {

@@ -82,7 +82,7 @@ func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	case errors.As(err, &failed):
 		return c.def.RetryDelay(failed.number) + retryRounding
 	case errors.As(err, &later):
-		return later.wait + retryRounding
+		return later.wait + time.Second // never earlier than that: whoever asks to wait counts
 	}
 	return 0
 }
@@ -309,10 +309,10 @@ func (a *attempt) save(ctx context.Context, checkpoint []byte, progress int) err
 }
 
 // waiting is Attempt.Waiting.
-func (a *attempt) waiting(ctx context.Context, what string, since time.Time) {
+func (a *attempt) waiting(ctx context.Context, wait jobs.Wait) {
 	bounded, cancel := context.WithTimeout(ctx, recordTimeout)
 	defer cancel()
-	if err := a.c.w.jobs.SetWait(bounded, a.id, jobs.Wait{For: what, Since: since}); err != nil && ctx.Err() == nil {
+	if err := a.c.w.jobs.SetWait(bounded, a.id, wait); err != nil && ctx.Err() == nil {
 		a.log.Debug("Could not say what the run waits for", "error", err)
 	}
 }

@@ -11,8 +11,10 @@ import (
 
 	"github.com/hibiken/asynq"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/tasks"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/worker"
 )
 
@@ -40,12 +42,21 @@ func TestRunWaitsForWhatIsAway(t *testing.T) {
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateRetry)
+	testbed.Eventually(t, "the run to say that it was put off, and why", func() bool {
+		run, err := tasks.ParseRunID(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		job, err := b.Find(t.Context(), run)
+		return err == nil && job.State == jobs.StateDelayed && job.Attempt == 1 && job.Error == "" &&
+			job.Wait != nil && job.Wait.Upstream && job.Wait.For == "the upstream is away" && !job.Wait.Since.IsZero()
+	})
 	started := time.Now()
 	b.idle(t)
 	if info := b.await(t, id, asynq.TaskStateCompleted); info.Retried != 0 {
 		t.Errorf("retried %d times", info.Retried)
 	}
-	if waited := time.Since(started); waited < 2500*time.Millisecond {
+	if waited := time.Since(started); waited < 2*time.Second {
 		t.Errorf("it waited only for %s", waited)
 	}
 }

@@ -36,7 +36,7 @@ func (c *Client) Health(ctx context.Context) (Health, error) {
 	return h, nil
 }
 
-// Status asks for the state of a job type; of all for AllJobs, and of the server's first one, the user sync, for "".
+// Status asks for the state of a job type; of all for AllJobs, and of the server's first one for "".
 func (c *Client) Status(ctx context.Context, job string) (Status, error) {
 	var s Status
 	query := url.Values{}
@@ -68,13 +68,13 @@ func (c *Client) Trigger(ctx context.Context, job string, payload any, options .
 	return t, nil
 }
 
-// Pause keeps jobs of the type from starting; "" is the server's first job type, the user sync. One that is active goes
+// Pause keeps jobs of the type from starting; "" is the server's first job type . One that is active goes
 // on. It returns the server's message, for people.
 func (c *Client) Pause(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "pause", "pausing", job)
 }
 
-// Resume ends a pause; "" is the server's first job type, the user sync. It returns the server's message, for people.
+// Resume ends a pause; "" is the server's first job type . It returns the server's message, for people.
 func (c *Client) Resume(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "resume", "resuming", job)
 }
@@ -91,7 +91,7 @@ func (c *Client) control(ctx context.Context, action, doing, job string) (messag
 }
 
 // Cleanup removes jobs of the type that ended longer ago than the grace period, which must be from 0 to 8,760 hours; "" is
-// the server's first job type, the user sync.
+// the server's first job type .
 func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Duration) (CleanedUp, error) {
 	var removed CleanedUp
 	body := map[string]any{"gracePeriodHours": gracePeriod.Hours()}

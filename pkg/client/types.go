@@ -159,6 +159,8 @@ type Waiting struct {
 	For string `json:"for"`
 	// Since is when it began to wait.
 	Since Time `json:"since"`
+	// Upstream is true if it waits for what its own work needs, such as another service. Then this system itself may be well.
+	Upstream bool `json:"upstream,omitempty"`
 }
 
 // WaitingJob is an active job that waits.

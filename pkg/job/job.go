@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 )
@@ -17,7 +18,8 @@ import (
 //
 // P is a struct. Each of its fields has a json tag with its name, and may have an `allowed` tag that says in words what it must
 // be, for error messages and the description of the API. If *P has a method Validate() error, that sets defaults, and refuses a
-// wrong payload with an error that says what was wrong and what is right. A client gets that as its answer.
+// wrong payload with an error that says what was wrong and what is right. A client gets that as its answer. A job type with a
+// schedule must take the payload {}: that is what a tick has.
 type Job[P, R any] struct {
 	// Name names the job type in URLs, settings, logs and metrics: lower-case words joined by hyphens.
 	Name string
@@ -30,7 +32,8 @@ type Job[P, R any] struct {
 	// Unique says which triggers share a run. By default a trigger is answered with the run that waits with an equal payload, if
 	// there is one.
 	Unique Unique
-	// PerWorker is how many runs are active at the same time on one worker. The default is 1.
+	// PerWorker is how many runs are active at the same time on one worker. The default is 1. By default WORKER_CONCURRENCY is the
+	// sum over all job types; if it is set to less, it bounds all of them together.
 	PerWorker int
 	// Overall is how many runs are active at the same time over all workers. The default, 0, is no limit.
 	Overall int
@@ -48,7 +51,8 @@ type Unique struct{ policy tasks.Unique }
 var NotUnique = Unique{tasks.Unique{Mode: tasks.UniqueNever}}
 
 // UniqueFor means that a trigger is also answered with the run of an equal payload that was accepted within the time before it,
-// whatever has become of that run. The time is at most 30 days. Ticks of a schedule only share a run that waits.
+// whatever has become of that run, even if it is not kept any more. The time is at most 30 days. Ticks of a schedule only share a
+// run that waits, and a trigger with a delay always has a run of its own.
 func UniqueFor(d time.Duration) Unique { return Unique{tasks.Unique{Mode: tasks.UniqueFor, For: d}} }
 
 // New returns the job type. Type.Err says what is wrong with it.
@@ -118,6 +122,6 @@ func (r *Run[P]) Stopping() <-chan struct{} { return r.from.Stop }
 // once a second, as long as Do waits.
 func (r *Run[P]) Waiting(ctx context.Context, what string, since time.Time) {
 	if r.from.Waiting != nil {
-		r.from.Waiting(ctx, what, since)
+		r.from.Waiting(ctx, jobs.Wait{For: what, Since: since, Upstream: true})
 	}
 }

@@ -48,6 +48,9 @@ type Sync[T any] struct {
 	Fields []string
 	// Filter says which records take part, as a MongoDB query such as bson.D. nil means all.
 	Filter any
+	// MaxBatch is how many records a batch has at most, whatever settings and triggers say, because a service takes no more at a
+	// time. 0 leaves it to them.
+	MaxBatch int
 	// SyncedField and UpdatedField are the names of the two dates. The defaults are "lastSynced" and "updatedAt".
 	SyncedField, UpdatedField string
 	// Update brings a batch up to date. It returns one Outcome for each record of the batch, in their order. Several goroutines call
@@ -72,7 +75,8 @@ type Record[T any] struct {
 	ID string
 	// Name is the text in the NameField, or "".
 	Name string
-	// Data is the record's fields, decoded from BSON. A record that does not decode fails by itself, and Update does not see it.
+	// Data is the record's fields, decoded from BSON. A record that does not decode fails by itself, and Update does not see it. To
+	// repair such records, take a type that takes all, such as bson.RawValue for a field, or bson.M with Fields.
 	Data T
 }
 
@@ -90,7 +94,7 @@ type Outcome struct {
 func NewSync[T any](s Sync[T]) Type {
 	def := s.define(s.Name, s.Title, func() tasks.Payload { return new(tasks.SyncPayload) })
 	def.Overall = 1
-	t := jobtype.Type{Definition: def, Sync: &jobtype.Sync{Noun: s.Noun, Work: s.work}}
+	t := jobtype.Type{Definition: def, Sync: &jobtype.Sync{Noun: s.Noun, MaxBatch: max(0, s.MaxBatch), Work: s.work}}
 	if t.Sync.Noun == "" {
 		t.Sync.Noun = "record"
 	}

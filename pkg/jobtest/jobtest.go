@@ -17,6 +17,8 @@ import (
 
 // With says what the attempt finds. A zero value means the first attempt at a new run.
 type With struct {
+	// RunID names the run. The default is one of a new run at the reference time.
+	RunID string
 	// Number counts the attempts from 1.
 	Number int
 	// Checkpoint is what an earlier attempt at a Job saved last. nil means nothing.
@@ -32,11 +34,13 @@ type With struct {
 }
 
 // Done is what a Job has done.
-type Done[R any] struct {
+type Done[P, R any] struct {
 	// Result is what Do returned, after its way through JSON.
 	Result R
 	// Saved is what was saved, in this order.
 	Saved []Saved
+	// Payload is the payload as Do got it, with its defaults.
+	Payload P
 }
 
 // Saved is a call of Save.
@@ -49,8 +53,8 @@ type Saved struct {
 
 // Do calls j.Do with the payload, after its way through JSON and its check. It returns the error of Do, or what is wrong with the
 // job type, the payload or the result. Done has what was saved even then.
-func Do[P, R any](ctx context.Context, j job.Job[P, R], payload P, with With) (Done[R], error) {
-	var done Done[R]
+func Do[P, R any](ctx context.Context, j job.Job[P, R], payload P, with With) (Done[P, R], error) {
+	var done Done[P, R]
 	t, def, err := describe(job.New(j))
 	if err != nil {
 		return done, err
@@ -62,6 +66,9 @@ func Do[P, R any](ctx context.Context, j job.Job[P, R], payload P, with With) (D
 	decoded, err := def.DecodePayload(data)
 	if err != nil {
 		return done, fmt.Errorf("the payload of %s: %w", def.Name, err)
+	}
+	if typed, ok := decoded.(*tasks.TypedPayload[P]); ok {
+		done.Payload = typed.Value
 	}
 	a, err := with.attempt(def, decoded)
 	if err != nil {
@@ -104,6 +111,12 @@ func (w With) attempt(def tasks.Definition, payload tasks.Payload) (*jobtype.Att
 		w.Reference = time.Now()
 	}
 	a.ID = tasks.TriggerID(def.Name, w.Reference)
+	if w.RunID != "" {
+		var err error
+		if a.ID, err = tasks.ParseRunID(w.RunID); err != nil {
+			return nil, err
+		}
+	}
 	if a.Log == nil {
 		a.Log = slog.New(slog.DiscardHandler)
 	}

@@ -26,7 +26,8 @@ type Written struct {
 }
 
 // Update calls s.Update with a batch of the records, each of which is a document such as bson.M with an _id. Of a record it shows
-// only the fields that the sync wants to see. It does not look whether the Filter selects the record. It returns what would be
+// only the fields that the sync wants to see. It does not look whether the Filter selects the record, which only MongoDB can tell.
+// It returns what would be
 // written for each record, in their order, or the error of Update, or what is wrong with the job type or a record.
 func Update[T any](ctx context.Context, s job.Sync[T], with With, records ...any) ([]Written, error) {
 	t, def, err := describe(job.NewSync(s))
@@ -40,6 +41,9 @@ func Update[T any](ctx context.Context, s job.Sync[T], with With, records ...any
 	a, err := with.attempt(def, payload)
 	if err != nil {
 		return nil, err
+	}
+	if len(records) == 0 {
+		return nil, errors.New("there is no record; a batch has at least one")
 	}
 	batch := make([]syncrun.Record, len(records))
 	for i, record := range records {

@@ -81,7 +81,7 @@ func Handlers(db *mongo.Database, settings config.Sync, types []jobtype.Type) ma
 		records.WriteTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultWriteTimeout)
 		store := mongodb.NewStore(db, records)
 		handlers[name] = syncjob.New(store, syncjob.Options{
-			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, Exists: store.Exists,
+			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, MaxBatch: t.Sync.MaxBatch, Exists: store.Exists,
 			Collection: store.Name(), Work: t.Sync.Work, Writers: settings.Writers, RangeSize: settings.RangeSize,
 			RetryBudget: settings.RetryBudget,
 		})
