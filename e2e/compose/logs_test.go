@@ -37,18 +37,19 @@ type logs struct {
 	all     procs.Log
 
 	mu     sync.Mutex
-	seen   map[string]bool // a container that starts again is read again
+	seen   map[string]bool   // a container that starts again is read again
+	exits  map[string]string // the status of each container that has ended, by container
 	broken []string
 }
 
 // follow reads the logs until the test ends.
 func follow(t *testing.T, p *project) *logs {
 	t.Helper()
-	l := &logs{project: p, seen: make(map[string]bool)}
+	l := &logs{project: p, seen: make(map[string]bool), exits: make(map[string]string)}
 	ctx, cancel := context.WithCancel(context.Background())
-	events := p.command(ctx, "docker", "events", "--filter", "type=container", "--filter", "event=start",
+	events := p.command(ctx, "docker", "events", "--filter", "type=container", "--filter", "event=start", "--filter", "event=die",
 		"--filter", "label=com.docker.compose.project="+p.name,
-		"--format", `{{.ID}} {{index .Actor.Attributes "com.docker.compose.service"}}`)
+		"--format", `{{.Action}} {{.ID}} {{index .Actor.Attributes "com.docker.compose.service"}} {{index .Actor.Attributes "exitCode"}}`)
 	out, err := events.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -57,12 +58,17 @@ func follow(t *testing.T, p *project) *logs {
 		t.Fatal(err)
 	}
 	l.reading.Go(func() {
-		started := bufio.NewScanner(out)
-		for started.Scan() {
-			container, service, _ := strings.Cut(started.Text(), " ")
-			if slices.Contains(deployables, service) {
-				l.reading.Go(func() { l.read(ctx, container, service) })
+		all := bufio.NewScanner(out)
+		for all.Scan() {
+			event := strings.Split(all.Text(), " ")
+			if len(event) < 4 || !slices.Contains(deployables, event[2]) {
+				continue
 			}
+			if event[0] == "die" {
+				l.exited(event[1], event[3])
+				continue
+			}
+			l.reading.Go(func() { l.read(ctx, event[1], event[2]) })
 		}
 		_ = events.Wait() // it was cancelled
 	})
@@ -79,6 +85,19 @@ func (l *logs) read(ctx context.Context, container, service string) {
 	cmd.Stdout, cmd.Stderr = log, log
 	_ = cmd.Run() // the container may be gone already
 	log.End()
+}
+
+func (l *logs) exited(container, status string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.exits[container] = status
+}
+
+// exit returns the status with which a container has ended, "" before it has.
+func (l *logs) exit(container string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.exits[container]
 }
 
 func (l *logs) add(container, service string, e procs.Entry) {
