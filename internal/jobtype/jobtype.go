@@ -3,6 +3,7 @@
 package jobtype
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -43,7 +44,15 @@ var Of func(public any) Type
 func Registry(types []Type) (*tasks.Registry, error) {
 	var wrong []error
 	var definitions []tasks.Definition
+	owners := make(map[[2]string]string) // the sync that keeps its dates in a field of a collection
 	for _, t := range types {
+		if t.Sync != nil && t.Err == nil {
+			field := [2]string{t.Sync.Store.Collection, cmp.Or(t.Sync.Store.SyncedField, mongodb.DefaultSyncedField)}
+			if owner, taken := owners[field]; taken {
+				t.Err = fmt.Errorf("%s keeps its date in %s of %s, too; give one of them another SyncedField", owner, field[1], field[0])
+			}
+			owners[field] = t.Definition.Name
+		}
 		if t.Err != nil {
 			wrong = append(wrong, fmt.Errorf("job type %q: %w", t.Definition.Name, t.Err))
 		}

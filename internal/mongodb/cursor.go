@@ -15,10 +15,11 @@ import (
 
 // cursor walks over the records of one query.
 type cursor struct {
-	store   *Store
-	found   *mongo.Cursor
-	latest  time.Time // the latest stamp that is believed
-	resumed bool      // the query begins behind a key, and so behind MinKey
+	store     *Store
+	found     *mongo.Cursor
+	reference time.Time // the run's
+	latest    time.Time // the latest stamp that is believed
+	resumed   bool      // the query begins behind a key, and so behind MinKey
 }
 
 // Next implements syncrun.Cursor. Each fetch from the server has a deadline.
@@ -54,8 +55,10 @@ func (c *cursor) advance(ctx context.Context) (bool, error) {
 // stamp must be replaced, see stamps.update.
 func (c *cursor) record() syncrun.Record {
 	doc := c.found.Current
-	k := newKey(doc.Lookup("_id"))
-	r := syncrun.Record{Key: k, ID: k, State: outranks(doc.Lookup(c.store.SyncedField), c.latest)}
+	k, stamp := newKey(doc.Lookup("_id")), doc.Lookup(c.store.SyncedField)
+	r := syncrun.Record{Key: k, ID: k, State: outranks(stamp, c.latest)}
+	at, isDate := stamp.DateTimeOK()
+	r.Stamped = isDate && at == int64(date(c.reference))
 	if len(c.store.namePath) > 0 {
 		r.Name, _ = doc.Lookup(c.store.namePath...).StringValueOK()
 	}

@@ -85,6 +85,25 @@ func TestFieldsOfARecord(t *testing.T) {
 }
 
 // TestDataDecodes decodes the data of a record as work does.
+// A record knows whether the run itself has stamped it before.
+func TestRecordOfTheRunItself(t *testing.T) {
+	t.Parallel()
+	b := setupAt(t, serverURI(t), Config{SyncedField: "syncedAt"})
+	for name, stamp := range map[string]any{
+		"own": reference, "none": nil, "before": reference.Add(-time.Millisecond), "after": reference.Add(time.Millisecond),
+		"text": reference.Format(time.RFC3339), "number": reference.UnixMilli(), "list": bson.A{reference},
+	} {
+		b.insert(t, bson.D{{Key: "_id", Value: name}, {Key: "syncedAt", Value: stamp}, {Key: "lastSynced", Value: reference}})
+	}
+	sel := incremental
+	sel.Full = true
+	for _, record := range b.scan(t, sel, nil) {
+		if name := record.ID.String(); record.Stamped != (name == "own") {
+			t.Errorf("%s: %v", name, record.Stamped)
+		}
+	}
+}
+
 func TestDataDecodes(t *testing.T) {
 	t.Parallel()
 	b := setupAt(t, serverURI(t), Config{Fields: []string{"email", "address.city", "tags"}})

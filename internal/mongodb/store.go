@@ -138,7 +138,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
-	return &cursor{store: s, found: found, latest: sel.Latest(), resumed: within.After != nil}, nil
+	return &cursor{store: s, found: found, reference: sel.Reference, latest: sel.Latest(), resumed: within.After != nil}, nil
 }
 
 // filter returns the filter for the selected records that take part, and whose _ids match the conditions.

@@ -194,7 +194,10 @@ func (c *memoryCursor) Next(ctx context.Context) (syncrun.Record, bool, error) {
 		if u.due(c.sel) && u.within(c.within) {
 			c.within.After = u.key()
 			c.store.reads++
-			return syncrun.Record{Key: u.key(), ID: number(u.number), Name: fmt.Sprintf("user%d", u.number), State: u.number}, true, nil
+			return syncrun.Record{
+				Key: u.key(), ID: number(u.number), Name: fmt.Sprintf("user%d", u.number), State: u.number,
+				Stamped: u.stamp.Equal(c.sel.Reference),
+			}, true, nil
 		}
 	}
 	return syncrun.Record{}, false, nil

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -18,6 +19,8 @@ const (
 	saveRetryInterval = 250 * time.Millisecond
 	// finalSaveTimeout bounds the last save of an attempt that stops.
 	finalSaveTimeout = 2 * time.Second
+	// finishTime is how long the other batches have to end after one has failed.
+	finishTime = 30 * time.Second
 	// windowPerWriter is how many batches each writer can be ahead of the saved checkpoint. After a crash these are done again.
 	// With only one, a slow batch would idle the other writers.
 	windowPerWriter = 3
@@ -125,21 +128,34 @@ func (p *Pass) work(outer context.Context) error {
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
 
+	// The first failure ends the reading. The other batches may end: the work on them has begun, and should not begin again.
+	read, stopReading := context.WithCancelCause(ctx)
+	defer stopReading(nil)
+	var failing sync.Once
+	var failure error
+	var finish *time.Timer
+	fail := func(err error) {
+		failing.Do(func() {
+			failure = err
+			stopReading(err)
+			finish = time.AfterFunc(finishTime, func() { cancel(err) })
+		})
+	}
 	var reader, writers sync.WaitGroup
 	reader.Go(func() {
 		defer close(p.batches)
-		reading, end := p.untilStopped(ctx)
+		reading, end := p.untilStopped(read)
 		defer end()
 		err := p.safely(func() error { return p.read(reading) })
 		if err != nil && !errors.Is(err, ErrStopped) {
-			cancel(err)
+			fail(err)
 		}
 	})
 	for range p.Writers {
 		writers.Go(func() {
 			for b := range p.batches {
 				if err := p.observed(ctx, b, func(ctx context.Context) error { return p.write(ctx, b) }); err != nil {
-					cancel(err)
+					fail(err)
 					return
 				}
 				p.written <- b // never blocks: the whole window fits in
@@ -153,11 +169,18 @@ func (p *Pass) work(outer context.Context) error {
 
 	p.moveCheckpoint(ctx)
 	reader.Wait()
+	if finish != nil {
+		finish.Stop()
+	}
 	if ctx.Err() != nil {
 		if !p.fenced {
 			p.saveFinally(ctx) // so that the next attempt does less again
 		}
 		return context.Cause(ctx)
+	}
+	if failure != nil {
+		p.saveFinally(ctx)
+		return failure
 	}
 	if !p.exhausted {
 		p.saveFinally(ctx)
@@ -326,20 +349,26 @@ func (p *Pass) read(ctx context.Context) error {
 // write does the work on a batch, and updates its records.
 func (p *Pass) write(ctx context.Context, b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
+	// What an earlier attempt has stamped is done.
+	records := slices.DeleteFunc(slices.Clone(b.records), func(r Record) bool { return r.Stamped })
+	b.updated = int64(len(b.records) - len(records))
+	if len(records) == 0 {
+		return nil
+	}
 	var outcomes []Outcome
 	err := p.retryWork(ctx, func() (err error) {
-		outcomes, err = p.Work.Do(ctx, b.records)
+		outcomes, err = p.Work.Do(ctx, records)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	if len(outcomes) != len(b.records) {
-		return fmt.Errorf("working on %ss: %d outcomes for a batch of %d", p.Noun, len(outcomes), len(b.records))
+	if len(outcomes) != len(records) {
+		return fmt.Errorf("working on %ss: %d outcomes for a batch of %d", p.Noun, len(outcomes), len(records))
 	}
 	var failed []Failure
-	updates := make([]Update, 0, len(b.records))
-	for i, record := range b.records {
+	updates := make([]Update, 0, len(records))
+	for i, record := range records {
 		if outcomes[i].Err != nil {
 			failed = append(failed, Failure{Record: record, Err: outcomes[i].Err})
 			continue
@@ -355,7 +384,7 @@ func (p *Pass) write(ctx context.Context, b *batch) error {
 		if err != nil {
 			return err
 		}
-		b.updated = stamped.Matched
+		b.updated += stamped.Matched
 		failed = append(failed, stamped.Failed...)
 	}
 	b.errors = int64(len(failed))

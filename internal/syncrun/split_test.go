@@ -423,6 +423,96 @@ func TestWorkIsWaitedFor(t *testing.T) {
 	})
 }
 
+// failsOnce is a Work that takes a while, and fails once with the batch of a record. It counts how often it gets each record.
+type failsOnce struct {
+	bad    string
+	failed *atomic.Bool
+	mu     *sync.Mutex
+	seen   map[string]int
+}
+
+func (f failsOnce) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	bad := false
+	f.mu.Lock()
+	for _, r := range batch {
+		f.seen[r.ID.String()]++
+		bad = bad || r.ID.String() == f.bad
+	}
+	f.mu.Unlock()
+	if bad && f.failed.CompareAndSwap(false, true) {
+		return nil, errInvalid
+	}
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return make([]syncrun.Outcome, len(batch)), nil
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+// After a failed attempt, and after a crash, only the batches come again whose work was not done and written.
+func TestWorkIsDoneOnce(t *testing.T) {
+	t.Parallel()
+	for _, full := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			b := setup(t, 200)
+			b.run.Selection.Full = full
+			work := failsOnce{bad: "id-35", failed: new(atomic.Bool), mu: new(sync.Mutex), seen: make(map[string]int)}
+			b.run.Work = work
+			if _, err := b.run.Do(t.Context()); !errors.Is(err, errInvalid) {
+				t.Fatalf("the first attempt: %v", err)
+			}
+			resume := b.saved.checkpoint(t)
+			for _, b.run.Resume = range []syncrun.Checkpoint{resume, {}} { // the second as after a crash before any save
+				if result := b.do(t); result.Processed != 200 || result.Updated != 200 || result.Errors != 0 {
+					t.Errorf("the result is %+v", result)
+				}
+			}
+			for i := range 200 {
+				id, want := fmt.Sprintf("id-%d", i+1), 1
+				if i/10 == 3 {
+					want = 2
+				}
+				if work.seen[id] != want {
+					t.Errorf("full %v: %s was given to the work %d times, want %d", full, id, work.seen[id], want)
+				}
+			}
+			b.wantEachOnce(t)
+		})
+	}
+}
+
+// A batch that does not end is not waited for without end when another one has failed.
+func TestFailureEndsWhatHangs(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 40)
+		b.run.Work = workFunc(func(ctx context.Context, batch []syncrun.Record) error {
+			if batch[0].ID.String() == "id-1" {
+				return errInvalid
+			}
+			<-ctx.Done()
+			return context.Cause(ctx)
+		})
+		started := time.Now()
+		if _, err := b.run.Do(t.Context()); !errors.Is(err, errInvalid) {
+			t.Errorf("%v", err)
+		}
+		if took := time.Since(started); took > time.Minute {
+			t.Errorf("it took %s", took)
+		}
+	})
+}
+
+// workFunc is a Work that only sets dates.
+type workFunc func(ctx context.Context, batch []syncrun.Record) error
+
+func (f workFunc) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	return make([]syncrun.Outcome, len(batch)), f(ctx, batch)
+}
+
 // short is a Work that forgets a record.
 type short struct{}
 

@@ -19,8 +19,8 @@ var ErrUnavailable = errors.New("store unavailable")
 // Selection says which records a run visits.
 type Selection struct {
 	// Full selects every record. Otherwise a record is selected if it is due: its stamp is not a date, is at or before
-	// Reference - Freshness, or is after Latest. A record whose stamp is exactly Reference is selected, too: the run may have
-	// stamped it after its last checkpoint.
+	// Reference - Freshness, or is after Latest. A record whose stamp is exactly Reference is selected, too, so that it is
+	// counted: the run may have stamped it after its last checkpoint.
 	Full bool
 	// Reference is the run's reference time, in whole milliseconds.
 	Reference time.Time
@@ -58,6 +58,8 @@ type Record struct {
 	Name string
 	// Data is the fields of the record that the store was asked for. It is nil if it was asked for none.
 	Data any
+	// Stamped is true if the run itself has stamped the record, in an earlier attempt: its stamp is exactly the run's Reference.
+	Stamped bool
 	// State is for the store's Stamp: what it must know of the record as it was read.
 	State any
 }

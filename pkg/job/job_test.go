@@ -8,6 +8,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/pkg/job"
 	"github.com/codex-api/codex-jobs/pkg/jobtest"
 )
@@ -59,6 +60,21 @@ func TestErr(t *testing.T) {
 		case test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)):
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
+	}
+}
+
+// Two syncs must not keep their dates in the same field: each would take the records of the other for done.
+func TestSyncsOfOneCollection(t *testing.T) {
+	t.Parallel()
+	sync := func(name, field string) jobtype.Type {
+		return jobtype.Of(job.NewSync(job.Sync[struct{}]{Name: name, Collection: "c", SyncedField: field, UpdatedField: "changedAt"}))
+	}
+	if _, err := jobtype.Registry([]jobtype.Type{sync("a", ""), sync("b", "checkedAt")}); err != nil {
+		t.Error(err)
+	}
+	const want = `job type "b": a keeps its date in lastSynced of c, too; give one of them another SyncedField`
+	if _, err := jobtype.Registry([]jobtype.Type{sync("a", ""), sync("b", "lastSynced")}); err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
 	}
 }
 

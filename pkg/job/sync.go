@@ -30,8 +30,8 @@ const (
 // returns, and sets two dates of each record: SyncedField to the run's reference time, and UpdatedField to the time of the write.
 // One run is active at a time. A large one is shared by all workers.
 //
-// A batch is passed to Update twice only after a crash, a lost lease, a failed attempt, or an error that says Wait. Update must
-// bear that.
+// A record is passed to Update twice only after a crash or a lost lease, before what Update returned for it was written, or after
+// an error of Update itself. Update must bear that.
 type Sync[T any] struct {
 	// Name names the job type in URLs, settings, logs and metrics: lower-case words joined by hyphens.
 	Name string
@@ -51,7 +51,8 @@ type Sync[T any] struct {
 	// MaxBatch is how many records a batch has at most, whatever settings and triggers say, because a service takes no more at a
 	// time. 0 leaves it to them.
 	MaxBatch int
-	// SyncedField and UpdatedField are the names of the two dates. The defaults are "lastSynced" and "updatedAt".
+	// SyncedField and UpdatedField are the names of the two dates. The defaults are "lastSynced" and "updatedAt". Two syncs of one
+	// collection must have different ones.
 	SyncedField, UpdatedField string
 	// Update brings a batch up to date. It returns one Outcome for each record of the batch, in their order. Several goroutines call
 	// it at the same time. An error fails the attempt, unless it is made with Wait or Permanent. When ctx ends, Update must return
