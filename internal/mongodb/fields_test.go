@@ -84,7 +84,6 @@ func TestFieldsOfARecord(t *testing.T) {
 	}
 }
 
-// TestDataDecodes decodes the data of a record as work does.
 // A record knows whether the run itself has stamped it before.
 func TestRecordOfTheRunItself(t *testing.T) {
 	t.Parallel()
@@ -104,6 +103,7 @@ func TestRecordOfTheRunItself(t *testing.T) {
 	}
 }
 
+// TestDataDecodes decodes the data of a record as work does.
 func TestDataDecodes(t *testing.T) {
 	t.Parallel()
 	b := setupAt(t, serverURI(t), Config{Fields: []string{"email", "address.city", "tags"}})

@@ -12,8 +12,8 @@ import (
 type Work interface {
 	// Do returns one Outcome for each record of the batch, in their order. An error fails the attempt. After a *WaitError, Do is
 	// called again with the same batch, until the retry budget is used up. Then the attempt returns that error. Do must return
-	// soon when ctx ends. A batch that was done and not yet written is done again
-	// after a crash, so doing it twice must be as good as doing it once.
+	// soon when ctx ends. A batch that was done and not yet written is done again after a crash, so doing it twice must be as
+	// good as doing it once.
 	Do(ctx context.Context, batch []Record) ([]Outcome, error)
 }
 
