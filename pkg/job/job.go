@@ -45,21 +45,34 @@ type Job[P, R any] struct {
 
 // Unique says which triggers share a run. The zero value means those whose payloads are equal, once their defaults are set, for as
 // long as the run waits.
-type Unique struct{ policy tasks.Unique }
+type Unique struct {
+	never bool
+	time  time.Duration // 0 for none
+}
 
 // NotUnique means that each trigger, and each tick of a schedule, has a run of its own.
-var NotUnique = Unique{tasks.Unique{Mode: tasks.UniqueNever}}
+var NotUnique = Unique{never: true}
 
 // UniqueFor means that a trigger is also answered with the run of an equal payload that was accepted within the time before it,
 // whatever has become of that run, even if it is not kept any more. The time is at most 30 days. Ticks of a schedule only share a
 // run that waits, and a trigger with a delay always has a run of its own.
-func UniqueFor(d time.Duration) Unique { return Unique{tasks.Unique{Mode: tasks.UniqueFor, For: d}} }
+func UniqueFor(d time.Duration) Unique { return Unique{time: d} }
+
+func (u Unique) policy() tasks.Unique {
+	switch {
+	case u.never:
+		return tasks.Unique{Mode: tasks.UniqueNever}
+	case u.time != 0:
+		return tasks.Unique{Mode: tasks.UniqueFor, For: u.time}
+	}
+	return tasks.Unique{}
+}
 
 // New returns the job type. Type.Err says what is wrong with it.
 func New[P, R any](j Job[P, R]) Type {
 	def := j.define(j.Name, j.Title, func() tasks.Payload { return new(tasks.TypedPayload[P]) })
 	def.PerWorker, def.Overall, def.PayloadVersion = j.PerWorker, j.Overall, j.PayloadVersion
-	def.Unique = j.Unique.policy
+	def.Unique = j.Unique.policy()
 	t := jobtype.Type{Definition: def, Handler: j.handle}
 	if j.Do == nil {
 		t.Err = errors.New("its Do is missing")

@@ -9,6 +9,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/job"
 	"github.com/codex-api/codex-jobs/pkg/jobtest"
 )
@@ -33,6 +34,10 @@ func TestErr(t *testing.T) {
 	}{
 		{"job", job.New(job.Job[payload, string]{Name: "a", Do: work}), ""},
 		{"sync", job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c"}), ""},
+		{"not unique", job.New(job.Job[payload, string]{Name: "a", Do: work, Unique: job.NotUnique}), ""},
+		{"unique for", job.New(job.Job[payload, string]{Name: "a", Do: work, Unique: job.UniqueFor(time.Hour)}), ""},
+		{"unique for too long", job.New(job.Job[payload, string]{Name: "a", Do: work, Unique: job.UniqueFor(10000 * time.Hour)}), "720h"},
+		{"unique for less than nothing", job.New(job.Job[payload, string]{Name: "a", Do: work, Unique: job.UniqueFor(-1)}), "720h"},
 		{"schedule", job.New(job.Job[payload, string]{
 			Name: "a", Do: work, Options: job.Options{Schedule: job.Schedule{Every: time.Minute}},
 		}), ""},
@@ -75,6 +80,24 @@ func TestSyncsOfOneCollection(t *testing.T) {
 	const want = `job type "b": a keeps its date in lastSynced of c, too; give one of them another SyncedField`
 	if _, err := jobtype.Registry([]jobtype.Type{sync("a", ""), sync("b", "lastSynced")}); err == nil || err.Error() != want {
 		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+// What New says of unique runs.
+func TestUnique(t *testing.T) {
+	t.Parallel()
+	for unique, want := range map[job.Unique]tasks.Unique{
+		{}:                       {},
+		job.NotUnique:            {Mode: tasks.UniqueNever},
+		job.UniqueFor(time.Hour): {Mode: tasks.UniqueFor, For: time.Hour},
+	} {
+		got := jobtype.Of(job.New(job.Job[payload, string]{Name: "a", Do: work, Unique: unique})).Definition.Unique
+		if got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	if job.Full != tasks.SyncFull || job.Incremental != tasks.SyncIncremental {
+		t.Errorf("the sync types are %s and %s", job.Full, job.Incremental)
 	}
 }
 

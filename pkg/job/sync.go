@@ -20,10 +20,10 @@ import (
 // The values of Batch.SyncType.
 const (
 	// Full is the sync type of a run that visits every record.
-	Full = tasks.SyncFull
+	Full = "full"
 	// Incremental is the sync type of a run that visits the records that are due: those that no run has synced within the
 	// freshness. That is the interval of the schedule, or 20 minutes without one, and a setting can change it.
-	Incremental = tasks.SyncIncremental
+	Incremental = "incremental"
 )
 
 // Sync is a job type that visits the records of a MongoDB collection in batches. It gives each batch to Update, writes what that
