@@ -24,6 +24,8 @@ const (
 	answerLimit = 3 * time.Second
 	// reconnectTime is how long after the return of a server the API may still say that it is away.
 	reconnectTime = 3 * time.Second
+	// waitTime is how long a run still counts as waiting after it went on.
+	waitTime = 5 * time.Second
 	// otherKeys is more than the number of keys besides one for each run that is kept.
 	otherKeys = 100
 )
@@ -263,7 +265,8 @@ func (c *chaos) judgeAnswers(r *report) {
 	}
 }
 
-// excused reports whether an API could not serve a request, because it could not reach a server, or not in time.
+// excused reports whether an API could not serve a request, because it could not reach a server, or not in time. The health also
+// says so while a run waits for MongoDB, and so while a worker cannot reach that.
 func (c *chaos) excused(a answer) bool {
 	if touches(c.chronicle.of(slowName), a.asked, a.asked.Add(a.took)) {
 		return true
@@ -271,6 +274,10 @@ func (c *chaos) excused(a answer) bool {
 	servers := []string{redisName}
 	if strings.HasSuffix(a.what, "/health") {
 		servers = append(servers, mongoName)
+		waits := append(c.chronicle.ofAll(goneName(wayName("", mongoName))), c.chronicle.ofAll(troubledName(wayName("", mongoName)))...)
+		if touches(prolonged(waits, reconnectTime+waitTime), a.asked, a.asked.Add(a.took)) {
+			return true
+		}
 	}
 	return slices.ContainsFunc(servers, func(server string) bool {
 		way := wayName(a.api, server)

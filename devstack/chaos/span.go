@@ -4,6 +4,7 @@ package main
 
 import (
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -93,6 +94,26 @@ func (c *chronicle) add(what string, s span) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.past[what] = append(c.past[what], s)
+}
+
+// ofAll returns when any of those things was the case whose names end with the suffix.
+func (c *chronicle) ofAll(suffix string) []span {
+	c.mu.Lock()
+	var names []string
+	for name := range c.past {
+		names = append(names, name)
+	}
+	for name := range c.open {
+		names = append(names, name)
+	}
+	c.mu.Unlock()
+	var all []span
+	for _, name := range names {
+		if strings.HasSuffix(name, suffix) {
+			all = append(all, c.of(name)...)
+		}
+	}
+	return union(all...)
 }
 
 // of returns when something was the case. What still is ends now.

@@ -53,3 +53,14 @@ func TestChronicle(t *testing.T) {
 		t.Errorf("what has ended goes on: %v", spans)
 	}
 }
+
+func TestChronicleOfAll(t *testing.T) {
+	t.Parallel()
+	c := newChronicle()
+	c.add("api-1 to MongoDB gone", span{at(1), at(2)})
+	c.add("worker-3 to MongoDB gone", span{at(5), at(7)})
+	c.add("worker-3 to Redis gone", span{at(10), at(11)})
+	if got, want := c.ofAll(" to MongoDB gone"), []span{{at(1), at(2)}, {at(5), at(7)}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("%v, want %v", got, want)
+	}
+}
