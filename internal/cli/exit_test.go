@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -166,24 +165,6 @@ func TestExitStatus(t *testing.T) {
 
 // completedJob2 is the job that newSystem's trigger starts.
 var completedJob2 = strings.ReplaceAll(completedJob, "1795494000000:user-sync", "1795495826751:user-sync:mq4z2etl")
-
-func TestFullDisk(t *testing.T) {
-	t.Parallel()
-	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
-	if err != nil && runtime.GOOS == "linux" {
-		t.Fatal(err)
-	}
-	if err != nil {
-		t.Skipf("LEFT OUT: this system cannot simulate a full disk: %v", err)
-	}
-	defer full.Close()
-	f := newSystem(t)
-	cmd, _, errOut := command(t, nil, "status", "--server", f.URL)
-	cmd.Stdout = full
-	if status := exitOf(t, cmd.Run()); status != 1 || !strings.Contains(errOut.String(), "codexctl: printing: ") {
-		t.Errorf("the exit status is %d, on stderr %q", status, errOut)
-	}
-}
 
 // A signal ends each command at once, and the job that it waits for goes on.
 func TestInterrupted(t *testing.T) {
