@@ -81,7 +81,7 @@ func run(ctx context.Context, bin string) error {
 			cmd.Args = append(cmd.Args, "-addr", "127.0.0.1:"+directoryPort, "-every", "1m", "-unknown", "u0007", "-broken", "u0042")
 		}
 		cmd.Env = append(os.Environ(), "PORT="+port, "DIRECTORY_URL=http://127.0.0.1:"+directoryPort, "LOG_FORMAT=text",
-			"USER_SYNC_INTERVAL=30s", "WORKER_CONCURRENCY=12", "ADMIN_PORT=off")
+			"USER_SYNC_INTERVAL=30s", "ADMIN_PORT=off")
 		// Out of reach of the terminal's Ctrl-C: a second signal would end a process at once.
 		_, err := group.Start(cmd, procs.Options{Name: p.name, Log: &procs.Log{Each: func(e procs.Entry) {
 			printing.Lock()
