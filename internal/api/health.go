@@ -105,7 +105,7 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 		log.Warn("Redis did not serve the health check", "error", err)
 	}
 	for _, w := range waits {
-		h.Waiting = append(h.Waiting, client.WaitingJob{ID: w.Run, Waiting: client.Waiting{For: w.For, Since: client.Time{Time: w.Since}, Upstream: w.Upstream}})
+		h.Waiting = append(h.Waiting, client.WaitingJob{ID: w.Run, Waiting: newWaiting(w)})
 	}
 	return h
 }

@@ -48,12 +48,17 @@ func newJob(j jobs.Job) client.Job {
 		shown.Duration = &duration
 	}
 	if j.Wait != nil {
-		shown.Waiting = &client.Waiting{For: j.Wait.For, Since: client.Time{Time: j.Wait.Since}, Upstream: j.Wait.Upstream}
+		waiting := newWaiting(*j.Wait)
+		shown.Waiting = &waiting
 	}
 	if j.Ranges > 0 {
 		shown.Ranges = &client.Ranges{Total: j.Ranges, Ended: j.RangesEnded}
 	}
 	return shown
+}
+
+func newWaiting(w jobs.Wait) client.Waiting {
+	return client.Waiting{For: w.For, Since: client.Time{Time: w.Since}, Upstream: w.Upstream}
 }
 
 func (s *Server) listJobs(c *gin.Context) {

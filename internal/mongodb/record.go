@@ -36,7 +36,7 @@ func NewRecord(c Config, document any) (syncrun.Record, error) {
 		for _, e := range c.projection() {
 			paths = append(paths, e.Key)
 		}
-		r.Data, err = project(doc, append(paths, "_id"), "")
+		r.Data, err = project(doc, paths, "")
 	}
 	return r, err
 }

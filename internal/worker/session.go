@@ -453,10 +453,7 @@ func (s *session) end(id string, released bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
-	case released && s.c.handlers == 1:
-		signal(s.over)
-	case released:
-	default:
+	case !released:
 		s.recording.Go(func() {
 			ctx, cancel := context.WithTimeout(context.Background(), recordedTimeout)
 			defer cancel()
@@ -465,6 +462,8 @@ func (s *session) end(id string, released bool) {
 				s.c.trim(ctx)
 			}
 		})
+	case s.c.handlers == 1:
+		signal(s.over)
 	}
 	close(s.running[id])
 	delete(s.running, id)
