@@ -23,7 +23,7 @@ const folder = "../../deploy/kubernetes/"
 // resources is the number of resources: Deployments, budgets, and one each of ConfigMap, Service and ScaledObject.
 const resources = 3 + 3 + 3
 
-// The last one is that of a team's own system.
+// The last folder deploys a team's own system.
 var rendered = []string{"base", "example", "../../examples/directory/kubernetes"}
 
 // Kubernetes and KEDA know each field, and no required field is missing.

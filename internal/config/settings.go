@@ -56,7 +56,7 @@ func readWorker(r *reader, registry *tasks.Registry) Worker {
 	}
 	return Worker{Concurrency: read(r.group("Worker", worker), "WORKER_CONCURRENCY", strconv.Itoa(all), wholeNumber(1, 10_000),
 		"how many handlers run on one worker at the same time, those of ranges included; a run that only waits for its ranges does not count; "+
-			"by default as many as all job types may have on one worker")}
+			"the default is the sum over all job types")}
 }
 
 func readSync(r *reader) Sync {
@@ -70,7 +70,7 @@ func readSync(r *reader) Sync {
 			"the number of records in a range; a run of a larger collection is split into ranges, which all workers share"),
 		BulkSize: read(g, "SYNC_BULK_SIZE", "1000", wholeNumber(1, 100_000), "the highest number of updates in one command to MongoDB"),
 		RetryBudget: read(g, "SYNC_PATIENCE", "60s", duration(0, "60s"),
-			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails, or while what its work needs is away, before the run is put off; one operation of MongoDB may take 10 s even if this is less"),
+			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails, or while what its work needs is away, before the run is snoozed; one operation of MongoDB may take 10 s even if this is less"),
 	}
 }
 

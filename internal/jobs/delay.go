@@ -5,12 +5,12 @@
 // whole second.
 //
 // The run takes its unique key when it is due, by force: until then no trigger and no tick coalesces with it, and of those that
-// are due the last one has the key. Nobody is there at that moment. But only takeKeyScript reads the key. So a sorted set has
-// the runs that will have it, and takeKeyScript first gives the key to those that are due by then. A run that begins before
-// needs the key no more.
+// are due the last one has the key. No process acts at that moment. But only takeKeyScript reads the key. So a sorted set has
+// the runs that will have it, and takeKeyScript first gives the key to those that are due by then. A run that has begun no
+// longer needs the key.
 //
 // The set is written after the task. A process that dies in between has not answered its trigger: the run starts all the same,
-// and only does not take its key. So it is if the entry is lost otherwise.
+// and only does not take its key. The same holds if Redis loses the entry.
 
 package jobs
 
@@ -60,7 +60,7 @@ func roundUp(t time.Time, d time.Duration) time.Time {
 	return t
 }
 
-// isDue reports whether a run that asynq has in the given state is not delayed, or no more.
+// isDue reports whether a run that asynq has in the given state is not delayed, or no longer.
 func isDue(id tasks.RunID, state asynq.TaskState) bool {
 	return state != asynq.TaskStateScheduled || !id.Reference.After(time.Now())
 }

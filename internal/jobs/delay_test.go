@@ -111,7 +111,7 @@ func TestTriggerAtATimeThatHasPassed(t *testing.T) {
 	}
 }
 
-// Before it is due a delayed run serves nobody, and nobody serves it.
+// Before it is due, a delayed run serves no other trigger, and no other run serves its trigger.
 func TestDelayedRunsDoNotCoalesce(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)

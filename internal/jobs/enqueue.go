@@ -221,7 +221,7 @@ const (
 // enqueueOwn puts a triggered run into the queue that needs no unique key. The run's reference time is at, and the options are of
 // asynq's.
 //
-// Without a unique key nobody else can have enqueued it. So if its ID is there already, it is another run's by chance:
+// No other process enqueues a run without a unique key. So if its ID is there already, it is another run's by chance:
 // thousands can be delayed until the same millisecond. Or it is its own, because the connection broke before the answer, and
 // the client tried again.
 func (j *Jobs) enqueueOwn(

@@ -70,11 +70,11 @@ type Job struct {
 	Counts *RecordCounts
 	// Result is the result of a completed run as JSON. It is nil in other states.
 	Result json.RawMessage
-	// Wait is what a run waits for: one that is active, or one that was put off. It is nil for others.
+	// Wait is what a run waits for: one that is active, or one that is snoozed. It is nil for others.
 	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
-	// Created is the reference time, which of a delayed run is to come. Started is when the first attempt began, Ended when the run
+	// Created is the reference time. A delayed run's is in the future. Started is when the first attempt began, Ended when the run
 	// completed or failed, and NextAttempt when a delayed run's first or next attempt is due. Each is zero if it is not known.
 	Created, Started, Ended, NextAttempt time.Time
 
@@ -178,11 +178,11 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 		if started > 0 {
 			a.job.Started = time.UnixMilli(int64(started))
 			a.job.Attempt = number(a.run, 2)
-			putOff := number(a.run, 4) > 0 && a.job.State == StateDelayed
-			if a.job.State != StateDelayed || putOff {
+			isSnoozed := number(a.run, 4) > 0 && a.job.State == StateDelayed
+			if a.job.State != StateDelayed || isSnoozed {
 				a.job.Attempt++
 			}
-			if putOff {
+			if isSnoozed {
 				a.job.Wait = &Wait{
 					Run: a.job.ID.String(), For: a.job.reason, Since: time.UnixMilli(int64(number(a.run, 3))).UTC(), Upstream: true,
 				}

@@ -139,8 +139,8 @@ func (j *Jobs) RunTask(ctx context.Context, q Queue, id string) error {
 	}, j.inspector.RunTask, asynq.TaskStateActive, asynq.TaskStatePending, asynq.TaskStateCompleted)
 }
 
-// checkDue returns an ErrState for a delayed run that is not due. Its reference time is to come, and must not be the time of
-// what was done before: a sync would stamp its records with it.
+// checkDue returns an ErrState for a delayed run that is not due. Its reference time is in the future. A sync that ran now would
+// stamp its records with it.
 func (j *Jobs) checkDue(q Queue, run tasks.RunID) error {
 	info, err := j.inspector.GetTaskInfo(q.Name, run.String())
 	if err == nil && !isDue(run, info.State) {

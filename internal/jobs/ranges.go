@@ -14,8 +14,8 @@
 //	failures    how many attempts have failed
 //	checkpoint  where it got to; when it has ended, what was done
 //	progress    in percent
-//	waiting     when it was first put off because what it needs is away (ms); gone with the next progress
-//	until       when its next attempt is due, if it was put off last (ms)
+//	waiting     when it was first snoozed because its upstream is away (ms); gone with the next progress
+//	until       when its next attempt is due, if it was snoozed last (ms)
 //	end         "done" or "failed", once it has ended
 //	reason      why it failed
 //
@@ -78,7 +78,7 @@ return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
 // KEYS: run, ranges. ARGV: index, owner, TTL. Returns {} if there is nothing left to do, otherwise {former owner, rescues, the
-// run's start, checkpoint, failures, spec, time (ms) that the run was put off}.
+// run's start, checkpoint, failures, spec, time (ms) that the run was snoozed}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
@@ -125,7 +125,7 @@ redis.call("HSET", KEYS[1], i .. ":owner", "")
 return 1
 `)
 
-// KEYS: ranges. ARGV: index, owner, now, when the next attempt is due (ms). Returns when the range was first put off without any
+// KEYS: ranges. ARGV: index, owner, now, when the next attempt is due (ms). Returns when the range was first snoozed without any
 // progress since.
 var waitRangeScript = redis.NewScript(rangeFence + `
 redis.call("HSETNX", KEYS[1], i .. ":waiting", ARGV[3])
@@ -210,7 +210,7 @@ type RangeInfo struct {
 	Ended bool
 	// Failure is why the range failed. It is "" if it did not.
 	Failure string
-	// Until is when the next attempt is due at a range that was put off because what it needs is away. It is zero for others.
+	// Until is when the next attempt is due at a range that was snoozed because its upstream is away. It is zero for others.
 	Until time.Time
 }
 

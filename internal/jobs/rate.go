@@ -1,7 +1,7 @@
 // Rate limits over all workers.
 //
 // The limit holds as the one who is called counts: in no window of the limit's length do more than its number of calls arrive. A
-// call arrives between its grant and its end, and nobody here knows when. So a call takes up its permit from the grant until one
+// call arrives between its grant and its end, and the worker does not know when. So a call takes up its permit from the grant until one
 // window after its end. When a call is granted, all but Calls-1 of the earlier ones have ended a whole window ago, and so arrived
 // before any window in which this one arrives.
 //

@@ -6,10 +6,10 @@
 //	progress    in percent
 //	failures    how many attempts have failed
 //	recoveries  how many times it was rescued
-//	postponed   when it was first snoozed (ms)
-//	waiting     when it was first put off because what it needs is away (ms); gone with the next progress
-//	waitingFrom when it was put off last (ms), until its next attempt
-//	waited      how long it was put off, all together (ms)
+//	postponed   when it was first snoozed because only a newer release understands it (ms)
+//	waiting     when it was first snoozed because its upstream is away (ms); gone with the next progress
+//	waitingFrom when it was so snoozed last (ms), until its next attempt
+//	waited      how long it was so snoozed, all together (ms)
 //	cancelled   1 once it is cancelled
 //	retried     1 if it was retried by hand
 //	database    the database of the attempt that started it last, see database.go
@@ -53,7 +53,7 @@ end
 
 // KEYS: run, unique key, tick, ranges, due, window. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database
 // or "". Returns {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start
-// ever, "1" if it starts over, time (ms) that it was put off}. A checkpoint, and ranges, say nothing of another database: there
+// ever, "1" if it starts over, time (ms) that it was snoozed}. A checkpoint, and ranges, say nothing of another database: there
 // the run starts over.
 var openScript = redis.NewScript(`
 if ARGV[5] == "1" then
@@ -122,7 +122,7 @@ redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
 `)
 
-// KEYS: run. ARGV: owner, now, TTL. Returns when the run was first put off without any progress since.
+// KEYS: run. ARGV: owner, now, TTL. Returns when the run was first snoozed without any progress since.
 var waitScript = redis.NewScript(fence + `
 redis.call("HSETNX", KEYS[1], "waiting", ARGV[2])
 redis.call("HSET", KEYS[1], "waitingFrom", ARGV[2])
@@ -171,7 +171,7 @@ type Opened struct {
 	Failures int
 	// Started is when the first attempt at the run began.
 	Started time.Time
-	// Waited is how long the run was put off since then.
+	// Waited is how long the run was snoozed since then.
 	Waited time.Duration
 	// Checkpoint is what Save was given last. It is nil at the beginning.
 	Checkpoint []byte
@@ -296,7 +296,7 @@ func (s *RunState) Wait(ctx context.Context, _ time.Time) (since time.Time, err 
 	ms, err := waitScript.Run(ctx, s.rdb, []string{s.run}, s.owner, millis(time.Now()), runSeconds).Int64()
 	switch {
 	case err != nil:
-		return time.Time{}, fmt.Errorf("putting off run %s: %w", s.id, err)
+		return time.Time{}, fmt.Errorf("snoozing run %s: %w", s.id, err)
 	case ms == 0:
 		return time.Time{}, ErrFenced
 	}

@@ -14,7 +14,7 @@ import (
 // Counts are the numbers of runs in each state.
 type Counts struct {
 	Active, Waiting, Completed, Failed int
-	// Delayed counts the runs that wait for their time, or for that of their next attempt.
+	// Delayed counts the runs that wait until their start time, or until their next attempt.
 	Delayed int
 }
 

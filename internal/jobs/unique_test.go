@@ -232,7 +232,7 @@ func TestUniqueForAndTicks(t *testing.T) {
 	}
 }
 
-// A run that is removed before it begins serves nobody.
+// A run that is removed before it begins serves no trigger.
 func TestUniqueForOfACancelledRun(t *testing.T) {
 	t.Parallel()
 	b, ctx := setupUnique(t, tasks.Unique{Mode: tasks.UniqueFor, For: time.Hour})

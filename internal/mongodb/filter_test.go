@@ -75,7 +75,7 @@ func TestFilter(t *testing.T) {
 		}
 	}
 
-	// What was read is stamped, even if it takes part no more.
+	// What was read is stamped, even if it no longer takes part.
 	due := b.scan(t, incremental, nil)
 	archive := bson.D{{Key: "$set", Value: bson.D{{Key: "archived", Value: true}}}}
 	if _, err := b.users.UpdateMany(t.Context(), bson.D{}, archive); err != nil {

@@ -183,7 +183,7 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 			}
 			if !until.IsZero() {
 				r.saveElapsed(ctx, elapsed(), split)
-				return Checkpoint{}, &WaitError{Err: errors.New("all ranges that are left wait for what is away"), After: time.Until(until)}
+				return Checkpoint{}, &WaitError{Err: errors.New("all remaining ranges wait for their upstream"), After: time.Until(until)}
 			}
 			if err := r.Ranges.Requeue(ctx); err != nil {
 				return Checkpoint{}, err

@@ -32,7 +32,7 @@ const (
 	snoozeTime = 5 * time.Second
 	// maxWait bounds how long a run waits for what is away, and makes no progress, before it fails.
 	maxWait = 24 * time.Hour
-	// defaultWait is how long a run is put off if its error does not say it.
+	// defaultWait is how long a run is snoozed if its error does not say it.
 	defaultWait = time.Minute
 	// retryRounding makes the time of a retry right on average: asynq rounds it down to whole seconds.
 	retryRounding = 500 * time.Millisecond
@@ -82,7 +82,7 @@ func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 	case errors.As(err, &failed):
 		return c.def.RetryDelay(failed.number) + retryRounding
 	case errors.As(err, &later):
-		return later.wait + time.Second // never earlier than that: whoever asks to wait counts
+		return later.wait + time.Second // never earlier: an upstream that asked for this counts
 	}
 	return 0
 }

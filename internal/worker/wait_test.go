@@ -42,7 +42,7 @@ func TestRunWaitsForWhatIsAway(t *testing.T) {
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
 	b.await(t, id, asynq.TaskStateRetry)
-	testbed.Eventually(t, "the run to say that it was put off, and why", func() bool {
+	testbed.Eventually(t, "the run to say that it is snoozed, and why", func() bool {
 		run, err := tasks.ParseRunID(id)
 		if err != nil {
 			t.Fatal(err)

@@ -95,7 +95,7 @@ type Job struct {
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
-	// CreatedAt is the instant that the job belongs to: that of its tick or of its trigger, or the one that a delayed job starts at.
+	// CreatedAt is when the job was to start: the time of its tick, of its trigger, or the one that the trigger asked for.
 	CreatedAt Time `json:"createdAt"`
 	// StartedAt and EndedAt are zero where they are not known.
 	StartedAt Time `json:"startedAt,omitzero"`

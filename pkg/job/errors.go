@@ -9,9 +9,9 @@ import (
 )
 
 // Wait wraps an error because of which the work cannot go on now: what it needs is away, or asks for less. After says how long to
-// wait. With 0 a Sync asks again after a tenth of a second, and then ever later, up to 2 s; a Job, and a run that is put off, waits a
+// wait. With 0 a Sync asks again after a tenth of a second, and then ever later, up to 2 s; a Job, and a run that is snoozed, waits a
 // minute. The wait costs no attempt. A Sync passes the batch again, and meanwhile keeps its other batches.
-// A wait beyond the retry budget (SYNC_PATIENCE) puts the run off, as does any wait of a Job: its worker is free for other runs
+// A wait beyond the retry budget (SYNC_PATIENCE) snoozes the run, as does any wait of a Job: its worker is free for other runs
 // until then. A run that waits for 24 h without any progress fails.
 func Wait(err error, after time.Duration) error {
 	if err == nil {

@@ -121,7 +121,7 @@ type Sent struct {
 var WelcomeMail = job.Job[Welcome, Sent]{
 	Name:      "welcome-mail",
 	PerWorker: 10,                       // at the same time
-	Unique:    job.UniqueFor(time.Hour), // nobody is welcomed twice by accident
+	Unique:    job.UniqueFor(time.Hour), // no user gets it twice in an hour
 	Do: func(_ context.Context, run *job.Run[Welcome]) (Sent, error) {
 		run.Log.Info("Sending", "to", run.Payload.To)
 		return Sent{MessageID: run.Payload.Language + "-1"}, nil

@@ -29,7 +29,8 @@ func init() {
 
 // Options are what a Sync and a Job have in common. A zero value means the default.
 type Options struct {
-	// Schedule says when runs are enqueued, apart from those that clients trigger. The default is never. Settings can change it.
+	// Schedule says when runs are enqueued, apart from those that clients trigger. The default is never. If {} is a valid
+	// payload, settings can change it.
 	Schedule Schedule
 	// Rate limits the calls over all workers: of a Job's Do, or of a Sync's Update, which is called once for each batch.
 	Rate Rate
@@ -55,8 +56,8 @@ type Schedule struct {
 	Cron string
 }
 
-// Rate is a limit of calls: no window of the length Per, in whole milliseconds, has more than Calls of them, as whoever is called
-// counts. The zero value is no limit.
+// Rate is a limit of calls: no window of the length Per, in whole milliseconds, has more than Calls of them, as the called
+// service counts them. The zero value is no limit.
 type Rate struct {
 	Calls int
 	Per   time.Duration

@@ -1,6 +1,6 @@
 // Package directory is a client of the company's directory: who the users are, and a way to send them mail.
 //
-// It tries nothing again. Whoever calls it knows better when to: see Unavailable.
+// It does not retry. Its caller knows when to: see Unavailable.
 package directory
 
 import (

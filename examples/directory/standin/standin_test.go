@@ -103,7 +103,7 @@ func TestMail(t *testing.T) {
 		t.Errorf("%s, %s and %s", first.Body, again.Body, other.Body)
 	}
 	if code := ask(s, http.MethodPost, "/mails", `{}`).Code; code != http.StatusBadRequest {
-		t.Errorf("a mail to nobody: %d", code)
+		t.Errorf("a mail without an address: %d", code)
 	}
 	if got := stats(t, s); got.Mails != 2 || got.Repeated != 1 || got.MailsAtOnce["test"] != 1 {
 		t.Errorf("%+v", got)
