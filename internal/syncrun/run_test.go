@@ -460,26 +460,24 @@ func TestStopWhileAReadHangs(t *testing.T) {
 	}
 }
 
-// TestStopBeforeTheLastBatch stops after the last batch was read, while no writer is free for it.
+// TestStopBeforeTheLastBatch stops after the last batch was read, while no worker is free for it.
 func TestStopBeforeTheLastBatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 15)
 		b.run.Writers = 1
 		release := make(chan struct{})
-		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
-			if operation == "stamp" {
-				<-release
-			}
+		b.run.Work = workFunc(func(context.Context, []syncrun.Record) error {
+			<-release
 			return nil
-		}
+		})
 		stop, done := make(chan struct{}), make(chan error)
 		go func() {
 			b.run.Stop = stop
 			_, err := b.run.Do(t.Context())
 			done <- err
 		}()
-		synctest.Wait() // the writer has the first batch, the reader the second one, which is short
+		synctest.Wait() // the worker has the first batch, and the second one, which is short, is read
 		close(stop)
 		synctest.Wait()
 		close(release)
