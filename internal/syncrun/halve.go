@@ -64,8 +64,6 @@ func (p *Pass) call(ctx context.Context, records []Record) (outcomes []Outcome, 
 	switch {
 	case err != nil:
 		return nil, nil, err
-	case ctx.Err() != nil && halve != nil: // the end of the context may be why
-		return nil, nil, context.Cause(ctx)
 	case halve == nil && len(outcomes) != len(records):
 		return nil, nil, fmt.Errorf("working on %ss: %d outcomes for a batch of %d", p.Noun, len(outcomes), len(records))
 	}
