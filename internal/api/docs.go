@@ -80,7 +80,10 @@ func (d *docs) entries(tag, path string, ours bool, methods ordered[operation]) 
 		e := &entry{operation: method.Value, Method: strings.ToUpper(method.Name), Path: path, Ours: ours}
 		for _, p := range e.Parameters {
 			r := d.row(p.Name, p.Required, p.Schema)
-			r.In, r.Description = p.In, p.Description
+			r.Description = p.Description
+			if ours { // the others are all headers
+				r.In = p.In
+			}
 			e.Rows = append(e.Rows, r)
 		}
 		list = append(list, e)
