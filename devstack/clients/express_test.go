@@ -145,7 +145,7 @@ func TestExpressAnswers(t *testing.T) {
 		time.Now(), e.new))
 	const want = `{"results":[{"_id":{"$oid":"65a1f0c2e4b0a1b2c3d4e5f6"},"set":{"plan":"pro","email":"ada@codex.example"}},` +
 		`{"_id":{"$numberLong":"9007199254740993"},"set":{"plan":"pro"}},` +
-		`{"_id":42,"error":"Error: the user has no username"},{"_id":"n","error":"Error: there is no profile: 404"}]}`
+		`{"_id":42,"error":"the user has no username"},{"_id":"n","error":"there is no profile: 404"}]}`
 	if got.status != http.StatusOK || got.body != want || !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") {
 		t.Errorf("got %+v, want %s", got, want)
 	}

@@ -19,7 +19,7 @@ async function resultFor(user: User) {
     return { _id: user._id, set: await syncUser(user) };
   } catch (e) {
     if (e instanceof Away) throw e; // not this user's fault: the whole batch shall come again
-    return { _id: user._id, error: String(e) };
+    return { _id: user._id, error: (e as Error)?.message || String(e) };
   }
 }
 
