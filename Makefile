@@ -70,7 +70,7 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API, the manifests for Kubernetes, the rules and queries for Prometheus
+check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags $(TAGS),kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
 	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \

@@ -38,7 +38,10 @@ type seen struct {
 
 func TestGeneratedClients(t *testing.T) {
 	url := startAPI(t)
-	folder := prepare(t)
+	folder := install(t, ".", "clients", "*.ts", "*.json", "oapi/*")
+	if err := os.MkdirAll(filepath.Join(folder, "gen"), 0o755); err != nil {
+		t.Fatal(err)
+	}
 	description := filepath.Join(folder, "openapi.json")
 	if err := os.WriteFile(description, ask(t, url+"/openapi.json"), 0o644); err != nil {
 		t.Fatal(err)
@@ -70,34 +73,14 @@ func TestGeneratedClients(t *testing.T) {
 	}
 }
 
-// startAPI starts an API with a key, and with a Redis database of its own, and returns its URL.
-func startAPI(t *testing.T) string {
+// startAPI starts an API with a key, and with a Redis database of its own unless the settings name one, and returns its URL.
+func startAPI(t *testing.T, settings ...string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "..", "bin", "api"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	redis := redistest.Options(t)
-	host, port, err := net.SplitHostPort(redis.Addr)
-	if err != nil {
-		t.Fatal(err)
-	}
 	listening := testbed.FreePort(t)
-	cmd := exec.Command(path)
-	cmd.Dir = t.TempDir() // which has no .env
-	cmd.Env = append(os.Environ(),
-		"REDIS_HOST="+host, "REDIS_PORT="+port, "REDIS_PASSWORD="+redis.Password, "REDIS_DB="+strconv.Itoa(redis.DB),
-		"HOST=127.0.0.1", "PORT="+listening, "ADMIN_PORT=off", "LOG_FORMAT=json", "API_KEYS=clients:write:"+key)
-	p, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
-	if err != nil {
-		t.Fatalf("the programs are not built, run `make build`: %v", err)
+	if len(settings) == 0 {
+		settings = redisOf(t)
 	}
-	t.Cleanup(func() {
-		p.Stop(procs.StopGrace)
-		if t.Failed() {
-			t.Logf("the end of the API's log:\n%s", p.Log().Tail(procs.TailLines))
-		}
-	})
+	startProgram(t, procs.API, append(settings, "HOST=127.0.0.1", "PORT="+listening, "API_KEYS=clients:write:"+key)...)
 	url := "http://127.0.0.1:" + listening
 	testbed.Eventually(t, "the API to be ready", func() bool {
 		response, err := http.Get(url + "/readyz")
@@ -108,6 +91,49 @@ func startAPI(t *testing.T) string {
 		return response.StatusCode == http.StatusOK
 	})
 	return url
+}
+
+// redisOf returns settings that name a Redis database of the test's own.
+func redisOf(t *testing.T) []string {
+	t.Helper()
+	redis := redistest.Options(t)
+	host, port, err := net.SplitHostPort(redis.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return []string{"REDIS_HOST=" + host, "REDIS_PORT=" + port, "REDIS_PASSWORD=" + redis.Password, "REDIS_DB=" + strconv.Itoa(redis.DB)}
+}
+
+// startProgram runs one of the product's programs until the test ends.
+func startProgram(t *testing.T, name string, settings ...string) {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(path); err != nil {
+		t.Fatalf("the programs are not built, run `make build`: %v", err)
+	}
+	cmd := exec.Command(path)
+	cmd.Dir = t.TempDir() // which has no .env
+	cmd.Env = append(append(os.Environ(), "ADMIN_PORT=off", "LOG_FORMAT=json"), settings...)
+	start(t, cmd)
+}
+
+// start runs a command until the test ends.
+func start(t *testing.T, cmd *exec.Cmd) *procs.Process {
+	t.Helper()
+	p, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		p.Stop(procs.StopGrace)
+		if t.Failed() {
+			t.Logf("the end of the log of %s:\n%s", p.Name(), p.Log().Tail(procs.TailLines))
+		}
+	})
+	return p
 }
 
 func ask(t *testing.T, url string) []byte {
@@ -129,10 +155,11 @@ func ask(t *testing.T, url string) []byte {
 	return body
 }
 
-// prepare copies the programs to bin/clients, installs what they need unless it is there already, and returns that folder.
-func prepare(t *testing.T) string {
+// install copies the files of a folder that the patterns name to a folder of bin, installs the npm packages that they need
+// unless they are there already, and returns the folder of bin.
+func install(t *testing.T, from, name string, patterns ...string) string {
 	t.Helper()
-	folder, err := filepath.Abs(filepath.Join("..", "..", "bin", "clients"))
+	folder, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -141,29 +168,27 @@ func prepare(t *testing.T) string {
 			t.Fatal(err)
 		}
 	}
-	for _, made := range []string{"gen", "oapi"} {
-		if err := os.MkdirAll(filepath.Join(folder, made), 0o755); err != nil {
+	for _, pattern := range patterns {
+		files, err := filepath.Glob(filepath.Join(from, pattern))
+		if err != nil {
 			t.Fatal(err)
+		}
+		to := filepath.Join(folder, filepath.Dir(pattern))
+		if err := os.MkdirAll(to, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			if err := os.WriteFile(filepath.Join(to, filepath.Base(file)), read(t, file), 0o644); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 	// Without it the go command would take Go files of npm packages for packages of the product.
 	if err := os.WriteFile(filepath.Join(folder, "go.mod"), []byte("module bin\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	lock := read(t, "package-lock.json")
-	before, _ := os.ReadFile(filepath.Join(folder, "installed-lock.json"))
-	for _, pattern := range []string{"*.ts", "*.json", "oapi/*"} {
-		files, err := filepath.Glob(pattern)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, name := range files {
-			if err := os.WriteFile(filepath.Join(folder, name), read(t, name), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	if !bytes.Equal(lock, before) {
+	lock := read(t, filepath.Join(from, "package-lock.json"))
+	if before, _ := os.ReadFile(filepath.Join(folder, "installed-lock.json")); !bytes.Equal(lock, before) {
 		run(t, folder, nil, "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")
 		if err := os.WriteFile(filepath.Join(folder, "installed-lock.json"), lock, 0o644); err != nil {
 			t.Fatal(err)

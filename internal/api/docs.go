@@ -34,7 +34,9 @@ type group struct {
 type entry struct {
 	operation
 	Method, Path string
-	Rows         []row // of the parameters
+	// Ours is true for what the API serves, and false for what a worker sends to the URL of somebody's service.
+	Ours bool
+	Rows []row // of the parameters
 }
 
 // row is a line of a table: a parameter or a field.
@@ -58,22 +60,35 @@ func newDocs(openAPI []byte) (*docs, error) {
 	for _, tag := range d.Tags {
 		g := group{Name: tag.Name, Description: tag.Description}
 		for _, path := range d.Paths {
-			for _, method := range path.Value {
-				if !slices.Contains(method.Value.Tags, tag.Name) {
-					continue
-				}
-				e := &entry{operation: method.Value, Method: strings.ToUpper(method.Name), Path: path.Name}
-				for _, p := range e.Parameters {
-					r := d.row(p.Name, p.Required, p.Schema)
-					r.In, r.Description = p.In, p.Description
-					e.Rows = append(e.Rows, r)
-				}
-				g.Entries = append(g.Entries, e)
-			}
+			g.Entries = append(g.Entries, d.entries(tag.Name, path.Name, true, path.Value)...)
+		}
+		for _, hook := range d.Webhooks {
+			g.Entries = append(g.Entries, d.entries(tag.Name, "your URL", false, hook.Value)...)
 		}
 		d.Groups = append(d.Groups, g)
 	}
 	return d, nil
+}
+
+// entries returns those of a path's methods that have the tag.
+func (d *docs) entries(tag, path string, ours bool, methods ordered[operation]) []*entry {
+	var list []*entry
+	for _, method := range methods {
+		if !slices.Contains(method.Value.Tags, tag) {
+			continue
+		}
+		e := &entry{operation: method.Value, Method: strings.ToUpper(method.Name), Path: path, Ours: ours}
+		for _, p := range e.Parameters {
+			r := d.row(p.Name, p.Required, p.Schema)
+			r.Description = p.Description
+			if ours { // the others are all headers
+				r.In = p.In
+			}
+			e.Rows = append(e.Rows, r)
+		}
+		list = append(list, e)
+	}
+	return list
 }
 
 // row describes a value.

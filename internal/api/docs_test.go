@@ -56,7 +56,8 @@ func TestDocs(t *testing.T) {
 	for _, want := range []string{
 		`<li><a href="#triggerJob">`, `&#34;user-sync&#34; or &#34;project-sync&#34; or &#34;issue-sync&#34;`, "integer, from 1 to 10000",
 		"The default is <code>incremental</code>", `<a href="#schema-JobListAnswer">`, "activeJobs", "jobs.initialized", "<code>coalesced</code>",
-		"1795495826751:user-sync:mq4z2etl", "Where the server has keys",
+		"1795495826751:user-sync:mq4z2etl", "Where the server has keys", `<span class="method post">POST</span> <code>your URL</code>`,
+		"<h4>Headers</h4>", "<code>webhook-signature</code>", `<a href="#schema-RecordUpdate">`,
 	} {
 		if !strings.Contains(a.text, want) {
 			t.Errorf("the page has no %s", want)

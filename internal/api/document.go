@@ -72,6 +72,7 @@ type document struct {
 	}
 	Tags       []struct{ Name, Description string }
 	Paths      ordered[ordered[operation]]
+	Webhooks   ordered[ordered[operation]]
 	Components struct {
 		SecuritySchemes ordered[struct{ Description string }]
 		Parameters      ordered[parameter]

@@ -50,6 +50,14 @@ func openAPI(registry *tasks.Registry) []byte {
 			d = set(d, inAnswers, "components", "schemas", p.dataSchema())
 		}
 	}
+	if all := registry.All(); slices.ContainsFunc(all, canHaveEndpoint) {
+		name := all[slices.IndexFunc(all, canHaveEndpoint)].Name
+		batch := []string{"webhooks", "syncBatch", "post", "requestBody", "content", "application/json", "examples", "fields", "value"}
+		d = set(d, name, append(batch, "jobType")...)
+		d = set(d, "1795574400000:"+name, append(batch, "runId")...)
+	} else {
+		d = withoutEndpoint(d)
+	}
 	// The examples of a trigger are for a synchronisation.
 	if sync := slices.IndexFunc(payloads, isSync); sync >= 0 {
 		d = set(d, payloads[sync].description(), "components", "schemas", syncPayloadSchema, "description")
@@ -59,6 +67,25 @@ func openAPI(registry *tasks.Registry) []byte {
 	d = set(d, nil, "components", "schemas", syncDataSchema)
 	d = set(d, nil, "paths", "/jobs/trigger/{job}", "post", "requestBody", "content", "application/json", "examples")
 	return set(d, names[0], "components", "parameters", "TriggerJob", "example")
+}
+
+// canHaveEndpoint reports whether the workers can ask an endpoint for the job type's batches.
+func canHaveEndpoint(def tasks.Definition) bool {
+	return reflect.TypeOf(def.NewPayload()) == reflect.TypeFor[*tasks.SyncPayload]()
+}
+
+// withoutEndpoint returns the description without what a worker sends to an endpoint.
+func withoutEndpoint(d json.RawMessage) json.RawMessage {
+	var shown struct{ Tags []map[string]string }
+	if err := json.Unmarshal(d, &shown); err != nil {
+		panic(err) // a programming error that every test would show
+	}
+	d = set(d, slices.DeleteFunc(shown.Tags, func(tag map[string]string) bool { return tag["name"] == "Endpoint" }), "tags")
+	d = set(d, nil, "webhooks")
+	for _, schema := range []string{"SyncBatchAnswer", "RecordResult", "RecordUpdate", "RecordError", "ExtendedJSON"} {
+		d = set(d, nil, "components", "schemas", schema)
+	}
+	return d
 }
 
 // syncPayloadSchema is the schema of tasks.SyncPayload. It says more than the payload's tags do, and is written by hand.

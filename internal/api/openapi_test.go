@@ -127,6 +127,51 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 	}
 }
 
+// What an endpoint gets and what it may answer, and that only a sync can have one.
+func TestOpenAPIDescribesTheEndpoint(t *testing.T) {
+	t.Parallel()
+	d, batch := describedAPI(), pointer("webhooks", "syncBatch", "post")
+	const request = `{"jobType": "user-sync", "runId": "1795574400000:user-sync", "syncType": "full", "attempt": 1, "retries": 0,
+		"reference": "2026-11-25T02:40:00.000Z", "records": [{"_id": 42}]}`
+	for _, test := range []struct {
+		at, text string
+		right    bool
+	}{
+		{"/requestBody", request, true},
+		{"/requestBody", strings.Replace(request, `{"_id": 42}`, `{"_id": {"$numberLong": "9007199254740993"}, "email": null}`, 1), true},
+		{"/requestBody", strings.Replace(request, `{"_id": 42}`, `{"email": "ada@codex.example"}`, 1), false},
+		{"/requestBody", strings.Replace(request, `{"_id": 42}`, ``, 1), false},
+		{"/requestBody", strings.Replace(request, `"retries": 0,`, ``, 1), false},
+		{"/responses/200", `{"results": []}`, true},
+		{"/responses/200", `{"results": [{"_id": 42}, {"_id": "a", "set": {"plan": "pro"}, "unset": ["old"]}, {"_id": 1, "error": "no"}]}`, true},
+		{"/responses/200", `{"results": [{"set": {"plan": "pro"}}]}`, false},
+		{"/responses/200", `{"results": [{"_id": 42, "set": {"plan": "pro"}, "error": "no"}]}`, false},
+		{"/responses/200", `{"results": [{"_id": 42, "more": 1}]}`, false},
+		{"/responses/200", `{"results": [], "more": 1}`, false},
+		{"/responses/200", `[]`, false},
+	} {
+		if err := d.json(batch+test.at+pointer("content", "application/json", "schema"), test.text); (err == nil) != test.right {
+			t.Errorf("%s %s: %v", test.at, test.text, err)
+		}
+	}
+	for _, status := range []string{"200", "204", "408", "429", "500", "502", "503", "504", "default"} {
+		if described, _ := d.at(batch + pointer("responses", status)); described == nil {
+			t.Errorf("%s is not described", status)
+		}
+	}
+	for name, registry := range mails(t) {
+		text := string(api.OpenAPI(registry))
+		for _, part := range []string{`"webhooks":{"syncBatch"`, `"name":"Endpoint"`, "ExtendedJSON", "SyncBatch", "RecordResult"} {
+			if strings.Contains(text, part) == (name == "alone") {
+				t.Errorf("%s: %s is there: %v", name, part, name != "alone")
+			}
+		}
+		if name == "first" && !strings.Contains(text, `"jobType":"project-sync","runId":"1795574400000:project-sync"`) {
+			t.Errorf("%s: the example of a batch is not of its sync", name)
+		}
+	}
+}
+
 // The page, the list of job types and codexctl follow the registry, too.
 func TestOtherJobTypes(t *testing.T) {
 	t.Parallel()
@@ -228,6 +273,19 @@ func (d *description) sound(t *testing.T) {
 			_, open := operation["security"]
 			if described, _ := d.at(at + "/responses/" + status); (described == nil) != open {
 				t.Errorf("%s: %s is %v, while it needs no key: %v", route, status, described, open)
+			}
+		}
+	}
+	hooks, _ := d.root["webhooks"].(object)
+	for name, hook := range hooks {
+		operation := hook.(object)["post"].(object)
+		if id, _ := operation["operationId"].(string); id == "" || ids[id] || fmt.Sprint(operation["security"]) != "[]" {
+			t.Errorf("%s: the operationId %q, or the keys %v, which a worker does not have", name, id, operation["security"])
+		}
+		for _, part := range []string{"/requestBody", "/responses/200"} {
+			content, _ := d.at(pointer("webhooks", name, "post") + part + pointer("content", "application/json"))
+			if o, _ := content.(object); o["example"] == nil && o["examples"] == nil {
+				t.Errorf("%s: %s has no example", name, part)
 			}
 		}
 	}
