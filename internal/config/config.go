@@ -29,6 +29,8 @@ type Config struct {
 	Log     Log
 	Worker  Worker
 	Sync    Sync
+	// Endpoints has the endpoint of each job type that has one.
+	Endpoints map[string]Endpoint
 	// CheckHealth asks for a health check of the running process, in place of a new process.
 	CheckHealth bool
 	// Program is the name of the program that runs with the settings; "" for none of the three.
@@ -130,6 +132,11 @@ func (c Config) LogValue() slog.Value {
 	show(slog.Int("writers", c.Sync.Writers), worker)
 	show(slog.Int("rangeSize", c.Sync.RangeSize), worker)
 	show(slog.Group("schedules", jobs...), api, scheduler, worker)
+	var endpoints []any
+	for name, e := range c.Endpoints {
+		endpoints = append(endpoints, slog.Any(name, e.Options))
+	}
+	show(slog.Group("endpoints", endpoints...), worker)
 	show(slog.Any("apiKeys", c.HTTP.Keys.Names()), api)
 	show(slog.Bool("authDisabled", c.HTTP.AuthDisabled), api)
 	show(slog.Bool("tls", c.HTTP.Certificate != nil), api)

@@ -30,6 +30,9 @@ type Setting struct {
 	Purpose string
 	// Theme is the title of a group of settings, which follow each other in the list.
 	Theme string
+	// Family is what the names of related settings begin with: the name of a job type, or else a setting's first word. It is ""
+	// for settings whose names are not ours.
+	Family string
 	// Programs are the commands that use it, of api, scheduler and worker.
 	Programs []string
 }
@@ -46,10 +49,17 @@ type reader struct {
 type group struct {
 	*reader
 	theme    string
+	family   string // if it is not the first word of each name
 	programs []string
 }
 
-func (r *reader) group(theme string, programs ...string) group { return group{r, theme, programs} }
+func (r *reader) group(theme string, programs ...string) group { return group{r, theme, "", programs} }
+
+// of returns the group for the settings of a job type.
+func (g group) of(family string) group {
+	g.family = family
+	return g
+}
 
 // read returns the value of a setting, or else its default. It refuses an invalid value, and returns T's zero.
 func read[T any](g group, name, byDefault string, f format[T], purpose string) (value T) {
@@ -67,7 +77,10 @@ func readSet[T any](g group, name, byDefault string, f format[T], purpose string
 }
 
 func (g group) add(s Setting) {
-	s.Theme, s.Programs = g.theme, g.programs
+	s.Theme, s.Programs, s.Family = g.theme, g.programs, g.family
+	if first, _, several := strings.Cut(s.Name, "_"); s.Family == "" && several && !isStandard(s.Name) {
+		s.Family = first
+	}
 	g.settings = append(g.settings, s)
 }
 

@@ -6,7 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/tasks"
@@ -38,6 +37,7 @@ func readConfig(r *reader, registry *tasks.Registry) Config {
 		change(d)
 		readJobType(r, d, c.Sync.Freshness)
 	})
+	c.Endpoints, c.Registry = readEndpoints(r, c.Registry)
 	return c
 }
 
@@ -97,16 +97,14 @@ func readRetryAndRetention(r *reader) func(*tasks.Definition) {
 	}
 }
 
-// schedulesTheme is the title of the settings that each scheduled job type has.
-const schedulesTheme = "Schedules"
-
 // readJobType changes the schedule of a job type as the settings say, and adds its freshness if it is a synchronisation.
 func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Duration) {
 	if _, err := d.ScheduledPayload(); err != nil {
 		return // it can only be triggered
 	}
-	const theme = schedulesTheme
-	g, prefix := r.group(theme, api, scheduler, worker), strings.ToUpper(strings.ReplaceAll(d.Name, "-", "_"))
+	const theme = "Schedules"
+	prefix := settingPrefix(*d)
+	g := r.group(theme, api, scheduler, worker).of(prefix)
 	byDefault := ""
 	if d.Schedule.Every > 0 {
 		byDefault = short(d.Schedule.Every)
@@ -129,7 +127,7 @@ func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Durat
 		return
 	}
 	without := tasks.DefaultFreshness
-	age := readSet(r.group(theme, worker), prefix+"_FRESHNESS", "", duration(0, "20m"), fmt.Sprintf(
+	age := readSet(r.group(theme, worker).of(prefix), prefix+"_FRESHNESS", "", duration(0, "20m"), fmt.Sprintf(
 		"the age from which on a stamp is due for an incremental %s; by default the interval, or %s without a schedule", d.Name, short(without)))
 	freshness[d.Name] = cmp.Or(d.Schedule.Interval(time.Now()), without)
 	if age != nil {

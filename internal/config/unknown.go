@@ -10,8 +10,10 @@ import (
 	"strings"
 )
 
-// standard begins the names of OpenTelemetry's settings, of which there are many more than ours.
-const standard = "OTEL_"
+// isStandard reports whether a setting has a name that others gave it: there are many more like it than ours.
+func isStandard(name string) bool {
+	return strings.HasPrefix(name, "OTEL_") || strings.HasSuffix(name, "_PROXY")
+}
 
 var (
 	// composeOwn are variables that docker-compose.yml reads itself, from the same .env.
@@ -25,8 +27,8 @@ func unknown(settings []Setting, names []string) []string {
 	var prefixes, known []string
 	for _, s := range settings {
 		known = append(known, s.Name)
-		if first, _, several := strings.Cut(s.Name, "_"); several && s.Name[:len(first)+1] != standard {
-			prefixes = append(prefixes, s.prefix())
+		if s.Family != "" {
+			prefixes = append(prefixes, s.Family+"_")
 		}
 	}
 	known = append(known, composeOwn...)
@@ -39,15 +41,6 @@ func unknown(settings []Setting, names []string) []string {
 	}
 	slices.Sort(list)
 	return slices.Compact(list)
-}
-
-// prefix returns what the names of the setting's family begin with: the name of its job type, or else its first word.
-func (s Setting) prefix() string {
-	if s.Theme == schedulesTheme {
-		return s.Name[:strings.LastIndex(s.Name, "_")+1]
-	}
-	first, _, _ := strings.Cut(s.Name, "_")
-	return first + "_"
 }
 
 // environmentNames returns the names of the variables in the environment.

@@ -169,6 +169,8 @@ type Opened struct {
 	Rescues int
 	// Failures counts the failed attempts. A run that was retried by hand begins with none.
 	Failures int
+	// Retries counts how many times the run was retried by hand. A retry that a crash ended may count, too.
+	Retries int
 	// Started is when the first attempt at the run began.
 	Started time.Time
 	// Waited is how long the run was snoozed since then.

@@ -30,6 +30,8 @@ type Attempt struct {
 	Payload tasks.Payload
 	// Number counts the attempts from 1. An attempt that a shutdown or a crash ended does not count.
 	Number int
+	// Retries counts how many times the run was retried by hand. Each time its Number begins at 1 again.
+	Retries int
 	// Checkpoint is what an earlier attempt saved last. It is nil at the beginning.
 	Checkpoint []byte
 	// Range is the spec of the range, as given to Ranges.Add. It is nil in an attempt at the run. The run adds up the results of

@@ -17,6 +17,8 @@ const (
 	DefaultSyncedField = "lastSynced"
 	// DefaultUpdatedField is the field with the time of a record's last update.
 	DefaultUpdatedField = "updatedAt"
+	// AllFields in Config.Fields means all fields of a record.
+	AllFields = "*"
 	// DefaultBulkSize is how many updates one command has at most. It is enough to make the round trip cheap, and little enough
 	// for a command to end well within its deadline on a busy server.
 	DefaultBulkSize = 1000
@@ -37,7 +39,7 @@ type Config struct {
 	NameField string
 	// Fields are the fields that the work wants to see of a record, or their paths: "email", "address.city". Unless it is nil,
 	// the Data of each syncrun.Record is a bson.Raw with these fields, as far as the record has them, and with the _id, the
-	// stamp and the name. All records of the batches in flight are in memory, so name no more than the work needs.
+	// stamp and the name. AllFields alone means all that a record has. All records of the batches in flight are in memory, so name no more than the work needs.
 	Fields []string
 	// SyncedField and UpdatedField are the fields of the two dates that a sync writes: the stamp, and the time of the update.
 	SyncedField, UpdatedField string
@@ -64,6 +66,9 @@ func (c Config) Validate() error {
 	}
 	if c.NameField != "" {
 		errs = append(errs, validPath("NameField", c.NameField))
+	}
+	if c.allFields() && len(c.Fields) > 1 {
+		errs = append(errs, fmt.Errorf("the Fields must be %q alone, which is all fields, or name fields, were %q", AllFields, c.Fields))
 	}
 	for _, path := range c.Fields {
 		errs = append(errs, validPath("Fields", path))
@@ -153,9 +158,15 @@ func findKey(doc bson.Raw, keys []string) string {
 	return ""
 }
 
-// projection returns which fields the server sends of each record. The server refuses a path twice, and a path that is in another
+// allFields reports whether the work wants to see all fields of a record.
+func (c Config) allFields() bool { return slices.Contains(c.Fields, AllFields) }
+
+// projection returns which fields the server sends of each record. An empty one means all. The server refuses a path twice, and a path that is in another
 // one. So only the shortest remain.
 func (c Config) projection() bson.D {
+	if c.allFields() {
+		return bson.D{}
+	}
 	paths := append([]string{"_id", c.SyncedField, c.NameField}, c.Fields...)
 	var kept bson.D
 	for i, path := range paths {

@@ -31,7 +31,10 @@ func NewRecord(c Config, document any) (syncrun.Record, error) {
 	if c.NameField != "" {
 		r.Name, _ = doc.Lookup(strings.Split(c.NameField, ".")...).StringValueOK()
 	}
-	if c.Fields != nil {
+	switch {
+	case c.allFields():
+		r.Data = doc
+	case c.Fields != nil:
 		var paths []string
 		for _, e := range c.projection() {
 			paths = append(paths, e.Key)

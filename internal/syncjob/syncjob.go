@@ -32,8 +32,9 @@ type Options struct {
 	Collection string
 	// Work makes what an attempt does with each batch before it is written. With nil, records only get their stamp.
 	Work func(*jobtype.Attempt) syncrun.Work
-	// Writers is how many batches one attempt works on at the same time.
-	Writers int
+	// Writers is how many batches one attempt writes at the same time, and Workers on how many its Work works. 0 means as many as
+	// Writers.
+	Writers, Workers int
 	// RangeSize is how many records a range has. A run of a larger collection is split.
 	RangeSize int
 	// RetryBudget is how long an attempt keeps trying while the store is unavailable.
@@ -65,7 +66,7 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 			Selection: syncrun.Selection{
 				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
-			BatchSize: batchSize, Writers: o.Writers, RetryBudget: o.RetryBudget, Stop: a.Stop,
+			BatchSize: batchSize, Writers: o.Writers, Workers: o.Workers, RetryBudget: o.RetryBudget, Stop: a.Stop,
 			Resume: resume, Save: save(a), Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
 		if a.Range != nil {

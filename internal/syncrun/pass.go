@@ -48,8 +48,8 @@ type Pass struct {
 	Range     Range
 	// BatchSize is how many records a batch has.
 	BatchSize int
-	// Writers is how many batches are worked on at the same time.
-	Writers int
+	// Writers is how many batches are written at the same time, and Workers on how many the Work works. 0 means as many as Writers.
+	Writers, Workers int
 	// RetryBudget is how long the attempt keeps trying while a store is unavailable, before it fails.
 	RetryBudget time.Duration
 	// Stop is closed to ask the attempt to save a checkpoint and end. It can be nil.

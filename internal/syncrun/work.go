@@ -40,6 +40,21 @@ func (e *WaitError) Error() string { return e.Err.Error() }
 // Unwrap returns what is away.
 func (e *WaitError) Unwrap() error { return e.Err }
 
+// HalveError is the error of a Work that one of the records may cause, or their number. The Work gets the same records Tries times in
+// all. Then it gets them in halves, each half once, and so on. A record that fails alone has the error as its Outcome's: it is an
+// error of records then, never of the attempt.
+type HalveError struct {
+	// Err says what has failed.
+	Err error
+	// Tries is how often the Work gets the same records before they are halved. Less than 1 is 1.
+	Tries int
+}
+
+func (e *HalveError) Error() string { return e.Err.Error() }
+
+// Unwrap returns what has failed.
+func (e *HalveError) Unwrap() error { return e.Err }
+
 // Stamping is the Work that does nothing: records only get their stamp.
 type Stamping struct{}
 

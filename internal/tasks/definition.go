@@ -74,6 +74,8 @@ type Definition struct {
 	Overall int
 	// Rate limits the calls of the handler over all workers. A sync calls once for each batch.
 	Rate Rate
+	// Endpoint is true for a sync without work of its own: a setting can give its work to an endpoint.
+	Endpoint bool
 	// Attempts is how many attempts a run has, at least 1. The default is DefaultAttempts.
 	Attempts int
 	// Backoff is the wait before the first retry, at least a second. The default is DefaultBackoff.

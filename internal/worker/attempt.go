@@ -232,8 +232,8 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	defer lift()
 
 	result, err := a.handle(limited, &jobtype.Attempt{
-		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Checkpoint: a.found.Checkpoint,
-		Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
+		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Retries: a.found.Retries,
+		Checkpoint: a.found.Checkpoint, Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
 		Waiting: a.waiting, Permit: a.permit, Count: a.count, Log: a.log,
 	})
 	stopWatching()

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
 // Wait wraps an error because of which the work cannot go on now: what it needs is away, or asks for less. After says how long to
@@ -18,6 +19,16 @@ func Wait(err error, after time.Duration) error {
 		return nil
 	}
 	return &jobtype.WaitError{Err: err, After: after}
+}
+
+// Halve wraps an error of Update that one of the batch's records may cause, or its size. The same batch is passed tries times in all,
+// after short waits. Then it is passed in halves, each half once, and so on. A record that fails alone has the error as its Outcome's
+// Err. So one bad record fails neither the run nor the others. A Job treats it as any other error.
+func Halve(err error, tries int) error {
+	if err == nil {
+		return nil
+	}
+	return &syncrun.HalveError{Err: err, Tries: max(1, tries)}
 }
 
 // Permanent wraps an error after which another attempt would be useless: the run fails at once. Any other error fails the

@@ -43,8 +43,8 @@ type Sync[T any] struct {
 	Collection string
 	// NameField is the field with what people call a record, for the log. It can be "".
 	NameField string
-	// Fields are the fields of a record that Update sees, and _id. A dotted path is a field within a field. The default is the
-	// fields of T, if that is a struct.
+	// Fields are the fields of a record that Update sees, and _id. A dotted path is a field within a field, and "*" alone means
+	// all fields. The default is the fields of T, if that is a struct.
 	Fields []string
 	// Filter says which records take part, as a MongoDB query such as bson.D. nil means all.
 	Filter any
@@ -94,7 +94,7 @@ type Outcome struct {
 // NewSync returns the job type. Type.Err says what is wrong with it.
 func NewSync[T any](s Sync[T]) Type {
 	def := s.define(s.Name, s.Title, func() tasks.Payload { return new(tasks.SyncPayload) })
-	def.Overall = 1
+	def.Overall, def.Endpoint = 1, s.Update == nil
 	t := jobtype.Type{Definition: def, Sync: &jobtype.Sync{Noun: s.Noun, MaxBatch: max(0, s.MaxBatch), Work: s.work}}
 	if t.Sync.Noun == "" {
 		t.Sync.Noun = "record"

@@ -71,6 +71,9 @@ type Attempt struct {
 	JobType string
 	// Number counts the attempts from 1. An attempt that a shutdown or a crash ended does not count.
 	Number int
+	// Retries counts how many times the run was retried by hand. Each time its Number begins at 1 again. A retry that did not get
+	// through may count, too.
+	Retries int
 	// Reference is the time of the run's tick, or when its trigger was accepted, or for which it was delayed.
 	Reference time.Time
 	// Log adds the run's keys to each line.
@@ -79,7 +82,7 @@ type Attempt struct {
 
 func newAttempt(a *jobtype.Attempt) Attempt {
 	return Attempt{
-		RunID: a.ID.String(), JobType: a.Definition.Name, Number: a.Number, Reference: a.ID.Reference, Log: a.Log,
+		RunID: a.ID.String(), JobType: a.Definition.Name, Number: a.Number, Retries: a.Retries, Reference: a.ID.Reference, Log: a.Log,
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/job"
 )
@@ -21,6 +22,8 @@ type With struct {
 	RunID string
 	// Number counts the attempts from 1.
 	Number int
+	// Retries counts how many times the run was retried by hand.
+	Retries int
 	// Checkpoint is what an earlier attempt at a Job saved last. nil means nothing.
 	Checkpoint any
 	// SyncType is job.Full or job.Incremental, the default, for a Sync.
@@ -104,7 +107,7 @@ func describe(public job.Type) (jobtype.Type, tasks.Definition, error) {
 // attempt returns what the function is called with.
 func (w With) attempt(def tasks.Definition, payload tasks.Payload) (*jobtype.Attempt, error) {
 	a := &jobtype.Attempt{
-		Definition: def, Payload: payload, Number: max(1, w.Number), Stop: w.Stopping, Log: w.Log,
+		Definition: def, Payload: payload, Number: max(1, w.Number), Retries: w.Retries, Stop: w.Stopping, Log: w.Log,
 		Save: func(context.Context, []byte, int) error { return nil },
 	}
 	if w.Reference.IsZero() {
@@ -136,6 +139,15 @@ func Waits(err error) (after time.Duration, ok bool) {
 		return 0, false
 	}
 	return wait.After, true
+}
+
+// Halves reports whether an error is one of job.Halve, and how often the same batch is passed.
+func Halves(err error) (tries int, ok bool) {
+	halve := new(syncrun.HalveError)
+	if !errors.As(err, &halve) {
+		return 0, false
+	}
+	return halve.Tries, true
 }
 
 // IsPermanent reports whether an error is one of job.Permanent.

@@ -51,8 +51,13 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	if mongodb.Await(ctx, client, log) != nil {
 		return nil
 	}
+	types, closeEndpoints, err := withEndpoints(types, cfg.Endpoints, process.Metrics, log)
+	if err != nil {
+		return err
+	}
+	defer closeEndpoints()
 	database := client.Database(cfg.MongoDB.Database)
-	w, err := worker.New(j, Handlers(database, cfg.Sync, types), worker.Options{
+	w, err := worker.New(j, Handlers(database, cfg, types), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
@@ -67,7 +72,8 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 }
 
 // Handlers returns the handlers of the job types, by name. Those of syncs work on the database.
-func Handlers(db *mongo.Database, settings config.Sync, types []jobtype.Type) map[string]jobtype.Handler {
+func Handlers(db *mongo.Database, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
+	settings := cfg.Sync
 	handlers := make(map[string]jobtype.Handler)
 	for _, t := range types {
 		name := t.Definition.Name
@@ -82,7 +88,7 @@ func Handlers(db *mongo.Database, settings config.Sync, types []jobtype.Type) ma
 		store := mongodb.NewStore(db, records)
 		handlers[name] = syncjob.New(store, syncjob.Options{
 			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, MaxBatch: t.Sync.MaxBatch, Exists: store.Exists,
-			Collection: store.Name(), Work: t.Sync.Work, Writers: settings.Writers, RangeSize: settings.RangeSize,
+			Collection: store.Name(), Work: t.Sync.Work, Workers: cfg.Endpoints[name].Concurrency, Writers: settings.Writers, RangeSize: settings.RangeSize,
 			RetryBudget: settings.RetryBudget,
 		})
 	}

@@ -1,0 +1,166 @@
+// The endpoints: for each sync without work of its own, the URL that its batches go to, and how to ask there.
+
+package config
+
+import (
+	"encoding/base64"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpproxy"
+
+	"github.com/codex-api/codex-jobs/internal/endpoint"
+	"github.com/codex-api/codex-jobs/internal/tasks"
+	"github.com/codex-api/codex-jobs/internal/version"
+)
+
+// endpointsTheme is the title of the settings of endpoints.
+const endpointsTheme = "Endpoints"
+
+// Endpoint is the endpoint of a job type.
+type Endpoint struct {
+	endpoint.Options
+	// Concurrency is how many requests one attempt sends at the same time. 0 means as many as Sync.Writers.
+	Concurrency int
+}
+
+// readEndpoints returns the endpoints by job type, and the registry with the changes that their settings make. A job type whose
+// URL is not set has none.
+func readEndpoints(r *reader, registry *tasks.Registry) (map[string]Endpoint, *tasks.Registry) {
+	var all map[string]Endpoint
+	registry = registry.Resolve(func(d *tasks.Definition) {
+		if !d.Endpoint {
+			return
+		}
+		if e := readEndpoint(r, d); e.URL != "" {
+			if all == nil {
+				all = make(map[string]Endpoint)
+			}
+			all[d.Name] = e
+		}
+	})
+	if proxy := readProxy(r, registry); proxy != nil {
+		for name, e := range all {
+			e.Proxy = proxy
+			all[name] = e
+		}
+	}
+	return all, registry
+}
+
+// readEndpoint returns the endpoint of a job type, and sets its rate limit.
+func readEndpoint(r *reader, d *tasks.Definition) Endpoint {
+	prefix := settingPrefix(*d)
+	g := r.group(endpointsTheme, worker).of(prefix)
+	e := Endpoint{
+		Options: endpoint.Options{
+			URL: read(g, prefix+"_URL", "", endpointURL, "the endpoint that does the work of "+d.Name+": each batch is posted there; "+
+				"without it "+d.Name+" only sets the two dates"),
+			Fields: read(g, prefix+"_FIELDS", "", fieldNames, "the fields of a record that are posted besides its _id; * means all"),
+			Secrets: read(g, prefix+"_SECRET", "", webhookSecrets, "signs the requests, as Standard Webhooks says; two, separated by a comma, while "+
+				"it is being changed"),
+			Timeout: read(g, prefix+"_TIMEOUT", "30s", duration(time.Millisecond, "30s"), "how long a request may take, the answer included"),
+			Authorities: readAuthorities(g, prefix+"_CA_FILE",
+				"the certificate authorities to trust with an https URL, in PEM; by default the system's"),
+			Version: version.String(),
+		},
+		Concurrency: read(g, prefix+"_CONCURRENCY", "", wholeNumber(1, 1000),
+			"how many requests a run, or a range of a large run, sends at the same time; by default SYNC_WRITERS"),
+	}
+	if rate := readSet(g, prefix+"_RATE", "", rateLimit, "how many requests may be sent in a time, over all workers"); rate != nil {
+		d.Rate = *rate
+	}
+	url := prefix + "_URL"
+	g.refuseWithout(url, g.isSet(url), prefix+"_FIELDS", prefix+"_SECRET", prefix+"_SECRET_FILE", prefix+"_CA_FILE", prefix+"_CONCURRENCY",
+		prefix+"_RATE")
+	if e.Authorities != nil && strings.HasPrefix(e.URL, "http:") {
+		g.refuse("%[1]s_CA_FILE is set and %[1]s_URL is not https; set it to an https URL", prefix)
+	}
+	return e
+}
+
+// readProxy returns the proxy of all endpoints, which the usual variables name; nil for none.
+func readProxy(r *reader, registry *tasks.Registry) func(*url.URL) (*url.URL, error) {
+	if !slices.ContainsFunc(registry.All(), func(d tasks.Definition) bool { return d.Endpoint }) {
+		return nil
+	}
+	g := r.group(endpointsTheme, worker)
+	c := httpproxy.Config{
+		HTTPSProxy: read(g, "HTTPS_PROXY", "", proxyURL, "the proxy for endpoints whose URL begins with https"),
+		HTTPProxy:  read(g, "HTTP_PROXY", "", proxyURL, "the proxy for endpoints whose URL begins with http"),
+		NoProxy: read(g, "NO_PROXY", "", anyText,
+			"the hosts, domains and networks, separated by commas, that are asked without a proxy; this machine always is"),
+	}
+	if c.HTTPSProxy == "" && c.HTTPProxy == "" {
+		return nil
+	}
+	return c.ProxyFunc()
+}
+
+// settingPrefix returns what the names of a job type's settings begin with, such as USER_SYNC.
+func settingPrefix(d tasks.Definition) string {
+	return strings.ToUpper(strings.ReplaceAll(d.Name, "-", "_"))
+}
+
+// validHTTP reports whether a value is a URL of HTTP.
+func validHTTP(value string) bool {
+	u, err := url.Parse(value)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.Fragment == ""
+}
+
+var (
+	endpointURL = format[string]{mustBe: "a URL, such as http://app:3000/user-sync", read: asIs, valid: validHTTP}
+	proxyURL    = format[string]{mustBe: "a URL, such as http://proxy:3128", read: asIs, valid: validHTTP}
+
+	fieldNames = format[[]string]{
+		mustBe: "* for all fields, or names and dotted paths separated by commas, such as email,profile.name",
+		read: func(value string) (names []string, err error) {
+			for name := range strings.SplitSeq(value, ",") {
+				name = strings.TrimSpace(name)
+				wrong := func(part string) bool { return part == "" || part[0] == '$' || part == "*" && value != "*" }
+				if slices.ContainsFunc(strings.Split(name, "."), wrong) {
+					return nil, errInvalid
+				}
+				names = append(names, name)
+			}
+			return names, nil
+		},
+	}
+
+	webhookSecrets = format[[]string]{
+		mustBe: "whsec_ and then 24 to 64 bytes in base64, or two such separated by a comma",
+		read: func(value string) (secrets []string, err error) {
+			for secret := range strings.SplitSeq(value, ",") {
+				secret = strings.TrimSpace(secret)
+				encoded, prefixed := strings.CutPrefix(secret, "whsec_")
+				key, err := base64.StdEncoding.DecodeString(encoded)
+				if !prefixed || err != nil || len(key) < 24 || len(key) > 64 {
+					return nil, errInvalid
+				}
+				secrets = append(secrets, secret)
+			}
+			return secrets, nil
+		},
+		valid:  func(secrets []string) bool { return len(secrets) <= 2 },
+		secret: true, inFile: true,
+	}
+
+	// ratePeriods are the times that a rate can be for.
+	ratePeriods = map[string]time.Duration{"s": time.Second, "m": time.Minute, "h": time.Hour}
+
+	rateLimit = format[tasks.Rate]{
+		mustBe: "a number of requests for a second, a minute or an hour, such as 10/s, 480/m or 1000/h",
+		read: func(value string) (rate tasks.Rate, err error) {
+			calls, period, _ := strings.Cut(value, "/")
+			if rate.Calls, err = strconv.Atoi(strings.TrimSpace(calls)); err != nil {
+				return rate, errInvalid
+			}
+			rate.Per = ratePeriods[strings.TrimSpace(period)]
+			return rate, nil
+		},
+		valid: func(r tasks.Rate) bool { return r.Calls >= 1 && r.Calls <= 100_000 && r.Per > 0 },
+	}
+)

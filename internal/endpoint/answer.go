@@ -1,0 +1,205 @@
+// What an answer says: how it is read, and what it means for the batch. What is not understood is refused, never dropped.
+
+package endpoint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+
+	"github.com/codex-api/codex-jobs/pkg/job"
+)
+
+// The errors of a request that do not fail the attempt. forEngine says what each means for the run.
+type (
+	// away is the error of an endpoint that does not answer now, or asks for less.
+	away struct {
+		reason error
+		after  time.Duration
+	}
+	// culprit is the error of an answer that one of the records may have caused, or how many they are.
+	culprit struct {
+		reason error
+		tries  int
+	}
+)
+
+func (e *away) Error() string    { return e.reason.Error() }
+func (e *culprit) Error() string { return e.reason.Error() }
+
+// forEngine returns the error as package job has it.
+func forEngine(err error) error {
+	var gone *away
+	var caused *culprit
+	switch {
+	case errors.As(err, &gone):
+		return job.Wait(err, gone.after)
+	case errors.As(err, &caused):
+		return job.Halve(err, caused.tries)
+	}
+	return err // a failed attempt
+}
+
+// understand returns what becomes of each record.
+func (e *Endpoint) understand(a *answer, asked *question) ([]job.Outcome, error) {
+	answered := func() error {
+		text := fmt.Sprintf("the endpoint answered %d %s", a.status, http.StatusText(a.status))
+		if reason := excerpt(a.body); reason != "" {
+			text += ": " + reason
+		}
+		return errors.New(text)
+	}
+	switch a.status {
+	case http.StatusOK:
+		if len(a.body) > MaxBody {
+			return nil, &culprit{fmt.Errorf("the answer of the endpoint is larger than %d bytes", MaxBody), 1}
+		}
+		return results(a.body, asked)
+	case http.StatusNoContent:
+		return make([]job.Outcome, asked.records), nil
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable,
+		http.StatusGatewayTimeout:
+		return nil, &away{answered(), a.retryAfter}
+	case http.StatusInternalServerError:
+		return nil, &culprit{answered(), tries}
+	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
+		return nil, fmt.Errorf("%w; it redirects to %q, and redirects are not followed", answered(), excerpt([]byte(a.location)))
+	}
+	return nil, answered()
+}
+
+// excerpt returns the beginning of an answer, as text in one line.
+func excerpt(body []byte) string {
+	text := strings.ToValidUTF8(string(body[:min(len(body), maxReason)]), "\uFFFD")
+	return strings.Join(strings.Fields(text), " ")
+}
+
+// results reads the results, and returns the outcome of each record in the order of the batch.
+func results(body []byte, asked *question) ([]job.Outcome, error) {
+	refuse := func(format string, args ...any) ([]job.Outcome, error) {
+		return nil, fmt.Errorf("the answer of the endpoint is not understood: "+format, args...)
+	}
+	if !json.Valid(body) {
+		return refuse("it must be JSON, was %s", excerpt(body))
+	}
+	var members map[string]json.RawMessage
+	if err := json.Unmarshal(body, &members); err != nil {
+		return refuse("it must be an object, was %s", excerpt(body))
+	}
+	for name := range members {
+		if name != "results" {
+			return refuse("it must have results and nothing else, had %q", excerpt([]byte(name)))
+		}
+	}
+	var list []json.RawMessage
+	if err := json.Unmarshal(members["results"], &list); err != nil || list == nil {
+		return refuse("its results must be an array, was %s", excerpt(body))
+	}
+	outcomes := make([]job.Outcome, asked.records)
+	for i := range outcomes {
+		outcomes[i].Err = errors.New("the answer of the endpoint has no result for the record")
+	}
+	found := make(map[int]bool, len(list))
+	for i, data := range list {
+		var result map[string]json.RawMessage
+		if err := json.Unmarshal(data, &result); err != nil || result == nil {
+			return refuse("result %d must be an object, was %s", i, excerpt(data))
+		}
+		id, err := value(result["_id"])
+		if err != nil {
+			return refuse("result %d must have the _id of a record, had %s", i, excerpt(result["_id"]))
+		}
+		place, ok := asked.places[key(id)]
+		switch {
+		case !ok:
+			return refuse("result %d is about a record that was not in the request: %s", i, excerpt(result["_id"]))
+		case found[place]:
+			return refuse("there are two results about the record %s", excerpt(result["_id"]))
+		}
+		found[place] = true
+		outcomes[place] = outcome(result)
+	}
+	return outcomes, nil
+}
+
+// value reads a value in Extended JSON.
+func value(data json.RawMessage) (bson.RawValue, error) {
+	if data == nil {
+		return bson.RawValue{}, errors.New("it is missing")
+	}
+	var wrapped bson.Raw
+	if err := bson.UnmarshalExtJSON(slices.Concat([]byte(`{"v":`), data, []byte("}")), false, &wrapped); err != nil {
+		return bson.RawValue{}, err
+	}
+	return wrapped.LookupErr("v")
+}
+
+// outcome reads the result of one record. What is wrong with it is the record's error.
+func outcome(result map[string]json.RawMessage) job.Outcome {
+	failed := func(format string, args ...any) job.Outcome {
+		return job.Outcome{Err: fmt.Errorf(format, args...)}
+	}
+	for name, data := range result {
+		if !slices.Contains([]string{"_id", "set", "unset", "error"}, name) {
+			return failed("the result of the endpoint must have set, unset or error, had %q", excerpt([]byte(name)))
+		}
+		if bytes.Equal(data, []byte("null")) { // what a program writes that has no value
+			delete(result, name)
+		}
+	}
+	if data, isError := result["error"]; isError {
+		var reason string
+		switch err := json.Unmarshal(data, &reason); {
+		case err != nil:
+			return failed("the error of the endpoint must be a text, was %s", excerpt(data))
+		case result["set"] != nil || result["unset"] != nil:
+			return failed("the result of the endpoint must have either error, or set and unset, had both; the error: %s", excerpt([]byte(reason)))
+		case strings.TrimSpace(reason) == "":
+			return failed("the endpoint gave an error without a reason")
+		}
+		return failed("%s", excerpt([]byte(reason)))
+	}
+	var o job.Outcome
+	if data := result["set"]; data != nil {
+		var err error
+		if o.Set, err = fields(data); err != nil {
+			return failed("the set of the endpoint must be an object in Extended JSON, was %s: %w", excerpt(data), err)
+		}
+	}
+	if data := result["unset"]; data != nil {
+		if err := json.Unmarshal(data, &o.Unset); err != nil {
+			return failed("the unset of the endpoint must be an array of names, was %s", excerpt(data))
+		}
+	}
+	return o
+}
+
+// fields reads the fields to set.
+func fields(data json.RawMessage) (map[string]any, error) {
+	v, err := value(data)
+	if err != nil {
+		return nil, err
+	}
+	if v.Type != bson.TypeEmbeddedDocument {
+		return nil, fmt.Errorf("it is of type %s", v.Type)
+	}
+	elements, err := v.Document().Elements()
+	if err != nil {
+		return nil, err
+	}
+	set := make(map[string]any, len(elements))
+	for _, e := range elements {
+		if _, twice := set[e.Key()]; twice {
+			return nil, fmt.Errorf("it has %q twice", e.Key())
+		}
+		set[e.Key()] = e.Value()
+	}
+	return set, nil
+}
