@@ -36,7 +36,7 @@ HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/n
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
-.PHONY: help run announce demo example test check bench chaos lint exports build devstack clean
+.PHONY: help run announce demo example try test check bench chaos lint exports build devstack clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,6 +57,9 @@ example: ## start the system of examples/directory likewise, with the directory 
 	cd devstack && $(GO) build -o ../bin/ . && $(GO) build -o ../bin/run-example ./example
 	$(GO) -C examples/directory build -o ../../bin/example/ ./cmd/...
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/run-example -bin bin/example
+
+try: build ## post a signed batch of sample users to an endpoint, as a run would (URL=http://localhost:3000/user-sync make try; USER_SYNC_SECRET and USER_SYNC_FIELDS count)
+	@USER_SYNC_URL=$(URL) bin/worker --try-endpoint user-sync
 
 test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...

@@ -29,6 +29,10 @@ func FromCommandLine(name, summary string, registry *tasks.Registry, args []stri
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	checkHealth := flags.Bool("healthy", false, "exit with 0 if the process of this name on this host is healthy")
+	var tried *string
+	if name == worker {
+		tried = flags.String(tryEndpoint, "", "post a batch of sample records to the endpoint of a sync")
+	}
 	err := flags.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -49,14 +53,30 @@ func FromCommandLine(name, summary string, registry *tasks.Registry, args []stri
 		return c, ExitUsage, false
 	}
 	c.CheckHealth, c.Program = *checkHealth, name
+	if tried != nil && *tried != "" {
+		if _, has := c.Endpoints[*tried]; !has {
+			_, _ = fmt.Fprintf(errOut, "%s: --%s %s: %s has no endpoint; set %s_URL\n", name, tryEndpoint, *tried, *tried, settingPrefix(*tried))
+			return c, ExitUsage, false
+		}
+		c.TryEndpoint = *tried
+	}
 	return c, ExitOK, true
 }
 
+// tryEndpoint is the flag of the worker that tries an endpoint.
+const tryEndpoint = "try-endpoint"
+
 func usage(out io.Writer, name, summary string, registry *tasks.Registry) {
+	more := ""
+	all := registry.All()
+	if i := slices.IndexFunc(all, func(d tasks.Definition) bool { return d.Endpoint }); i >= 0 && name == worker {
+		more = "  %[1]s --" + tryEndpoint + " " + all[i].Name + "\n" +
+			"                    post a signed batch of sample records to " + settingPrefix(all[i].Name) + "_URL, as a run would, and show what would be written\n"
+	}
 	_, _ = fmt.Fprintf(out, "%[1]s: %[2]s\n\nUsage:\n"+
 		"  %[1]s            run\n"+
 		"  %[1]s --healthy  exit with 0 if the %[1]s that runs on this host, with these settings, is healthy\n"+
-		"  %[1]s --version  print the version\n\n"+
+		"  %[1]s --version  print the version\n"+more+"\n"+
 		"Settings are environment variables, or lines of a file .env in the working directory. These are the ones that the %[1]s uses:\n\n", name, summary)
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	for _, s := range Settings(registry) {

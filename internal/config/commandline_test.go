@@ -43,6 +43,22 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+func TestTryEndpoint(t *testing.T) {
+	setup(t, "", "USER_SYNC_URL=http://app/user-sync")
+	for _, test := range []struct{ program, job, err string }{
+		{"worker", "user-sync", ""},
+		{"worker", "project-sync", "worker: --try-endpoint project-sync: project-sync has no endpoint; set PROJECT_SYNC_URL\n"},
+		{"worker", "no-sync", "worker: --try-endpoint no-sync: no-sync has no endpoint; set NO_SYNC_URL\n"},
+		{"api", "user-sync", "api: flag provided but not defined: -try-endpoint; see api --help\n"},
+	} {
+		var out, errOut strings.Builder
+		c, status, ok := config.FromCommandLine(test.program, "", codex.Registry(), []string{"--try-endpoint", test.job}, &out, &errOut)
+		if ok != (test.err == "") || errOut.String() != test.err || ok && (status != 0 || c.TryEndpoint != test.job) || !ok && status != 2 {
+			t.Errorf("%+v: %v, %d, %q", test, ok, status, errOut.String())
+		}
+	}
+}
+
 func TestVersion(t *testing.T) {
 	setup(t, "", "PORT=no number") // a wrong setting, which does not matter here
 	for _, arg := range []string{"--version", "-version"} {

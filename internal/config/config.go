@@ -33,6 +33,8 @@ type Config struct {
 	Endpoints map[string]Endpoint
 	// CheckHealth asks for a health check of the running process, in place of a new process.
 	CheckHealth bool
+	// TryEndpoint is the job type whose endpoint is to be tried, in place of a new process; "" for none.
+	TryEndpoint string
 	// Program is the name of the program that runs with the settings; "" for none of the three.
 	Program string
 	// Unknown are the variables that look like settings and are none.

@@ -53,7 +53,7 @@ func readEndpoints(r *reader, registry *tasks.Registry) (map[string]Endpoint, *t
 
 // readEndpoint returns the endpoint of a job type, and sets its rate limit.
 func readEndpoint(r *reader, d *tasks.Definition) Endpoint {
-	prefix := settingPrefix(*d)
+	prefix := settingPrefix(d.Name)
 	g := r.group(endpointsTheme, worker).of(prefix)
 	e := Endpoint{
 		Options: endpoint.Options{
@@ -101,8 +101,8 @@ func readProxy(r *reader, registry *tasks.Registry) func(*url.URL) (*url.URL, er
 }
 
 // settingPrefix returns what the names of a job type's settings begin with, such as USER_SYNC.
-func settingPrefix(d tasks.Definition) string {
-	return strings.ToUpper(strings.ReplaceAll(d.Name, "-", "_"))
+func settingPrefix(jobType string) string {
+	return strings.ToUpper(strings.ReplaceAll(jobType, "-", "_"))
 }
 
 // validHTTP reports whether a value is a URL of HTTP.

@@ -5,6 +5,7 @@ package daemon
 import (
 	"context"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -48,6 +49,9 @@ type Program struct {
 	AdminPort int
 	// Run runs the program until the context ends.
 	Run func(context.Context, *Process) error
+	// TryEndpoint posts a batch of sample records to the endpoint of cfg.TryEndpoint, and writes what became of it. It is nil for a
+	// program that asks no endpoints.
+	TryEndpoint func(ctx context.Context, cfg config.Config, out io.Writer) error
 	// Healthy returns an error when the program that runs on this host is not healthy.
 	Healthy func(context.Context, config.Config, *slog.Logger) error
 }
@@ -78,6 +82,13 @@ func Main(p Program, types []jobtype.Type) {
 	}
 	if cfg.CheckHealth {
 		os.Exit(checkHealth(p, cfg))
+	}
+	if cfg.TryEndpoint != "" {
+		if err := p.TryEndpoint(context.Background(), cfg, os.Stdout); err != nil {
+			fmt.Fprintf(os.Stderr, "%s: %v\n", p.Name, err)
+			os.Exit(exitFailure)
+		}
+		os.Exit(config.ExitOK)
 	}
 	log := telemetry.NewProcessLogger(os.Stdout, cfg.Log.Level, cfg.Log.Format).With("service", p.Name)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)

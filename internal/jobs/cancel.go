@@ -139,8 +139,15 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID, key string) error {
 	if info.State != asynq.TaskStateArchived {
 		return ErrNotFailed
 	}
-	if err := j.restart(ctx, id, key); err != nil {
+	restarted, err := j.restart(ctx, id, key)
+	if err != nil {
 		return err
+	}
+	if !restarted { // another client was faster
+		if _, _, err := j.lookUp(ctx, id); err != nil {
+			return err
+		}
+		return ErrNotFailed
 	}
 	err = j.inspector.RunTask(def.Queue(), id.String())
 	switch {
@@ -156,23 +163,16 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID, key string) error {
 	return fmt.Errorf("retrying %s: %w", id, err)
 }
 
-// restart forgets a run, and remembers that it was retried by hand: so its next start is not its first one.
-func (j *Jobs) restart(ctx context.Context, id tasks.RunID, key string) error {
-	run := j.keys.run(id)
-	_, err := j.rdb.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.Unlink(ctx, run, j.keys.ranges(id))
-		p.HSet(ctx, run, "retried", 1)
-		p.Expire(ctx, run, runTTL)
-		return nil
-	})
-	if err == nil {
-		by, _ := json.Marshal(Trigger{Kind: TriggeredByRetry, Key: key}) // it has strings only
-		err = retryScript.Run(ctx, j.rdb, []string{j.keys.task(id)}, by).Err()
-	}
+// restart lets a failed run begin anew, and counts that. So a number is skipped, but never used twice, if the process dies before it
+// enqueues the run. It returns false if the run is no failed one any more.
+func (j *Jobs) restart(ctx context.Context, id tasks.RunID, key string) (bool, error) {
+	by, _ := json.Marshal(Trigger{Kind: TriggeredByRetry, Key: key}) // it has strings only
+	keys := []string{j.keys.run(id), j.keys.ranges(id), j.keys.task(id)}
+	n, err := retryScript.Run(ctx, j.rdb, keys, by, runSeconds).Int()
 	if err != nil {
-		return fmt.Errorf("retrying %s: %w", id, err)
+		return false, fmt.Errorf("retrying %s: %w", id, err)
 	}
-	return nil
+	return n > 0, nil
 }
 
 // lookUp returns the run's Definition, and what asynq knows of its task. It can return ErrNoJob. A task of which only the ID is

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -258,5 +259,101 @@ func TestOrderOfTheList(t *testing.T) {
 	}
 	if got := list(1, 20, jobs.StateCancelled); len(got) > 0 {
 		t.Errorf("cancelled: %v, want none", got)
+	}
+}
+
+// Each retry by hand has a number of its own, which the run and its ranges know, be it one of the API or of the dashboard. What ends
+// a process in the middle of one skips a number.
+func TestRetriesAreCounted(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	queue, _ := b.OurQueue(b.def.Queue())
+	want := func(want int) *jobs.RunState {
+		t.Helper()
+		run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := run.AddRange(ctx, 0, []byte("{}"), true); err != nil {
+			t.Fatal(err)
+		}
+		part, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run.Retries != want || part.Retries != want || run.New != (want == 0) || run.Failures != 0 {
+			t.Errorf("the run was retried %d times, says its range %d times, want %d: %+v", run.Retries, part.Retries, want, run.Opened)
+		}
+		return run
+	}
+	fail := func(run *jobs.RunState) {
+		t.Helper()
+		if err := errors.Join(run.Fail(ctx, errors.New("told to")), b.inspector.ArchiveTask(b.def.Name, id.String())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fail(want(0))
+	for i, retry := range []func() error{
+		func() error { return b.Retry(ctx, id, "admin") },
+		func() error { return b.RunTask(ctx, queue, id.String()) },
+		func() error { return b.Retry(ctx, id, "") },
+	} {
+		if err := retry(); err != nil {
+			t.Fatal(err)
+		}
+		fail(want(i + 1))
+	}
+	for range 2 {
+		if restarted, err := b.Restart(ctx, id); err != nil || !restarted {
+			t.Fatalf("%v, %v", restarted, err)
+		}
+	}
+	if err := b.Retry(ctx, id, ""); err != nil {
+		t.Fatal(err)
+	}
+	run := want(6)
+	// Another client that has seen the run failed is too late, and removes nothing.
+	if restarted, err := b.Restart(ctx, id); err != nil || restarted {
+		t.Errorf("%v, %v", restarted, err)
+	}
+	if err := b.Retry(ctx, id, ""); !errors.Is(err, jobs.ErrNotFailed) {
+		t.Errorf("%v", err)
+	}
+	if err := run.Save(ctx, []byte("x"), 1); err != nil {
+		t.Errorf("the attempt has lost its run: %v", err)
+	}
+	// The count outlives the run's state.
+	if err := b.rdb.Del(ctx, "codex-jobs:{user-sync}:run:"+id.String(), "codex-jobs:{user-sync}:ranges:"+id.String()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if run, err := b.OpenRun(ctx, id, jobs.NewOwner()); err != nil || run.Retries != 6 {
+		t.Errorf("%+v, %v", run, err)
+	}
+}
+
+// Of several clients that retry a run at the same time one does.
+func TestRetryTogether(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	if err := b.inspector.ArchiveTask(b.def.Name, id.String()); err != nil {
+		t.Fatal(err)
+	}
+	var done atomic.Int32
+	var clients sync.WaitGroup
+	for range 8 {
+		clients.Go(func() {
+			switch err := b.Retry(ctx, id, ""); {
+			case err == nil:
+				done.Add(1)
+			case !errors.Is(err, jobs.ErrNotFailed):
+				t.Errorf("%v", err)
+			}
+		})
+	}
+	clients.Wait()
+	if n := done.Load(); n != 1 || len(b.pending(t)) != 1 {
+		t.Errorf("%d clients have retried it, %d runs wait", n, len(b.pending(t)))
 	}
 }

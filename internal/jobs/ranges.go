@@ -77,8 +77,8 @@ local spec = n > 0 and redis.call("HGET", KEYS[1], (n - 1) .. ":spec") or ""
 return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
-// KEYS: run, ranges. ARGV: index, owner, TTL. Returns {} if there is nothing left to do, otherwise {former owner, rescues, the
-// run's start, checkpoint, failures, spec, time (ms) that the run was snoozed}.
+// KEYS: run, ranges, asynq's task of the run. ARGV: index, owner, TTL. Returns {} if there is nothing left to do, otherwise {former
+// owner, rescues, the run's start, checkpoint, failures, spec, time (ms) that the run was snoozed, the run's retries by hand}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
@@ -96,7 +96,8 @@ redis.call("HDEL", KEYS[2], i .. ":until")
 redis.call("EXPIRE", KEYS[2], ARGV[3])
 local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint", i .. ":failures")
 local run = redis.call("HMGET", KEYS[1], "started", "waited")
-return {owner, r[1] or "0", run[1] or "0", r[2] or "", r[3] or "0", spec, run[2] or "0"}
+return {owner, r[1] or "0", run[1] or "0", r[2] or "", r[3] or "0", spec, run[2] or "0",
+	redis.call("HGET", KEYS[3], "codex:retries") or "0"}
 `)
 
 // KEYS: ranges, run. ARGV: index, owner, TTL, progress, checkpoint. Returns -1 if there is nothing left to do.
@@ -279,7 +280,7 @@ type RangeState struct {
 // ErrNoRange if the range has ended, or its run has ended or was cancelled.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
 	s := &RangeState{rdb: j.rdb, run: j.keys.run(id.Run), ranges: j.keys.ranges(id.Run), id: id, owner: owner}
-	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.run, s.ranges}, id.Index, owner, runSeconds).StringSlice()
+	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.run, s.ranges, j.keys.task(id.Run)}, id.Index, owner, runSeconds).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening range %s: %w", id, err)
 	}
@@ -288,6 +289,7 @@ func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*
 	}
 	s.Opened = opened(reply)
 	s.Spec, s.Waited = []byte(reply[5]), milliseconds(reply[6])
+	s.Retries, _ = strconv.Atoi(reply[7])
 	return s, nil
 }
 

@@ -7,6 +7,7 @@
 //	codex:attempts  the attempts that have ended, one line of JSON each
 //	codex:counts    what the run has done, as JSON
 //	codex:retried   who retried it by hand last, as JSON
+//	codex:retries   how many times it was retried by hand
 //
 // Who triggered a run is in a header of its task.
 
@@ -135,13 +136,18 @@ func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt
 	return nil
 }
 
-// KEYS: task. ARGV: who retries it. The earlier attempts stay.
+// KEYS: run, ranges, asynq's task. ARGV: who retries it, TTL. Forgets a run that has failed, and remembers that it was retried by
+// hand: so its next start is not its first one. The earlier attempts stay. Returns 0 if the run is no failed one any more.
 var retryScript = redis.NewScript(`
-if redis.call("EXISTS", KEYS[1]) == 1 then
-	redis.call("HDEL", KEYS[1], "codex:started", "codex:ended", "codex:counts")
-	redis.call("HSET", KEYS[1], "codex:retried", ARGV[1])
+if redis.call("HGET", KEYS[3], "state") ~= "archived" then
+	return 0
 end
-return 1
+redis.call("UNLINK", KEYS[1], KEYS[2])
+redis.call("HSET", KEYS[1], "retried", 1)
+redis.call("EXPIRE", KEYS[1], ARGV[2])
+redis.call("HDEL", KEYS[3], "codex:started", "codex:ended", "codex:counts")
+redis.call("HSET", KEYS[3], "codex:retried", ARGV[1])
+return redis.call("HINCRBY", KEYS[3], "codex:retries", 1)
 `)
 
 // recordFields are the fields that readRecord reads.

@@ -51,9 +51,9 @@ if redis.call("HGET", KEYS[1], "owner") ~= ARGV[1] then
 end
 `
 
-// KEYS: run, unique key, tick, ranges, due, window. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database
+// KEYS: run, unique key, tick, ranges, due, window, asynq's task. ARGV: owner, now, TTL, ID, "1" if the run starts, tick time or "", database
 // or "". Returns {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start
-// ever, "1" if it starts over, time (ms) that it was snoozed}. A checkpoint, and ranges, say nothing of another database: there
+// ever, "1" if it starts over, time (ms) that it was snoozed, retries by hand}. A checkpoint, and ranges, say nothing of another database: there
 // the run starts over.
 var openScript = redis.NewScript(`
 if ARGV[5] == "1" then
@@ -95,7 +95,8 @@ elseif owner ~= "" then
 end
 redis.call("HSET", KEYS[1], "owner", ARGV[1], "started", started or ARGV[2])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
-return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1", over, r[8] or "0"}
+return {owner, tostring(rescues), started or ARGV[2], r[4] or "", r[5] or "0", r[6] or "", (started or r[7]) and "" or "1", over, r[8] or "0",
+	redis.call("HGET", KEYS[7], "codex:retries") or "0"}
 `)
 
 // KEYS: run, asynq's task. ARGV: owner, attempt.
@@ -222,6 +223,7 @@ func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, key, start, owner st
 	}
 	keys := []string{
 		s.run, j.keys.unique(id.Job, key), j.keys.tick(id.Job), s.ranges, j.keys.due(id.Job, key), j.keys.window(id.Job, key),
+		s.task,
 	}
 	reply, err := openScript.Run(ctx, j.rdb, keys, s.owner, millis(time.Now()), runSeconds, id.String(), start, tick,
 		j.databaseOfRuns()).StringSlice()
@@ -233,6 +235,7 @@ func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, key, start, owner st
 	s.New = reply[6] != ""
 	s.StartsOver = reply[7] != ""
 	s.Waited = milliseconds(reply[8])
+	s.Retries, _ = strconv.Atoi(reply[9])
 	return s, nil
 }
 

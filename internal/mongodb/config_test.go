@@ -38,6 +38,7 @@ func TestValidate(t *testing.T) {
 		"an empty path":      {Config{Fields: []string{"a", ""}}, []string{"Fields"}},
 		"empty parts":        {Config{Fields: []string{".a", "a.", "a..b"}}, []string{"Fields", "Fields", "Fields"}},
 		"operators":          {Config{Fields: []string{"$a", "a.$", "a.$.b"}}, []string{"Fields", "Fields", "Fields"}},
+		"all and one":        {Config{Fields: []string{"a", AllFields}}, []string{`Fields must be "*" alone`}},
 		"a zero byte":        {Config{Fields: []string{"a\x00"}}, []string{"Fields"}},
 		"no BSON":            {Config{Filter: bson.D{{Key: "a", Value: make(chan int)}}}, []string{"Filter must encode"}},
 		"a zero in a filter": {Config{Filter: bson.D{{Key: "a\x00", Value: 1}}}, []string{"Filter must encode"}},

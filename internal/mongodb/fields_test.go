@@ -48,6 +48,13 @@ func TestFieldsOfARecord(t *testing.T) {
 			Config{NameField: "profile", Fields: []string{"profile.name"}}, "",
 			[][]string{{"_id"}, {lastSynced}, {"profile", "name"}, {"profile", "born"}},
 		},
+		"all": {
+			Config{Fields: []string{AllFields}}, "ada",
+			[][]string{
+				{"_id"}, {"username"}, {"email"}, {"profile", "name"}, {"profile", "born"}, {"address", "city"}, {"address", "street"},
+				{lastSynced}, {updatedAt}, {"secret"},
+			},
+		},
 		"the _id as name": {Config{NameField: "_id", Fields: []string{"none"}}, "ada", [][]string{{"_id"}, {lastSynced}}},
 	} {
 		t.Run(name, func(t *testing.T) {

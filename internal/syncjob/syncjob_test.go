@@ -7,7 +7,9 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/codex"
@@ -280,4 +282,68 @@ func TestWrongInput(t *testing.T) {
 			}
 		})
 	}
+}
+
+// workFunc is a Work that sets dates.
+type workFunc func(ctx context.Context, batch []syncrun.Record) error
+
+func (f workFunc) Do(ctx context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	return make([]syncrun.Outcome, len(batch)), f(ctx, batch)
+}
+
+// As many batches are worked on at the same time as Workers says, whatever Writers says.
+func TestWorkers(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &records{n: 95, stamped: make(map[byte]int)}
+		var now, most atomic.Int32
+		work := workFunc(func(context.Context, []syncrun.Record) error {
+			most.Store(max(most.Load(), now.Add(1)))
+			time.Sleep(time.Second)
+			now.Add(-1)
+			return nil
+		})
+		handler := syncjob.New(store, syncjob.Options{
+			Noun: "number", BatchSize: 10, Writers: 1, Workers: 5, RangeSize: 1000, RetryBudget: time.Second,
+			Work: func(*jobtype.Attempt) syncrun.Work { return work },
+		})
+		var saved []byte
+		if result, err := handler(t.Context(), attempt(new(kept), &saved)); err != nil || most.Load() != 5 {
+			t.Errorf("%+v, %v, at most %d batches at the same time", result, err, most.Load())
+		}
+		store.wantEachOnce(t, 1)
+	})
+}
+
+// Each try and each half of a batch is a call, within the rate limit.
+func TestHalvesWithinTheRateLimit(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		store := &records{n: 8, stamped: make(map[byte]int)}
+		calls, begun, ended := 0, 0, 0
+		work := workFunc(func(_ context.Context, batch []syncrun.Record) error {
+			if calls++; begun != calls || ended != calls-1 {
+				t.Errorf("call %d: %d permits, of which %d have ended", calls, begun, ended)
+			}
+			if batch[0].Key[0] == 1 {
+				return &syncrun.HalveError{Err: errors.New("told to"), Tries: 3}
+			}
+			return nil
+		})
+		handler := syncjob.New(store, syncjob.Options{
+			Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 1000, RetryBudget: time.Second,
+			Work: func(*jobtype.Attempt) syncrun.Work { return work },
+		})
+		var saved []byte
+		a := attempt(new(kept), &saved)
+		a.Definition.Rate = tasks.Rate{Calls: 1, Per: time.Second}
+		a.Permit = func(context.Context) (func(), error) {
+			begun++
+			return func() { ended++ }, nil
+		}
+		result, err := handler(t.Context(), a)
+		if r, ok := result.(tasks.SyncResult); err != nil || !ok || r.UsersUpdated != 7 || r.Errors != 1 || calls != 3+2*3 || ended != calls {
+			t.Errorf("%+v, %v, %d calls, %d permits", result, err, calls, ended)
+		}
+	})
 }

@@ -1,4 +1,4 @@
-// A pass: one reader and several writers, with a checkpoint that has no gaps.
+// A pass: one reader, several workers and several writers, with a checkpoint that has no gaps.
 
 package syncrun
 
@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,8 +22,8 @@ const (
 	finalSaveTimeout = 2 * time.Second
 	// finishTime is how long the other batches have to end after one has failed.
 	finishTime = 30 * time.Second
-	// windowPerWriter is how many batches each writer can be ahead of the saved checkpoint. After a crash these are done again.
-	// With only one, a slow batch would idle the other writers.
+	// windowPerWriter is how many batches can be ahead of the saved checkpoint for each writer, or for each worker, if there are more
+	// of them. After a crash these are done again. With only one, a slow batch would idle the others.
 	windowPerWriter = 3
 )
 
@@ -34,8 +35,8 @@ var (
 	ErrAllFailed = errors.New("every record failed")
 )
 
-// Pass is one attempt at a range of records. A reader reads batches, writers work on them and write them, and the checkpoint
-// moves over what is written.
+// Pass is one attempt at a range of records. A reader reads batches ahead, workers do the Work, writers write what it returns, and
+// the checkpoint moves over what is written. So batches are read and written while others wait in the Work.
 type Pass struct {
 	// Noun is the log's word for a record: "user".
 	Noun string
@@ -70,10 +71,12 @@ type Pass struct {
 	waits      *waits
 	started    time.Time
 	checkpoint Checkpoint
+	read       int  // batches that are read
 	exhausted  bool // there are no more records to read
 	fenced     bool // the context has ended because the attempt is fenced
 
-	batches  chan *batch   // read, to be written
+	ahead    chan *batch   // read, to be worked on
+	worked   chan *batch   // worked on, to be written
 	written  chan *batch   // written, in any order
 	window   chan struct{} // has a value for each batch that is read but not in the saved checkpoint
 	complete map[int]*batch
@@ -86,23 +89,33 @@ type Pass struct {
 // them unknown.
 type Observe func(ctx context.Context, records int) (working context.Context, end func(updated, failed int64, err error))
 
-// batch goes from the reader through a writer to the checkpoint.
+// batch goes from the reader through a worker and a writer to the checkpoint.
 type batch struct {
 	sequence int
 	records  []Record
 	updated  int64
 	errors   int64
 	failure  string // why the first record failed that did
+
+	ctx     context.Context // Observe's, from the work to the write
+	end     func(error)     // tells Observe
+	updates []Update        // by the Work
+	failed  []Failure       // by the Work
 }
 
 // Do visits the selected records of the range behind the checkpoint, each once. It returns the checkpoint of the end, which
 // counts all attempts. When Stop is closed, it finishes the batches in flight, saves, and returns ErrStopped. When ctx ends, it
-// returns ctx's cause at once. Any other error is a failed attempt. After a crash at most three batches per writer are done
-// again.
+// returns ctx's cause at once. Any other error is a failed attempt. After a crash at most three batches are done again for each
+// writer, or for each worker, if there are more of them.
 func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
-	window := p.Writers * windowPerWriter
+	if p.Workers == 0 {
+		p.Workers = p.Writers
+	}
+	window := max(p.Workers, p.Writers) * windowPerWriter
 	p.started, p.checkpoint = time.Now(), p.Resume
-	p.batches, p.written, p.window = make(chan *batch), make(chan *batch, window), make(chan struct{}, window)
+	p.ahead = make(chan *batch, p.Workers) // so that no worker waits for a fetch of the cursor
+	p.worked, p.written = make(chan *batch, window), make(chan *batch, window)
+	p.window = make(chan struct{}, window)
 	p.complete = make(map[int]*batch)
 	defer p.watchWaits(ctx)()
 	if p.checkpoint.After == nil {
@@ -117,19 +130,19 @@ func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 		}
 	}
 	p.Log.Info(p.title()+"s to sync", "totalUsers", p.checkpoint.Total)
-	if err := p.work(ctx); err != nil {
+	if err := p.run(ctx); err != nil {
 		return Checkpoint{}, err
 	}
 	return p.current(), nil
 }
 
-// work runs the reader and the writers, and moves the checkpoint, until all is done or one of them fails.
-func (p *Pass) work(outer context.Context) error {
+// run runs the reader, the workers and the writers, and moves the checkpoint, until all is done or one of them fails.
+func (p *Pass) run(outer context.Context) error {
 	ctx, cancel := context.WithCancelCause(outer)
 	defer cancel(nil)
 
 	// The first failure ends the reading. The other batches may end: the work on them has begun, and should not begin again.
-	read, stopReading := context.WithCancelCause(ctx)
+	begin, stopReading := context.WithCancelCause(ctx)
 	defer stopReading(nil)
 	var failing sync.Once
 	var failure error
@@ -141,29 +154,57 @@ func (p *Pass) work(outer context.Context) error {
 			finish = time.AfterFunc(finishTime, func() { cancel(err) })
 		})
 	}
-	var reader, writers sync.WaitGroup
+	var reader, workers, writers sync.WaitGroup
+	var writing atomic.Int32 // how many writers are left
+	writing.Store(int32(p.Writers))
 	reader.Go(func() {
-		defer close(p.batches)
-		reading, end := p.untilStopped(read)
+		defer close(p.ahead)
+		reading, end := p.untilStopped(begin)
 		defer end()
-		err := p.safely(func() error { return p.read(reading) })
+		err := p.safely(func() error { return p.readAhead(reading) })
 		if err != nil && !errors.Is(err, ErrStopped) {
 			fail(err)
 		}
 	})
+	for range p.Workers {
+		workers.Go(func() {
+			for b := range p.ahead {
+				if p.interrupted(begin) != nil {
+					return // the batch is only read: the next attempt reads it again
+				}
+				p.observe(ctx, b)
+				if err := p.safely(func() error { return p.work(b) }); err != nil {
+					b.end(err)
+					fail(err)
+					return
+				}
+				p.worked <- b // never blocks: the whole window fits in
+			}
+		})
+	}
 	for range p.Writers {
 		writers.Go(func() {
-			for b := range p.batches {
-				if err := p.observed(ctx, b, func(ctx context.Context) error { return p.write(ctx, b) }); err != nil {
+			for b := range p.worked {
+				err := p.safely(func() error { return p.write(b) })
+				b.end(err)
+				if err != nil {
 					fail(err)
+					if writing.Add(-1) == 0 {
+						cancel(failure) // nobody is left to write what the workers work on
+					}
 					return
 				}
 				p.written <- b // never blocks: the whole window fits in
 			}
 		})
 	}
-	go func() { // ends with the writers, and the loop below with it
+	go func() { // ends with the workers and the writers, and the loop below with it
+		workers.Wait()
+		close(p.worked)
 		writers.Wait()
+		for b := range p.worked {
+			b.end(context.Cause(begin))
+		}
 		close(p.written)
 	}()
 
@@ -182,22 +223,20 @@ func (p *Pass) work(outer context.Context) error {
 		p.saveFinally(ctx)
 		return failure
 	}
-	if !p.exhausted {
+	if !p.exhausted || p.next < p.read {
 		p.saveFinally(ctx)
 		return ErrStopped
 	}
 	return nil
 }
 
-// observed works on a batch, and tells Observe.
-func (p *Pass) observed(ctx context.Context, b *batch, work func(context.Context) error) error {
-	if p.Observe == nil {
-		return p.safely(func() error { return work(ctx) })
+// observe tells Observe that the work on a batch begins. The caller must call the batch's end.
+func (p *Pass) observe(ctx context.Context, b *batch) {
+	b.ctx, b.end = ctx, func(error) {}
+	if p.Observe != nil {
+		working, end := p.Observe(ctx, len(b.records))
+		b.ctx, b.end = working, func(err error) { end(b.updated, b.errors, err) }
 	}
-	ctx, end := p.Observe(ctx, len(b.records))
-	err := p.safely(func() error { return work(ctx) })
-	end(b.updated, b.errors, err)
-	return err
 }
 
 // safely turns a panic in a goroutine of the pass, such as one of the Work, into an error.
@@ -285,8 +324,9 @@ func (p *Pass) untilStopped(ctx context.Context) (stopped context.Context, end f
 	}
 }
 
-// read sends the selected records to the writers in batches, until there are no more. It returns ctx's cause if ctx ends first.
-func (p *Pass) read(ctx context.Context) error {
+// readAhead sends the selected records to the workers in batches, until there are no more. It returns ctx's cause if ctx ends
+// first.
+func (p *Pass) readAhead(ctx context.Context) error {
 	var (
 		cursor Cursor
 		record Record
@@ -315,13 +355,13 @@ func (p *Pass) read(ctx context.Context) error {
 		return err
 	}
 	reading := "reading " + p.Noun + "s"
-	for sequence := 0; ; sequence++ {
+	for {
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		b := &batch{sequence: sequence, records: make([]Record, 0, p.BatchSize)}
+		b := &batch{sequence: p.read, records: make([]Record, 0, p.BatchSize)}
 		for len(b.records) < p.BatchSize {
 			if err := p.retry(ctx, reading, next); err != nil {
 				return err
@@ -334,20 +374,21 @@ func (p *Pass) read(ctx context.Context) error {
 		}
 		if len(b.records) > 0 {
 			select {
-			case p.batches <- b:
+			case p.ahead <- b:
+				p.read++
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
 		}
 		if !ok {
-			p.exhausted = true // only now that the last batch is sent: a stop before that leaves it undone
+			p.exhausted = true
 			return nil
 		}
 	}
 }
 
-// write does the work on a batch, and updates its records.
-func (p *Pass) write(ctx context.Context, b *batch) error {
+// work does the work on a batch.
+func (p *Pass) work(b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
 	// What an earlier attempt has stamped is done.
 	records := slices.DeleteFunc(slices.Clone(b.records), func(r Record) bool { return r.Stamped })
@@ -355,54 +396,54 @@ func (p *Pass) write(ctx context.Context, b *batch) error {
 	if len(records) == 0 {
 		return nil
 	}
-	var outcomes []Outcome
-	err := p.retryWork(ctx, func() (err error) {
-		outcomes, err = p.Work.Do(ctx, records)
-		return err
-	})
+	outcomes, err := p.outcomes(b.ctx, records)
 	if err != nil {
 		return err
 	}
-	if len(outcomes) != len(records) {
-		return fmt.Errorf("working on %ss: %d outcomes for a batch of %d", p.Noun, len(outcomes), len(records))
-	}
-	var failed []Failure
-	updates := make([]Update, 0, len(records))
+	b.updates = make([]Update, 0, len(records))
 	for i, record := range records {
 		if outcomes[i].Err != nil {
-			failed = append(failed, Failure{Record: record, Err: outcomes[i].Err})
+			b.failed = append(b.failed, Failure{Record: record, Err: outcomes[i].Err})
 			continue
 		}
-		updates = append(updates, Update{Record: record, Set: outcomes[i].Set, Unset: outcomes[i].Unset})
+		b.updates = append(b.updates, Update{Record: record, Set: outcomes[i].Set, Unset: outcomes[i].Unset})
 	}
-	if len(updates) > 0 {
+	return nil
+}
+
+// write updates the records of a batch as the Work says.
+func (p *Pass) write(b *batch) error {
+	if b.ctx.Err() != nil {
+		return context.Cause(b.ctx)
+	}
+	if len(b.updates) > 0 {
 		var stamped Stamped
-		err := p.retry(ctx, "updating "+p.Noun+"s", func(ctx context.Context) (err error) {
-			stamped, err = p.Store.Stamp(ctx, updates, p.Selection)
+		err := p.retry(b.ctx, "updating "+p.Noun+"s", func(ctx context.Context) (err error) {
+			stamped, err = p.Store.Stamp(ctx, b.updates, p.Selection)
 			return err
 		})
 		if err != nil {
 			return err
 		}
 		b.updated += stamped.Matched
-		failed = append(failed, stamped.Failed...)
+		b.failed = append(b.failed, stamped.Failed...)
 	}
-	b.errors = int64(len(failed))
-	if len(failed) > 0 {
-		b.failure = failed[0].Err.Error()
+	b.errors = int64(len(b.failed))
+	if len(b.failed) > 0 {
+		b.failure = b.failed[0].Err.Error()
 	}
-	p.report(ctx, b, failed)
+	p.report(b)
 	return nil
 }
 
 // report logs the result for each record of a batch.
-func (p *Pass) report(ctx context.Context, b *batch, failed []Failure) {
-	isFailed := make(map[string]bool, len(failed))
-	for _, f := range failed {
+func (p *Pass) report(b *batch) {
+	isFailed := make(map[string]bool, len(b.failed))
+	for _, f := range b.failed {
 		isFailed[string(f.Record.Key)] = true
 		p.Log.Error(p.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
 	}
-	if !p.Log.Enabled(ctx, slog.LevelDebug) {
+	if !p.Log.Enabled(b.ctx, slog.LevelDebug) {
 		return
 	}
 	for _, record := range b.records {

@@ -83,17 +83,8 @@ func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(conte
 			return fmt.Errorf("%s, tried for %s: %w", doing, tried.Round(time.Second), err)
 		}
 		p.Log.Warn(gone, "doing", doing, "retryIn", next.String(), "error", err)
-		timer := time.NewTimer(next)
-		select {
-		case <-timer.C:
-		case <-p.Stop:
-			timer.Stop()
-			return ErrStopped
-		case <-ctx.Done():
-			timer.Stop()
-		}
-		if ctx.Err() != nil {
-			break
+		if err := p.pause(ctx, next); err != nil {
+			return err
 		}
 		failed := f(bounded)
 		switch {

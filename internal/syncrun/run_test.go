@@ -460,26 +460,24 @@ func TestStopWhileAReadHangs(t *testing.T) {
 	}
 }
 
-// TestStopBeforeTheLastBatch stops after the last batch was read, while no writer is free for it.
+// TestStopBeforeTheLastBatch stops after the last batch was read, while no worker is free for it.
 func TestStopBeforeTheLastBatch(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		b := setup(t, 15)
 		b.run.Writers = 1
 		release := make(chan struct{})
-		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
-			if operation == "stamp" {
-				<-release
-			}
+		b.run.Work = workFunc(func(context.Context, []syncrun.Record) error {
+			<-release
 			return nil
-		}
+		})
 		stop, done := make(chan struct{}), make(chan error)
 		go func() {
 			b.run.Stop = stop
 			_, err := b.run.Do(t.Context())
 			done <- err
 		}()
-		synctest.Wait() // the writer has the first batch, the reader the second one, which is short
+		synctest.Wait() // the worker has the first batch, and the second one, which is short, is read
 		close(stop)
 		synctest.Wait()
 		close(release)
@@ -647,7 +645,9 @@ func TestAttemptsAddUp(t *testing.T) {
 
 func attempts(t *testing.T, random *rand.Rand) {
 	b := setup(t, 300+random.IntN(700))
-	b.run.BatchSize, b.run.Writers = 1+random.IntN(40), 1+random.IntN(5)
+	b.run.BatchSize, b.run.Writers, b.run.Workers = 1+random.IntN(40), 1+random.IntN(5), random.IntN(8)
+	b.run.Work = &picky{tries: 1 + random.IntN(3), bad: []int{1 + random.IntN(300), 1 + random.IntN(300)}}
+	bad := func(u *user) bool { return u.fails != nil || slices.Contains(b.run.Work.(*picky).bad, u.number) }
 	b.run.Selection.Full = random.IntN(2) == 0
 	var want syncrun.Result
 	for _, u := range b.store.users {
@@ -661,7 +661,7 @@ func attempts(t *testing.T, random *rand.Rand) {
 		}
 		switch {
 		case !u.due(b.run.Selection):
-		case u.fails != nil:
+		case bad(u):
 			want.Processed, want.Errors = want.Processed+1, want.Errors+1
 		default:
 			want.Processed, want.Updated = want.Processed+1, want.Updated+1
@@ -721,7 +721,7 @@ func attempts(t *testing.T, random *rand.Rand) {
 			t.Errorf("after %d attempts the result is %+v, want %+v", attempt, result, want)
 		}
 		for _, u := range b.store.users {
-			if u.fails == nil && u.stamped == 0 && (b.run.Selection.Full || !u.stamp.Equal(reference.Add(-freshness+1))) {
+			if !bad(u) && u.stamped == 0 && (b.run.Selection.Full || !u.stamp.Equal(reference.Add(-freshness+1))) {
 				t.Errorf("user %d was left out", u.number)
 			}
 		}

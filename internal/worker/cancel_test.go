@@ -115,25 +115,28 @@ func TestRetryByHand(t *testing.T) {
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
 	b.start(t, worker.Options{}, func(_ context.Context, run *jobtype.Attempt) (any, error) {
-		if n := attempts.Add(1); n <= 5 {
-			if want := int(n-1)%3 + 1; run.Number != want {
-				t.Errorf("attempt %d says that it is number %d, want %d", n, run.Number, want)
-			}
+		n := int(attempts.Add(1)) - 1
+		if number, retries := n%3+1, n/3; run.Number != number || run.Retries != retries {
+			t.Errorf("attempt %d says that it is number %d of retry %d, want %d of %d", n, run.Number, run.Retries, number, retries)
+		}
+		if n < 8 {
 			return nil, errors.New("told to")
 		}
 		return "done", nil
 	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	b.await(t, id, asynq.TaskStateArchived)
 	run, err := tasks.ParseRunID(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Retry(t.Context(), run, ""); err != nil {
-		t.Fatal(err)
+	for range 2 {
+		b.await(t, id, asynq.TaskStateArchived)
+		if err := b.Retry(t.Context(), run, ""); err != nil {
+			t.Fatal(err)
+		}
 	}
 	info := b.await(t, id, asynq.TaskStateCompleted)
-	if n := attempts.Load(); n != 6 || string(info.Result) != `"done"` {
+	if n := attempts.Load(); n != 9 || string(info.Result) != `"done"` {
 		t.Errorf("%d attempts, result %s", n, info.Result)
 	}
 	if err := b.Retry(t.Context(), run, ""); !errors.Is(err, jobs.ErrNotFailed) {
@@ -145,8 +148,8 @@ func TestRetryByHand(t *testing.T) {
 	b.wantNothingLeft(t)
 	// The start after a retry by hand is no first start, and counts as no delay.
 	b.wantCounted(t, counts{
-		`runs_total{outcome="failed"}`: 1, `runs_total{outcome="completed"}`: 1, `retries_total{unit="run"}`: 4,
-		"run_duration_seconds_count": 2, "run_start_delay_seconds_count": 1,
+		`runs_total{outcome="failed"}`: 2, `runs_total{outcome="completed"}`: 1, `retries_total{unit="run"}`: 6,
+		"run_duration_seconds_count": 3, "run_start_delay_seconds_count": 1,
 	})
 }
 

@@ -323,31 +323,40 @@ func TestWorkPanics(t *testing.T) {
 	}
 }
 
-// When a split run is retried by hand, its ranges have all attempts again, too.
+// When a split run is retried by hand, its ranges have all attempts again, too, and know of the retry.
 func TestRetryOfASplitRun(t *testing.T) {
 	t.Parallel()
 	b := setup(t, quickRetries)
 	var attempts atomic.Int32
 	handler, store := syncOf(300, workFunc(func(_ context.Context, batch []syncrun.Record) error {
-		if batch[0].ID.(number) == 101 && attempts.Add(1) <= 4 {
+		if batch[0].ID.(number) == 101 && attempts.Add(1) <= 6 {
 			return errors.New("told to")
 		}
 		return nil
 	}))
-	b.start(t, worker.Options{}, handler)
+	var retries atomic.Int32
+	b.start(t, worker.Options{}, func(ctx context.Context, a *jobtype.Attempt) (any, error) {
+		if want := int(retries.Load()); a.Retries != want {
+			t.Errorf("an attempt at a run or range (%s) says that the run was retried %d times, want %d", a.Range, a.Retries, want)
+		}
+		return handler(ctx, a)
+	})
 	id := b.trigger(t, "user-sync", tasks.SyncFull)
-	testbed.Eventually(t, "two failed attempts at a range", func() bool { return attempts.Load() == 2 })
-	b.cancel(t, id)
-	b.await(t, id, asynq.TaskStateArchived)
 	run, err := tasks.ParseRunID(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Retry(t.Context(), run, ""); err != nil {
-		t.Fatal(err)
+	for i := range int32(2) {
+		testbed.Eventually(t, "two more failed attempts at a range", func() bool { return attempts.Load() == 2*(i+1) })
+		b.cancel(t, id)
+		b.await(t, id, asynq.TaskStateArchived)
+		retries.Add(1)
+		if err := b.Retry(t.Context(), run, ""); err != nil {
+			t.Fatal(err)
+		}
 	}
 	info := b.await(t, id, asynq.TaskStateCompleted)
-	if r := syncResult(t, info); r.UsersUpdated != 300 || attempts.Load() != 5 {
+	if r := syncResult(t, info); r.UsersUpdated != 300 || attempts.Load() != 7 {
 		t.Errorf("result %+v after %d attempts at the range", r, attempts.Load())
 	}
 	if n := len(store.stamped); n != 300 {

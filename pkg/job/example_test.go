@@ -187,6 +187,24 @@ func ExampleWait() {
 	// Output: too many requests 30s true
 }
 
+// The service answers that the whole batch cannot be worked on, and not which record is why. So the batch is passed again, twice, and
+// then in halves, down to the record that fails alone. The others are brought up to date.
+func ExampleHalve() {
+	picky := Users
+	picky.Update = func(_ context.Context, batch *job.Batch[User]) ([]job.Outcome, error) {
+		for _, user := range batch.Records {
+			if user.Data.Login == "" {
+				return nil, job.Halve(errors.New("internal server error"), 3)
+			}
+		}
+		return make([]job.Outcome, len(batch.Records)), nil
+	}
+	_, err := jobtest.Update(context.Background(), picky, jobtest.With{}, bson.M{"_id": 1, "login": "ada"}, bson.M{"_id": 2})
+	tries, halves := jobtest.Halves(err)
+	fmt.Println(err, tries, halves)
+	// Output: internal server error 3 true
+}
+
 // Another attempt would be useless.
 func ExamplePermanent() {
 	closed := WelcomeMail

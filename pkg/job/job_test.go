@@ -2,6 +2,9 @@ package job_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -56,6 +59,13 @@ func TestErr(t *testing.T) {
 		}), "cannot be aligned"},
 		{"no collection", job.NewSync(job.Sync[struct{}]{Name: "a"}), "its Collection is missing"},
 		{"no fields", job.NewSync(job.Sync[bson.M]{Name: "a", Collection: "c", Update: stamp}), "its Fields are missing"},
+		{"all fields", job.NewSync(job.Sync[bson.M]{Name: "a", Collection: "c", Update: stamp, Fields: []string{"*"}}), ""},
+		{"all fields and one", job.NewSync(job.Sync[bson.M]{
+			Name: "a", Collection: "c", Update: stamp, Fields: []string{"*", "email"},
+		}), `the Fields must be "*" alone`},
+		{"all fields twice", job.NewSync(job.Sync[bson.M]{
+			Name: "a", Collection: "c", Update: stamp, Fields: []string{"*", "*"},
+		}), `the Fields must be "*" alone`},
 		{"filter", job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c", Filter: 5}), "its Filter must be a MongoDB query"},
 		{"dates", job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c", SyncedField: "updatedAt"}), "must be different"},
 	} {
@@ -132,20 +142,82 @@ func TestRecordDecodes(t *testing.T) {
 // What Update gets of a record is what it has asked for.
 func TestOnlyTheFields(t *testing.T) {
 	t.Parallel()
-	var seen bson.M
-	_, err := jobtest.Update(t.Context(), job.Sync[bson.M]{
-		Name: "a", Collection: "c", Fields: []string{"address.city"},
-		Update: func(_ context.Context, batch *job.Batch[bson.M]) ([]job.Outcome, error) {
-			seen = batch.Records[0].Data
-			return make([]job.Outcome, 1), nil
-		},
-	}, jobtest.With{}, bson.D{
+	document := bson.D{
 		{Key: "_id", Value: "x"}, {Key: "login", Value: "ada"},
 		{Key: "address", Value: bson.D{{Key: "city", Value: "Delft"}, {Key: "zip", Value: "2611"}}},
-	})
-	address, _ := seen["address"].(bson.D)
-	if err != nil || len(seen) != 2 || seen["_id"] != "x" || len(address) != 1 || address[0].Value != "Delft" {
+	}
+	for _, test := range []struct {
+		fields []string
+		want   bson.D
+	}{
+		{[]string{"address.city"}, bson.D{document[0], {Key: "address", Value: bson.D{{Key: "city", Value: "Delft"}}}}},
+		{[]string{}, document[:1]},
+		{[]string{"*"}, document},
+	} {
+		var seen bson.D
+		_, err := jobtest.Update(t.Context(), job.Sync[bson.D]{
+			Name: "a", Collection: "c", Fields: test.fields,
+			Update: func(_ context.Context, batch *job.Batch[bson.D]) ([]job.Outcome, error) {
+				seen = batch.Records[0].Data
+				return make([]job.Outcome, 1), nil
+			},
+		}, jobtest.With{}, document)
+		if err != nil || !reflect.DeepEqual(seen, test.want) {
+			t.Errorf("%q: %v, %v, want %v", test.fields, seen, err, test.want)
+		}
+	}
+}
+
+// What an attempt says of itself.
+func TestAttempt(t *testing.T) {
+	t.Parallel()
+	const id = "1795574010000:a"
+	with := jobtest.With{RunID: id, Number: 2, Retries: 3, Reference: time.UnixMilli(1795574010000)}
+	var seen job.Attempt
+	_, err := jobtest.Do(t.Context(), job.Job[payload, string]{Name: "a", Do: func(_ context.Context, run *job.Run[payload]) (string, error) {
+		seen = run.Attempt
+		return "", nil
+	}}, payload{}, with)
+	if err != nil || seen.RunID != id || seen.JobType != "a" || seen.Number != 2 || seen.Retries != 3 || !seen.Reference.Equal(with.Reference) {
 		t.Errorf("%+v, %v", seen, err)
+	}
+}
+
+// A sync without work of its own can be given an endpoint.
+func TestEndpoint(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		of   job.Type
+		want bool
+	}{
+		{job.NewSync(job.Sync[struct{}]{Name: "a", Collection: "c"}), true},
+		{job.NewSync(job.Sync[bson.M]{Name: "a", Collection: "c", Update: stamp, Fields: []string{"*"}}), false},
+		{job.New(job.Job[payload, string]{Name: "a", Do: work}), false},
+	} {
+		if got := jobtype.Of(test.of).Definition.Endpoint; got != test.want {
+			t.Errorf("%v, want %v", got, test.want)
+		}
+	}
+}
+
+// What an error of Halve says, also to those who wrap it.
+func TestHalve(t *testing.T) {
+	t.Parallel()
+	failed := errors.New("status 500")
+	if err := job.Halve(nil, 3); err != nil {
+		t.Errorf("of no error: %v", err)
+	}
+	for tries, want := range map[int]int{3: 3, 1: 1, 0: 1, -1: 1} {
+		err := job.Halve(failed, tries)
+		got, ok := jobtest.Halves(fmt.Errorf("asking: %w", err))
+		if !ok || got != want || !errors.Is(err, failed) || err.Error() != failed.Error() {
+			t.Errorf("%d tries: %v, %d, %v, want %d", tries, err, got, ok, want)
+		}
+	}
+	for _, err := range []error{nil, failed, job.Wait(failed, 0), job.Permanent(failed)} {
+		if _, ok := jobtest.Halves(err); ok {
+			t.Errorf("%v asks for halves", err)
+		}
 	}
 }
 

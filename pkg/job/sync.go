@@ -55,8 +55,8 @@ type Sync[T any] struct {
 	// collection must have different ones.
 	SyncedField, UpdatedField string
 	// Update brings a batch up to date. It returns one Outcome for each record of the batch, in their order. Several goroutines call
-	// it at the same time. An error fails the attempt, unless it is made with Wait or Permanent. When ctx ends, Update must return
-	// soon. With nil, records only get their dates.
+	// it at the same time. An error fails the attempt, unless it is made with Wait, Halve or Permanent. When ctx ends, Update must
+	// return soon. With nil, records only get their dates.
 	Update func(ctx context.Context, batch *Batch[T]) ([]Outcome, error)
 	Options
 }

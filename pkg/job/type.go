@@ -32,7 +32,8 @@ type Options struct {
 	// Schedule says when runs are enqueued, apart from those that clients trigger. The default is never. If {} is a valid
 	// payload, settings can change it.
 	Schedule Schedule
-	// Rate limits the calls over all workers: of a Job's Do, or of a Sync's Update, which is called once for each batch.
+	// Rate limits the calls over all workers: of a Job's Do, or of a Sync's Update, which is called once for each batch, or
+	// part of one after Halve.
 	Rate Rate
 	// Attempts is how many attempts a run has before it fails. The default is 3, unless a setting says otherwise.
 	Attempts int

@@ -45,7 +45,7 @@ func withEndpoints(types []jobtype.Type, settings map[string]config.Endpoint, re
 			return nil, nil, fmt.Errorf("job type %q: %w", t.Definition.Name, err)
 		}
 		clients = append(clients, client)
-		with[i].Sync = withEndpoint(t, client)
+		with[i].Sync = jobtype.Of(job.NewSync(ofEndpoint(t, client))).Sync
 		log.Info("An endpoint does the work of a sync", "queue", t.Definition.Name, "endpoint", options.Options)
 		if len(options.Secrets) == 0 {
 			name := strings.ToUpper(strings.ReplaceAll(t.Definition.Name, "-", "_"))
@@ -55,8 +55,8 @@ func withEndpoints(types []jobtype.Type, settings map[string]config.Endpoint, re
 	return with, end, nil
 }
 
-// withEndpoint returns what a sync does whose work is the endpoint's. It makes it as a team could.
-func withEndpoint(t jobtype.Type, client *endpoint.Endpoint) *jobtype.Sync {
+// ofEndpoint returns a sync whose work is the endpoint's. It makes it as a team could.
+func ofEndpoint(t jobtype.Type, client *endpoint.Endpoint) job.Sync[bson.Raw] {
 	store := t.Sync.Store
 	sync := job.Sync[bson.Raw]{
 		Name: t.Definition.Name, Noun: t.Sync.Noun, Collection: store.Collection, NameField: store.NameField, MaxBatch: t.Sync.MaxBatch,
@@ -66,5 +66,5 @@ func withEndpoint(t jobtype.Type, client *endpoint.Endpoint) *jobtype.Sync {
 	if len(store.Filter) > 0 {
 		sync.Filter = store.Filter
 	}
-	return jobtype.Of(job.NewSync(sync)).Sync
+	return sync
 }

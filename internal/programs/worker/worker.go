@@ -4,6 +4,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"time"
 
@@ -24,7 +25,10 @@ import (
 func New(types []jobtype.Type) daemon.Program {
 	return daemon.Program{
 		Name: "worker", Summary: "works on the runs that are enqueued; any number of workers share them",
-		Run:     func(ctx context.Context, process *daemon.Process) error { return run(ctx, process, types) },
+		Run: func(ctx context.Context, process *daemon.Process) error { return run(ctx, process, types) },
+		TryEndpoint: func(ctx context.Context, cfg config.Config, out io.Writer) error {
+			return tryEndpoint(ctx, types, cfg, out)
+		},
 		Healthy: daemon.LiveHere(jobs.RoleWorker), AdminPort: config.AdminPortWorker,
 	}
 }
