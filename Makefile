@@ -50,7 +50,7 @@ announce:
 
 demo:
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker
+	cd devstack && $(GO) build -o ../bin/ . ./demo
 
 example: ## start the system of examples/directory likewise, with the directory that its users come from
 	@mkdir -p bin/example
@@ -108,7 +108,7 @@ build: ## build the three programs and codexctl into bin/
 
 devstack: ## build the throwaway servers, the demo, the benchmarks and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo ./demo/demoworker ./bench ./bench/slowworker ./chaos
+	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
 
 clean: ## remove what was built
 	rm -rf bin

@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"maps"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"regexp"
 	"slices"
@@ -204,6 +205,9 @@ func TestMetricsAreDocumented(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.insert(t, messyUsers(20))
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
+	t.Cleanup(endpoint.Close)
+	s.env = append(s.env, "USER_SYNC_URL="+endpoint.URL)
 	admin, all := s.watched(t)
 	all["worker"].waitForLog(t, "Worker ready", nil)
 	all["api"].waitForLog(t, "API ready", nil)

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,8 +50,17 @@ func TestObservability(t *testing.T) {
 		t.Fatal(err)
 	}
 	redis := testbed.NewProxy(t, s.redis.Addr)
+	var refusing atomic.Bool
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if refusing.Load() {
+			http.Error(w, "who are you?", http.StatusUnauthorized)
+			return
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	t.Cleanup(endpoint.Close)
 	s.env = append(append(s.env, redisEnv(redis.Addr)...), "MONGODB_URI="+throughProxy, "SYNC_RANGE_SIZE=100", "SYNC_BATCH_SIZE=10",
-		"JOB_ATTEMPTS=1", "USER_SYNC_INTERVAL=5s")
+		"JOB_ATTEMPTS=1", "USER_SYNC_INTERVAL=5s", "USER_SYNC_URL="+endpoint.URL)
 
 	ports := map[string][]string{"api": {testbed.FreePort(t)}, "scheduler": {testbed.FreePort(t)}, "worker": {testbed.FreePort(t), testbed.FreePort(t)}}
 	p := startPrometheus(t, ports)
@@ -130,6 +141,9 @@ func TestObservability(t *testing.T) {
 	}
 	s.triggerJobAgain(t, "user-sync")
 	p.wantAlarm(t, "CodexJobsRunsFailing", "CodexJobsRecordsFailing")
+	refusing.Store(true)
+	s.triggerJobAgain(t, "user-sync")
+	p.wantAlarm(t, "CodexJobsEndpointRefuses")
 	stop("worker")
 	p.wantAlarm(t, "CodexJobsNoWorker", "CodexJobsBacklogGrowing")
 	p.wantNoAlarm(t, "CodexJobsTickMissed")

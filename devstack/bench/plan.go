@@ -20,6 +20,7 @@ var sections = []section{
 	{"settings", "the settings in use against the best of some others", []string{workerProgram}, (*bench).measureSettings},
 	{"index", "the sync with an index on lastSynced against without", []string{workerProgram}, (*bench).measureIndex},
 	{"workers", "one run on 2 and 4 workers against one, when each batch waits for something outside", []string{slowProgram}, (*bench).measureWorkers},
+	{"endpoint", "a sync whose endpoint takes 200 ms, and 20 ms, for a batch, against what that allows and the driver alone", []string{workerProgram}, (*bench).measureEndpoint},
 	{"mails", "100 small runs that all wait, on three workers, against the time that they take at least", []string{slowProgram}, (*bench).measureMails},
 	{"latency", "from a trigger to the start of its handler, and what an idle worker costs, against asynq alone", []string{apiProgram, workerProgram}, (*bench).measureLatency},
 	{"status", "GET /jobs/status with many runs waiting against few", []string{apiProgram}, (*bench).measureStatus},
@@ -50,6 +51,8 @@ type plan struct {
 	comparisons int
 	// Of the section workers: its users, how many ranges they are split into, and the records of a batch.
 	sharedUsers, ranges, sharedBatch int
+	// Of the section endpoint: the users for the slow one, and for the fast one.
+	slowUsers, fastUsers int
 	// triggers is how often the time to the start of a handler is measured.
 	triggers int
 	// chunk is how many users are inserted at a time.
@@ -62,12 +65,14 @@ func newPlan(embedded, big bool) plan {
 		return plan{
 			sizes: []int{500, 2000}, comparisons: 2000,
 			sharedUsers: 1000, ranges: 20, sharedBatch: 2,
+			slowUsers: 500, fastUsers: 2000,
 			triggers: 50, chunk: 100,
 		}
 	}
 	p := plan{
 		sizes: []int{10_000, 100_000}, comparisons: 100_000,
 		sharedUsers: 40_000, ranges: 100, sharedBatch: 100,
+		slowUsers: 20_000, fastUsers: 100_000,
 		triggers: 100, chunk: 1000,
 	}
 	if big {

@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -38,7 +39,7 @@ func TestMain(m *testing.M) {
 	switch name := filepath.Base(os.Args[0]); name {
 	case "demo":
 		os.Exit(run(os.Args[1:], newConsole(os.Stdout), os.Stderr))
-	case "api", "scheduler", "demoworker":
+	case "api", "scheduler", "worker":
 		os.Exit(pretend(name))
 	}
 	os.Exit(m.Run())
@@ -48,7 +49,8 @@ func TestMain(m *testing.M) {
 func pretend(name string) int {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGTERM)
-	fmt.Printf("%s is process %d, interval %s\n", name, os.Getpid(), os.Getenv("USER_SYNC_INTERVAL"))
+	fmt.Printf("%s is process %d, interval %s, users to %s with %q signed by %q, issues to %s\n", name, os.Getpid(), os.Getenv("USER_SYNC_INTERVAL"),
+		os.Getenv("USER_SYNC_URL"), os.Getenv("USER_SYNC_FIELDS"), os.Getenv("USER_SYNC_SECRET"), os.Getenv("ISSUE_SYNC_URL"))
 	if name == "api" {
 		var asked atomic.Int64
 		server := http.Server{
@@ -63,7 +65,7 @@ func pretend(name string) int {
 		defer server.Close()
 		go func() { _ = server.ListenAndServe() }()
 	}
-	if name == "demoworker" {
+	if name == "worker" {
 		fmt.Println(`msg="Recovered run from a dead worker"`)
 	}
 	if name == "scheduler" && os.Getenv("PRETEND_SCHEDULER") == "dies" {
@@ -94,7 +96,7 @@ func setup(t *testing.T) *testBundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"demo", "api", "scheduler", "demoworker"} {
+	for _, name := range []string{"demo", "api", "scheduler", "worker"} {
 		if err := os.Symlink(self, filepath.Join(b.bin, name)); err != nil {
 			t.Fatal(err)
 		}
@@ -245,17 +247,21 @@ func TestRunsUntilSignalled(t *testing.T) {
 				`curl -X POST http://127.0.0.1:` + b.port + `/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'`,
 				"api      | api is process",
 				"scheduler| scheduler is process",
-				"worker-1 | demoworker is process",
-				"worker-2 | demoworker is process",
+				"worker-1 | worker is process",
+				"worker-2 | worker is process",
 				"interval 15s",
 				"api      | api ends in good order",
 				"scheduler| scheduler ends in good order",
-				"worker-1 | demoworker ends in good order",
-				"worker-2 | demoworker ends in good order",
+				"worker-1 | worker ends in good order",
+				"worker-2 | worker ends in good order",
 			} {
 				if !strings.Contains(output, want) {
 					t.Errorf("no %q in the output", want)
 				}
+			}
+			asks := regexp.MustCompile(`users to (http://127\.0\.0\.1:\d+)/user-sync with "username" signed by "whsec_\S+", issues to (http://127\.0\.0\.1:\d+)/issue-sync\n`)
+			if m := asks.FindStringSubmatch(output); m == nil || m[1] != m[2] {
+				t.Error("the syncs do not ask the demo's endpoint")
 			}
 			if strings.Contains(output, "\x1b") {
 				t.Error("the output is coloured, though it goes to no terminal")
@@ -278,7 +284,7 @@ func TestSettingsOfTheEnvironmentStay(t *testing.T) {
 	if _, err := b.database.Collection("users").InsertOne(t.Context(), bson.D{{Key: "_id", Value: "mine"}}); err != nil {
 		t.Fatal(err)
 	}
-	b.environ = append(b.environ, "USER_SYNC_INTERVAL=30s", "HOST=0.0.0.0")
+	b.environ = append(b.environ, "USER_SYNC_INTERVAL=30s", "USER_SYNC_URL=http://localhost:3000/mine", "HOST=0.0.0.0")
 	demo := b.start(t, "Ctrl-C ends all of it")
 	if err := demo.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -289,6 +295,9 @@ func TestSettingsOfTheEnvironmentStay(t *testing.T) {
 	output := strings.Join(demo.output, "\n")
 	if !strings.Contains(output, "interval 30s") {
 		t.Errorf("USER_SYNC_INTERVAL was not passed on:\n%s", output)
+	}
+	if !regexp.MustCompile(`users to http://localhost:3000/mine with "" signed by "", issues to http://127\.0\.0\.1:`).MatchString(output) {
+		t.Errorf("the users do not go to USER_SYNC_URL alone:\n%s", output)
 	}
 	if !strings.Contains(output, "http://127.0.0.1:"+b.port+"/health") {
 		t.Errorf("with HOST=0.0.0.0 the URLs lead nowhere:\n%s", output)
@@ -386,11 +395,11 @@ func TestRefusesToStart(t *testing.T) {
 		{
 			"program missing",
 			func(t *testing.T, b *testBundle) {
-				if err := os.Remove(filepath.Join(b.bin, "demoworker")); err != nil {
+				if err := os.Remove(filepath.Join(b.bin, "worker")); err != nil {
 					t.Fatal(err)
 				}
 			},
-			"demoworker: no such file",
+			"worker: no such file",
 		},
 		{
 			"no MongoDB",

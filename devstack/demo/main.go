@@ -1,5 +1,5 @@
 // Command demo runs the whole of codex-jobs to try it out: it loads made-up users, starts the API, the scheduler, two workers, and
-// an upstream that the syncs ask, and says what to try.
+// an endpoint that the syncs ask, and says what to try. Settings such as USER_SYNC_URL make a sync ask another endpoint.
 //
 // "make run" runs it under devstack, and it takes its Redis and MongoDB from the environment. It is not for production: a worker
 // that is killed is started again, but when another process ends, all end with it.
@@ -27,6 +27,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/devstack/demo/upstream"
+	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
@@ -46,12 +47,9 @@ var defaults = map[string]string{
 var processes = []struct{ name, program string }{
 	{"api", procs.API},
 	{"scheduler", procs.Scheduler},
-	{"worker-1", workerProgram},
-	{"worker-2", workerProgram},
+	{"worker-1", procs.Worker},
+	{"worker-2", procs.Worker},
 }
-
-// workerProgram is a worker whose syncs ask the upstream.
-const workerProgram = "demoworker"
 
 func main() {
 	os.Exit(run(os.Args[1:], newConsole(os.Stdout), os.Stderr))
@@ -61,7 +59,7 @@ func main() {
 func run(args []string, out *console, stderr io.Writer) int {
 	flags := flag.NewFlagSet("demo", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	bin := flags.String("bin", "", "the directory with the programs api, scheduler and demoworker")
+	bin := flags.String("bin", "", "the directory with the programs api, scheduler and worker")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -111,7 +109,7 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 	if err != nil {
 		return err
 	}
-	serving, end := context.WithCancel(context.WithoutCancel(ctx)) // the workers ask it while they stop
+	serving, end := context.WithCancel(context.WithoutCancel(ctx)) // workers ask it while they stop
 	failed := make(chan error, 1)
 	var upstreams sync.WaitGroup
 	upstreams.Go(func() { failed <- asked.Run(serving, out.sayUpstream) })
@@ -124,7 +122,7 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 		}
 	}()
 	d := demo{bin: bin, port: port, out: out, group: group, environ: withDefaults(os.Environ(), os.Getenv, defaults)}
-	d.environ = append(d.environ, "UPSTREAM_URL="+asked.URL())
+	d.environ = append(d.environ, endpoints(os.Getenv, asked)...)
 	for i := range processes {
 		if err := d.start(i); err != nil {
 			return err
@@ -175,12 +173,24 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 // restartAfter is how long a worker that was killed is away.
 const restartAfter = 5 * time.Second
 
-// sayUpstream says that the upstream is away, or back, for a time.
+// endpoints returns the settings that make the syncs ask the demo's endpoint, except those that ask another one by the environment.
+func endpoints(getenv func(string) string, asked *upstream.Server) []string {
+	var environ []string
+	for _, sync := range codex.Syncs {
+		prefix := strings.ToUpper(strings.ReplaceAll(sync.Name, "-", "_"))
+		if getenv(prefix+"_URL") == "" {
+			environ = append(environ, prefix+"_URL="+asked.URL()+"/"+sync.Name, prefix+"_SECRET="+asked.Secret(), prefix+"_FIELDS="+sync.NameField)
+		}
+	}
+	return environ
+}
+
+// sayUpstream says that the demo's endpoint is away, or back, for a time.
 func (c *console) sayUpstream(away bool, d time.Duration) {
 	if away {
-		c.printf("demo: the upstream is away for %s: runs wait for it, which costs them no attempt\n", d)
+		c.printf("demo: the demo's endpoint is away for %s: runs wait for it, which costs them no attempt\n", d)
 	} else {
-		c.printf("demo: the upstream is back, for %s\n", d)
+		c.printf("demo: the demo's endpoint is back, for %s\n", d)
 	}
 }
 
@@ -228,7 +238,7 @@ func (d *demo) start(i int) error {
 // worker returns the place in processes of a worker; -1 for another process.
 func (d *demo) worker(p *procs.Process) int {
 	for i, known := range processes {
-		if known.name == p.Name() && known.program == workerProgram {
+		if known.name == p.Name() && known.program == procs.Worker {
 			return i
 		}
 	}
@@ -251,9 +261,10 @@ const welcome = `
     curl -X POST %[1]s/jobs/pause     (and %[1]s/jobs/resume)
     kill -9 %[3]d     or %[4]d: a worker. Another goes on with its run, and it is started again
 
-  Users are synchronised every 15 seconds here, projects and issues every minute. Each sync asks an upstream of the demo for the
-  scores of its records. Few have one, and it changes every minute. The upstream is slow, and at times away. The embedded MongoDB is
-  slow, too: 2,000 users take it some seconds.
+  Users are synchronised every 15 seconds here, projects and issues every minute. The worker sends each batch to an endpoint, which
+  does the work: it sets the scores of few records, and refuses users whose names have markup in them. The demo's endpoint is slow,
+  and at times away. The embedded MongoDB is slow, too: 2,000 users take it some seconds.
+  With an endpoint of yours: USER_SYNC_URL=http://localhost:3000/user-sync make run
   Ctrl-C ends all of it.
 
 `

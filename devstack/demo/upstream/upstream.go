@@ -1,19 +1,22 @@
-// Package upstream is the service that the demo's syncs ask: without one, a sync would only set two dates. It is slow, and at
-// times away, as such services are.
+// Package upstream is the service that the demo's syncs ask, as an endpoint: without one, a sync would only set two dates. It is slow,
+// and at times away, as such services are.
 package upstream
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
+	"encoding/base64"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/fnv"
 	"io"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 )
 
 const (
@@ -24,36 +27,47 @@ const (
 	// changeTime is how long a score lasts, and one in oneIn records has one.
 	changeTime = time.Minute
 	oneIn      = 100
-	// maxBody bounds a question and an answer, in bytes.
-	maxBody = 4 << 20
-	// stopTimeout bounds the wait for questions that are being answered.
+	// maxBody bounds a request, in bytes. No worker sends more.
+	maxBody = 16 << 20
+	// secretLength is the length of the secret, in bytes.
+	secretLength = 32
+	// stopTimeout bounds the wait for requests that are being answered.
 	stopTimeout = time.Second
 )
 
-// ErrAway is the error of Ask while the service is away.
-var ErrAway = errors.New("the upstream is away")
-
 // Server is the service. It knows a score of few records, which changes each minute. The embedded MongoDB of the demo takes a
-// while for each record that gets a field, so with a score for all of them there would be little to see.
+// while for each record that gets a field, so with a score for all of them there would be little to see. It refuses users whose
+// names have markup in them.
 type Server struct {
 	listener net.Listener
 	server   http.Server
+	secret   string
+	webhook  *standardwebhooks.Webhook
 
 	mu   sync.Mutex
 	away bool
 }
 
-// Start starts the service on a free port of this machine.
+// Start starts the service on a free port of this machine, with a secret of its own.
 func Start() (*Server, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
+	key := make([]byte, secretLength)
+	_, _ = rand.Read(key) // it never fails
+	s := &Server{secret: "whsec_" + base64.StdEncoding.EncodeToString(key)}
+	var err error
+	if s.webhook, err = standardwebhooks.NewWebhook(s.secret); err != nil {
 		return nil, fmt.Errorf("starting the upstream: %w", err)
 	}
-	return &Server{listener: listener}, nil
+	if s.listener, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("starting the upstream: %w", err)
+	}
+	return s, nil
 }
 
 // URL returns where it is.
 func (s *Server) URL() string { return "http://" + s.listener.Addr().String() }
+
+// Secret returns what requests must be signed with.
+func (s *Server) Secret() string { return s.secret }
 
 // Run serves until ctx ends. It calls say when the service goes away, and when it is back.
 func (s *Server) Run(ctx context.Context, say func(away bool, d time.Duration)) error {
@@ -98,65 +112,75 @@ func (s *Server) isAway() bool {
 	return s.away
 }
 
+// request is what the service reads of a request, and response is its answer.
+type (
+	request struct {
+		Records []record `json:"records"`
+	}
+	record struct {
+		ID       json.RawMessage `json:"_id"`
+		Username string          `json:"username"`
+	}
+	response struct {
+		Results []result `json:"results"`
+	}
+	result struct {
+		ID    json.RawMessage `json:"_id"`
+		Set   map[string]int  `json:"set,omitempty"`
+		Error string          `json:"error,omitempty"`
+	}
+)
+
 func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	if s.isAway() {
 		http.Error(w, "away", http.StatusServiceUnavailable)
 		return
 	}
-	var ids []string
-	if err := json.NewDecoder(io.LimitReader(r.Body, maxBody)).Decode(&ids); err != nil {
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if err := s.webhook.Verify(body, r.Header); err != nil {
+		http.Error(w, err.Error(), http.StatusUnauthorized)
+		return
+	}
+	var asked request
+	if err := json.Unmarshal(body, &asked); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	time.Sleep(answerTime)
-	scores := make([]*int, len(ids))
-	for i, id := range ids {
-		scores[i] = score(id, time.Now())
+	said := response{Results: make([]result, len(asked.Records))}
+	now := time.Now()
+	for i, record := range asked.Records {
+		said.Results[i] = judge(record, now)
 	}
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(scores) // the client has gone
+	_ = json.NewEncoder(w).Encode(said) // the client has gone
 }
 
-// score returns the score that a record has at a time, or nil if it has none.
-func score(id string, at time.Time) *int {
-	if hash(id)%oneIn != 0 {
-		return nil
+// judge returns what there is to say about a record at a time.
+func judge(r record, at time.Time) result {
+	said := result{ID: r.ID}
+	if strings.Contains(r.Username, "<") {
+		said.Error = fmt.Sprintf("the name %q has markup in it", r.Username)
+	} else if points, ok := score(string(r.ID), at); ok {
+		said.Set = map[string]int{"score": points}
 	}
-	n := int(hash(fmt.Sprint(id, at.Unix()/int64(changeTime/time.Second))) % 1000)
-	return &n
+	return said
+}
+
+// score returns the score that a record has at a time, or false if it has none.
+func score(id string, at time.Time) (points int, ok bool) {
+	if hash(id)%oneIn != 0 {
+		return 0, false
+	}
+	return int(hash(fmt.Sprint(id, at.Unix()/int64(changeTime/time.Second))) % 1000), true
 }
 
 func hash(text string) uint32 {
 	h := fnv.New32a()
 	_, _ = io.WriteString(h, text) // it never fails
 	return h.Sum32()
-}
-
-// Ask returns the scores of records, in the order of their IDs; nil for a record that has none. It returns ErrAway while the
-// service is away.
-func Ask(ctx context.Context, client *http.Client, url string, ids []string) ([]*int, error) {
-	body, err := json.Marshal(ids)
-	if err != nil {
-		return nil, fmt.Errorf("asking for scores: %w", err)
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodPost, url, bytes.NewReader(body))
-	if err != nil {
-		return nil, fmt.Errorf("asking for scores: %w", err)
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrAway, err)
-	}
-	defer func() { _ = response.Body.Close() }()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%w: it answered %s", ErrAway, response.Status)
-	}
-	var scores []*int
-	if err := json.NewDecoder(io.LimitReader(response.Body, maxBody)).Decode(&scores); err != nil {
-		return nil, fmt.Errorf("reading the scores: %w", err)
-	}
-	if len(scores) != len(ids) {
-		return nil, fmt.Errorf("reading the scores: %d of %d records", len(scores), len(ids))
-	}
-	return scores, nil
 }
