@@ -134,22 +134,25 @@ func TestWaitWhileHalving(t *testing.T) {
 func TestEndWhileHalving(t *testing.T) {
 	t.Parallel()
 	cause := errors.New("taken over")
+	const some = 150 * time.Millisecond
 	for _, test := range []struct {
 		name  string
-		at    string // the call in which it happens
-		later time.Duration
+		n     int           // how many records; the first one is bad
+		at    int           // the call in which it happens
+		later time.Duration // after that
 		stop  bool
 		wait  *syncrun.WaitError
 		want  error
 		calls int
 		took  time.Duration
 	}{
-		{name: "stop while waiting", at: "1-8", later: 150 * time.Millisecond, stop: true, want: syncrun.ErrStopped, calls: 2, took: 150 * time.Millisecond},
-		{name: "stop between pieces", at: "1-2", stop: true, want: syncrun.ErrStopped, calls: 5, took: 300 * time.Millisecond},
-		{name: "context while waiting", at: "1-8", later: 150 * time.Millisecond, want: cause, calls: 2, took: 150 * time.Millisecond},
-		{name: "context in a call", at: "1-2", want: cause, calls: 5, took: 300 * time.Millisecond},
-		{name: "context in the last call", at: "1-1", want: cause, calls: 6, took: 300 * time.Millisecond},
-		{name: "a long wait", at: "5-8", wait: &syncrun.WaitError{Err: errGone, After: time.Hour}, want: errGone, calls: 9, took: 300 * time.Millisecond},
+		{name: "stop while waiting", n: 8, at: 1, later: some, stop: true, want: syncrun.ErrStopped, calls: 2, took: some},
+		{name: "stop between pieces", n: 8, at: 5, stop: true, want: syncrun.ErrStopped, calls: 5, took: 2 * some},
+		{name: "context while waiting", n: 8, at: 1, later: some, want: cause, calls: 2, took: some},
+		{name: "context in a call", n: 8, at: 5, want: cause, calls: 5, took: 2 * some},
+		{name: "context in a call for one record", n: 8, at: 6, want: cause, calls: 6, took: 2 * some},
+		{name: "context in the last call for the only record", n: 1, at: 3, want: cause, calls: 3, took: 2 * some},
+		{name: "a long wait", n: 8, at: 9, wait: &syncrun.WaitError{Err: errGone, After: time.Hour}, want: errGone, calls: 9, took: 2 * some},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -157,27 +160,22 @@ func TestEndWhileHalving(t *testing.T) {
 				ctx, cancel := context.WithCancelCause(t.Context())
 				defer cancel(nil)
 				stop := make(chan struct{})
-				b, work := halving(t, 8, 3, 1)
+				b, work := halving(t, test.n, 3, 1)
 				b.run.Stop = stop
-				var once sync.Once
-				work.before = func(_ context.Context, batch string) error {
-					if batch != test.at {
-						return nil
-					}
-					if test.wait != nil {
+				end := func() { cancel(cause) }
+				if test.stop {
+					end = func() { close(stop) }
+				}
+				work.before = func(context.Context, string) error {
+					switch {
+					case len(work.calls) != test.at:
+					case test.wait != nil:
 						return test.wait
+					case test.later > 0:
+						time.AfterFunc(test.later, end)
+					default:
+						end()
 					}
-					end := func() { cancel(cause) }
-					if test.stop {
-						end = func() { close(stop) }
-					}
-					once.Do(func() {
-						if test.later > 0 {
-							time.AfterFunc(test.later, end)
-						} else {
-							end()
-						}
-					})
 					return nil
 				}
 				started := time.Now()
@@ -189,7 +187,7 @@ func TestEndWhileHalving(t *testing.T) {
 					t.Errorf("failed: %q, stamped %d times", lines, b.store.calls["stamp"])
 				}
 				work.before = nil
-				if result := b.do(t); result.Updated != 7 || result.Errors != 1 {
+				if result := b.do(t); result.Updated != int64(test.n-1) || result.Errors != 1 {
 					t.Errorf("the next attempt: %+v", result)
 				}
 			})

@@ -108,7 +108,10 @@ type batch struct {
 // returns ctx's cause at once. Any other error is a failed attempt. After a crash at most three batches are done again for each
 // writer, or for each worker, if there are more of them.
 func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
-	if p.Workers == 0 {
+	switch _, stamping := p.Work.(Stamping); {
+	case stamping:
+		p.Workers = 0 // the writers do it themselves, as it waits for nothing
+	case p.Workers == 0:
 		p.Workers = p.Writers
 	}
 	window := max(p.Workers, p.Writers) * windowPerWriter
@@ -166,25 +169,38 @@ func (p *Pass) run(outer context.Context) error {
 			fail(err)
 		}
 	})
+	work := func(b *batch) bool {
+		if p.interrupted(begin) != nil {
+			return false // the batch is only read: the next attempt reads it again
+		}
+		p.observe(ctx, b)
+		if err := p.safely(func() error { return p.work(b) }); err != nil {
+			b.end(err)
+			fail(err)
+			return false
+		}
+		return true
+	}
 	for range p.Workers {
 		workers.Go(func() {
 			for b := range p.ahead {
-				if p.interrupted(begin) != nil {
-					return // the batch is only read: the next attempt reads it again
-				}
-				p.observe(ctx, b)
-				if err := p.safely(func() error { return p.work(b) }); err != nil {
-					b.end(err)
-					fail(err)
+				if !work(b) {
 					return
 				}
 				p.worked <- b // never blocks: the whole window fits in
 			}
 		})
 	}
+	toWrite := p.worked
+	if p.Workers == 0 {
+		toWrite = p.ahead // without work between
+	}
 	for range p.Writers {
 		writers.Go(func() {
-			for b := range p.worked {
+			for b := range toWrite {
+				if p.Workers == 0 && !work(b) {
+					return
+				}
 				err := p.safely(func() error { return p.write(b) })
 				b.end(err)
 				if err != nil {

@@ -240,7 +240,7 @@ func TestAttemptEnds(t *testing.T) {
 			}
 			return hang(ctx, b)
 		}, stamp: func(context.Context, int) error { return first }, want: "first", within: time.Second},
-		"the only writer fails":              {stamp: slowly(at(0, first)), writers: 1, want: "first", within: 2 * time.Second},
+		"the only writer fails":              {stamp: slowly(func(context.Context, int) error { return first }), writers: 1, want: "first", within: 2 * time.Second},
 		"a write fails, and then the work":   {stamp: at(0, first), work: slowly(at(4, second)), want: "first", within: time.Minute},
 		"the work fails, and then a write":   {stamp: slowly(at(0, second)), work: at(4, first), want: "first", within: time.Minute},
 		"stop":                               {work: slowly(nil), stamp: slowly(nil), after: 2500 * time.Millisecond, stop: true, want: syncrun.ErrStopped.Error(), within: 10 * time.Second},
@@ -254,87 +254,98 @@ func TestAttemptEnds(t *testing.T) {
 		"more workers than batches, slow":    {work: slowly(nil), workers: 100, within: 2 * time.Second},
 		"more writers than workers, failing": {work: at(7, first), stamp: slowly(nil), workers: 1, writers: 8, want: "first", within: 10 * time.Second},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			synctest.Test(t, func(t *testing.T) {
-				b := setup(t, 300)
-				b.run.Workers, b.run.Writers = 4, 2
-				if test.workers > 0 {
-					b.run.Workers = test.workers
+		for _, stamping := range []bool{false, true} {
+			if stamping {
+				if test.work != nil {
+					continue
 				}
-				if test.writers > 0 {
-					b.run.Writers = test.writers
-				}
-				var observed observed
-				b.run.Observe = observed.observe
-				numberOf := func(batch []syncrun.Record) int { return (batch[0].State.(int) - 1) / 10 }
-				b.run.Work = workFunc(func(ctx context.Context, batch []syncrun.Record) error {
-					if ctx.Value(observedKey{}) == nil {
-						t.Error("the work has another context than Observe's")
+				name += ", without work"
+			}
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				synctest.Test(t, func(t *testing.T) {
+					b := setup(t, 300)
+					b.run.Workers, b.run.Writers = 4, 2
+					if test.workers > 0 {
+						b.run.Workers = test.workers
 					}
-					if test.work == nil {
-						return nil
+					if test.writers > 0 {
+						b.run.Writers = test.writers
 					}
-					return test.work(ctx, numberOf(batch))
-				})
-				b.store.before = func(ctx context.Context, operation string, records []syncrun.Record) error {
-					if operation != "stamp" {
-						return nil
+					var observed observed
+					b.run.Observe = observed.observe
+					numberOf := func(batch []syncrun.Record) int { return (batch[0].State.(int) - 1) / 10 }
+					b.run.Work = workFunc(func(ctx context.Context, batch []syncrun.Record) error {
+						if ctx.Value(observedKey{}) == nil {
+							t.Error("the work has another context than Observe's")
+						}
+						if test.work == nil {
+							return nil
+						}
+						return test.work(ctx, numberOf(batch))
+					})
+					if stamping {
+						b.run.Work = syncrun.Stamping{}
 					}
-					if ctx.Value(observedKey{}) == nil {
-						t.Error("a write has another context than Observe's")
+					b.store.before = func(ctx context.Context, operation string, records []syncrun.Record) error {
+						if operation != "stamp" {
+							return nil
+						}
+						if ctx.Value(observedKey{}) == nil {
+							t.Error("a write has another context than Observe's")
+						}
+						if test.stamp == nil {
+							return nil
+						}
+						return test.stamp(ctx, numberOf(records))
 					}
-					if test.stamp == nil {
-						return nil
+					ctx, cancel := context.WithCancelCause(t.Context())
+					defer cancel(nil)
+					stop := make(chan struct{})
+					b.run.Stop = stop
+					if test.after > 0 {
+						time.AfterFunc(test.after, func() {
+							if test.stop {
+								close(stop)
+							} else {
+								cancel(cause)
+							}
+						})
 					}
-					return test.stamp(ctx, numberOf(records))
-				}
-				ctx, cancel := context.WithCancelCause(t.Context())
-				defer cancel(nil)
-				stop := make(chan struct{})
-				b.run.Stop = stop
-				if test.after > 0 {
-					time.AfterFunc(test.after, func() {
-						if test.stop {
-							close(stop)
-						} else {
-							cancel(cause)
+					started := time.Now()
+					_, err := b.run.Do(ctx)
+					if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+						t.Errorf("%v, want %q", err, test.want)
+					}
+					if took := time.Since(started); took > test.within {
+						t.Errorf("it took %s", took)
+					}
+					for i, n := range observed.ends {
+						if n != 1 {
+							t.Errorf("batch %d of %d ended %d times", i, len(observed.ends), n)
+						}
+					}
+					b.store.locked(func() {
+						written := 0
+						for _, u := range b.store.users {
+							written += u.stamped
+						}
+						if done := len(observed.ends) - observed.failed; written != 10*done || len(observed.ends) == 0 {
+							t.Errorf("%d records were written, of %d batches begun, %d of which failed", written, len(observed.ends), observed.failed)
 						}
 					})
-				}
-				started := time.Now()
-				_, err := b.run.Do(ctx)
-				if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
-					t.Errorf("%v, want %q", err, test.want)
-				}
-				if took := time.Since(started); took > test.within {
-					t.Errorf("it took %s", took)
-				}
-				for i, n := range observed.ends {
-					if n != 1 {
-						t.Errorf("batch %d of %d ended %d times", i, len(observed.ends), n)
+					if test.want == "" {
+						return
 					}
-				}
-				b.store.locked(func() {
-					written := 0
-					for _, u := range b.store.users {
-						written += u.stamped
+					// Nothing is lost.
+					b.store.before, b.run.Work, b.run.Resume = nil, syncrun.Stamping{}, b.saved.checkpoint(t)
+					if result := b.do(t); result.Processed != 300 || result.Updated != 300 {
+						t.Errorf("the next attempt: %+v", result)
 					}
-					if done := len(observed.ends) - observed.failed; written != 10*done || len(observed.ends) == 0 {
-						t.Errorf("%d records were written, of %d batches begun, %d of which failed", written, len(observed.ends), observed.failed)
-					}
+					b.wantEachOnce(t)
 				})
-				if test.want == "" {
-					return
-				}
-				// Nothing is lost.
-				b.store.before, b.run.Work, b.run.Resume = nil, syncrun.Stamping{}, b.saved.checkpoint(t)
-				if result := b.do(t); result.Processed != 300 || result.Updated != 300 {
-					t.Errorf("the next attempt: %+v", result)
-				}
-				b.wantEachOnce(t)
 			})
-		})
+		}
 	}
 }
 

@@ -138,7 +138,7 @@ func TestDurations(t *testing.T) {
 	})
 	least := (batches * pause).Seconds()
 	worked, ran := b.observed(t, "batch_duration_seconds"), b.observed(t, "run_duration_seconds")
-	if worked < least || ran < worked || ran > 30 {
+	if worked < least || ran < least || ran > 30 { // a batch is written while the next one waits
 		t.Errorf("the batches took %v s, the run %v s; want at least %v s", worked, ran, least)
 	}
 	if waited := b.observed(t, "run_start_delay_seconds"); waited < 3600 || waited > 3630 {
