@@ -383,6 +383,30 @@ func TestEndpoint(t *testing.T) {
 		}
 		w.stop(t)
 	})
+	t.Run("a rate limit", func(t *testing.T) {
+		const most = 3
+		w := s.startReady(t, "worker", append(settings, "USER_SYNC_RATE=3/s", "USER_SYNC_CONCURRENCY=4", "USER_SYNC_SECRET="+firstSecret)...)
+		var calls []time.Time
+		id := sync(t, func(q question) reply {
+			calls = append(calls, time.Now())
+			if q.has(victim) { // each half is a call, too
+				return reply{status: http.StatusInternalServerError}
+			}
+			return reply{}
+		})
+		if result := s.result(t, id); result.UsersUpdated != n-1 || result.Errors != 1 {
+			t.Errorf("the result is %+v", result)
+		}
+		if len(calls) < n/batchSize+4 {
+			t.Errorf("there were %d calls", len(calls))
+		}
+		for i := most; i < len(calls); i++ {
+			if within := calls[i].Sub(calls[i-most]); within < time.Second {
+				t.Errorf("%d calls within %s", most+1, within)
+			}
+		}
+		w.stop(t)
+	})
 	t.Run("unsigned", func(t *testing.T) {
 		w := s.startReady(t, "worker", settings...)
 		e.reset("", nil)

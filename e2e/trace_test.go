@@ -118,6 +118,13 @@ func TestTraces(t *testing.T) {
 	s.env = append(append(s.env, c.env()...), "SYNC_RANGE_SIZE=30", "SYNC_BATCH_SIZE=10", "SYNC_WRITERS=1", "USER_SYNC_INTERVAL=2s", "USER_SYNC_FRESHNESS=1h")
 	const users = 120
 	s.insert(t, messyUsers(users))
+	asking := make(chan string, 100) // the traceparents of the requests to the endpoint
+	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asking <- r.Header.Get("Traceparent")
+		w.WriteHeader(http.StatusNoContent)
+	}))
+	defer endpoint.Close()
+	s.env = append(s.env, "USER_SYNC_URL="+endpoint.URL)
 	processes := []*process{s.startReady(t, "api"), s.startReady(t, "worker"), s.startReady(t, "worker")}
 	api := processes[0]
 
@@ -175,6 +182,12 @@ func TestTraces(t *testing.T) {
 			t.Errorf("a batch that is not a range's: %+v", b)
 		}
 		ofBatches = append(ofBatches, b.id)
+	}
+	for range batches {
+		header := strings.Split(testbed.Receive(t, "a request to the endpoint", asking), "-")
+		if len(header) != 4 || header[1] != brought || !slices.Contains(ofBatches, header[2]) {
+			t.Errorf("a request to the endpoint that is not a batch's: %v", header)
+		}
 	}
 	commands := c.find(brought, func(s span) bool { return s.attributes["db.system.name"] == "mongodb" })
 	updates := 0

@@ -70,9 +70,7 @@ func openAPI(registry *tasks.Registry) []byte {
 }
 
 // canHaveEndpoint reports whether the workers can ask an endpoint for the job type's batches.
-func canHaveEndpoint(def tasks.Definition) bool {
-	return reflect.TypeOf(def.NewPayload()) == reflect.TypeFor[*tasks.SyncPayload]()
-}
+func canHaveEndpoint(def tasks.Definition) bool { return def.Endpoint }
 
 // withoutEndpoint returns the description without what a worker sends to an endpoint.
 func withoutEndpoint(d json.RawMessage) json.RawMessage {
