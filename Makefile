@@ -58,8 +58,8 @@ example: ## start the system of examples/directory likewise, with the directory 
 	$(GO) -C examples/directory build -o ../../bin/example/ ./cmd/...
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/run-example -bin bin/example
 
-try: build ## post a signed batch of sample users to an endpoint, as a run would (URL=http://localhost:3000/user-sync make try; USER_SYNC_SECRET and USER_SYNC_FIELDS count)
-	@USER_SYNC_URL=$(URL) bin/worker --try-endpoint user-sync
+try: build ## post a signed batch of made-up users to USER_SYNC_URL, as a run would, and show what would be written
+	@bin/worker --try-endpoint user-sync
 
 test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...

@@ -40,7 +40,7 @@ type express struct {
 	profiles *profiles
 }
 
-// profiles is the service that the example asks. It does not know nobody, and can be away.
+// profiles is the service that the example asks. It does not know nobody, fails for broken, and can be away.
 type profiles struct {
 	*httptest.Server
 	away atomic.Bool
@@ -57,8 +57,10 @@ func startExpress(t *testing.T) *express {
 			w.WriteHeader(http.StatusBadGateway)
 		case r.URL.Path == "/nobody":
 			w.WriteHeader(http.StatusNotFound)
+		case r.URL.Path == "/broken":
+			w.WriteHeader(http.StatusInternalServerError)
 		default:
-			fmt.Fprint(w, `{"plan": "pro"}`)
+			fmt.Fprint(w, `{"plan": "pro", "since": "2024-03-01T12:00:00Z"}`)
 		}
 	}))
 	t.Cleanup(p.Close)
@@ -141,11 +143,12 @@ func batchOf(records string) string {
 func TestExpressAnswers(t *testing.T) {
 	e := startExpress(t)
 	got := send(t, e.signed(t, batchOf(`{"_id": {"$oid": "65a1f0c2e4b0a1b2c3d4e5f6"}, "username": "ada", "email": " Ada@Codex.example"},
-		{"_id": {"$numberLong": "9007199254740993"}, "username": "grace ünlü"}, {"_id": 42, "email": "x@codex.example"}, {"_id": "n", "username": "nobody"}`),
+		{"_id": {"$numberLong": "9007199254740993"}, "username": "grace ünlü"}, {"_id": 42, "email": "x@codex.example"}, {"_id": "n", "username": "nobody"},
+		{"_id": "b", "username": "broken"}`),
 		time.Now(), e.new))
-	const want = `{"results":[{"_id":{"$oid":"65a1f0c2e4b0a1b2c3d4e5f6"},"set":{"plan":"pro","email":"ada@codex.example"}},` +
-		`{"_id":{"$numberLong":"9007199254740993"},"set":{"plan":"pro"}},` +
-		`{"_id":42,"error":"the user has no username"},{"_id":"n","error":"there is no profile: 404"}]}`
+	const want = `{"results":[{"_id":{"$oid":"65a1f0c2e4b0a1b2c3d4e5f6"},"set":{"plan":"pro","since":{"$date":"2024-03-01T12:00:00Z"},"email":"ada@codex.example"}},` +
+		`{"_id":{"$numberLong":"9007199254740993"},"set":{"plan":"pro","since":{"$date":"2024-03-01T12:00:00Z"}}},` +
+		`{"_id":42,"error":"the user has no username"},{"_id":"n","unset":["plan","since"]},{"_id":"b","error":"profiles answered with 500"}]}`
 	if got.status != http.StatusOK || got.body != want || !strings.HasPrefix(got.header.Get("Content-Type"), "application/json") {
 		t.Errorf("got %+v, want %s", got, want)
 	}
@@ -208,6 +211,7 @@ func TestExpressBehindAWorker(t *testing.T) {
 		{"_id": ada, "username": "ada", "email": " Ada@Codex.example", "hidden": "not for the endpoint"},
 		{"_id": grace, "username": "grace"},
 		{"_id": "nobody", "username": "nobody", "plan": "free"},
+		{"_id": "broken", "username": "broken", "plan": "free"},
 		{"_id": 42, "plan": "free"},
 	}); err != nil {
 		t.Fatal(err)
@@ -236,13 +240,15 @@ func TestExpressBehindAWorker(t *testing.T) {
 		return err == nil && job.State == client.StateCompleted
 	})
 	var result client.SyncResult
-	if err := json.Unmarshal(job.Result, &result); err != nil || result.UsersProcessed != 4 || result.UsersUpdated != 2 || result.Errors != 2 || job.Attempt != 1 {
+	if err := json.Unmarshal(job.Result, &result); err != nil || result.UsersProcessed != 5 || result.UsersUpdated != 3 || result.Errors != 2 || job.Attempt != 1 {
 		t.Errorf("in attempt %d the result is %s, %v", job.Attempt, job.Result, err)
 	}
+	since := bson.NewDateTimeFromTime(time.Date(2024, 3, 1, 12, 0, 0, 0, time.UTC))
 	for id, want := range map[any]bson.M{
-		ada:      {"plan": "pro", "email": "ada@codex.example", "hidden": "not for the endpoint", "synced": true},
-		grace:    {"plan": "pro", "synced": true},
-		"nobody": {"plan": "free", "synced": false},
+		ada:      {"plan": "pro", "since": since, "email": "ada@codex.example", "hidden": "not for the endpoint", "synced": true},
+		grace:    {"plan": "pro", "since": since, "synced": true},
+		"nobody": {"plan": nil, "since": nil, "synced": true},
+		"broken": {"plan": "free", "synced": false},
 		42:       {"plan": "free", "synced": false},
 	} {
 		var user bson.M

@@ -16,7 +16,10 @@ import (
 )
 
 const (
-	userCount    = 2000
+	userCount = 2000
+	// fewUsers is how many there are for an endpoint that is not the demo's: the embedded MongoDB looks at all users for each one
+	// that gets a field.
+	fewUsers     = 200
 	projectCount = 40
 	issueCount   = 60
 	dataSeed     = 20
@@ -26,7 +29,7 @@ const (
 )
 
 // load fills the collections that are empty, and returns how many users it has loaded.
-func load(ctx context.Context, uri, database string) (loaded int, err error) {
+func load(ctx context.Context, uri, database string, userCount int) (loaded int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, loadTimeout)
 	defer cancel()
 	client, err := mongo.Connect(options.Client().ApplyURI(uri))

@@ -16,7 +16,7 @@ function verify(body: Buffer, headers: Record<string, string>): { records: User[
 
 async function resultFor(user: User) {
   try {
-    return { _id: user._id, set: await syncUser(user) };
+    return { _id: user._id, ...(await syncUser(user)) };
   } catch (e) {
     if (e instanceof Away) throw e; // not this user's fault: the whole batch shall come again
     return { _id: user._id, error: (e as Error)?.message || String(e) };

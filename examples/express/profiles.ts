@@ -2,4 +2,4 @@
 
 import { createServer } from 'node:http';
 
-createServer((_req, res) => res.end(JSON.stringify({ plan: 'pro' }))).listen(3001, '127.0.0.1');
+createServer((_req, res) => res.end(JSON.stringify({ plan: 'pro', since: '2024-03-01T12:00:00Z' }))).listen(3001, '127.0.0.1');
