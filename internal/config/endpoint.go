@@ -111,9 +111,19 @@ func validHTTP(value string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Hostname() != "" && u.Fragment == ""
 }
 
+// validProxy reports whether a value names a proxy: by a URL, or by a host with or without a port.
+func validProxy(value string) bool {
+	if !strings.Contains(value, "://") {
+		value = "http://" + value
+	}
+	u, err := url.Parse(value)
+	return err == nil && slices.Contains([]string{"http", "https", "socks5", "socks5h"}, u.Scheme) && u.Hostname() != ""
+}
+
 var (
 	endpointURL = format[string]{mustBe: "a URL, such as http://app:3000/user-sync", read: asIs, valid: validHTTP}
-	proxyURL    = format[string]{mustBe: "a URL, such as http://proxy:3128", read: asIs, valid: validHTTP}
+	// proxyURL takes what other programs take of these variables: machines have them for those, too.
+	proxyURL = format[string]{mustBe: "the URL of a proxy, such as http://proxy:3128", read: asIs, valid: validProxy}
 
 	fieldNames = format[[]string]{
 		mustBe: "* for all fields, or names and dotted paths separated by commas, such as email,profile.name",

@@ -66,6 +66,17 @@ func TestProxyOfEndpoints(t *testing.T) {
 	}
 }
 
+// Machines have these variables for other programs, too, with what those take.
+func TestProxyAsOtherProgramsTakeIt(t *testing.T) {
+	for set, want := range map[string]string{"proxy:3128": "http://proxy:3128", "proxy": "http://proxy", "socks5://proxy:1080": "socks5://proxy:1080"} {
+		setup(t, "", "HTTP_PROXY="+set, "USER_SYNC_URL=http://app/user-sync")
+		u, _ := url.Parse("http://app/user-sync")
+		if got, err := load(t).Endpoints["user-sync"].Proxy(u); err != nil || got.String() != want {
+			t.Errorf("%s: %v, %v", set, got, err)
+		}
+	}
+}
+
 func TestRefusedEndpointSettings(t *testing.T) {
 	authorities := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(authorities, []byte("none"), 0o600); err != nil {
@@ -91,7 +102,7 @@ func TestRefusedEndpointSettings(t *testing.T) {
 		`USER_SYNC_CA_FILE: there is no certificate in PEM in ` + authorities:                                             {at, "USER_SYNC_CA_FILE=" + authorities},
 		`USER_SYNC_SECRET is set without USER_SYNC_URL; set both or neither`:                                              {"USER_SYNC_SECRET=" + webhookSecret},
 		`USER_SYNC_RATE is set without USER_SYNC_URL; set both or neither`:                                                {"USER_SYNC_RATE=1/s"},
-		`HTTPS_PROXY must be a URL, such as http://proxy:3128, was "proxy:3128"`:                                          {at, "HTTPS_PROXY=proxy:3128"},
+		`HTTPS_PROXY must be the URL of a proxy, such as http://proxy:3128, was "ftp://proxy:3128"`:                       {at, "HTTPS_PROXY=ftp://proxy:3128"},
 	} {
 		setup(t, "", environment...)
 		_, err := config.Load(codex.Registry())

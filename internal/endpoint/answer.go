@@ -70,7 +70,7 @@ func (e *Endpoint) understand(a *answer, asked *question) ([]job.Outcome, error)
 	case http.StatusInternalServerError:
 		return nil, &culprit{answered(), tries}
 	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return nil, fmt.Errorf("%w; it redirects to %q, and redirects are not followed", answered(), excerpt([]byte(a.location)))
+		return nil, fmt.Errorf("%w; it redirects to %q, and redirects are not followed", answered(), excerpt([]byte(shown(a.location))))
 	}
 	return nil, answered()
 }

@@ -61,11 +61,16 @@ type Options struct {
 
 // LogValue shows where the endpoint is, without secrets.
 func (o Options) LogValue() slog.Value {
-	shown, err := url.Parse(o.URL)
+	return slog.StringValue(shown(o.URL))
+}
+
+// shown returns a URL without what can be a secret in it. An invalid one is "".
+func shown(address string) string {
+	u, err := url.Parse(address)
 	if err != nil {
-		return slog.StringValue("")
+		return ""
 	}
-	return slog.StringValue((&url.URL{Scheme: shown.Scheme, Host: shown.Host, Path: shown.Path}).String())
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
 }
 
 // Endpoint asks an HTTP endpoint. It is safe for concurrent use.

@@ -369,7 +369,9 @@ func TestIDsComeBack(t *testing.T) {
 		oid, "text", "5", int32(5), int64(1) << 40, int64(1)<<53 + 1, -int64(1)<<53 - 1, 5.5, 7.0, 1e300, decimal, true, nil,
 		bson.NewDateTimeFromTime(reference), bson.Binary{Subtype: 4, Data: make([]byte, 16)}, bson.Timestamp{T: 1, I: 2},
 		bson.D{{Key: "a", Value: int64(1)}, {Key: "b", Value: bson.D{{Key: "c", Value: 2.0}}}}, bson.D{{Key: "a", Value: 1}, {Key: "b", Value: 2}},
-		bson.MinKey{}, bson.MaxKey{},
+		bson.MinKey{}, bson.MaxKey{}, "no \xff UTF-8",
+		bson.D{{Key: "n", Value: int64(1)<<53 + 1}}, bson.D{{Key: "n", Value: bson.A{int64(1)<<53 + 1, int64(5), 5.0}}},
+		bson.D{{Key: "b", Value: 1}, {Key: "2", Value: 2}}, // programs sort the members
 	} {
 		documents = append(documents, withID(id))
 	}
@@ -393,6 +395,29 @@ func TestIDsComeBack(t *testing.T) {
 		if place, _ := o.Set["place"].(bson.RawValue); o.Err != nil || place.IsZero() || place.AsInt64() != int64(i) {
 			t.Errorf("%v has the outcome %+v", documents[i], o)
 		}
+	}
+}
+
+// Two records whose _id are the same in JSON are posted apart from each other.
+func TestSameIDs(t *testing.T) {
+	t.Parallel()
+	a, b := bson.E{Key: "a", Value: 1}, bson.E{Key: "b", Value: 2}
+	client, all := serve(t, endpoint.Options{}, nil, status(http.StatusNoContent, ""))
+	for _, ids := range [][]any{{bson.D{a, b}, bson.D{b, a}}, {"\xfe", "\xff"}} {
+		_, err := client.Update(t.Context(), batch(t, withID(ids[0]), withID(ids[1])))
+		if tries, halves := jobtest.Halves(err); !halves || tries != 1 || len(all()) > 0 {
+			t.Errorf("%v: %v, after %d requests", ids, err, len(all()))
+		}
+	}
+}
+
+// The target of a redirect can repeat a secret of the URL.
+func TestRedirectWithSecret(t *testing.T) {
+	t.Parallel()
+	client, _ := serve(t, endpoint.Options{}, nil, status(http.StatusMovedPermanently, "", "Location", "https://u:s3cret@app/user-sync?token=s3cret"))
+	_, err := client.Update(t.Context(), batch(t, withID(1)))
+	if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), `"https://app/user-sync"`) {
+		t.Error(err)
 	}
 }
 

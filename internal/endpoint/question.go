@@ -53,7 +53,11 @@ func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error)
 			return nil, fmt.Errorf("encoding record %s for the endpoint: %w", record.ID, err)
 		}
 		name(append([]byte{byte(id.Type)}, id.Value...))
-		q.places[key(id)] = i
+		k := key(id)
+		if _, twice := q.places[k]; twice { // apart from each other they can be told
+			return nil, job.Halve(fmt.Errorf("the _id of record %s looks like that of another record in JSON", record.ID), 1)
+		}
+		q.places[k] = i
 	}
 	q.id = "msg_" + hex.EncodeToString(named.Sum(nil)[:16])
 	var err error
@@ -86,10 +90,7 @@ func encode(record bson.Raw, fields []string) (json.RawMessage, error) {
 	for _, e := range elements {
 		switch name, v := e.Key(), e.Value(); {
 		case name == "_id":
-			shown[0] = bson.E{Key: "_id", Value: v}
-			if n, isLong := v.Int64OK(); isLong && (n > maxSafe || n < -maxSafe) {
-				shown[0].Value = bson.D{{Key: "$numberLong", Value: strconv.FormatInt(n, 10)}}
-			}
+			shown[0] = bson.E{Key: "_id", Value: exact(v)}
 		case all || slices.ContainsFunc(fields, func(f string) bool { return f == name || strings.HasPrefix(f, name+".") }):
 			shown = append(shown, bson.E{Key: name, Value: v})
 		}
@@ -97,8 +98,34 @@ func encode(record bson.Raw, fields []string) (json.RawMessage, error) {
 	return bson.MarshalExtJSON(shown, false, false)
 }
 
-// key returns the same text for values that MongoDB takes for the same _id: numbers are the same if their values are, whatever
-// their type. An answer in JSON does not keep the type.
+// exact returns a value in which each integer that JavaScript would round is an object.
+func exact(v bson.RawValue) any {
+	switch v.Type {
+	case bson.TypeInt64:
+		if n := v.Int64(); n > maxSafe || n < -maxSafe {
+			return bson.D{{Key: "$numberLong", Value: strconv.FormatInt(n, 10)}}
+		}
+	case bson.TypeEmbeddedDocument, bson.TypeArray:
+		elements, err := bson.Raw(v.Value).Elements()
+		if err != nil {
+			break
+		}
+		all, list := make(bson.D, len(elements)), make(bson.A, len(elements))
+		for i, e := range elements {
+			list[i] = exact(e.Value())
+			all[i] = bson.E{Key: e.Key(), Value: list[i]}
+		}
+		if v.Type == bson.TypeArray {
+			return list
+		}
+		return all
+	}
+	return v
+}
+
+// key returns the same text for values that are the same _id in JSON. Numbers are the same if their values are: JSON does not keep the
+// type. Objects are the same with their members in any order, because programs change it. What is no UTF-8 in a text comes back as
+// U+FFFD.
 func key(v bson.RawValue) string {
 	switch v.Type {
 	case bson.TypeInt32:
@@ -111,17 +138,26 @@ func key(v bson.RawValue) string {
 			return "n" + strconv.FormatInt(n, 10)
 		}
 		return "n" + strconv.FormatFloat(f, 'g', -1, 64)
-	case bson.TypeEmbeddedDocument:
-		elements, err := v.Document().Elements()
+	case bson.TypeString:
+		return "s" + valid(v.StringValue())
+	case bson.TypeEmbeddedDocument, bson.TypeArray:
+		elements, err := bson.Raw(v.Value).Elements()
 		if err != nil {
 			break
 		}
-		var b strings.Builder
-		for _, e := range elements {
+		members := make([]string, len(elements))
+		for i, e := range elements {
 			within := key(e.Value())
-			fmt.Fprintf(&b, "%q:%d:%s,", e.Key(), len(within), within)
+			members[i] = fmt.Sprintf("%q:%d:%s,", valid(e.Key()), len(within), within)
 		}
-		return "d" + b.String()
+		if v.Type == bson.TypeArray {
+			return "a" + strings.Join(members, "")
+		}
+		slices.Sort(members)
+		return "d" + strings.Join(members, "")
 	}
 	return string(byte(v.Type)) + string(v.Value)
 }
+
+// valid returns the text as it is in JSON: each byte that is no UTF-8 is U+FFFD.
+func valid(text string) string { return string([]rune(text)) }

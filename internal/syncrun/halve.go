@@ -10,7 +10,9 @@ import (
 	"time"
 )
 
-// outcomes does the work on records, which it halves if the Work asks for that. It returns one Outcome for each of them.
+// outcomes does the work on records, which it halves if the Work asks for that. It returns one Outcome for each of them. With an
+// error it returns those of the first records, as far as it got: otherwise a Work that must wait in the middle of halving, each time
+// anew, would never come to an end.
 func (p *Pass) outcomes(ctx context.Context, records []Record) ([]Outcome, error) {
 	for tried, wait := 1, firstWait; ; tried, wait = tried+1, min(2*wait, lastWait) {
 		outcomes, halve, err := p.call(ctx, records)
@@ -29,7 +31,7 @@ func (p *Pass) outcomes(ctx context.Context, records []Record) ([]Outcome, error
 	}
 }
 
-// halves does the work on each half of records that have failed together. A single one has failed by itself.
+// halves does the work on each half of records that have failed together, as outcomes does. A single one has failed by itself.
 func (p *Pass) halves(ctx context.Context, records []Record, halve *HalveError) ([]Outcome, error) {
 	if len(records) == 1 {
 		return []Outcome{{Err: halve.Err}}, nil
@@ -37,16 +39,16 @@ func (p *Pass) halves(ctx context.Context, records []Record, halve *HalveError) 
 	all := make([]Outcome, 0, len(records))
 	for half := range slices.Chunk(records, (len(records)+1)/2) {
 		if err := p.interrupted(ctx); err != nil {
-			return nil, err
+			return all, err
 		}
 		outcomes, halve, err := p.call(ctx, half)
 		if err == nil && halve != nil {
 			outcomes, err = p.halves(ctx, half, halve)
 		}
-		if err != nil {
-			return nil, err
-		}
 		all = append(all, outcomes...)
+		if err != nil {
+			return all, err
+		}
 	}
 	return all, nil
 }

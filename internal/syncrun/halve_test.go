@@ -145,6 +145,7 @@ func TestEndWhileHalving(t *testing.T) {
 		want  error
 		calls int
 		took  time.Duration
+		known int // records that it got to, the bad one first
 	}{
 		{name: "stop while waiting", n: 8, at: 1, later: some, stop: true, want: syncrun.ErrStopped, calls: 2, took: some},
 		{name: "stop between pieces", n: 8, at: 5, stop: true, want: syncrun.ErrStopped, calls: 5, took: 2 * some},
@@ -152,7 +153,7 @@ func TestEndWhileHalving(t *testing.T) {
 		{name: "context in a call", n: 8, at: 5, want: cause, calls: 5, took: 2 * some},
 		{name: "context in a call for one record", n: 8, at: 6, want: cause, calls: 6, took: 2 * some},
 		{name: "context in the last call for the only record", n: 1, at: 3, want: cause, calls: 3, took: 2 * some},
-		{name: "a long wait", n: 8, at: 9, wait: &syncrun.WaitError{Err: errGone, After: time.Hour}, want: errGone, calls: 9, took: 2 * some},
+		{name: "a long wait", n: 8, at: 9, wait: &syncrun.WaitError{Err: errGone, After: time.Hour}, want: errGone, calls: 9, took: 2 * some, known: 4},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -183,14 +184,51 @@ func TestEndWhileHalving(t *testing.T) {
 				if took := time.Since(started); !errors.Is(err, test.want) || took != test.took || len(work.calls) != test.calls {
 					t.Errorf("%v after %s and the calls %v", err, took, work.calls)
 				}
-				if lines := b.log.lines("User sync failed"); len(lines) > 0 || b.store.calls["stamp"] > 0 {
-					t.Errorf("failed: %q, stamped %d times", lines, b.store.calls["stamp"])
+				c := b.saved.checkpoint(t)
+				if lines := b.log.lines("User sync failed"); len(lines) != min(1, test.known) || c.Processed != int64(test.known) || c.Errors != int64(min(1, test.known)) {
+					t.Errorf("failed: %q, the checkpoint is %+v", lines, c)
 				}
-				work.before = nil
+				work.before, b.run.Resume = nil, c
 				if result := b.do(t); result.Updated != int64(test.n-1) || result.Errors != 1 {
 					t.Errorf("the next attempt: %+v", result)
 				}
 			})
 		})
 	}
+}
+
+// An endpoint takes ten requests an hour. A batch with a bad record needs more, and comes to an end.
+func TestWaitsInTheMiddleOfHalving(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b, work := halving(t, 100, 3, 50)
+		left := 0
+		work.before = func(context.Context, string) error {
+			if left == 0 {
+				return &syncrun.WaitError{Err: errGone, After: time.Hour}
+			}
+			left--
+			return nil
+		}
+		for range 24 {
+			left = 10
+			result, err := b.run.Do(t.Context())
+			if err == nil {
+				if result.Processed != 100 || result.Updated != 99 || result.Errors != 1 {
+					t.Errorf("the result is %+v", result)
+				}
+				for _, u := range b.store.users {
+					if want := map[bool]int{true: 1}[u.number != 50]; u.stamped != want {
+						t.Errorf("user %d was updated %d times", u.number, u.stamped)
+					}
+				}
+				return
+			}
+			if !errors.As(err, new(*syncrun.WaitError)) {
+				t.Fatal(err)
+			}
+			b.run.Resume = b.saved.checkpoint(t)
+		}
+		t.Errorf("it goes on for a day: %s", work.calls)
+	})
 }

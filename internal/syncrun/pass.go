@@ -3,6 +3,8 @@
 package syncrun
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -101,6 +103,7 @@ type batch struct {
 	end     func(error)     // tells Observe
 	updates []Update        // by the Work
 	failed  []Failure       // by the Work
+	broken  error           // why the Work ended in the middle. Then records are only those that it got to
 }
 
 // Do visits the selected records of the range behind the checkpoint, each once. It returns the checkpoint of the end, which
@@ -179,6 +182,9 @@ func (p *Pass) run(outer context.Context) error {
 			fail(err)
 			return false
 		}
+		if b.broken != nil {
+			fail(b.broken)
+		}
 		return true
 	}
 	for range p.Workers {
@@ -202,7 +208,7 @@ func (p *Pass) run(outer context.Context) error {
 					return
 				}
 				err := p.safely(func() error { return p.write(b) })
-				b.end(err)
+				b.end(cmp.Or(err, b.broken))
 				if err != nil {
 					fail(err)
 					if writing.Add(-1) == 0 {
@@ -403,7 +409,7 @@ func (p *Pass) readAhead(ctx context.Context) error {
 	}
 }
 
-// work does the work on a batch.
+// work does the work on a batch. If it ends in the middle of halving, the batch is broken.
 func (p *Pass) work(b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
 	// What an earlier attempt has stamped is done.
@@ -414,7 +420,13 @@ func (p *Pass) work(b *batch) error {
 	}
 	outcomes, err := p.outcomes(b.ctx, records)
 	if err != nil {
-		return err
+		if len(outcomes) == 0 {
+			return err
+		}
+		records, b.broken = records[:len(outcomes)], err
+		last := records[len(records)-1].Key
+		b.records = b.records[:1+slices.IndexFunc(b.records, func(r Record) bool { return bytes.Equal(r.Key, last) })]
+		b.updated = int64(len(b.records) - len(records))
 	}
 	b.updates = make([]Update, 0, len(records))
 	for i, record := range records {
@@ -469,7 +481,7 @@ func (p *Pass) report(b *batch) {
 	}
 }
 
-// advance moves the checkpoint over b, if b is next, and over the batches behind it that are complete.
+// advance moves the checkpoint over b, if b is next, and over the batches behind it that are complete, up to a broken one.
 func (p *Pass) advance(b *batch) {
 	p.complete[b.sequence] = b
 	for {
@@ -478,8 +490,10 @@ func (p *Pass) advance(b *batch) {
 			return
 		}
 		delete(p.complete, p.next)
-		p.next++
-		p.unsaved++
+		if b.broken == nil { // otherwise nothing behind it may follow
+			p.next++
+			p.unsaved++
+		}
 		c := &p.checkpoint
 		c.After = b.records[len(b.records)-1].Key
 		c.Processed += int64(len(b.records))

@@ -32,14 +32,15 @@ type Wait struct {
 	For string
 	// Since is when that began.
 	Since time.Time
-	// Upstream is true if the Work waits, not the store. Then For has the reason, too.
+	// Upstream is true if it is for the Work, not for the store: that must wait, and For has the reason, or it takes long.
 	Upstream bool
 }
 
 // retry calls f, which uses the store, again while f returns ErrUnavailable and the retry budget lasts. It returns ErrStopped if
 // Stop is closed meanwhile.
 func (p *Pass) retry(ctx context.Context, what string, f func(context.Context) error) error {
-	return p.await(ctx, what, "Database unreachable, trying again", "Database reachable again", f, func(err error) (time.Duration, bool) {
+	doing := operation{what: what}
+	return p.await(ctx, doing, "Database unreachable, trying again", "Database reachable again", f, func(err error) (time.Duration, bool) {
 		return 0, errors.Is(err, ErrUnavailable)
 	})
 }
@@ -48,7 +49,8 @@ func (p *Pass) retry(ctx context.Context, what string, f func(context.Context) e
 // *WaitError then, or if that asks for a longer wait. It returns ErrStopped if Stop is closed meanwhile.
 func (p *Pass) retryWork(ctx context.Context, f func() error) error {
 	work := func(context.Context) error { return f() } // how long a batch takes is the work's own affair
-	return p.await(ctx, "working on "+p.Noun+"s", "The work must wait", "The work goes on", work, func(err error) (time.Duration, bool) {
+	doing := operation{what: "working on " + p.Noun + "s", upstream: true}
+	return p.await(ctx, doing, "The work must wait", "The work goes on", work, func(err error) (time.Duration, bool) {
 		wait := new(WaitError)
 		if !errors.As(err, &wait) {
 			return 0, false
@@ -60,15 +62,18 @@ func (p *Pass) retryWork(ctx context.Context, f func() error) error {
 // await calls f again as long as passes says that f's error can pass, and the retry budget lasts. Passes also returns how long to
 // wait, 0 for longer and longer. The budget begins with the first call, because a store that hangs does not answer from then on.
 // The context of each further call ends with it.
-func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(context.Context) error, passes func(error) (time.Duration, bool)) error {
-	begun := time.Now()
-	operation := p.waits.begin(doing, begun)
-	defer p.waits.end(operation)
+func (p *Pass) await(
+	ctx context.Context, o operation, gone, back string, f func(context.Context) error, passes func(error) (time.Duration, bool),
+) error {
+	doing, begun := o.what, time.Now()
+	o.begun = begun
+	place := p.waits.begin(o)
+	defer p.waits.end(place)
 	err := f(ctx)
 	if err == nil {
 		return nil
 	}
-	p.waits.fail(operation, err)
+	p.waits.fail(place, err)
 	bounded, cancel := context.WithDeadline(ctx, begun.Add(p.RetryBudget))
 	defer cancel()
 	for wait := firstWait; ctx.Err() == nil; wait = min(2*wait, lastWait) {
@@ -79,7 +84,7 @@ func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(conte
 		if next == 0 {
 			next = wait
 		}
-		if tried := time.Since(begun); tried+next > p.RetryBudget {
+		if tried := time.Since(begun); next > p.RetryBudget-tried { // not the sum, as next may be the longest time that there is
 			return fmt.Errorf("%s, tried for %s: %w", doing, tried.Round(time.Second), err)
 		}
 		p.Log.Warn(gone, "doing", doing, "retryIn", next.String(), "error", err)
@@ -93,7 +98,7 @@ func (p *Pass) await(ctx context.Context, doing, gone, back string, f func(conte
 			return nil
 		case bounded.Err() == nil || ctx.Err() != nil:
 			err = failed
-			p.waits.fail(operation, err)
+			p.waits.fail(place, err)
 		} // otherwise the budget has ended the call, and the error before says why
 	}
 	if ctx.Err() != nil {
@@ -112,12 +117,13 @@ type waits struct {
 type operation struct {
 	what     string
 	begun    time.Time
+	upstream bool // it is the Work
 	failed   bool
-	upstream string // why the Work waits
+	reason   string // why the Work waits
 }
 
 // begin returns the place of the operation. It reuses places, because a run reads each record with an operation.
-func (w *waits) begin(what string, begun time.Time) (place int) {
+func (w *waits) begin(o operation) (place int) {
 	if w == nil {
 		return 0
 	}
@@ -125,11 +131,11 @@ func (w *waits) begin(what string, begun time.Time) (place int) {
 	defer w.mu.Unlock()
 	for place = range w.operations {
 		if w.operations[place].what == "" {
-			w.operations[place] = operation{what: what, begun: begun}
+			w.operations[place] = o
 			return place
 		}
 	}
-	w.operations = append(w.operations, operation{what: what, begun: begun})
+	w.operations = append(w.operations, o)
 	return len(w.operations) - 1
 }
 
@@ -142,7 +148,7 @@ func (w *waits) fail(place int, err error) {
 	o := &w.operations[place]
 	o.failed = true
 	if wait := new(WaitError); errors.As(err, &wait) {
-		o.upstream = wait.Err.Error()
+		o.reason = wait.Err.Error()
 	}
 }
 
@@ -183,13 +189,13 @@ func (p *Pass) watchWaits(ctx context.Context) (end func()) {
 			case now := <-ticker.C:
 				o := p.waits.oldest(now)
 				if o.what != "" {
-					wait := Wait{For: o.what, Since: o.begun, Upstream: o.upstream != ""}
-					if wait.Upstream {
-						wait.For += ": " + o.upstream
+					wait := Wait{For: o.what, Since: o.begun, Upstream: o.upstream}
+					if o.reason != "" {
+						wait.For += ": " + o.reason
 					}
 					p.Waiting(ctx, wait)
 				}
-				if hangs := o.what != "" && !o.failed; hangs && !warned {
+				if hangs := o.what != "" && !o.failed && !o.upstream; hangs && !warned {
 					p.Log.Warn("Database does not answer", "doing", o.what, "for", now.Sub(o.begun).Round(time.Second).String())
 				}
 				warned = o.what != ""

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -419,6 +420,41 @@ func TestWorkIsWaitedFor(t *testing.T) {
 		}
 		if w := said.Load(); w == nil || !w.Upstream || w.For != "working on users: no route to host" {
 			t.Errorf("it said that it waits for %+v", w)
+		}
+	})
+}
+
+// A Work that takes long is no database that does not answer.
+func TestSlowWork(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 20)
+		var said atomic.Pointer[syncrun.Wait]
+		b.run.Waiting = func(_ context.Context, w syncrun.Wait) { said.Store(&w) }
+		b.run.Work = slow{25 * time.Second}
+		b.do(t)
+		if w := said.Load(); w == nil || !w.Upstream || w.For != "working on users" {
+			t.Errorf("it said that it waits for %+v", w)
+		}
+		if lines := b.log.lines("Database does not answer"); len(lines) > 0 {
+			t.Errorf("the log has %q", lines)
+		}
+	})
+}
+
+// A wait that is longer than any time ends the attempt, as any other wait beyond the retry budget does.
+func TestWaitForever(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		b := setup(t, 10)
+		b.run.Work = workFunc(func(context.Context, []syncrun.Record) error {
+			time.Sleep(time.Millisecond)
+			return &syncrun.WaitError{Err: errGone, After: math.MaxInt64}
+		})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if _, err := b.run.Do(ctx); !errors.As(err, new(*syncrun.WaitError)) {
+			t.Errorf("got %v", err)
 		}
 	})
 }
