@@ -202,6 +202,30 @@ func (s *system) failure(t *testing.T, id tasks.RunID) (reason string) {
 	return reason
 }
 
+// A worker without the endpoint of the others takes nothing, so that no user gets dates whom the endpoint has not seen.
+func TestWorkersWithAndWithoutAnEndpoint(t *testing.T) {
+	t.Parallel()
+	const n = 30
+	s := setup(t)
+	s.insert(t, messyUsers(n))
+	e := startEndpoint(t)
+	s.env = append(s.env, "SYNC_RANGE_SIZE=10", "SYNC_BATCH_SIZE=5")
+	with := s.startReady(t, "worker", "USER_SYNC_URL="+e.url, "USER_SYNC_SECRET="+firstSecret)
+	without := s.startReady(t, "worker")
+	without.waitForLog(t, "Takes no runs: the other workers of this namespace have endpoints for other syncs", attrs{"level": "WARN"})
+	id := s.enqueue(t, &tasks.SyncPayload{SyncType: tasks.SyncFull})
+	wantComplete(t, s.result(t, id), n)
+	if got := s.wantOnlyAnswered(t, e, id); got != n {
+		t.Errorf("%d users are stamped, want all %d", got, n)
+	}
+	if lines := without.log("Starting range", nil); len(lines) > 0 {
+		t.Errorf("the other worker took part: %v", lines)
+	}
+	with.stop(t)
+	without.waitForLog(t, "Takes runs again: no other worker uses another database, or has other endpoints", nil)
+	without.stop(t)
+}
+
 // Each way in which an endpoint can answer: nothing is stamped that was not answered for, and nothing is lost.
 func TestEndpoint(t *testing.T) {
 	t.Parallel()

@@ -127,7 +127,7 @@ func TestAnotherDatabaseInOneRedis(t *testing.T) {
 	}
 	for _, s := range []*system{a, b} {
 		var h struct{ Jobs struct{ Warnings []string } }
-		if s.get(t, "/health", &h); !slices.Equal(h.Jobs.Warnings, []string{"workers that take no runs, because the others use another database: 1"}) {
+		if s.get(t, "/health", &h); !slices.Equal(h.Jobs.Warnings, []string{"workers that take no runs, because the others use another database, or have other endpoints: 1"}) {
 			t.Errorf("the health warns of %q", h.Jobs.Warnings)
 		}
 	}
@@ -144,7 +144,7 @@ func TestAnotherDatabaseInOneRedis(t *testing.T) {
 	if left := b.unstamped(t); left != 0 {
 		t.Errorf("%d of b's users were not synced", left)
 	}
-	second.waitForLog(t, "Takes runs again: no other worker uses another database", nil)
+	second.waitForLog(t, "Takes runs again: no other worker uses another database, or has other endpoints", nil)
 }
 
 // A cancel in another database of the same Redis, of a run with the same ID, ends nothing here.

@@ -102,7 +102,7 @@ func TestSlowEndpointAway(t *testing.T) {
 		info, err := s.inspector.GetQueueInfo(userSync + ":ranges")
 		return err == nil && info.Retry > 0
 	})
-	if h, status := s.health(t); status == 200 && h.Jobs.Workers != 2 {
+	if h, status := s.health(t); status != 200 || h.Jobs.Workers != 2 {
 		t.Errorf("health says %+v", h)
 	}
 	testbed.Within(t, 2*time.Minute, "a minute without the endpoint", func() bool { return time.Since(gone) > time.Minute })

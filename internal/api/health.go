@@ -97,7 +97,7 @@ func (s *Server) jobsHealth(ctx context.Context, log *slog.Logger) client.JobsHe
 		h.Missing = append(h.Missing, "a live schedule")
 	}
 	if excluded > 0 {
-		h.Warnings = append(h.Warnings, fmt.Sprintf("workers that take no runs, because the others use another database: %d", excluded))
+		h.Warnings = append(h.Warnings, fmt.Sprintf("workers that take no runs, because the others use another database, or have other endpoints: %d", excluded))
 	}
 	h.Initialized = len(h.Missing) == 0
 	waits, err := s.Jobs.Waits(ctx)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
@@ -229,13 +230,13 @@ func TestHealthOfExcludedWorkers(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	for _, database := range []string{"A", "B"} {
-		if _, _, err := b.jobs.TakePart(t.Context(), "worker on "+database, database, false); err != nil {
+		if _, _, err := b.jobs.TakePart(t.Context(), "worker on "+database, jobs.Terms{Database: database}, false); err != nil {
 			t.Fatal(err)
 		}
 	}
 	var health struct{ Jobs struct{ Warnings []string } }
 	b.ok(t, b.get(t, "/health"), &health)
-	if want := "workers that take no runs, because the others use another database: 1"; !slices.Equal(health.Jobs.Warnings, []string{want}) {
+	if want := "workers that take no runs, because the others use another database, or have other endpoints: 1"; !slices.Equal(health.Jobs.Warnings, []string{want}) {
 		t.Errorf("the warnings are %q", health.Jobs.Warnings)
 	}
 	if err := b.jobs.Withdraw(t.Context(), "worker on B"); err != nil {

@@ -1,6 +1,7 @@
 // Which workers take part. Two deployments that share a namespace by mistake would take each other's runs, and run them on the
 // wrong database. So the workers of a namespace must agree on the database: that of the live workers who were there first. One
-// with another database takes nothing until these have left, as at the end of a rolling update to another database.
+// with another database takes nothing until these have left, as at the end of a rolling update to another database. They must also
+// agree on which syncs have an endpoint: a worker without it would only set the dates of records that the endpoint shall see.
 //
 // Workers of releases before this one say nothing of their database, and are not asked.
 
@@ -9,6 +10,8 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 )
@@ -19,7 +22,7 @@ const memberTTL = LeaseTTL
 // databaseTag stands in the place of a job type in the keys of this file, so that one script can touch all of them.
 const databaseTag = "database"
 
-// database is the identity of the database that the workers agree on.
+// database is what the workers agree on, see Terms.
 func (k keys) database() string { return k.ofJob(databaseTag, "identity") }
 
 // members is a sorted set: the workers that take part, by the time (ms) of their last call of TakePart.
@@ -34,8 +37,8 @@ local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 `
 
-// KEYS: members, excluded, database. ARGV: TTL (ms), worker, its database, "1" if it may take the place of workers of which Redis
-// remembers nothing. Returns {1 if it takes part, the database of those who do}.
+// KEYS: members, excluded, database. ARGV: TTL (ms), worker, its terms, "1" if it may take the place of workers of which Redis
+// remembers nothing. Returns {1 if it takes part, the terms of those who do}.
 var takePartScript = redis.NewScript(redisNow + `
 for i = 1, 2 do
 	redis.call("ZREMRANGEBYSCORE", KEYS[i], "-inf", now - ARGV[1])
@@ -57,23 +60,48 @@ var excludedScript = redis.NewScript(redisNow + `
 return redis.call("ZCOUNT", KEYS[1], "(" .. (now - ARGV[1]), "+inf")
 `)
 
-// TakePart asks whether the worker with the ID takes part: it does if the live workers that do have the same database, or if
+// Terms are what the workers of a namespace must agree on.
+type Terms struct {
+	// Database is the identity of the database.
+	Database string
+	// Endpoints are the job types whose work an endpoint does.
+	Endpoints []string
+}
+
+// endpointsOf stands between the database and the endpoints, where the terms are one text.
+const endpointsOf = " with endpoints of "
+
+// String returns the terms as Redis has them.
+func (t Terms) String() string {
+	if len(t.Endpoints) == 0 {
+		return t.Database
+	}
+	return t.Database + endpointsOf + strings.Join(slices.Sorted(slices.Values(t.Endpoints)), ",")
+}
+
+// SameDatabase reports whether the database of the terms is that of others, as String returns them.
+func (t Terms) SameDatabase(others string) bool {
+	database, _, _ := strings.Cut(others, endpointsOf)
+	return database == t.Database
+}
+
+// TakePart asks whether the worker with the ID takes part: it does if the live workers that do have the same terms, or if
 // there are none. With patient it does not count as none that Redis remembers no workers at all, as after a FLUSHALL. A worker
-// must ask every HeartbeatInterval. TakePart also returns the database of those that take part, or "".
-func (j *Jobs) TakePart(ctx context.Context, worker, database string, patient bool) (takesPart bool, agreed string, err error) {
+// must ask every HeartbeatInterval. TakePart also returns the terms of those that take part, or "".
+func (j *Jobs) TakePart(ctx context.Context, worker string, own Terms, patient bool) (takesPart bool, agreed string, err error) {
 	mayBeFirst := 1
 	if patient {
 		mayBeFirst = 0
 	}
 	reply, err := takePartScript.Run(ctx, j.rdb, []string{j.keys.members(), j.keys.excluded(), j.keys.database()},
-		memberTTL.Milliseconds(), worker, database, mayBeFirst).Slice()
+		memberTTL.Milliseconds(), worker, own.String(), mayBeFirst).Slice()
 	if err != nil {
 		return false, "", fmt.Errorf("asking whether worker %s takes part: %w", worker, err)
 	}
 	n, _ := reply[0].(int64) // the script returns these types
 	agreed, _ = reply[1].(string)
 	if n == 1 {
-		j.runsOn.Store(&database)
+		j.runsOn.Store(&own.Database)
 	}
 	return n == 1, agreed, nil
 }
@@ -91,7 +119,7 @@ func (j *Jobs) Withdraw(ctx context.Context, worker string) error {
 	return nil
 }
 
-// Excluded returns the number of live workers that take nothing, because the others use another database.
+// Excluded returns the number of live workers that take nothing, because the others have other terms.
 func (j *Jobs) Excluded(ctx context.Context) (int, error) {
 	n, err := excludedScript.Run(ctx, j.rdb, []string{j.keys.excluded()}, memberTTL.Milliseconds()).Int()
 	if err != nil {

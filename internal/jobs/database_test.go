@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
 )
 
 // Workers take part whose database is that of those who were there first.
@@ -19,7 +21,7 @@ func TestTakePart(t *testing.T) {
 	}
 	want := func(worker, database string, patient, want bool, agreed string) {
 		t.Helper()
-		if takesPart, got, err := b.TakePart(ctx, worker, database, patient); err != nil || takesPart != want || got != agreed {
+		if takesPart, got, err := b.TakePart(ctx, worker, jobs.Terms{Database: database}, patient); err != nil || takesPart != want || got != agreed {
 			t.Errorf("%s on %s: %v, %q, %v; want %v, %q", worker, database, takesPart, got, err, want, agreed)
 		}
 	}
@@ -82,7 +84,7 @@ func TestRunOnAnotherDatabase(t *testing.T) {
 	id := b.trigger(ctx, t, "full").ID
 	start := func(database, owner string) (checkpoint string, over bool) {
 		t.Helper()
-		if _, _, err := b.TakePart(ctx, "worker", database, false); err != nil {
+		if _, _, err := b.TakePart(ctx, "worker", jobs.Terms{Database: database}, false); err != nil {
 			t.Fatal(err)
 		}
 		run, err := b.StartRun(ctx, id, "full", owner)

@@ -1,4 +1,4 @@
-// A worker takes part only while it uses the same database as the other workers, see jobs.TakePart.
+// A worker takes part only while it uses the same database and has the same endpoints as the other workers, see jobs.TakePart.
 
 package worker
 
@@ -58,10 +58,11 @@ func (p *participation) look(ctx context.Context) {
 	asking, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
 	patient := p.warned && (p.vacant.IsZero() || time.Since(p.vacant) < vacancy)
-	takesPart, agreed, err := p.w.jobs.TakePart(asking, p.w.id, p.database, patient)
+	terms := jobs.Terms{Database: p.database, Endpoints: p.w.options.Endpoints}
+	takesPart, agreed, err := p.w.jobs.TakePart(asking, p.w.id, terms, patient)
 	if err != nil {
 		if ctx.Err() == nil {
-			p.w.log.Debug("Could not ask for the database of the other workers", "error", err)
+			p.w.log.Debug("Could not ask for the terms of the other workers", "error", err)
 		}
 		return
 	}
@@ -74,13 +75,17 @@ func (p *participation) look(ctx context.Context) {
 	switch {
 	case takesPart && p.stop == nil:
 		if p.warned {
-			p.w.log.Info("Takes runs again: no other worker uses another database", "database", p.database)
+			p.w.log.Info("Takes runs again: no other worker uses another database, or has other endpoints", "database", terms.String())
 			p.warned = false
 		}
 		p.begin(ctx)
 	case !takesPart:
 		if !p.warned {
-			p.w.log.Warn("Takes no runs: the other workers of this namespace use another database", "database", p.database, "theirs", agreed)
+			msg := "Takes no runs: the other workers of this namespace use another database"
+			if terms.SameDatabase(agreed) {
+				msg = "Takes no runs: the other workers of this namespace have endpoints for other syncs"
+			}
+			p.w.log.Warn(msg, "database", terms.String(), "theirs", agreed)
 			p.warned = true
 		}
 		p.end()

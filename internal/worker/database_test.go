@@ -32,7 +32,7 @@ func TestWorkerOnAnotherDatabase(t *testing.T) {
 		}
 	}
 	says := procs.Match{Msg: "Takes no runs: the other workers of this namespace use another database", Attrs: procs.Attrs{"level": "WARN", "theirs": "A"}}
-	again := procs.Match{Msg: "Takes runs again: no other worker uses another database"}
+	again := procs.Match{Msg: "Takes runs again: no other worker uses another database, or has other endpoints"}
 	var old []func()
 	for range 2 {
 		old = append(old, b.start(t, worker.Options{Database: of("A")}, on("A")))

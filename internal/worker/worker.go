@@ -42,6 +42,8 @@ type Options struct {
 	// Database tells which database the handlers work on. While that is not the database of the other workers, the worker takes
 	// nothing. With nil it is not compared.
 	Database func(context.Context) (string, error)
+	// Endpoints are the job types whose work an endpoint does. They are compared together with the database.
+	Endpoints []string
 	// Metrics registers the worker's metrics. It can be nil.
 	Metrics prometheus.Registerer
 	// Tracing makes the worker's spans. It can be nil.

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -62,7 +64,7 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	defer closeEndpoints()
 	database := client.Database(cfg.MongoDB.Database)
 	w, err := worker.New(j, Handlers(database, cfg, types), worker.Options{
-		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Metrics: process.Metrics, Tracing: process.Tracing,
+		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
 		},
