@@ -59,7 +59,7 @@ example: ## start the system of examples/directory likewise, with the directory 
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/run-example -bin bin/example
 
 try: build ## post a signed batch of made-up users to USER_SYNC_URL, as a run would, and show what would be written
-	@bin/worker --try-endpoint user-sync
+	@bin/worker --try-endpoint user-sync $(ARGS)
 
 test: devstack ## run the quick tests, on throwaway servers or those that the environment names
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) $(TEST_FLAGS) ./...

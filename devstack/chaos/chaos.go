@@ -288,7 +288,7 @@ func (c *chaos) settings(r role, name string) (map[string]string, error) {
 
 // settingName names a setting of a job type.
 func settingName(job, what string) string {
-	return strings.ToUpper(strings.ReplaceAll(job, "-", "_")) + "_" + what
+	return config.SettingPrefix(job) + "_" + what
 }
 
 // environment returns the product's settings that this process has, and over them the given ones.

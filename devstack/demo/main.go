@@ -28,6 +28,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/devstack/demo/upstream"
 	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
@@ -183,7 +184,7 @@ const restartAfter = 5 * time.Second
 func endpoints(getenv func(string) string, asked *upstream.Server) []string {
 	var environ []string
 	for _, sync := range codex.Syncs {
-		prefix := strings.ToUpper(strings.ReplaceAll(sync.Name, "-", "_"))
+		prefix := config.SettingPrefix(sync.Name)
 		if getenv(prefix+"_URL") == "" {
 			environ = append(environ, prefix+"_URL="+asked.URL()+"/"+sync.Name, prefix+"_SECRET="+asked.Secret(), prefix+"_FIELDS="+sync.NameField)
 		}

@@ -29,9 +29,10 @@ func FromCommandLine(name, summary string, registry *tasks.Registry, args []stri
 	flags.SetOutput(io.Discard)
 	showVersion := flags.Bool("version", false, "print the version and exit")
 	checkHealth := flags.Bool("healthy", false, "exit with 0 if the process of this name on this host is healthy")
-	var tried *string
+	var tried, records string
 	if name == worker {
-		tried = flags.String(tryEndpoint, "", "post a batch of sample records to the endpoint of a sync")
+		flags.StringVar(&tried, tryEndpoint, "", "post a batch of records to the endpoint of a sync")
+		flags.StringVar(&records, "records", "", "with --"+tryEndpoint+": a file with the records")
 	}
 	err := flags.Parse(args)
 	switch {
@@ -53,14 +54,26 @@ func FromCommandLine(name, summary string, registry *tasks.Registry, args []stri
 		return c, ExitUsage, false
 	}
 	c.CheckHealth, c.Program = *checkHealth, name
-	if tried != nil && *tried != "" {
-		if _, has := c.Endpoints[*tried]; !has {
-			_, _ = fmt.Fprintf(errOut, "%s: --%s %s: %s has no endpoint; set %s_URL\n", name, tryEndpoint, *tried, *tried, settingPrefix(*tried))
-			return c, ExitUsage, false
-		}
-		c.TryEndpoint = *tried
+	if _, has := c.Endpoints[tried]; tried != "" && !has {
+		_, _ = fmt.Fprintf(errOut, "%s: --%s %s: %s\n", name, tryEndpoint, tried, noEndpoint(registry, tried))
+		return c, ExitUsage, false
 	}
+	c.TryEndpoint, c.TryRecords = tried, records
 	return c, ExitOK, true
+}
+
+// noEndpoint says why a job type has no endpoint.
+func noEndpoint(registry *tasks.Registry, jobType string) string {
+	var can []string
+	for _, d := range registry.All() {
+		if d.Endpoint {
+			can = append(can, d.Name)
+		}
+	}
+	if slices.Contains(can, jobType) {
+		return "it has no endpoint; set " + SettingPrefix(jobType) + "_URL"
+	}
+	return "it must be one of the syncs without work of their own: " + strings.Join(can, ", ")
 }
 
 // tryEndpoint is the flag of the worker that tries an endpoint.
@@ -70,8 +83,9 @@ func usage(out io.Writer, name, summary string, registry *tasks.Registry) {
 	more := ""
 	all := registry.All()
 	if i := slices.IndexFunc(all, func(d tasks.Definition) bool { return d.Endpoint }); i >= 0 && name == worker {
-		more = "  %[1]s --" + tryEndpoint + " " + all[i].Name + "\n" +
-			"                    post a signed batch of sample records to " + settingPrefix(all[i].Name) + "_URL, as a run would, and show what would be written\n"
+		more = "  %[1]s --" + tryEndpoint + " " + all[i].Name + " [--records FILE]\n" +
+			"                    post a signed batch to " + SettingPrefix(all[i].Name) + "_URL, as a run would, and show what would be written; of made-up\n" +
+			"                    records, or of those in the file, which has a document in Extended JSON in each line\n"
 	}
 	_, _ = fmt.Fprintf(out, "%[1]s: %[2]s\n\nUsage:\n"+
 		"  %[1]s            run\n"+

@@ -47,8 +47,8 @@ func TestTryEndpoint(t *testing.T) {
 	setup(t, "", "USER_SYNC_URL=http://app/user-sync")
 	for _, test := range []struct{ program, job, err string }{
 		{"worker", "user-sync", ""},
-		{"worker", "project-sync", "worker: --try-endpoint project-sync: project-sync has no endpoint; set PROJECT_SYNC_URL\n"},
-		{"worker", "no-sync", "worker: --try-endpoint no-sync: no-sync has no endpoint; set NO_SYNC_URL\n"},
+		{"worker", "project-sync", "worker: --try-endpoint project-sync: it has no endpoint; set PROJECT_SYNC_URL\n"},
+		{"worker", "no-sync", "worker: --try-endpoint no-sync: it must be one of the syncs without work of their own: user-sync, project-sync, issue-sync\n"},
 		{"api", "user-sync", "api: flag provided but not defined: -try-endpoint; see api --help\n"},
 	} {
 		var out, errOut strings.Builder

@@ -35,6 +35,8 @@ type Config struct {
 	CheckHealth bool
 	// TryEndpoint is the job type whose endpoint is to be tried, in place of a new process; "" for none.
 	TryEndpoint string
+	// TryRecords is the file with the records for that; "" for made-up ones.
+	TryRecords string
 	// Program is the name of the program that runs with the settings; "" for none of the three.
 	Program string
 	// Unknown are the variables that look like settings and are none.

@@ -3,8 +3,10 @@
 package config
 
 import (
+	"cmp"
 	"encoding/base64"
 	"net/url"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -42,7 +44,7 @@ func readEndpoints(r *reader, registry *tasks.Registry) (map[string]Endpoint, *t
 			all[d.Name] = e
 		}
 	})
-	if proxy := readProxy(r, registry); proxy != nil {
+	if proxy := readProxy(r, registry, all); proxy != nil {
 		for name, e := range all {
 			e.Proxy = proxy
 			all[name] = e
@@ -53,7 +55,7 @@ func readEndpoints(r *reader, registry *tasks.Registry) (map[string]Endpoint, *t
 
 // readEndpoint returns the endpoint of a job type, and sets its rate limit.
 func readEndpoint(r *reader, d *tasks.Definition) Endpoint {
-	prefix := settingPrefix(d.Name)
+	prefix := SettingPrefix(d.Name)
 	g := r.group(endpointsTheme, worker).of(prefix)
 	e := Endpoint{
 		Options: endpoint.Options{
@@ -83,16 +85,22 @@ func readEndpoint(r *reader, d *tasks.Definition) Endpoint {
 }
 
 // readProxy returns the proxy of all endpoints, which the usual variables name; nil for none.
-func readProxy(r *reader, registry *tasks.Registry) func(*url.URL) (*url.URL, error) {
+func readProxy(r *reader, registry *tasks.Registry, endpoints map[string]Endpoint) func(*url.URL) (*url.URL, error) {
 	if !slices.ContainsFunc(registry.All(), func(d tasks.Definition) bool { return d.Endpoint }) {
 		return nil
 	}
-	g := r.group(endpointsTheme, worker)
+	g, proxy := r.group(endpointsTheme, worker), proxyURL
+	if len(endpoints) == 0 {
+		proxy.valid = nil // the variable is for other programs
+	}
+	usual := func(name string, f format[string], purpose string) string {
+		return cmp.Or(read(g, name, "", f, purpose), os.Getenv(strings.ToLower(name)))
+	}
 	c := httpproxy.Config{
-		HTTPSProxy: read(g, "HTTPS_PROXY", "", proxyURL, "the proxy for endpoints whose URL begins with https"),
-		HTTPProxy:  read(g, "HTTP_PROXY", "", proxyURL, "the proxy for endpoints whose URL begins with http"),
-		NoProxy: read(g, "NO_PROXY", "", anyText,
-			"the hosts, domains and networks, separated by commas, that are asked without a proxy; this machine always is"),
+		HTTPSProxy: usual("HTTPS_PROXY", proxy, "the proxy for endpoints whose URL begins with https; https_proxy counts, too, if this is not set"),
+		HTTPProxy:  usual("HTTP_PROXY", proxy, "the proxy for endpoints whose URL begins with http; likewise"),
+		NoProxy: usual("NO_PROXY", anyText,
+			"the hosts, domains and networks, separated by commas, that are asked without a proxy; likewise; this machine always is"),
 	}
 	if c.HTTPSProxy == "" && c.HTTPProxy == "" {
 		return nil
@@ -100,8 +108,8 @@ func readProxy(r *reader, registry *tasks.Registry) func(*url.URL) (*url.URL, er
 	return c.ProxyFunc()
 }
 
-// settingPrefix returns what the names of a job type's settings begin with, such as USER_SYNC.
-func settingPrefix(jobType string) string {
+// SettingPrefix returns what the names of a job type's settings begin with, such as USER_SYNC.
+func SettingPrefix(jobType string) string {
 	return strings.ToUpper(strings.ReplaceAll(jobType, "-", "_"))
 }
 
@@ -121,7 +129,7 @@ func validProxy(value string) bool {
 }
 
 var (
-	endpointURL = format[string]{mustBe: "a URL, such as http://app:3000/user-sync", read: asIs, valid: validHTTP}
+	endpointURL = format[string]{mustBe: "a URL, such as http://app:3000/user-sync", read: asIs, valid: validHTTP, secret: true}
 	// proxyURL takes what other programs take of these variables: machines have them for those, too.
 	proxyURL = format[string]{mustBe: "the URL of a proxy, such as http://proxy:3128", read: asIs, valid: validProxy}
 

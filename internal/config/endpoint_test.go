@@ -77,6 +77,18 @@ func TestProxyAsOtherProgramsTakeIt(t *testing.T) {
 	}
 }
 
+// Machines have these variables for other programs, too.
+func TestProxyWithoutEndpoints(t *testing.T) {
+	setup(t, "", "HTTPS_PROXY=what is that?")
+	load(t)
+	setup(t, "", "USER_SYNC_URL=http://app/user-sync")
+	t.Setenv("http_proxy", "proxy:3128")
+	to, _ := url.Parse("http://app/user-sync")
+	if got, err := load(t).Endpoints["user-sync"].Proxy(to); err != nil || got == nil || got.Host != "proxy:3128" {
+		t.Errorf("with http_proxy: %v, %v", got, err)
+	}
+}
+
 func TestRefusedEndpointSettings(t *testing.T) {
 	authorities := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(authorities, []byte("none"), 0o600); err != nil {
@@ -84,9 +96,9 @@ func TestRefusedEndpointSettings(t *testing.T) {
 	}
 	const at = "USER_SYNC_URL=https://app/user-sync"
 	for want, environment := range map[string][]string{
-		`USER_SYNC_URL must be a URL, such as http://app:3000/user-sync, was "app:3000"`:                                  {"USER_SYNC_URL=app:3000"},
-		`USER_SYNC_URL must be a URL, such as http://app:3000/user-sync, was "ftp://app"`:                                 {"USER_SYNC_URL=ftp://app"},
-		`USER_SYNC_URL must be a URL, such as http://app:3000/user-sync, was "http://"`:                                   {"USER_SYNC_URL=http://"},
+		`USER_SYNC_URL must be a URL, such as http://app:3000/user-sync`:                                                  {"USER_SYNC_URL=app:3000"},
+		`USER_SYNC_URL must be a URL, such as http://app:3000/user-syn`:                                                   {"USER_SYNC_URL=ftp://app/?token=" + secret},
+		`USER_SYNC_URL must be a URL, such as http://app:3000/user-sy`:                                                    {"USER_SYNC_URL=http://"},
 		`USER_SYNC_FIELDS must be * for all fields, or names and dotted paths separated by commas`:                        {at, "USER_SYNC_FIELDS=a,,b"},
 		`USER_SYNC_FIELDS must be * for all fields, or names and dotted paths separated by commas, such as`:               {at, "USER_SYNC_FIELDS=a,*"},
 		`USER_SYNC_FIELDS must be * for all fields, or names and dotted paths separated by commas, such as email`:         {at, "USER_SYNC_FIELDS=$where"},

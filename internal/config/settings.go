@@ -103,7 +103,7 @@ func readJobType(r *reader, d *tasks.Definition, freshness map[string]time.Durat
 		return // it can only be triggered
 	}
 	const theme = "Schedules"
-	prefix := settingPrefix(d.Name)
+	prefix := SettingPrefix(d.Name)
 	g := r.group(theme, api, scheduler, worker).of(prefix)
 	byDefault := ""
 	if d.Schedule.Every > 0 {

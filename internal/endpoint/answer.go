@@ -89,17 +89,17 @@ func results(body []byte, asked *question) ([]job.Outcome, error) {
 	if !json.Valid(body) {
 		return refuse("it must be JSON, was %s", excerpt(body))
 	}
-	var members map[string]json.RawMessage
-	if err := json.Unmarshal(body, &members); err != nil {
-		return refuse("it must be an object, was %s", excerpt(body))
+	answer, err := members(body)
+	if err != nil {
+		return refuse("it %w, was %s", err, excerpt(body))
 	}
-	for name := range members {
+	for name := range answer {
 		if name != "results" {
 			return refuse("it must have results and nothing else, had %q", excerpt([]byte(name)))
 		}
 	}
 	var list []json.RawMessage
-	if err := json.Unmarshal(members["results"], &list); err != nil || list == nil {
+	if err := json.Unmarshal(answer["results"], &list); err != nil || list == nil {
 		return refuse("its results must be an array, was %s", excerpt(body))
 	}
 	outcomes := make([]job.Outcome, asked.records)
@@ -108,9 +108,9 @@ func results(body []byte, asked *question) ([]job.Outcome, error) {
 	}
 	found := make(map[int]bool, len(list))
 	for i, data := range list {
-		var result map[string]json.RawMessage
-		if err := json.Unmarshal(data, &result); err != nil || result == nil {
-			return refuse("result %d must be an object, was %s", i, excerpt(data))
+		result, err := members(data)
+		if err != nil {
+			return refuse("result %d %w, was %s", i, err, excerpt(data))
 		}
 		id, err := value(result["_id"])
 		if err != nil {
@@ -127,6 +127,31 @@ func results(body []byte, asked *question) ([]job.Outcome, error) {
 		outcomes[place] = outcome(result)
 	}
 	return outcomes, nil
+}
+
+// members returns the members of an object. Its error says what the object must be.
+func members(data json.RawMessage) (map[string]json.RawMessage, error) {
+	d := json.NewDecoder(bytes.NewReader(data))
+	if begin, err := d.Token(); err != nil || begin != json.Delim('{') {
+		return nil, errors.New("must be an object")
+	}
+	all := make(map[string]json.RawMessage)
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, fmt.Errorf("must be an object: %w", err)
+		}
+		text, _ := name.(string) // it can be nothing else
+		if _, twice := all[text]; twice {
+			return nil, fmt.Errorf("must have %q once", excerpt([]byte(text)))
+		}
+		var value json.RawMessage
+		if err := d.Decode(&value); err != nil {
+			return nil, fmt.Errorf("must be an object: %w", err)
+		}
+		all[text] = value
+	}
+	return all, nil
 }
 
 // value reads a value in Extended JSON.

@@ -34,6 +34,8 @@ const (
 	connectTimeout = 5 * time.Second
 	// idleTimeout is how long an unused connection stays open. Node.js closes one after 5 s. A request that meets the close would fail.
 	idleTimeout = 3 * time.Second
+	// maxIdle is how many connections stay open, no fewer than there can be requests at once from several ranges.
+	maxIdle = 1000
 	// maxReason is how much of an answer is a reason, in bytes.
 	maxReason = 1 << 10
 	// tries is how many times a batch is sent in all to an endpoint that answers 500, before it is halved.
@@ -95,7 +97,7 @@ func New(o Options, metrics *Metrics) (*Endpoint, error) {
 	e.transport = &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
 		TLSHandshakeTimeout: connectTimeout, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.Authorities},
-		ForceAttemptHTTP2: true, IdleConnTimeout: idleTimeout, MaxIdleConnsPerHost: http.DefaultMaxIdleConnsPerHost * 128,
+		ForceAttemptHTTP2: true, IdleConnTimeout: idleTimeout, MaxIdleConnsPerHost: maxIdle,
 	}
 	if o.Proxy != nil {
 		e.transport.Proxy = func(r *http.Request) (*url.URL, error) { return o.Proxy(r.URL) }

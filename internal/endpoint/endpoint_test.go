@@ -265,6 +265,9 @@ func TestAnswers(t *testing.T) {
 		"no object":             {status(200, `{"results": [null]}`), "fails", `result 0 must be an object`, "", "refused"},
 		"no results":            {status(200, `{}`), "fails", `its results must be an array`, "", "refused"},
 		"more than results":     {status(200, `{"results": [], "next": 1}`), "fails", `it must have results and nothing else, had "next"`, "", "refused"},
+		"results twice":         {status(200, `{"results": [{"_id": 1, "error": "no"}, {"_id": "b"}], "results": [{"_id": 1}, {"_id": "b"}]}`), "fails", `it must have "results" once`, "", "refused"},
+		"an error twice":        {status(200, `{"results": [{"_id": 1, "error": "no", "error": null}, {"_id": "b"}]}`), "fails", `result 0 must have "error" once`, "", "refused"},
+		"an id twice":           {status(200, `{"results": [{"_id": "b", "_id": 1}, {"_id": "b"}]}`), "fails", `result 0 must have "_id" once`, "", "refused"},
 		"an array":              {status(200, `[{"_id": 1}]`), "fails", `it must be an object`, "", "refused"},
 		"no JSON":               {status(200, "<html>\n<body>Sign in"+long), "fails", `it must be JSON, was <html> <body>Sign in`, "", "refused"},
 		"half of it":            {status(200, `{"results": [`), "fails", `it must be JSON, was {"results": [`, "", "refused"},
@@ -425,7 +428,7 @@ func TestRedirectWithSecret(t *testing.T) {
 func TestWhatMayNotBeSet(t *testing.T) {
 	t.Parallel()
 	for _, set := range []string{
-		`{"_id": 2}`, `{"lastSynced": 1}`, `{"updatedAt": {"$date": "2026-11-27T20:00:00Z"}}`, `{"$inc": {"n": 1}}`, `{"lastSynced.x": 1}`, `{"": 1}`, `{"a": 1, "a.b": 2}`,
+		`{"_id": 2}`, `{"lastSynced": 1}`, `{"updatedAt": {"$date": "2026-11-27T20:00:00Z"}}`, `{"$inc": {"n": 1}}`, `{"lastSynced.x": 1}`, `{"": 1}`, `{"a": 1, "a.b": 2}`, `{"roles.$[]": 1}`, `{"a.$inc": 1}`,
 	} {
 		client, _ := serve(t, endpoint.Options{}, nil, status(200, `{"results": [{"_id": 1, "set": `+set+`}, {"_id": 2, "set": {"n": 1}}]}`))
 		sync := job.Sync[bson.Raw]{Name: "user-sync", Collection: "users", Fields: []string{}, Update: client.Update}

@@ -106,8 +106,8 @@ func (s stamps) checkName(name string, set, removed []string) error {
 		return errors.New("only the sync itself changes it")
 	case name == "":
 		return errors.New("the name must not be empty")
-	case strings.HasPrefix(name, "$"):
-		return errors.New("the name must not begin with $, as operators do")
+	case strings.HasPrefix(name, "$") || strings.Contains(name, ".$"):
+		return errors.New("no part of the name must begin with $, as operators do")
 	case strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".") || strings.Contains(name, ".."):
 		return errors.New("the path must have no empty part")
 	case strings.Contains(name, "\x00"):

@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -48,8 +47,7 @@ func withEndpoints(types []jobtype.Type, settings map[string]config.Endpoint, re
 		with[i].Sync = jobtype.Of(job.NewSync(ofEndpoint(t, client))).Sync
 		log.Info("An endpoint does the work of a sync", "queue", t.Definition.Name, "endpoint", options.Options)
 		if len(options.Secrets) == 0 {
-			name := strings.ToUpper(strings.ReplaceAll(t.Definition.Name, "-", "_"))
-			log.Warn("The requests to the endpoint are unsigned", "queue", t.Definition.Name, "set", name+"_SECRET")
+			log.Warn("The requests to the endpoint are unsigned", "queue", t.Definition.Name, "set", config.SettingPrefix(t.Definition.Name)+"_SECRET")
 		}
 	}
 	return with, end, nil

@@ -3,9 +3,12 @@
 package worker
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -17,6 +20,40 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/pkg/jobtest"
 )
+
+// maxLine bounds a line of a file with records, in bytes: MongoDB's largest document, with room for its form in JSON.
+const maxLine = 64 << 20
+
+// recordsOf returns the documents of a file, one in each line as Extended JSON; without a file the samples.
+func recordsOf(file string) (records []any, err error) {
+	if file == "" {
+		return samples(), nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, maxLine)
+	for number := 1; lines.Scan(); number++ {
+		if len(bytes.TrimSpace(lines.Bytes())) == 0 {
+			continue
+		}
+		var record bson.D
+		if err := bson.UnmarshalExtJSON(lines.Bytes(), false, &record); err != nil {
+			return nil, fmt.Errorf("line %d of %s must be a document in Extended JSON: %w", number, file, err)
+		}
+		records = append(records, record)
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("reading %s: %w", file, err)
+	}
+	if records == nil {
+		return nil, fmt.Errorf("there is no record in %s", file)
+	}
+	return records, nil
+}
 
 // samples returns records like those of the demo, with each kind of _id that old collections have.
 func samples() []any {
@@ -36,7 +73,7 @@ func samples() []any {
 	}
 }
 
-// tryEndpoint posts a batch of samples to the endpoint of cfg.TryEndpoint, and writes what a run would write of it. Its error says what
+// tryEndpoint posts a batch of records to the endpoint of cfg.TryEndpoint, and writes what a run would write of it. Its error says what
 // the answer would mean for a run.
 func tryEndpoint(ctx context.Context, types []jobtype.Type, cfg config.Config, out io.Writer) error {
 	settings := cfg.Endpoints[cfg.TryEndpoint]
@@ -53,8 +90,11 @@ func tryEndpoint(ctx context.Context, types []jobtype.Type, cfg config.Config, o
 	case 2:
 		how = "signed with both secrets"
 	}
-	records := samples()
-	fmt.Fprintf(out, "Posting %d sample records to %s, %s\n", len(records), settings.LogValue(), how)
+	records, err := recordsOf(cfg.TryRecords)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(out, "Posting %d records to %s, %s\n", len(records), settings.LogValue(), how)
 	begun := time.Now()
 	written, err := jobtest.Update(ctx, ofEndpoint(types[at], client), jobtest.With{}, records...)
 	took := time.Since(begun).Round(time.Millisecond)

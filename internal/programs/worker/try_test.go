@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -48,7 +50,7 @@ func TestTryEndpoint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"Posting 5 sample records to " + server.URL + ", signed\n",
+		"Posting 5 records to " + server.URL + ", signed\n",
 		`65a1f0c2e4b0a1b2c3d4e5f6   its dates, and {"seen":"amber-otter-0@codex.example"}, and remove old` + "\n",
 		"user-17                    error: no such account\n",
 		"4711                       error: setting field \"lastSynced\": only the sync itself changes it\n",
@@ -59,6 +61,23 @@ func TestTryEndpoint(t *testing.T) {
 			t.Errorf("got\n%swant\n%s", text, want)
 		}
 	}
+	file := filepath.Join(t.TempDir(), "users.ndjson")
+	if err := os.WriteFile(file, []byte(`{"_id": {"$oid": "65a1f0c2e4b0a1b2c3d4e5f7"}, "email": "a"}`+"\n\n"+`{"_id": 2}`+"\n"+`{"_id": 3}`+"\n"+`{"_id": 4}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.TryRecords = file
+	if text, err := try(); err != nil || !strings.Contains(text, "Posting 4 records") || !strings.Contains(text, `65a1f0c2e4b0a1b2c3d4e5f7   its dates, and {"seen":"a"}, and remove old`) {
+		t.Errorf("of a file: %s, %v", text, err)
+	}
+	for content, want := range map[string]string{"": "there is no record in", "{}\n{": "line 2 of", "[1]": "line 1 of"} {
+		if err := os.WriteFile(file, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := try(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %s", content, err, want)
+		}
+	}
+	cfg.TryRecords = ""
 	for status, want := range map[int]string{
 		http.StatusUnauthorized:        "A run would fail this attempt",
 		http.StatusTooManyRequests:     "A run would wait for 1m0s, and send the batch again",
