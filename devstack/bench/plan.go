@@ -65,7 +65,7 @@ func newPlan(embedded, big bool) plan {
 		return plan{
 			sizes: []int{500, 2000}, comparisons: 2000,
 			sharedUsers: 1000, ranges: 20, sharedBatch: 2,
-			slowUsers: 500, fastUsers: 2000,
+			slowUsers: 1500, fastUsers: 4000,
 			triggers: 50, chunk: 100,
 		}
 	}

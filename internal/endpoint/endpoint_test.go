@@ -45,7 +45,7 @@ type asked struct {
 }
 
 // serve starts an endpoint, and returns its client, and what it has been asked.
-func serve(t *testing.T, o endpoint.Options, metrics *endpoint.Metrics, answer http.HandlerFunc) (*endpoint.Endpoint, func() []asked) {
+func serve(t testing.TB, o endpoint.Options, metrics *endpoint.Metrics, answer http.HandlerFunc) (*endpoint.Endpoint, func() []asked) {
 	t.Helper()
 	var mu sync.Mutex
 	var all []asked
@@ -89,7 +89,7 @@ func status(code int, body string, header ...string) http.HandlerFunc {
 }
 
 // batch returns a batch of the documents.
-func batch(t *testing.T, documents ...bson.D) *job.Batch[bson.Raw] {
+func batch(t testing.TB, documents ...bson.D) *job.Batch[bson.Raw] {
 	t.Helper()
 	b := &job.Batch[bson.Raw]{
 		Attempt: job.Attempt{
