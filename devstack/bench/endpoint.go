@@ -75,7 +75,7 @@ func (b *bench) syncByEndpoint(ctx context.Context, n int, takes time.Duration) 
 	}
 	writers, size := b.cfg.Sync.Writers, b.cfg.Sync.BatchSize
 	f.Value = median(f.Samples)
-	f.Against, f.AgainstValue = fmt.Sprintf("%d batches of %d at once", writers, size), float64(writers*size)/takes.Seconds()
+	f.Against, f.AgainstValue = fmt.Sprintf("%d × %d users at once", writers, size), float64(writers*size)/takes.Seconds()
 	if limit := median(alone); limit < f.AgainstValue {
 		f.Against, f.AgainstValue, f.AgainstSamples = "the driver alone", limit, alone
 	}
