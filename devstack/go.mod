@@ -21,8 +21,6 @@ require (
 	modernc.org/sqlite v1.32.0 // not the newest: FerretDB 1.24.2 was released with this one, and stores all in it
 )
 
-require github.com/standard-webhooks/standard-webhooks/libraries v0.0.1
-
 require (
 	filippo.io/edwards25519 v1.1.0 // indirect
 	github.com/AlekSi/pointer v1.2.0 // indirect
