@@ -188,20 +188,36 @@ func (s *system) number(t *testing.T, container string) int {
 }
 
 // wantResumed checks of each run that one of the workers released that another one went on from its checkpoint, in the same
-// attempt. It reports whether there was any.
+// attempt. That one can be about to stop, too, and release the run once more. It reports whether there was any.
 func (s *system) wantResumed(t *testing.T, workers []string) (any bool) {
 	t.Helper()
 	for _, released := range s.log.find(runGivenBack, nil) {
 		if !slices.Contains(workers, released.container) {
 			continue
 		}
-		lines := s.log.wait(t, 2, runStarted, attrs{"jobId": released.attrs["jobId"]})
-		if line := lines[1]; line.container == released.container || line.attrs["attempt"] != 1.0 || line.attrs["resumedAfter"] == 0.0 {
-			t.Errorf("the run did not go on elsewhere where it got to, in its first attempt: %v", line)
+		of := attrs{"jobId": released.attrs["jobId"]}
+		before := slices.IndexFunc(inTime(t, s.log.find(runGivenBack, of)), func(l line) bool { return l.attrs["time"] == released.attrs["time"] })
+		starts := inTime(t, s.log.wait(t, before+2, runStarted, of))
+		if next := starts[before+1]; next.container == released.container || next.attrs["attempt"] != 1.0 || next.attrs["resumedAfter"] == 0.0 {
+			t.Errorf("the run did not go on elsewhere where it got to, in its first attempt: %v", next)
 		}
 		any = true
 	}
 	return any
+}
+
+// inTime returns lines in the order in which they were written: those of several containers come as they like.
+func inTime(t *testing.T, lines []line) []line {
+	t.Helper()
+	at := func(l line) time.Time {
+		text, _ := l.attrs["time"].(string)
+		written, err := time.Parse(time.RFC3339Nano, text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return written
+	}
+	return slices.SortedFunc(slices.Values(lines), func(a, b line) int { return at(a).Compare(at(b)) })
 }
 
 func kill(t *testing.T, s *system) {
