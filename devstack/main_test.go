@@ -180,6 +180,9 @@ func setup(t *testing.T, programs ...string) *testBundle {
 		switch name {
 		case redisServer:
 			path, err := exec.LookPath(redisServer)
+			if err != nil && os.Getenv("REDIS_SERVER_REQUIRED") != "" {
+				t.Fatalf("REDIS_SERVER_REQUIRED is set: %v", err)
+			}
 			if err != nil {
 				t.Skipf("LEFT OUT, as `make test` says in its last lines: %v", err)
 			}

@@ -40,7 +40,7 @@ type express struct {
 	profiles *profiles
 }
 
-// profiles is the service that the example asks. It does not know nobody, fails for broken, and can be away.
+// profiles is the service that the example asks. It has no profile of the user gone, fails for the user broken, and can be away.
 type profiles struct {
 	*httptest.Server
 	away atomic.Bool
@@ -55,7 +55,7 @@ func startExpress(t *testing.T) *express {
 		switch {
 		case p.away.Load():
 			w.WriteHeader(http.StatusBadGateway)
-		case r.URL.Path == "/nobody":
+		case r.URL.Path == "/gone":
 			w.WriteHeader(http.StatusNotFound)
 		case r.URL.Path == "/broken":
 			w.WriteHeader(http.StatusInternalServerError)
@@ -143,7 +143,7 @@ func batchOf(records string) string {
 func TestExpressAnswers(t *testing.T) {
 	e := startExpress(t)
 	got := send(t, e.signed(t, batchOf(`{"_id": {"$oid": "65a1f0c2e4b0a1b2c3d4e5f6"}, "username": "ada", "email": " Ada@Codex.example"},
-		{"_id": {"$numberLong": "9007199254740993"}, "username": "grace ünlü"}, {"_id": 42, "email": "x@codex.example"}, {"_id": "n", "username": "nobody"},
+		{"_id": {"$numberLong": "9007199254740993"}, "username": "grace ünlü"}, {"_id": 42, "email": "x@codex.example"}, {"_id": "n", "username": "gone"},
 		{"_id": "b", "username": "broken"}`),
 		time.Now(), e.new))
 	const want = `{"results":[{"_id":{"$oid":"65a1f0c2e4b0a1b2c3d4e5f6"},"set":{"plan":"pro","since":{"$date":"2024-03-01T12:00:00Z"},"email":"ada@codex.example"}},` +
@@ -210,7 +210,7 @@ func TestExpressBehindAWorker(t *testing.T) {
 	if _, err := db.Collection("users").InsertMany(t.Context(), []bson.M{
 		{"_id": ada, "username": "ada", "email": " Ada@Codex.example", "hidden": "not for the endpoint"},
 		{"_id": grace, "username": "grace"},
-		{"_id": "nobody", "username": "nobody", "plan": "free"},
+		{"_id": "gone", "username": "gone", "plan": "free"},
 		{"_id": "broken", "username": "broken", "plan": "free"},
 		{"_id": 42, "plan": "free"},
 	}); err != nil {
@@ -247,7 +247,7 @@ func TestExpressBehindAWorker(t *testing.T) {
 	for id, want := range map[any]bson.M{
 		ada:      {"plan": "pro", "since": since, "email": "ada@codex.example", "hidden": "not for the endpoint", "synced": true},
 		grace:    {"plan": "pro", "since": since, "synced": true},
-		"nobody": {"plan": nil, "since": nil, "synced": true},
+		"gone":   {"plan": nil, "since": nil, "synced": true},
 		"broken": {"plan": "free", "synced": false},
 		42:       {"plan": "free", "synced": false},
 	} {

@@ -34,7 +34,7 @@ type group struct {
 type entry struct {
 	operation
 	Method, Path string
-	// Ours is true for what the API serves, and false for what a worker sends to the URL of somebody's service.
+	// Ours is true for what the API serves, and false for what a worker sends to the URL of a team's service.
 	Ours bool
 	Rows []row // of the parameters
 }

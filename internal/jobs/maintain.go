@@ -25,7 +25,7 @@ const (
 	maintainTimeout = 30 * time.Second
 )
 
-// isDamaged is a part of scripts: it says whether a task is damaged, and so of use to nobody. Its hash is not there, has no
+// isDamaged is a part of scripts: it says whether a task is damaged, and so useless. Its hash is not there, has no
 // message, or one without the task's ID, which asynq cannot decode. ARGV: key of the task, ID.
 const isDamaged = `
 local function damaged(key, id)

@@ -137,7 +137,7 @@ func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt
 }
 
 // KEYS: run, ranges, asynq's task. ARGV: who retries it, TTL. Forgets a run that has failed, and remembers that it was retried by
-// hand: so its next start is not its first one. The earlier attempts stay. Returns 0 if the run is no failed one any more.
+// hand: so its next start is not its first one. The earlier attempts stay. Returns 0 if the run has not failed, or waits again.
 var retryScript = redis.NewScript(`
 if redis.call("HGET", KEYS[3], "state") ~= "archived" then
 	return 0

@@ -39,7 +39,8 @@ type Config struct {
 	NameField string
 	// Fields are the fields that the work wants to see of a record, or their paths: "email", "address.city". Unless it is nil,
 	// the Data of each syncrun.Record is a bson.Raw with these fields, as far as the record has them, and with the _id, the
-	// stamp and the name. AllFields alone means all that a record has. All records of the batches in flight are in memory, so name no more than the work needs.
+	// stamp and the name. AllFields alone means all that a record has. All records of the batches in flight are in memory, so name
+	// no more than the work needs.
 	Fields []string
 	// SyncedField and UpdatedField are the fields of the two dates that a sync writes: the stamp, and the time of the update.
 	SyncedField, UpdatedField string
@@ -161,8 +162,8 @@ func findKey(doc bson.Raw, keys []string) string {
 // allFields reports whether the work wants to see all fields of a record.
 func (c Config) allFields() bool { return slices.Contains(c.Fields, AllFields) }
 
-// projection returns which fields the server sends of each record. An empty one means all. The server refuses a path twice, and a path that is in another
-// one. So only the shortest remain.
+// projection returns which fields the server sends of each record. An empty one means all. The server refuses a path twice, and a
+// path that is in another one. So only the shortest remain.
 func (c Config) projection() bson.D {
 	if c.allFields() {
 		return bson.D{}

@@ -212,7 +212,7 @@ func (p *Pass) run(outer context.Context) error {
 				if err != nil {
 					fail(err)
 					if writing.Add(-1) == 0 {
-						cancel(failure) // nobody is left to write what the workers work on
+						cancel(failure) // no writer is left for what the workers work on
 					}
 					return
 				}
