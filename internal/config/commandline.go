@@ -54,6 +54,10 @@ func FromCommandLine(name, summary string, registry *tasks.Registry, args []stri
 		return c, ExitUsage, false
 	}
 	c.CheckHealth, c.Program = *checkHealth, name
+	if records != "" && tried == "" {
+		_, _ = fmt.Fprintf(errOut, "%s: --records is set without --%s; set both or neither\n", name, tryEndpoint)
+		return c, ExitUsage, false
+	}
 	if _, has := c.Endpoints[tried]; tried != "" && !has {
 		_, _ = fmt.Fprintf(errOut, "%s: --%s %s: %s\n", name, tryEndpoint, tried, noEndpoint(registry, tried))
 		return c, ExitUsage, false

@@ -57,6 +57,11 @@ func TestTryEndpoint(t *testing.T) {
 			t.Errorf("%+v: %v, %d, %q", test, ok, status, errOut.String())
 		}
 	}
+	var out, errOut strings.Builder
+	_, status, ok := config.FromCommandLine("worker", "", codex.Registry(), []string{"--records", "users.ndjson"}, &out, &errOut)
+	if ok || status != 2 || errOut.String() != "worker: --records is set without --try-endpoint; set both or neither\n" {
+		t.Errorf("records without an endpoint: %v, %d, %q", ok, status, errOut.String())
+	}
 }
 
 func TestVersion(t *testing.T) {
