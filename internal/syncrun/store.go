@@ -46,6 +46,8 @@ type Range struct {
 	After []byte `json:"after,omitempty"`
 	// Upto is the key of the last record. It is nil at the end of the collection.
 	Upto []byte `json:"upto,omitempty"`
+	// Records is how many records the range had when it was made, selected or not. It is 0 if that is not known.
+	Records int64 `json:"records,omitempty"`
 }
 
 // Record is what a run knows of one record.
