@@ -417,71 +417,65 @@ func (p *Pass) untilStopped(ctx context.Context) (stopped context.Context, end f
 // readAhead sends the selected records to the workers in batches, until there are no more. It returns ctx's cause if ctx ends
 // first.
 func (p *Pass) readAhead(ctx context.Context) error {
-	var (
-		cursor Cursor
-		record Record
-		ok     bool
-		after  = p.Range.After
-	)
-	if p.checkpoint.After != nil {
-		after = p.checkpoint.After
-	}
+	var cursor Cursor
 	defer func() {
 		if cursor != nil {
 			cursor.Close()
 		}
 	}()
-	next := func(ctx context.Context) (err error) {
-		if cursor == nil {
-			if cursor, err = p.Store.Scan(ctx, p.Selection, Range{After: after, Upto: p.Range.Upto}); err != nil {
-				cursor = nil
-				return err
-			}
-		}
-		if record, ok, err = cursor.Next(ctx); err != nil {
-			cursor.Close() // the next try opens a new one behind the last record
-			cursor = nil
-		}
-		return err
+	after := p.Range.After
+	if p.checkpoint.After != nil {
+		after = p.checkpoint.After
 	}
-	reading := "reading " + p.Noun + "s"
-	for {
+	for !p.exhausted {
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		b := &batch{sequence: p.read, records: make([]Record, 0, p.BatchSize)}
-		for len(b.records) < p.BatchSize {
-			if err := p.retry(ctx, reading, next); err != nil {
-				return err
+		records, n := make([]Record, p.BatchSize), 0
+		err := p.retry(ctx, "reading "+p.Noun+"s", func(ctx context.Context) (err error) {
+			if cursor == nil {
+				if cursor, err = p.Store.Scan(ctx, p.Selection, Range{After: after, Upto: p.Range.Upto}); err != nil {
+					cursor = nil
+					return err
+				}
 			}
-			if !ok {
-				break
+			read, err := cursor.Read(ctx, records[n:])
+			if n += read; n > 0 {
+				after = records[n-1].Key
 			}
-			after = record.Key
-			b.records = append(b.records, record)
+			if err != nil {
+				cursor.Close() // the next try opens a new one behind the last record
+				cursor = nil
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		if len(b.records) > 0 {
-			select {
-			case p.ahead <- b:
-				p.read++
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		if !ok {
-			p.exhausted = true
+		p.exhausted = n < len(records)
+		if n == 0 {
 			return nil
 		}
+		select {
+		case p.ahead <- &batch{sequence: p.read, records: records[:n]}:
+			p.read++
+		case <-ctx.Done():
+			p.exhausted = false
+			return context.Cause(ctx)
+		}
 	}
+	return nil
 }
 
 // work does the work on a batch. If it ends in the middle of halving, the batch is broken.
 func (p *Pass) work(b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
-	// What an earlier attempt has stamped is done.
-	records := slices.DeleteFunc(slices.Clone(b.records), func(r Record) bool { return r.Stamped })
+	records := b.records
+	if stamped := func(r Record) bool { return r.Stamped }; slices.ContainsFunc(records, stamped) {
+		records = slices.DeleteFunc(slices.Clone(records), stamped) // an earlier attempt has done these
+	}
 	b.updated = int64(len(b.records) - len(records))
 	if len(records) == 0 {
 		return nil

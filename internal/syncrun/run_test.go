@@ -754,13 +754,10 @@ func (b bench) Stamp(_ context.Context, records []syncrun.Update, _ syncrun.Sele
 
 type benchCursor struct{ left []syncrun.Record }
 
-func (c *benchCursor) Next(context.Context) (syncrun.Record, bool, error) {
-	if len(c.left) == 0 {
-		return syncrun.Record{}, false, nil
-	}
-	record := c.left[0]
-	c.left = c.left[1:]
-	return record, true, nil
+func (c *benchCursor) Read(_ context.Context, records []syncrun.Record) (int, error) {
+	n := copy(records, c.left)
+	c.left = c.left[n:]
+	return n, nil
 }
 
 func (c *benchCursor) Close() {}

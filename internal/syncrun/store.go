@@ -91,8 +91,9 @@ type Stamped struct {
 
 // Cursor walks over selected records, in the order of their keys. One goroutine uses it.
 type Cursor interface {
-	// Next returns the next record, and false at the end.
-	Next(ctx context.Context) (Record, bool, error)
+	// Read reads the next records into the given places, and returns how many there were: fewer than places only at the end, or with
+	// an error.
+	Read(ctx context.Context, records []Record) (int, error)
 	// Close frees the cursor, within a few seconds.
 	Close()
 }
