@@ -116,7 +116,7 @@ type batch struct {
 // Do visits the selected records of the range behind the checkpoint, each once. It returns the checkpoint of the end, which
 // counts all attempts. When Stop is closed, it finishes the batches in flight, saves, and returns ErrStopped. When ctx ends, it
 // returns ctx's cause at once. Any other error is a failed attempt. After a crash at most three batches are done again for each
-// writer, or for each worker, if there are more of them.
+// writer, or for each worker, if there are more of them; of a pass that only stamps, at most 50 in all.
 func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	_, p.stamping = p.Work.(Stamping)
 	switch {
