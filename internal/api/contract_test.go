@@ -372,7 +372,7 @@ func TestSyncOverTheAPI(t *testing.T) {
 	}
 
 	b := setup(t, func(o *api.Options) { o.Database = client })
-	b.startWorkerOf(t, workerprogram.Handlers(db, config.Config{Sync: config.Sync{
+	b.startWorkerOf(t, workerprogram.Handlers(client, config.Config{MongoDB: config.MongoDB{Database: db.Name()}, Sync: config.Sync{
 		BatchSize: 10, Writers: envNumber(t, "SYNC_WRITERS", 4), BulkSize: envNumber(t, "SYNC_BULK_SIZE", 1000),
 		RangeSize: 1000, RetryBudget: time.Minute, Freshness: map[string]time.Duration{"user-sync": 20 * time.Minute},
 	}}, jobtype.All(codex.Types())))

@@ -129,7 +129,7 @@ func TestRequest(t *testing.T) {
 	got := all()[0]
 	want := `{"jobType":"user-sync","runId":"1795574010000:user-sync","syncType":"incremental","attempt":2,"retries":1,` +
 		`"reference":"2026-11-27T20:00:00.005Z","records":[` +
-		`{"_id":{"$oid":"65a1f0c2e4b0a1b2c3d4e5f6"},"email":"a\u003cb@codex.example","profile":{"name":"Ada","born":{"$date":"2026-11-27T20:00:00.005Z"}}},` +
+		`{"_id":{"$oid":"65a1f0c2e4b0a1b2c3d4e5f6"},"email":"a<b@codex.example","profile":{"name":"Ada","born":{"$date":"2026-11-27T20:00:00.005Z"}}},` +
 		`{"_id":{"$numberLong":"9007199254740993"},"email":5}]}`
 	if string(got.body) != want {
 		t.Errorf("the body is\n%s\nwant\n%s", got.body, want)

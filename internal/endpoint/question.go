@@ -6,13 +6,14 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 
 	"github.com/codex-api/codex-jobs/pkg/job"
 )
@@ -33,94 +34,104 @@ type question struct {
 	places map[string]int
 }
 
-// newQuestion returns the question about a batch. Of each record it has the _id and the fields.
+// newQuestion returns the question about a batch. Of each record it has the _id and the fields. The body is made as one document,
+// because an encoder for each record would cost more than the encoding.
 func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error) {
 	q := &question{records: len(batch.Records), places: make(map[string]int, len(batch.Records))}
-	records := make([]json.RawMessage, len(batch.Records))
+	all := slices.Contains(fields, "*")
 	named := sha256.New()
-	name := func(part []byte) {
-		_ = binary.Write(named, binary.BigEndian, uint64(len(part))) // a hash takes all
+	name := func(kind []byte, part []byte) {
+		var size [8]byte
+		binary.BigEndian.PutUint64(size[:], uint64(len(kind)+len(part)))
+		named.Write(size[:])
+		named.Write(kind)
 		named.Write(part)
 	}
-	name([]byte(batch.RunID))
-	name([]byte(strconv.Itoa(batch.Retries)))
+	name(nil, []byte(batch.RunID))
+	name(nil, []byte(strconv.Itoa(batch.Retries)))
+	size := 512
+	for _, record := range batch.Records {
+		size += len(record.Data) + 16
+	}
+	start, doc := bsoncore.AppendDocumentStart(make([]byte, 0, size))
+	doc = bsoncore.AppendStringElement(doc, "jobType", batch.JobType)
+	doc = bsoncore.AppendStringElement(doc, "runId", batch.RunID)
+	doc = bsoncore.AppendStringElement(doc, "syncType", batch.SyncType)
+	doc = bsoncore.AppendInt64Element(doc, "attempt", int64(batch.Number))
+	doc = bsoncore.AppendInt64Element(doc, "retries", int64(batch.Retries))
+	doc = bsoncore.AppendStringElement(doc, "reference", batch.Reference.UTC().Format(timeLayout))
+	list, doc := bsoncore.AppendArrayElementStart(doc, "records")
 	for i, record := range batch.Records {
 		id, err := record.Data.LookupErr("_id")
 		if err != nil {
 			return nil, fmt.Errorf("the _id of record %s: %w", record.ID, err)
 		}
-		if records[i], err = encode(record.Data, fields); err != nil {
-			return nil, fmt.Errorf("encoding record %s for the endpoint: %w", record.ID, err)
-		}
-		name(append([]byte{byte(id.Type)}, id.Value...))
+		name([]byte{byte(id.Type)}, id.Value)
 		k := key(id)
 		if _, twice := q.places[k]; twice { // apart from each other they can be told
 			return nil, job.Halve(fmt.Errorf("the _id of record %s looks like that of another record in JSON", record.ID), 1)
 		}
 		q.places[k] = i
+		if doc, err = appendRecord(doc, strconv.Itoa(i), id, record.Data, fields, all); err != nil {
+			return nil, fmt.Errorf("encoding record %s for the endpoint: %w", record.ID, err)
+		}
 	}
 	q.id = "msg_" + hex.EncodeToString(named.Sum(nil)[:16])
-	var err error
-	q.body, err = json.Marshal(struct {
-		JobType   string            `json:"jobType"`
-		RunID     string            `json:"runId"`
-		SyncType  string            `json:"syncType"`
-		Attempt   int               `json:"attempt"`
-		Retries   int               `json:"retries"`
-		Reference string            `json:"reference"`
-		Records   []json.RawMessage `json:"records"`
-	}{
-		batch.JobType, batch.RunID, batch.SyncType, batch.Number, batch.Retries, batch.Reference.UTC().Format(timeLayout), records,
-	})
+	doc, err := bsoncore.AppendArrayEnd(doc, list)
+	if err == nil {
+		doc, err = bsoncore.AppendDocumentEnd(doc, start)
+	}
+	if err == nil {
+		q.body, err = bson.MarshalExtJSON(bson.Raw(doc), false, false)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("encoding a batch for the endpoint: %w", err)
 	}
 	return q, nil
 }
 
-// encode returns a record as relaxed Extended JSON, with its _id first, and those of the fields that it has. An integer _id that
-// JavaScript would round is an object: the answer must have the same.
-func encode(record bson.Raw, fields []string) (json.RawMessage, error) {
-	elements, err := record.Elements()
-	if err != nil {
+// appendRecord appends a record to the list: its _id first, and those of the fields that it has, or all.
+func appendRecord(list []byte, place string, id bson.RawValue, record bson.Raw, fields []string, all bool) ([]byte, error) {
+	start, doc := bsoncore.AppendDocumentElementStart(list, place)
+	var err error
+	if doc, err = appendExact(doc, "_id", id); err != nil {
 		return nil, err
 	}
-	all := slices.Contains(fields, "*")
-	shown := bson.D{{}}
-	for _, e := range elements {
-		switch name, v := e.Key(), e.Value(); {
-		case name == "_id":
-			shown[0] = bson.E{Key: "_id", Value: exact(v)}
-		case all || slices.ContainsFunc(fields, func(f string) bool { return f == name || strings.HasPrefix(f, name+".") }):
-			shown = append(shown, bson.E{Key: name, Value: v})
+	for rest := []byte(record[4:]); len(rest) > 1; { // without its length, up to its end
+		var e bsoncore.Element
+		var ok bool
+		if e, rest, ok = bsoncore.ReadElement(rest); !ok {
+			return nil, errors.New("it is no valid BSON")
+		}
+		within := func(f string) bool { return f == e.Key() || strings.HasPrefix(f, e.Key()+".") }
+		if e.Key() != "_id" && (all || slices.ContainsFunc(fields, within)) {
+			doc = append(doc, e...)
 		}
 	}
-	return bson.MarshalExtJSON(shown, false, false)
+	return bsoncore.AppendDocumentEnd(doc, start)
 }
 
-// exact returns a value in which each integer that JavaScript would round is an object.
-func exact(v bson.RawValue) any {
+// appendExact appends a value in which each integer that JavaScript would round is an object: the answer must have the same.
+func appendExact(doc []byte, name string, v bson.RawValue) ([]byte, error) {
 	switch v.Type {
 	case bson.TypeInt64:
 		if n := v.Int64(); n > maxSafe || n < -maxSafe {
-			return bson.D{{Key: "$numberLong", Value: strconv.FormatInt(n, 10)}}
+			return bsoncore.BuildDocumentElement(doc, name, bsoncore.AppendStringElement(nil, "$numberLong", strconv.FormatInt(n, 10))), nil
 		}
 	case bson.TypeEmbeddedDocument, bson.TypeArray:
 		elements, err := bson.Raw(v.Value).Elements()
 		if err != nil {
-			break
+			return nil, err
 		}
-		all, list := make(bson.D, len(elements)), make(bson.A, len(elements))
-		for i, e := range elements {
-			list[i] = exact(e.Value())
-			all[i] = bson.E{Key: e.Key(), Value: list[i]}
+		start, doc := bsoncore.AppendDocumentStart(bsoncore.AppendHeader(doc, bsoncore.Type(v.Type), name))
+		for _, e := range elements {
+			if doc, err = appendExact(doc, e.Key(), e.Value()); err != nil {
+				return nil, err
+			}
 		}
-		if v.Type == bson.TypeArray {
-			return list
-		}
-		return all
+		return bsoncore.AppendDocumentEnd(doc, start)
 	}
-	return v
+	return bsoncore.AppendValueElement(doc, name, bsoncore.Value{Type: bsoncore.Type(v.Type), Data: v.Value}), nil
 }
 
 // key returns the same text for values that are the same _id in JSON. Numbers are the same if their values are: JSON does not keep the

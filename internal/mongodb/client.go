@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/event"
 	"go.mongodb.org/mongo-driver/v2/mongo"
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
@@ -42,12 +43,13 @@ const (
 // Client is a connection pool to one MongoDB deployment.
 type Client struct {
 	// connect makes the driver's client. For a mongodb+srv connection string the driver looks up the host meanwhile.
-	connect func() (*mongo.Client, error)
+	connect func() error
 	// resolve looks up the host of a mongodb+srv connection string. It is nil for others.
 	resolve func(ctx context.Context) error
 
 	lock   chan struct{} // has a value while a goroutine uses the following
 	client *mongo.Client // nil until the host was found
+	writes bson.Raw      // its write concern, as commands have it
 	closed bool
 }
 
@@ -58,8 +60,11 @@ type Client struct {
 // that become unreachable, and their return.
 func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions)) (*Client, error) {
 	c := &Client{
-		connect: func() (*mongo.Client, error) { return connect(uri, log, adjust) },
-		lock:    make(chan struct{}, 1),
+		lock: make(chan struct{}, 1),
+	}
+	c.connect = func() (err error) {
+		c.client, c.writes, err = connect(uri, log, adjust)
+		return err
 	}
 	if rest, isSRV := strings.CutPrefix(uri, connstring.SchemeMongoDBSRV+"://"); isSRV {
 		address, query, _ := strings.Cut(rest, "?")
@@ -70,8 +75,7 @@ func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions
 		c.resolve = resolver(address, options)
 		return c, nil // it asks DNS when it is used: DNS can be away, too
 	}
-	var err error
-	if c.client, err = c.connect(); err != nil {
+	if err := c.connect(); err != nil {
 		return nil, err
 	}
 	return c, nil
@@ -80,7 +84,8 @@ func Connect(uri string, log *slog.Logger, adjust ...func(*options.ClientOptions
 var errUnacknowledged = errors.New(
 	"connecting to MongoDB: the connection string must not ask for unacknowledged writes (w=0), which would count as failed")
 
-func connect(uri string, log *slog.Logger, adjust []func(*options.ClientOptions)) (*mongo.Client, error) {
+// connect also returns the client's write concern, which the client itself does not tell.
+func connect(uri string, log *slog.Logger, adjust []func(*options.ClientOptions)) (*mongo.Client, bson.Raw, error) {
 	opts := options.Client().ApplyURI(uri)
 	if opts.AppName == nil {
 		opts.SetAppName(DefaultAppName)
@@ -105,13 +110,29 @@ func connect(uri string, log *slog.Logger, adjust []func(*options.ClientOptions)
 		f(opts)
 	}
 	if !opts.WriteConcern.Acknowledged() {
-		return nil, errUnacknowledged
+		return nil, nil, errUnacknowledged
+	}
+	writes, err := encodeWriteConcern(opts.WriteConcern)
+	if err != nil {
+		return nil, nil, fmt.Errorf("connecting to MongoDB: %w", err)
 	}
 	client, err := mongo.Connect(opts)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to MongoDB: %w", err)
+		return nil, nil, fmt.Errorf("connecting to MongoDB: %w", err)
 	}
-	return client, nil
+	return client, writes, nil
+}
+
+// encodeWriteConcern returns a write concern as commands have it.
+func encodeWriteConcern(concern *writeconcern.WriteConcern) (bson.Raw, error) {
+	var fields bson.D
+	if concern.W != nil {
+		fields = append(fields, bson.E{Key: "w", Value: concern.W})
+	}
+	if concern.Journal != nil {
+		fields = append(fields, bson.E{Key: "j", Value: *concern.Journal})
+	}
+	return bson.Marshal(fields)
 }
 
 // Database returns the database with the name. Ping must have succeeded once before.
@@ -149,7 +170,7 @@ func (c *Client) connected(ctx context.Context) (*mongo.Client, error) {
 	}
 	err := c.resolve(ctx)
 	if err == nil {
-		c.client, err = c.connect()
+		err = c.connect()
 	}
 	if err != nil {
 		return nil, fmt.Errorf("looking up the servers of the connection string: %w: %w", syncrun.ErrUnavailable, err)

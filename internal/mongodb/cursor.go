@@ -22,17 +22,22 @@ type cursor struct {
 	resumed   bool      // the query begins behind a key, and so behind MinKey
 }
 
-// Next implements syncrun.Cursor. Each fetch from the server has a deadline.
-func (c *cursor) Next(ctx context.Context) (syncrun.Record, bool, error) {
-	for {
+// Read implements syncrun.Cursor. Each fetch from the server has a deadline.
+func (c *cursor) Read(ctx context.Context, records []syncrun.Record) (n int, err error) {
+	keys := newKeySlab(len(records))
+	for n < len(records) {
 		ok, err := c.advance(ctx)
 		if !ok {
-			return syncrun.Record{}, false, err
+			return n, err
 		}
-		if record := c.record(); !c.resumed || key(record.Key).value().Type != bson.TypeMinKey {
-			return record, true, nil
+		id := c.found.Current.Lookup("_id")
+		if c.resumed && id.Type == bson.TypeMinKey {
+			continue
 		}
+		records[n] = c.record(keys.add(id))
+		n++
 	}
+	return n, nil
 }
 
 func (c *cursor) advance(ctx context.Context) (bool, error) {
@@ -52,11 +57,11 @@ func (c *cursor) advance(ctx context.Context) (bool, error) {
 }
 
 // record copies what a run needs of the current document, which is part of the buffer of a whole batch. State is true if the
-// stamp must be replaced, see stamps.update.
-func (c *cursor) record() syncrun.Record {
+// stamp must be replaced, see stamps.append.
+func (c *cursor) record(k *key) syncrun.Record {
 	doc := c.found.Current
-	k, stamp := newKey(doc.Lookup("_id")), doc.Lookup(c.store.SyncedField)
-	r := syncrun.Record{Key: k, ID: k, State: outranks(stamp, c.latest)}
+	stamp := doc.Lookup(c.store.SyncedField)
+	r := syncrun.Record{Key: *k, ID: k, State: outranks(stamp, c.latest)}
 	at, isDate := stamp.DateTimeOK()
 	r.Stamped = isDate && at == int64(date(c.reference))
 	if len(c.store.namePath) > 0 {

@@ -206,13 +206,13 @@ func TestScanReadsWhatItNeeds(t *testing.T) {
 		t.Errorf("read %q, want %q", got, want)
 	}
 
-	nameless := NewStore(b.client.Database(b.users.Database().Name()), Config{Collection: "users"})
+	nameless := NewStore(b.client, b.users.Database().Name(), Config{Collection: "users"})
 	cursor, err := nameless.Scan(t.Context(), incremental, syncrun.Range{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer cursor.Close()
-	if r, ok, err := cursor.Next(t.Context()); err != nil || !ok || r.Name != "" {
+	if r, ok, err := next(t, cursor); err != nil || !ok || r.Name != "" {
 		t.Errorf("without a name field: %+v, %v, %v", r, ok, err)
 	}
 }
@@ -221,9 +221,8 @@ func TestExists(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insertNumbered(t, 1)
-	db := b.client.Database(b.users.Database().Name())
 	for name, want := range map[string]bool{"users": true, "user": false, "issues": false} {
-		if exists, err := NewStore(db, Config{Collection: name}).Exists(t.Context()); err != nil || exists != want {
+		if exists, err := NewStore(b.client, b.users.Database().Name(), Config{Collection: name}).Exists(t.Context()); err != nil || exists != want {
 			t.Errorf("%s exists: %v, %v", name, exists, err)
 		}
 	}

@@ -93,8 +93,8 @@ func canPass(err error) bool {
 			}
 		}
 	}
-	var bulk mongo.BulkWriteException
-	if errors.As(err, &bulk) && bulk.WriteConcernError != nil {
+	var written mongo.WriteException
+	if errors.As(err, &written) && written.WriteConcernError != nil {
 		return true // written, but perhaps not durable
 	}
 	var server mongo.ServerError

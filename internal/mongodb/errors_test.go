@@ -16,10 +16,8 @@ import (
 
 func TestClassify(t *testing.T) {
 	t.Parallel()
-	type bulk = mongo.BulkWriteException
-	writeError := func(code int) mongo.BulkWriteError {
-		return mongo.BulkWriteError{WriteError: mongo.WriteError{Code: code}}
-	}
+	type bulk = mongo.WriteException
+	writeError := func(code int) mongo.WriteError { return mongo.WriteError{Code: code} }
 	for _, test := range []struct {
 		name    string
 		err     error
@@ -32,10 +30,10 @@ func TestClassify(t *testing.T) {
 		{"end within a message", io.ErrUnexpectedEOF, true},
 		{"network label", mongo.CommandError{Labels: []string{"NetworkError"}}, true},
 		{"overload label", mongo.CommandError{Code: 8000, Labels: []string{"SystemOverloadedError"}}, true},
-		{"label of a bulk", bulk{Labels: []string{"RetryableWriteError"}, WriteErrors: []mongo.BulkWriteError{writeError(121)}}, true},
+		{"label of a bulk", bulk{Labels: []string{"RetryableWriteError"}, WriteErrors: []mongo.WriteError{writeError(121)}}, true},
 		{"write concern of a bulk", bulk{WriteConcernError: &mongo.WriteConcernError{Code: 8000}}, true},
-		{"one write that could not be served", bulk{WriteErrors: []mongo.BulkWriteError{writeError(121), writeError(11602)}}, true},
-		{"writes that were refused", bulk{WriteErrors: []mongo.BulkWriteError{writeError(121), writeError(11000)}}, false},
+		{"one write that could not be served", bulk{WriteErrors: []mongo.WriteError{writeError(121), writeError(11602)}}, true},
+		{"writes that were refused", bulk{WriteErrors: []mongo.WriteError{writeError(121), writeError(11000)}}, false},
 		{"unauthorized", mongo.CommandError{Code: 13}, false},
 		{"wrong password", mongo.CommandError{Code: 18}, false},
 		{"bad command", mongo.CommandError{Code: 59}, false},

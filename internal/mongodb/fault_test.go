@@ -199,7 +199,7 @@ func TestCursorBreaksHalfway(t *testing.T) {
 			proxy.Inject(fault)
 			var last syncrun.Record
 			for n := 0; ; n++ {
-				record, ok, err := cursor.Next(t.Context())
+				record, ok, err := next(t, cursor)
 				if err != nil {
 					if n != fetchSize || !errors.Is(err, syncrun.ErrUnavailable) {
 						t.Errorf("after %d records: %v", n, err)
@@ -238,7 +238,7 @@ func TestEachFetchHasADeadline(t *testing.T) {
 	defer cursor.Close()
 	proxy.Swallow()
 	for n := 0; ; n++ {
-		if _, _, err = cursor.Next(t.Context()); err != nil {
+		if _, _, err = next(t, cursor); err != nil {
 			if n != fetchSize || !errors.Is(err, syncrun.ErrUnavailable) || !mongo.IsTimeout(err) {
 				t.Errorf("after %d records: %v", n, err)
 			}
@@ -289,8 +289,8 @@ func TestWriteConcernErrorIsUnavailable(t *testing.T) {
 	proxy.Inject(faultproxy.Fault{Command: "update", Kind: faultproxy.WriteConcernError, Code: 64, Message: "waiting for replication timed out"})
 	inject(t, func() error { return proxy.FailUpdates(121, "Document failed validation", "u00001") })
 	_, err := b.store.Stamp(t.Context(), updates(records), everything)
-	var bulk mongo.BulkWriteException
-	if !errors.Is(err, syncrun.ErrUnavailable) || !errors.As(err, &bulk) || bulk.WriteConcernError.Code != 64 {
+	var written mongo.WriteException
+	if !errors.Is(err, syncrun.ErrUnavailable) || !errors.As(err, &written) || written.WriteConcernError.Code != 64 {
 		t.Errorf("%v", err)
 	}
 }

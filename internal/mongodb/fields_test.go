@@ -161,7 +161,7 @@ func TestDataIsACopy(t *testing.T) {
 	defer walk.Close()
 	var data, want []bson.Raw
 	for {
-		r, ok, err := walk.Next(t.Context())
+		r, ok, err := next(t, walk)
 		if err != nil {
 			t.Fatal(err)
 		}

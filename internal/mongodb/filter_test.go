@@ -24,7 +24,7 @@ var ofTenantA = bson.D{
 func TestFilter(t *testing.T) {
 	t.Parallel()
 	b := setupAt(t, serverURI(t), Config{Filter: ofTenantA})
-	unfiltered := NewStore(b.client.Database(b.users.Database().Name()), Config{Collection: "users"})
+	unfiltered := NewStore(b.client, b.users.Database().Name(), Config{Collection: "users"})
 	const records, size = 120, 13
 	takesPart := make(map[string][]string) // the names of those that a run visits
 	for i := range records {

@@ -23,6 +23,31 @@ func newKey(v bson.RawValue) key {
 	return append(append(k, byte(v.Type)), v.Value...)
 }
 
+// keySlab makes the keys of a batch, which share their memory.
+type keySlab struct {
+	made  []key
+	bytes []byte
+}
+
+// keySize is enough for an ObjectID.
+const keySize = 13
+
+func newKeySlab(n int) *keySlab {
+	return &keySlab{made: make([]key, 0, n), bytes: make([]byte, 0, n*keySize)}
+}
+
+// add copies v as newKey does. There must not be more keys than newKeySlab was told.
+func (k *keySlab) add(v bson.RawValue) *key {
+	size := 1 + len(v.Value)
+	if cap(k.bytes)-len(k.bytes) < size {
+		k.bytes = make([]byte, 0, max(size, cap(k.made)*keySize))
+	}
+	from := len(k.bytes)
+	k.bytes = append(append(k.bytes, byte(v.Type)), v.Value...)
+	k.made = append(k.made, k.bytes[from:len(k.bytes):len(k.bytes)])
+	return &k.made[len(k.made)-1]
+}
+
 // parseKey returns the key that newKey made, or an error if newKey cannot have made it.
 func parseKey(b []byte) (key, error) {
 	if len(b) == 0 || key(b).value().Validate() != nil {

@@ -46,7 +46,7 @@ type testBundle struct {
 	store  *Store
 }
 
-func serverURI(t *testing.T) string {
+func serverURI(t testing.TB) string {
 	t.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
@@ -110,7 +110,7 @@ func setupAt(t *testing.T, uri string, cfg Config, adjust ...func(*options.Clien
 	if cfg.BulkSize == 0 {
 		cfg.BulkSize = bulkSize(t)
 	}
-	return &testBundle{uri: uri, client: client, users: db.Collection("users"), store: NewStore(db, cfg)}
+	return &testBundle{uri: uri, client: client, users: db.Collection("users"), store: NewStore(client, db.Name(), cfg)}
 }
 
 // setupFaulty is setup with a proxy before the server, and a client that does not wait long.
@@ -174,7 +174,7 @@ func (b *testBundle) scanRange(t *testing.T, sel syncrun.Selection, within syncr
 	defer cursor.Close()
 	var records []syncrun.Record
 	for {
-		record, ok, err := cursor.Next(t.Context())
+		record, ok, err := next(t, cursor)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -183,4 +183,12 @@ func (b *testBundle) scanRange(t *testing.T, sel syncrun.Selection, within syncr
 		}
 		records = append(records, record)
 	}
+}
+
+// next reads one record.
+func next(t *testing.T, c syncrun.Cursor) (syncrun.Record, bool, error) {
+	t.Helper()
+	var records [1]syncrun.Record
+	n, err := c.Read(t.Context(), records[:])
+	return records[0], n == 1, err
 }

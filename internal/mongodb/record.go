@@ -100,7 +100,7 @@ func projectAll(array bson.RawArray, paths []string, prefix string) (bson.A, err
 // CheckUpdate returns why a Store with the configuration could not set and unset the fields of a record, or nil.
 func (c Config) CheckUpdate(set map[string]any, unset []string) error {
 	c = c.withDefaults()
-	s := stamps{synced: stampField(c.SyncedField), updated: c.UpdatedField}
+	s := &stamps{synced: stampField(c.SyncedField), updated: c.UpdatedField}
 	_, err := s.change(syncrun.Update{Set: set, Unset: unset})
 	return err
 }

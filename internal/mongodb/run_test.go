@@ -104,7 +104,7 @@ func TestPass(t *testing.T) {
 // A server that hangs, but answers pings, holds a run for no longer than the retry budget.
 func TestServerThatHangs(t *testing.T) {
 	t.Parallel()
-	for _, command := range []string{"aggregate", "find", "update"} {
+	for _, command := range []string{"find", "update"} {
 		t.Run(command, func(t *testing.T) {
 			t.Parallel()
 			const budget = 4 * time.Second

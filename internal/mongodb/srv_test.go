@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
@@ -39,7 +38,10 @@ func TestHostThatIsNotFound(t *testing.T) {
 			return &net.DNSError{Err: "no such host", Name: "nowhere", IsNotFound: true}
 		}
 	}
-	client.connect = func() (*mongo.Client, error) { return connect(b.uri, slog.New(slog.DiscardHandler), nil) }
+	client.connect = func() (err error) {
+		client.client, client.writes, err = connect(b.uri, slog.New(slog.DiscardHandler), nil)
+		return err
+	}
 	log, logger := testbed.NewLog(t)
 	awaited := make(chan error, 1)
 	go func() { awaited <- Await(t.Context(), client, logger) }()

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -28,6 +27,7 @@ const (
 type Store struct {
 	Config
 	collection *mongo.Collection
+	writes     bson.Raw // the write concern
 	namespace  string
 	projection bson.D
 	namePath   []string // of NameField, if there is one
@@ -35,12 +35,13 @@ type Store struct {
 
 var _ syncrun.Store = (*Store)(nil)
 
-// NewStore returns the store of a collection in db. The configuration must be valid.
-func NewStore(db *mongo.Database, cfg Config) *Store {
+// NewStore returns the store of a collection in the database. The configuration must be valid, and the client's Ping must have
+// succeeded once before.
+func NewStore(client *Client, database string, cfg Config) *Store {
 	cfg = cfg.withDefaults()
 	s := &Store{
-		Config: cfg, projection: cfg.projection(),
-		collection: db.Collection(cfg.Collection), namespace: db.Name() + "." + cfg.Collection,
+		Config: cfg, projection: cfg.projection(), writes: client.writes,
+		collection: client.Database(database).Collection(cfg.Collection), namespace: database + "." + cfg.Collection,
 	}
 	if cfg.NameField != "" {
 		s.namePath = strings.Split(cfg.NameField, ".")
@@ -153,54 +154,55 @@ func (s *Store) filter(sel syncrun.Selection, in bson.A) bson.D {
 	return bson.D{{Key: "$and", Value: append(in, selected)}}
 }
 
-// Stamp implements syncrun.Store. It sends commands of at most BulkSize updates.
+// Stamp implements syncrun.Store. It sends commands of at most BulkSize updates, and of what the server takes.
 func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, sel syncrun.Selection) (syncrun.Stamped, error) {
 	stamps, err := s.newStamps(sel)
 	if err != nil {
 		return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
 	}
 	var stamped syncrun.Stamped
-	models := make([]mongo.WriteModel, 0, min(len(updates), s.BulkSize))
-	sent := make([]syncrun.Record, 0, cap(models)) // the record of each model
-	for chunk := range slices.Chunk(updates, s.BulkSize) {
-		models, sent = models[:0], sent[:0]
-		for _, u := range chunk {
-			model, err := stamps.update(u)
-			if err != nil {
-				stamped.Failed = append(stamped.Failed, syncrun.Failure{Record: u.Record, Err: err})
-				continue
-			}
-			models, sent = append(models, model), append(sent, u.Record)
+	for len(updates) > 0 {
+		command, err := s.newCommand(stamps, updates)
+		if err != nil {
+			return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
 		}
-		if len(models) == 0 {
+		updates = updates[command.took:]
+		stamped.Failed = append(stamped.Failed, command.failed...)
+		if len(command.sent) == 0 {
 			continue
 		}
-		matched, failed, err := s.write(ctx, models)
+		matched, failed, err := s.write(ctx, command.encoded)
 		if err != nil {
 			return syncrun.Stamped{}, err
 		}
 		stamped.Matched += matched
 		for _, f := range failed {
-			stamped.Failed = append(stamped.Failed, syncrun.Failure{Record: sent[f.Index], Err: f})
+			stamped.Failed = append(stamped.Failed, syncrun.Failure{Record: *command.sent[f.Index], Err: f})
 		}
 	}
 	return stamped, nil
 }
 
 // write sends one command of updates. It returns how many records the updates applied to, and which updates failed.
-func (s *Store) write(ctx context.Context, models []mongo.WriteModel) (int64, []mongo.BulkWriteError, error) {
+func (s *Store) write(ctx context.Context, command bson.Raw) (int64, []mongo.WriteError, error) {
 	bounded, cancel := context.WithTimeout(ctx, s.WriteTimeout)
 	defer cancel()
-	result, err := s.collection.BulkWrite(bounded, models, options.BulkWrite().SetOrdered(false))
-	var bulk mongo.BulkWriteException
+	answer, err := s.collection.Database().RunCommand(bounded, command).Raw()
+	var refused mongo.WriteException
 	switch {
 	case err == nil:
-		return result.MatchedCount, nil, nil
-	case errors.As(err, &bulk) && len(bulk.WriteErrors) > 0 && !canPass(err) && ctx.Err() == nil:
-		return result.MatchedCount, bulk.WriteErrors, nil
+		return matched(answer), nil, nil
+	case errors.As(err, &refused) && len(refused.WriteErrors) > 0 && !canPass(err) && ctx.Err() == nil:
+		return matched(refused.Raw), refused.WriteErrors, nil
 	default:
 		return 0, nil, s.fail(ctx, "updating records of", err)
 	}
+}
+
+// matched returns how many records the updates of a command applied to.
+func matched(answer bson.Raw) int64 {
+	n, _ := answer.Lookup("n").AsInt64OK()
+	return n
 }
 
 func (s *Store) fail(ctx context.Context, doing string, err error) error {

@@ -8,13 +8,21 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
-	"go.mongodb.org/mongo-driver/v2/mongo"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+)
+
+const (
+	// maxCommand bounds a command of several updates, in bytes. The server takes about 16 MiB.
+	maxCommand = 12 << 20
+	// maxUpdate bounds a single update. With the rest of its command it is what the server takes.
+	maxUpdate = 16 << 20
 )
 
 // stamps makes updates that stamp records with one reference time. Most updates are one of two, which are encoded once.
@@ -23,52 +31,119 @@ type stamps struct {
 	synced            stampField
 	updated           string
 	raise, replace    bson.Raw
+	unlessLater       []byte // noValidStamp as an element
 }
 
-func (s *Store) newStamps(sel syncrun.Selection) (stamps, error) {
-	made := stamps{reference: sel.Reference, latest: sel.Latest(), synced: stampField(s.SyncedField), updated: s.UpdatedField}
+func (s *Store) newStamps(sel syncrun.Selection) (*stamps, error) {
+	made := &stamps{reference: sel.Reference, latest: sel.Latest(), synced: stampField(s.SyncedField), updated: s.UpdatedField}
 	stamp := made.synced.is(date(made.reference))
 	var err error
 	if made.raise, err = bson.Marshal(bson.D{{Key: "$max", Value: stamp}, made.touch()}); err != nil {
-		return stamps{}, err
+		return nil, err
 	}
-	made.replace, err = bson.Marshal(bson.D{{Key: "$set", Value: stamp}, made.touch()})
-	return made, err
+	if made.replace, err = bson.Marshal(bson.D{{Key: "$set", Value: stamp}, made.touch()}); err != nil {
+		return nil, err
+	}
+	unlessLater, err := bson.Marshal(bson.D{made.synced.noValidStamp(made.reference, made.latest)})
+	if err != nil {
+		return nil, err
+	}
+	made.unlessLater = unlessLater[4 : len(unlessLater)-1] // without its length and its end
+	return made, nil
 }
 
 // touch makes the server set the time of the update.
-func (s stamps) touch() bson.E {
+func (s *stamps) touch() bson.E {
 	return bson.E{Key: "$currentDate", Value: bson.D{{Key: s.updated, Value: true}}}
 }
 
-// update returns the update of one record, or an error that says why it cannot be updated.
+// command is one command of updates, and what became of those that it was made of.
+type command struct {
+	encoded bson.Raw
+	took    int               // how many updates it is made of
+	sent    []*syncrun.Record // the record of each update in it
+	failed  []syncrun.Failure // records that cannot be updated
+}
+
+// newCommand returns a command of the first updates. It writes BSON itself: the driver's bulk write would encode each update by
+// reflection, and so take more of the processor than all the rest of a sync.
+func (s *Store) newCommand(stamps *stamps, updates []syncrun.Update) (command, error) {
+	c := command{sent: make([]*syncrun.Record, 0, min(len(updates), s.BulkSize))}
+	start, b := bsoncore.AppendDocumentStart(make([]byte, 0, 256+cap(c.sent)*(len(stamps.raise)+48)))
+	b = bsoncore.AppendStringElement(b, "update", s.Collection)
+	b = bsoncore.AppendBooleanElement(b, "ordered", false)
+	b = bsoncore.AppendDocumentElement(b, "writeConcern", s.writes)
+	list, b := bsoncore.AppendArrayElementStart(b, "updates")
+	for i := range updates {
+		if len(c.sent) == s.BulkSize {
+			break
+		}
+		before := len(b)
+		after, err := stamps.append(b, strconv.Itoa(len(c.sent)), &updates[i])
+		switch size := len(after) - before; {
+		case err == nil && len(after) > maxCommand && len(c.sent) > 0:
+			after = nil // it begins the next command
+		case err == nil && size > maxUpdate:
+			err = fmt.Errorf("the update has %d bytes, and MongoDB takes at most %d", size, maxUpdate)
+		}
+		if err == nil && after == nil {
+			break
+		}
+		c.took++
+		if err != nil {
+			b = b[:before]
+			c.failed = append(c.failed, syncrun.Failure{Record: updates[i].Record, Err: err})
+			continue
+		}
+		b, c.sent = after, append(c.sent, &updates[i].Record)
+	}
+	var err error
+	if b, err = bsoncore.AppendArrayEnd(b, list); err == nil {
+		b, err = bsoncore.AppendDocumentEnd(b, start)
+	}
+	c.encoded = b
+	return c, err
+}
+
+// append appends the update of one record to the list of a command, or returns an error that says why the record cannot be updated.
 //
 // $max keeps the stamp of a later run. It would also keep some values that are no valid stamp. Such a value is replaced with
 // $set, unless the record has a valid stamp by now. Beside $max other fields would change even if a later run has stamped the
 // record. So an update of other fields only applies to a record that no later run has stamped.
-func (s stamps) update(u syncrun.Update) (mongo.WriteModel, error) {
-	v := key(u.Record.Key).value()
-	filter := bson.D{{Key: "_id", Value: v}}
-	if v.Type == bson.TypeEmbeddedDocument { // it can begin with "$ref", which is no operator
-		filter = id("$eq", v)
+func (s *stamps) append(b []byte, place string, u *syncrun.Update) ([]byte, error) {
+	change, unlessLater := s.raise, false
+	if replaced, _ := u.Record.State.(bool); replaced {
+		change, unlessLater = s.replace, true
 	}
-	model := mongo.NewUpdateOneModel()
 	if len(u.Set) > 0 || len(u.Unset) > 0 {
-		change, err := s.change(u)
-		if err != nil {
+		var err error
+		if change, err = s.change(*u); err != nil {
 			return nil, err
 		}
-		return model.SetFilter(append(filter, s.synced.noValidStamp(s.reference, s.latest))).SetUpdate(change), nil
+		unlessLater = true
 	}
-	if replaced, _ := u.Record.State.(bool); replaced {
-		return model.SetFilter(append(filter, s.synced.noValidStamp(s.reference, s.latest))).SetUpdate(s.replace), nil
+	update, b := bsoncore.AppendDocumentElementStart(b, place)
+	query, b := bsoncore.AppendDocumentElementStart(b, "q")
+	id := bsoncore.Value{Type: bsoncore.Type(u.Record.Key[0]), Data: u.Record.Key[1:]}
+	if id.Type == bsoncore.TypeEmbeddedDocument { // it can begin with "$ref", which is no operator
+		b = bsoncore.BuildDocumentElement(b, "_id", bsoncore.AppendValueElement(nil, "$eq", id))
+	} else {
+		b = bsoncore.AppendValueElement(b, "_id", id)
 	}
-	return model.SetFilter(filter).SetUpdate(s.raise), nil
+	if unlessLater {
+		b = append(b, s.unlessLater...)
+	}
+	b, err := bsoncore.AppendDocumentEnd(b, query)
+	if err != nil {
+		return nil, err
+	}
+	b = bsoncore.AppendDocumentElement(b, "u", change)
+	return bsoncore.AppendDocumentEnd(b, update)
 }
 
 // change returns the update that sets and removes fields together with the stamp. It checks and encodes them here, so that the
 // reason is clear, and because the driver would refuse a whole command for one value that does not encode.
-func (s stamps) change(u syncrun.Update) (bson.Raw, error) {
+func (s *stamps) change(u syncrun.Update) (bson.Raw, error) {
 	names := slices.Sorted(maps.Keys(u.Set))
 	removed := slices.Compact(slices.Sorted(slices.Values(u.Unset)))
 	set := s.synced.is(date(s.reference))
@@ -98,7 +173,7 @@ func (s stamps) change(u syncrun.Update) (bson.Raw, error) {
 
 // checkName returns an error if an update must not change the field, or the path of a field. set and removed are all fields that
 // the update changes, sorted.
-func (s stamps) checkName(name string, set, removed []string) error {
+func (s *stamps) checkName(name string, set, removed []string) error {
 	switch field, _, _ := strings.Cut(name, "."); {
 	case field == "_id":
 		return errors.New("the _id of a record must not change")

@@ -70,12 +70,12 @@ func (r *records) Stamp(_ context.Context, updates []syncrun.Update, _ syncrun.S
 
 type cursor struct{ next, last byte }
 
-func (c *cursor) Next(context.Context) (syncrun.Record, bool, error) {
-	if c.next > c.last {
-		return syncrun.Record{}, false, nil
+func (c *cursor) Read(_ context.Context, records []syncrun.Record) (n int, err error) {
+	for ; n < len(records) && c.next <= c.last; n++ {
+		records[n] = syncrun.Record{Key: []byte{c.next}, ID: number(c.next)}
+		c.next++
 	}
-	c.next++
-	return syncrun.Record{Key: []byte{c.next - 1}, ID: number(c.next - 1)}, true, nil
+	return n, nil
 }
 
 func (c *cursor) Close() {}

@@ -177,7 +177,18 @@ type memoryCursor struct {
 	closed bool
 }
 
-func (c *memoryCursor) Next(ctx context.Context) (syncrun.Record, bool, error) {
+func (c *memoryCursor) Read(ctx context.Context, records []syncrun.Record) (int, error) {
+	for n := range records {
+		record, ok, err := c.next(ctx)
+		if !ok || err != nil {
+			return n, err
+		}
+		records[n] = record
+	}
+	return len(records), nil
+}
+
+func (c *memoryCursor) next(ctx context.Context) (syncrun.Record, bool, error) {
 	if err := c.store.begin(ctx, "next", nil); err != nil {
 		return syncrun.Record{}, false, err
 	}

@@ -27,6 +27,11 @@ const (
 	// windowPerWriter is how many batches can be ahead of the saved checkpoint for each writer, or for each worker, if there are more
 	// of them. After a crash these are done again. With only one, a slow batch would idle the others.
 	windowPerWriter = 3
+	// stampWindow is how many batches a pass that only stamps can be ahead of the saved checkpoint: doing them again costs little.
+	// Its checkpoint is saved no more often than each stampSaveInterval, and no earlier than windowPerWriter batches for each writer
+	// are not in it: a checkpoint costs Redis more than a batch costs MongoDB's driver.
+	stampWindow       = 50
+	stampSaveInterval = 250 * time.Millisecond
 )
 
 var (
@@ -70,6 +75,7 @@ type Pass struct {
 
 	// The state of one call of Do.
 
+	stamping   bool // the Work is Stamping
 	waits      *waits
 	started    time.Time
 	checkpoint Checkpoint
@@ -81,6 +87,7 @@ type Pass struct {
 	worked   chan *batch   // worked on, to be written
 	written  chan *batch   // written, in any order
 	window   chan struct{} // has a value for each batch that is read but not in the saved checkpoint
+	counted  chan int64    // has the total, once it is known; nil if it is known from the beginning
 	complete map[int]*batch
 	next     int // sequence number of the batch that continues the checkpoint
 	unsaved  int // batches in the checkpoint that are not in the saved one
@@ -109,37 +116,76 @@ type batch struct {
 // Do visits the selected records of the range behind the checkpoint, each once. It returns the checkpoint of the end, which
 // counts all attempts. When Stop is closed, it finishes the batches in flight, saves, and returns ErrStopped. When ctx ends, it
 // returns ctx's cause at once. Any other error is a failed attempt. After a crash at most three batches are done again for each
-// writer, or for each worker, if there are more of them.
+// writer, or for each worker, if there are more of them; of a pass that only stamps, at most 50 in all.
 func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
-	switch _, stamping := p.Work.(Stamping); {
-	case stamping:
+	_, p.stamping = p.Work.(Stamping)
+	switch {
+	case p.stamping:
 		p.Workers = 0 // the writers do it themselves, as it waits for nothing
 	case p.Workers == 0:
 		p.Workers = p.Writers
 	}
 	window := max(p.Workers, p.Writers) * windowPerWriter
+	if p.stamping {
+		window = max(window, stampWindow)
+	}
 	p.started, p.checkpoint = time.Now(), p.Resume
 	p.ahead = make(chan *batch, p.Workers) // so that no worker waits for a fetch of the cursor
 	p.worked, p.written = make(chan *batch, window), make(chan *batch, window)
 	p.window = make(chan struct{}, window)
 	p.complete = make(map[int]*batch)
 	defer p.watchWaits(ctx)()
-	if p.checkpoint.After == nil {
-		counting, end := p.untilStopped(ctx)
-		err := p.retry(counting, "counting the "+p.Noun+"s to sync", func(ctx context.Context) (err error) {
-			p.checkpoint.Total, err = p.Store.Count(ctx, p.Selection, p.Range)
-			return err
-		})
-		end()
-		if err != nil {
-			return Checkpoint{}, err
-		}
-	}
-	p.Log.Info(p.title()+"s to sync", "totalUsers", p.checkpoint.Total)
+	defer p.learnTotal(ctx)()
 	if err := p.run(ctx); err != nil {
 		return Checkpoint{}, err
 	}
+	if p.checkpoint.Total == 0 { // the work was faster than the count
+		p.setTotal(p.checkpoint.Processed)
+	}
 	return p.current(), nil
+}
+
+// learnTotal finds out how many records are selected, while the work goes on: a count can take the server longer than several
+// batches. A range of a full run was made that long. The caller must call end.
+func (p *Pass) learnTotal(ctx context.Context) (end func()) {
+	switch {
+	case p.checkpoint.Total > 0: // an earlier attempt has found out
+		p.setTotal(p.checkpoint.Total)
+		return func() {}
+	case p.Selection.Full && p.Range.Records > 0 && p.checkpoint.After == nil:
+		p.setTotal(p.Range.Records)
+		return func() {}
+	}
+	rest, done := p.Range, p.checkpoint.Processed
+	if p.checkpoint.After != nil {
+		rest.After = p.checkpoint.After
+	}
+	p.counted = make(chan int64, 1)
+	counting, stop := p.untilStopped(ctx)
+	var count sync.WaitGroup
+	count.Go(func() {
+		var n int64
+		err := p.retry(counting, "counting the "+p.Noun+"s to sync", func(ctx context.Context) (err error) {
+			n, err = p.Store.Count(ctx, p.Selection, rest)
+			return err
+		})
+		switch {
+		case err == nil:
+			p.counted <- done + n
+		case counting.Err() == nil: // the work goes on, and will say more if it cannot
+			p.Log.Debug("Could not count the "+p.Noun+"s to sync", "error", err)
+		}
+	})
+	return func() {
+		stop()
+		count.Wait()
+	}
+}
+
+// setTotal records how many records are selected.
+func (p *Pass) setTotal(n int64) {
+	p.checkpoint.Total = n
+	p.Log.Info(p.title()+"s to sync", "totalUsers", n)
 }
 
 // run runs the reader, the workers and the writers, and moves the checkpoint, until all is done or one of them fails.
@@ -282,14 +328,21 @@ func (p *Pass) moveCheckpoint(ctx context.Context) {
 		}
 	})
 	var (
-		saving = 0 // batches that the save in progress adds
-		again  <-chan time.Time
-		warned bool
+		saving  = 0 // batches that the save in progress adds
+		savedAt = time.Now()
+		again   <-chan time.Time // after a save that failed
+		later   <-chan time.Time // when it is not too early any more
+		warned  bool
 	)
 	for open := true; open || saving > 0; {
 		var save chan<- Checkpoint
 		if p.unsaved > 0 && saving == 0 && again == nil && open && ctx.Err() == nil {
-			save = toSave
+			switch early := p.tooEarly(savedAt); {
+			case early == 0:
+				save = toSave
+			case early > 0 && later == nil:
+				later = time.After(early)
+			}
 		}
 		written := p.written
 		if !open {
@@ -300,8 +353,10 @@ func (p *Pass) moveCheckpoint(ctx context.Context) {
 			if open = ok; ok {
 				p.advance(b)
 			}
+		case n := <-p.counted:
+			p.setTotal(n)
 		case save <- p.current():
-			saving, p.unsaved = p.unsaved, 0
+			saving, p.unsaved, savedAt = p.unsaved, 0, time.Now()
 		case err := <-saved:
 			switch {
 			case err == nil:
@@ -322,10 +377,23 @@ func (p *Pass) moveCheckpoint(ctx context.Context) {
 			saving = 0
 		case <-again:
 			again = nil
+		case <-later:
+			later = nil
 		}
 	}
 	close(toSave)
 	saver.Wait()
+}
+
+// tooEarly returns for how long the checkpoint should not be saved yet, and a negative time if more batches must be written first.
+func (p *Pass) tooEarly(savedAt time.Time) time.Duration {
+	switch {
+	case !p.stamping || len(p.window) == cap(p.window): // nothing is read until something is saved
+		return 0
+	case p.unsaved < p.Writers*windowPerWriter:
+		return -1
+	}
+	return max(0, stampSaveInterval-time.Since(savedAt))
 }
 
 // untilStopped returns a context that ends with ErrStopped when Stop is closed. It is for reads, which a stop need not wait for.
@@ -349,71 +417,65 @@ func (p *Pass) untilStopped(ctx context.Context) (stopped context.Context, end f
 // readAhead sends the selected records to the workers in batches, until there are no more. It returns ctx's cause if ctx ends
 // first.
 func (p *Pass) readAhead(ctx context.Context) error {
-	var (
-		cursor Cursor
-		record Record
-		ok     bool
-		after  = p.Range.After
-	)
-	if p.checkpoint.After != nil {
-		after = p.checkpoint.After
-	}
+	var cursor Cursor
 	defer func() {
 		if cursor != nil {
 			cursor.Close()
 		}
 	}()
-	next := func(ctx context.Context) (err error) {
-		if cursor == nil {
-			if cursor, err = p.Store.Scan(ctx, p.Selection, Range{After: after, Upto: p.Range.Upto}); err != nil {
-				cursor = nil
-				return err
-			}
-		}
-		if record, ok, err = cursor.Next(ctx); err != nil {
-			cursor.Close() // the next try opens a new one behind the last record
-			cursor = nil
-		}
-		return err
+	after := p.Range.After
+	if p.checkpoint.After != nil {
+		after = p.checkpoint.After
 	}
-	reading := "reading " + p.Noun + "s"
-	for {
+	for !p.exhausted {
 		select {
 		case p.window <- struct{}{}:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
-		b := &batch{sequence: p.read, records: make([]Record, 0, p.BatchSize)}
-		for len(b.records) < p.BatchSize {
-			if err := p.retry(ctx, reading, next); err != nil {
-				return err
+		records, n := make([]Record, p.BatchSize), 0
+		err := p.retry(ctx, "reading "+p.Noun+"s", func(ctx context.Context) (err error) {
+			if cursor == nil {
+				if cursor, err = p.Store.Scan(ctx, p.Selection, Range{After: after, Upto: p.Range.Upto}); err != nil {
+					cursor = nil
+					return err
+				}
 			}
-			if !ok {
-				break
+			read, err := cursor.Read(ctx, records[n:])
+			if n += read; n > 0 {
+				after = records[n-1].Key
 			}
-			after = record.Key
-			b.records = append(b.records, record)
+			if err != nil {
+				cursor.Close() // the next try opens a new one behind the last record
+				cursor = nil
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		if len(b.records) > 0 {
-			select {
-			case p.ahead <- b:
-				p.read++
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
-		}
-		if !ok {
-			p.exhausted = true
+		p.exhausted = n < len(records)
+		if n == 0 {
 			return nil
 		}
+		select {
+		case p.ahead <- &batch{sequence: p.read, records: records[:n]}:
+			p.read++
+		case <-ctx.Done():
+			p.exhausted = false
+			return context.Cause(ctx)
+		}
 	}
+	return nil
 }
 
 // work does the work on a batch. If it ends in the middle of halving, the batch is broken.
 func (p *Pass) work(b *batch) error {
 	p.Log.Debug("Processing "+p.Noun+" batch", "batchSize", len(b.records), "skip", b.sequence*p.BatchSize)
-	// What an earlier attempt has stamped is done.
-	records := slices.DeleteFunc(slices.Clone(b.records), func(r Record) bool { return r.Stamped })
+	records := b.records
+	if stamped := func(r Record) bool { return r.Stamped }; slices.ContainsFunc(records, stamped) {
+		records = slices.DeleteFunc(slices.Clone(records), stamped) // an earlier attempt has done these
+	}
 	b.updated = int64(len(b.records) - len(records))
 	if len(records) == 0 {
 		return nil

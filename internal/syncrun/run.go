@@ -216,6 +216,9 @@ func (r Run) next(ctx context.Context, previous Range) (Range, error) {
 		next.Upto, err = r.Store.EndOfRange(ctx, next.After, r.RangeSize)
 		return err
 	})
+	if err == nil && next.Upto != nil {
+		next.Records = int64(r.RangeSize)
+	}
 	return next, err
 }
 

@@ -186,38 +186,142 @@ func TestProgress(t *testing.T) {
 	}
 }
 
+// windows are how many batches can be ahead of the saved checkpoint, with four writers: three for each writer, and more if doing them
+// again costs little.
+var windows = []struct {
+	name    string
+	work    syncrun.Work
+	batches int
+}{
+	{"stamps", syncrun.Stamping{}, 50},
+	{"other work", workFunc(func(context.Context, []syncrun.Record) error { return nil }), 12},
+}
+
 // TestWindowIsBounded holds up the first batch, and checks how far the others get.
 func TestWindowIsBounded(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, 10_000)
-		release := make(chan struct{})
-		b.store.before = func(_ context.Context, operation string, records []syncrun.Record) error {
-			if operation == "stamp" && records[0].State.(int) == 1 {
-				<-release
-			}
-			return nil
-		}
-		done := make(chan error)
-		go func() {
-			_, err := b.run.Do(t.Context())
-			done <- err
-		}()
-		synctest.Wait()
-		b.store.locked(func() {
-			// With three batches for each writer; and the other writers must not have waited for the first.
-			if b.store.reads != 3*4*10 {
-				t.Errorf("%d records were read ahead of the checkpoint, want 120", b.store.reads)
-			}
-			if stamped := b.store.calls["stamp"]; stamped != 3*4 {
-				t.Errorf("%d batches were begun, want 12", stamped)
-			}
+	for _, window := range windows {
+		t.Run(window.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 10_000)
+				b.run.Work = window.work
+				release := make(chan struct{})
+				b.store.before = func(_ context.Context, operation string, records []syncrun.Record) error {
+					if operation == "stamp" && records[0].State.(int) == 1 {
+						<-release
+					}
+					return nil
+				}
+				done := make(chan error)
+				go func() {
+					_, err := b.run.Do(t.Context())
+					done <- err
+				}()
+				synctest.Wait()
+				b.store.locked(func() {
+					// The other writers must not have waited for the first.
+					if want := window.batches * 10; b.store.reads != want {
+						t.Errorf("%d records were read ahead of the checkpoint, want %d", b.store.reads, want)
+					}
+					if stamped := b.store.calls["stamp"]; stamped != window.batches {
+						t.Errorf("%d batches were begun, want %d", stamped, window.batches)
+					}
+				})
+				close(release)
+				if err := <-done; err != nil {
+					t.Error(err)
+				}
+			})
 		})
-		close(release)
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
+	}
+}
+
+// TestSavesOfStamps counts how often a run saves: stamps after 250 ms or twelve batches, whichever is later, and other work as soon
+// as a save has ended.
+func TestSavesOfStamps(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		window      int // of windows
+		batch       time.Duration
+		least, most int // saves of 2,000 batches, four at a time
+	}{
+		{0, time.Millisecond, 38, 45}, // whenever the window of 50 is full
+		{0, 20 * time.Millisecond, 38, 45},
+		{0, 200 * time.Millisecond, 160, 167},
+		{1, 200 * time.Millisecond, 400, 2000},
+	} {
+		t.Run(fmt.Sprintf("%s of %s", windows[test.window].name, test.batch), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 20_000)
+				b.run.Work = windows[test.window].work
+				b.run.RangeSize = 20_000
+				b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
+					if operation == "stamp" {
+						time.Sleep(test.batch)
+					}
+					return nil
+				}
+				b.do(t)
+				if n := len(b.saved.all); n < test.least || n > test.most {
+					t.Errorf("saved %d times, want %d to %d", n, test.least, test.most)
+				}
+			})
+		})
+	}
+}
+
+// TestCount checks that a run neither waits for the count of its records nor fails with it.
+func TestCount(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name  string
+		count func(context.Context) error
+		full  bool
+		total int64 // of the checkpoint in the middle
+	}{
+		{"at once", func(context.Context) error { return nil }, false, 200},
+		{"slow", func(ctx context.Context) error { sleep(ctx, time.Second); return nil }, false, 200},
+		{"hangs", func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }, false, 0},
+		{"is refused", func(context.Context) error { return errors.New("not authorized") }, false, 0},
+		{"is away", func(context.Context) error { return errGone }, false, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 200)
+				b.run.Work, b.run.Writers = windows[1].work, 1
+				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+					switch operation {
+					case "count":
+						return test.count(ctx)
+					case "stamp":
+						sleep(ctx, time.Second)
+					}
+					return nil
+				}
+				if result := b.do(t); result.Processed != 200 || result.Updated != 200 || result.Elapsed > 25*time.Second {
+					t.Errorf("the result is %+v", result)
+				}
+				if middle := b.saved.all[len(b.saved.all)/2]; middle.Total != test.total {
+					t.Errorf("in the middle the total was %d, want %d", middle.Total, test.total)
+				}
+			})
+		})
+	}
+}
+
+// TestNoCountOfAFullRange checks that nothing is counted where the number is known.
+func TestNoCountOfAFullRange(t *testing.T) {
+	t.Parallel()
+	b := setup(t, 100)
+	pass := b.run.Pass
+	pass.Selection.Full, pass.Range = true, syncrun.Range{Records: 100}
+	end, err := pass.Do(t.Context())
+	if err != nil || end.Processed != 100 || end.Total != 100 || b.store.calls["count"] != 0 {
+		t.Errorf("%+v, %v, after %d counts", end, err, b.store.calls["count"])
+	}
 }
 
 func TestSomeFail(t *testing.T) {
@@ -302,7 +406,7 @@ func TestAllFailInTwoAttempts(t *testing.T) {
 
 func TestStoreIsAwayForAWhile(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"split", "count", "scan", "next", "stamp"} {
+	for _, operation := range []string{"split", "scan", "next", "stamp"} {
 		for _, test := range []struct {
 			away time.Duration
 			ok   bool
@@ -363,7 +467,7 @@ func TestRetryBudgetBeginsAnew(t *testing.T) {
 
 func TestStoreRefuses(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"split", "count", "scan", "next", "stamp"} {
+	for _, operation := range []string{"split", "scan", "next", "stamp"} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			b := setup(t, 100)
@@ -434,7 +538,7 @@ func TestStop(t *testing.T) {
 // TestStopWhileAReadHangs stops while the store does not answer. A stop does not wait for reads.
 func TestStopWhileAReadHangs(t *testing.T) {
 	t.Parallel()
-	for _, hanging := range []string{"split", "count", "scan", "next"} {
+	for _, hanging := range []string{"split", "scan", "next"} {
 		t.Run(hanging, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -495,7 +599,7 @@ func TestStopBeforeTheLastBatch(t *testing.T) {
 
 func TestStopWhileTheStoreIsAway(t *testing.T) {
 	t.Parallel()
-	for _, operation := range []string{"split", "count", "scan", "next", "stamp"} {
+	for _, operation := range []string{"split", "scan", "next", "stamp"} {
 		t.Run(operation, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -608,30 +712,36 @@ func TestFencedWhileStopping(t *testing.T) {
 // TestSavingFails checks that an attempt that cannot save begins no more batches than can be done again.
 func TestSavingFails(t *testing.T) {
 	t.Parallel()
-	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, 400)
-		b.saved.fail(errors.New("i/o timeout"))
-		b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
-			if operation == "stamp" {
-				sleep(ctx, time.Second)
-			}
-			return nil
-		}
-		time.AfterFunc(20*time.Second, func() {
-			b.store.locked(func() {
-				if b.store.reads != 3*4*10 {
-					t.Errorf("%d records were read while nothing could be saved, want 120", b.store.reads)
+	for _, window := range windows {
+		t.Run(window.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 1000)
+				b.run.Work = window.work
+				b.saved.fail(errors.New("i/o timeout"))
+				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+					if operation == "stamp" {
+						sleep(ctx, time.Second)
+					}
+					return nil
+				}
+				time.AfterFunc(20*time.Second, func() {
+					b.store.locked(func() {
+						if want := window.batches * 10; b.store.reads != want {
+							t.Errorf("%d records were read while nothing could be saved, want %d", b.store.reads, want)
+						}
+					})
+					b.saved.fail(nil)
+				})
+				if result := b.do(t); result.Processed != 1000 || result.Updated != 1000 || result.Elapsed < 20*time.Second {
+					t.Errorf("the result is %+v", result)
+				}
+				if n := len(b.log.lines("Could not save the run's checkpoint, trying again")); n != 1 {
+					t.Errorf("logged it %d times, want once", n)
 				}
 			})
-			b.saved.fail(nil)
 		})
-		if result := b.do(t); result.Processed != 400 || result.Updated != 400 || result.Elapsed < 20*time.Second {
-			t.Errorf("the result is %+v", result)
-		}
-		if n := len(b.log.lines("Could not save the run's checkpoint, trying again")); n != 1 {
-			t.Errorf("logged it %d times, want once", n)
-		}
-	})
+	}
 }
 
 // TestAttemptsAddUp ends attempts in every way, at random times, until the run is done.
@@ -754,13 +864,10 @@ func (b bench) Stamp(_ context.Context, records []syncrun.Update, _ syncrun.Sele
 
 type benchCursor struct{ left []syncrun.Record }
 
-func (c *benchCursor) Next(context.Context) (syncrun.Record, bool, error) {
-	if len(c.left) == 0 {
-		return syncrun.Record{}, false, nil
-	}
-	record := c.left[0]
-	c.left = c.left[1:]
-	return record, true, nil
+func (c *benchCursor) Read(_ context.Context, records []syncrun.Record) (int, error) {
+	n := copy(records, c.left)
+	c.left = c.left[n:]
+	return n, nil
 }
 
 func (c *benchCursor) Close() {}
@@ -797,7 +904,7 @@ func TestRetryBudgetEndsACallThatHangs(t *testing.T) {
 	b.run.RetryBudget = 500 * time.Millisecond
 	calls := 0
 	b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
-		if operation != "count" {
+		if operation != "scan" {
 			return nil
 		}
 		if calls++; calls > 1 {

@@ -82,8 +82,8 @@ func TestLargeRunsAreSplit(t *testing.T) {
 func TestProgressOfASplitRun(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
-		b := setup(t, 400)
-		b.run.RangeSize = 100
+		b := setup(t, 1200)
+		b.run.RangeSize = 300
 		b.store.before = func(_ context.Context, operation string, _ []syncrun.Record) error {
 			if operation == "stamp" {
 				time.Sleep(time.Second)
@@ -92,8 +92,8 @@ func TestProgressOfASplitRun(t *testing.T) {
 		}
 		defer b.crew(t.Context(), 1)()
 		result := b.do(t)
-		if result.Elapsed < 12*time.Second || result.Elapsed > 13*time.Second {
-			t.Errorf("40 batches of a second, 4 at a time and 10 in a range, took %s", result.Elapsed)
+		if result.Elapsed < 32*time.Second || result.Elapsed > 33*time.Second {
+			t.Errorf("120 batches of a second, 4 at a time and 30 in a range, took %s", result.Elapsed)
 		}
 		seen, previous := make(map[int]bool), 0
 		for _, progress := range b.saved.progress {

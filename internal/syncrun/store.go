@@ -46,6 +46,8 @@ type Range struct {
 	After []byte `json:"after,omitempty"`
 	// Upto is the key of the last record. It is nil at the end of the collection.
 	Upto []byte `json:"upto,omitempty"`
+	// Records is how many records the range had when it was made, selected or not. It is 0 if that is not known.
+	Records int64 `json:"records,omitempty"`
 }
 
 // Record is what a run knows of one record.
@@ -89,8 +91,9 @@ type Stamped struct {
 
 // Cursor walks over selected records, in the order of their keys. One goroutine uses it.
 type Cursor interface {
-	// Next returns the next record, and false at the end.
-	Next(ctx context.Context) (Record, bool, error)
+	// Read reads the next records into the given places, and returns how many there were: fewer than places only at the end, or with
+	// an error.
+	Read(ctx context.Context, records []Record) (int, error)
 	// Close frees the cursor, within a few seconds.
 	Close()
 }

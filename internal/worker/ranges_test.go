@@ -91,13 +91,12 @@ func (s *numbers) wantEachOnce(t *testing.T) {
 
 type numbersCursor struct{ next, last int }
 
-func (c *numbersCursor) Next(context.Context) (syncrun.Record, bool, error) {
-	if c.next > c.last {
-		return syncrun.Record{}, false, nil
+func (c *numbersCursor) Read(_ context.Context, records []syncrun.Record) (n int, err error) {
+	for ; n < len(records) && c.next <= c.last; n++ {
+		records[n] = syncrun.Record{Key: keyOf(c.next), ID: number(c.next)}
+		c.next++
 	}
-	n := c.next
-	c.next++
-	return syncrun.Record{Key: keyOf(n), ID: number(n)}, true, nil
+	return n, nil
 }
 
 func (c *numbersCursor) Close() {}

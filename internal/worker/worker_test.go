@@ -112,12 +112,17 @@ func (b *testBundle) trigger(t *testing.T, job, syncType string) string {
 // await waits until the run is in the state.
 func (b *testBundle) await(t *testing.T, id string, state asynq.TaskState) *asynq.TaskInfo {
 	t.Helper()
+	return b.awaitWithin(t, testbed.WaitLimit, id, state)
+}
+
+func (b *testBundle) awaitWithin(t *testing.T, limit time.Duration, id string, state asynq.TaskState) *asynq.TaskInfo {
+	t.Helper()
 	var info *asynq.TaskInfo
 	run, err := tasks.ParseRunID(id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	testbed.Eventually(t, fmt.Sprintf("%s to be %s", id, state), func() bool {
+	testbed.Within(t, limit, fmt.Sprintf("%s to be %s", id, state), func() bool {
 		info, err = b.inspector.GetTaskInfo(run.Job, id)
 		return err == nil && info.State == state
 	})

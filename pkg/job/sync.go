@@ -184,7 +184,9 @@ func (u updating[T]) Do(ctx context.Context, records []syncrun.Record) ([]syncru
 	for i, record := range records {
 		shown := Record[T]{ID: record.ID.String(), Name: record.Name}
 		if data, ok := record.Data.(bson.Raw); ok {
-			if err := bson.Unmarshal(data, &shown.Data); err != nil {
+			if raw, asItIs := any(&shown.Data).(*bson.Raw); asItIs {
+				*raw = data
+			} else if err := bson.Unmarshal(data, &shown.Data); err != nil {
 				all[i].Err = fmt.Errorf("decoding the record: %w", err)
 				continue
 			}

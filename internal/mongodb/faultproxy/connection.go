@@ -94,6 +94,7 @@ func (c *connection) request(id int32, m *message) (handOn, ok bool) {
 func (c *connection) withhold(m *message) (left int, kept []int, failed bson.A) {
 	ordered, ok := m.document.Lookup("ordered").BooleanOK()
 	ordered = ordered || !ok
+	m.pullOut("updates")
 	for i, s := range m.sequences {
 		if s.name != "updates" {
 			continue

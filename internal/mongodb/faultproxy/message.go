@@ -116,6 +116,31 @@ func parseMessage(body []byte) (message, error) {
 	return m, nil
 }
 
+// pullOut makes an array of documents in the document a sequence beside it, which means the same.
+func (m *message) pullOut(name string) {
+	elements, err := m.document.Elements()
+	if err != nil {
+		return
+	}
+	var rest bson.D
+	for _, e := range elements {
+		values, isArray := e.Value().ArrayOK()
+		if e.Key() != name || !isArray {
+			rest = append(rest, bson.E{Key: e.Key(), Value: e.Value()})
+			continue
+		}
+		listed, _ := values.Values()
+		s := sequence{name: name}
+		for _, v := range listed {
+			s.documents = append(s.documents, v.Document())
+		}
+		m.sequences = append(m.sequences, s)
+	}
+	if document, err := bson.Marshal(rest); err == nil {
+		m.document = document
+	}
+}
+
 // prefixed splits off what begins with its own length in four bytes.
 func prefixed(b []byte) (first, rest []byte, ok bool) {
 	if len(b) < 4 {

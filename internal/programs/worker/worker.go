@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
@@ -63,7 +62,7 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	}
 	defer closeEndpoints()
 	database := client.Database(cfg.MongoDB.Database)
-	w, err := worker.New(j, Handlers(database, cfg, types), worker.Options{
+	w, err := worker.New(j, Handlers(client, cfg, types), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
@@ -77,8 +76,8 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	return nil
 }
 
-// Handlers returns the handlers of the job types, by name. Those of syncs work on the database.
-func Handlers(db *mongo.Database, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
+// Handlers returns the handlers of the job types, by name. Those of syncs work on the client's database.
+func Handlers(client *mongodb.Client, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
 	settings := cfg.Sync
 	handlers := make(map[string]jobtype.Handler)
 	for _, t := range types {
@@ -91,7 +90,7 @@ func Handlers(db *mongo.Database, cfg config.Config, types []jobtype.Type) map[s
 		records.BulkSize = settings.BulkSize
 		records.ReadTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultReadTimeout)
 		records.WriteTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultWriteTimeout)
-		store := mongodb.NewStore(db, records)
+		store := mongodb.NewStore(client, cfg.MongoDB.Database, records)
 		handlers[name] = syncjob.New(store, syncjob.Options{
 			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, MaxBatch: t.Sync.MaxBatch, Exists: store.Exists,
 			Collection: store.Name(), Work: t.Sync.Work, Workers: cfg.Endpoints[name].Concurrency, Writers: settings.Writers, RangeSize: settings.RangeSize,

@@ -1,0 +1,430 @@
+// The commands that the server knows.
+
+package mongod
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"go.mongodb.org/mongo-driver/v2/bson"
+)
+
+const (
+	// firstBatch is how many documents a find returns at once, unless the client says it.
+	firstBatch = 101
+	// maxBatch bounds a batch of a cursor, in bytes.
+	maxBatch = 16 << 20
+)
+
+// cursor is what a find has left.
+type cursor struct {
+	namespace string
+	left      []*document
+	selects   predicate
+	project   map[string]bool // nil for all fields
+	keysOnly  bool            // the index has all that is asked for
+	limit     int             // 0 for none
+}
+
+// answer returns the answer to a command.
+func (s *Server) answer(m *message) bson.Raw {
+	elements, err := m.command.Elements()
+	if err != nil || len(elements) == 0 {
+		return failure(fmt.Errorf("a command that cannot be read: %w", err))
+	}
+	var fields bson.D
+	switch name := elements[0].Key(); name {
+	case "hello", "isMaster", "ismaster":
+		fields = bson.D{
+			{Key: "ismaster", Value: true}, {Key: "isWritablePrimary", Value: true}, {Key: "helloOk", Value: true},
+			{Key: "maxBsonObjectSize", Value: 16 << 20}, {Key: "maxMessageSizeBytes", Value: 48 << 20}, {Key: "maxWriteBatchSize", Value: 100_000},
+			{Key: "localTime", Value: time.Now()}, {Key: "minWireVersion", Value: 0}, {Key: "maxWireVersion", Value: 21},
+			{Key: "logicalSessionTimeoutMinutes", Value: 30}, {Key: "connectionId", Value: 1},
+		}
+	case "ping", "endSessions", "killCursors", "createIndexes", "dropDatabase", "drop":
+		fields, err = s.administer(name, m)
+	case "buildInfo":
+		fields = bson.D{{Key: "version", Value: "7.0.0"}, {Key: "versionArray", Value: bson.A{7, 0, 0, 0}}}
+	case "listCollections":
+		fields, err = s.listCollections(m)
+	case "insert":
+		fields, err = s.insert(m)
+	case "delete":
+		fields, err = s.delete(m)
+	case "find":
+		fields, err = s.find(m)
+	case "getMore":
+		fields, err = s.getMore(m)
+	case "aggregate":
+		fields, err = s.count(m)
+	case "update":
+		fields, err = s.update(m)
+	default:
+		err = fmt.Errorf("no such command: %s", name)
+	}
+	if err != nil {
+		return failure(err)
+	}
+	return encode(append(fields, bson.E{Key: "ok", Value: 1.0}))
+}
+
+func encode(fields bson.D) bson.Raw {
+	data, err := bson.Marshal(fields)
+	if err != nil {
+		panic(err) // a programming error
+	}
+	return data
+}
+
+func failure(err error) bson.Raw {
+	return encode(bson.D{{Key: "ok", Value: 0.0}, {Key: "errmsg", Value: err.Error()}, {Key: "code", Value: 59}, {Key: "codeName", Value: "CommandNotFound"}})
+}
+
+// text returns a member that is a text, or "".
+func (m *message) text(name string) string {
+	text, _ := m.command.Lookup(name).StringValueOK()
+	return text
+}
+
+// integer returns a member that is a number, or the default.
+func (m *message) integer(name string, byDefault int) int {
+	if v := m.command.Lookup(name); v.IsNumber() {
+		return int(number(v))
+	}
+	return byDefault
+}
+
+// listed returns the documents of a member that is an array, wherever the client put them.
+func (m *message) listed(name string) ([]bson.Raw, error) {
+	if m.field == name {
+		return m.documents, nil
+	}
+	values, err := m.command.Lookup(name).Array().Values()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]bson.Raw, len(values))
+	for i, v := range values {
+		list[i] = v.Document()
+	}
+	return list, nil
+}
+
+func (s *Server) namespaceOf(m *message, command string) string {
+	return m.text("$db") + "." + m.text(command)
+}
+
+// collection returns a collection, which it makes if there is none.
+func (s *Server) collection(namespace string) *collection {
+	s.mu.RLock()
+	c := s.collections[namespace]
+	s.mu.RUnlock()
+	if c != nil {
+		return c
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.collections[namespace] == nil {
+		s.collections[namespace] = new(collection)
+	}
+	return s.collections[namespace]
+}
+
+func (s *Server) administer(name string, m *message) (bson.D, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch name {
+	case "drop":
+		delete(s.collections, s.namespaceOf(m, name))
+	case "dropDatabase":
+		for namespace := range s.collections {
+			if strings.HasPrefix(namespace, m.text("$db")+".") {
+				delete(s.collections, namespace)
+			}
+		}
+	case "killCursors":
+		ids, _ := m.command.Lookup("cursors").Array().Values()
+		for _, id := range ids {
+			delete(s.cursors, id.Int64())
+		}
+	case "createIndexes":
+		return nil, fmt.Errorf("this server has no indexes but the one on _id")
+	}
+	return bson.D{}, nil
+}
+
+func (s *Server) listCollections(m *message) (bson.D, error) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	database := m.text("$db")
+	found := bson.A{}
+	for namespace := range s.collections {
+		if name, ok := strings.CutPrefix(namespace, database+"."); ok {
+			found = append(found, bson.D{{Key: "name", Value: name}, {Key: "type", Value: "collection"}})
+		}
+	}
+	return firstOf(database+".$cmd.listCollections", 0, found), nil
+}
+
+// firstOf returns the first batch of a cursor.
+func firstOf(namespace string, id int64, batch bson.A) bson.D {
+	return bson.D{{Key: "cursor", Value: bson.D{{Key: "firstBatch", Value: batch}, {Key: "id", Value: id}, {Key: "ns", Value: namespace}}}}
+}
+
+func (s *Server) insert(m *message) (bson.D, error) {
+	documents, err := m.listed("documents")
+	if err != nil {
+		return nil, err
+	}
+	if err := s.collection(s.namespaceOf(m, "insert")).insert(documents); err != nil {
+		return bson.D{{Key: "n", Value: 0}, {Key: "writeErrors", Value: bson.A{
+			bson.D{{Key: "index", Value: 0}, {Key: "code", Value: 11000}, {Key: "errmsg", Value: err.Error()}},
+		}}}, nil
+	}
+	return bson.D{{Key: "n", Value: len(documents)}}, s.log.commit(make([]byte, 64))
+}
+
+func (s *Server) delete(m *message) (bson.D, error) {
+	list, err := m.listed("deletes")
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for _, each := range list {
+		selects, err := parseFilter(each.Lookup("q").Document())
+		if err != nil {
+			return nil, err
+		}
+		n += s.collection(s.namespaceOf(m, "delete")).remove(selects)
+	}
+	return bson.D{{Key: "n", Value: n}}, nil
+}
+
+func (s *Server) update(m *message) (bson.D, error) {
+	list, err := m.listed("updates")
+	if err != nil {
+		return nil, err
+	}
+	c := s.collection(s.namespaceOf(m, "update"))
+	matched := 0
+	upserted := bson.A{}
+	for i, each := range list {
+		query, change := each.Lookup("q").Document(), each.Lookup("u").Document()
+		id, _ := bounds(query)
+		selects, err := parseFilter(query)
+		if err != nil {
+			return nil, err
+		}
+		if id == nil {
+			return nil, fmt.Errorf("an update without an _id")
+		}
+		spin(s.costs.Update)
+		d := c.find(*id)
+		if d == nil {
+			if upsert, _ := each.Lookup("upsert").BooleanOK(); upsert {
+				if err := c.upsert(*id, change); err != nil {
+					return nil, err
+				}
+				matched++
+				upserted = append(upserted, bson.D{{Key: "index", Value: i}, {Key: "_id", Value: *id}})
+			}
+			continue
+		}
+		applied, err := d.update(selects, change)
+		if err != nil {
+			return nil, err
+		}
+		if applied {
+			matched++
+		}
+	}
+	answer := bson.D{{Key: "n", Value: matched}, {Key: "nModified", Value: matched - len(upserted)}}
+	if len(upserted) > 0 {
+		answer = append(answer, bson.E{Key: "upserted", Value: upserted})
+	}
+	return answer, s.log.commit(make([]byte, 64*len(list)))
+}
+
+// upsert inserts the document that an update of a missing one makes.
+func (c *collection) upsert(id bson.RawValue, update bson.Raw) error {
+	data := encode(bson.D{{Key: "_id", Value: id}})
+	made := new(document)
+	made.data.Store(&data)
+	all := func(bson.Raw) bool { return true }
+	insert, err := update.LookupErr("$setOnInsert")
+	if err == nil {
+		update = encode(bson.D{{Key: "$set", Value: insert}})
+	}
+	if _, err := made.update(all, update); err != nil {
+		return err
+	}
+	return c.insert([]bson.Raw{made.raw()})
+}
+
+func (s *Server) find(m *message) (bson.D, error) {
+	filter, _ := m.command.Lookup("filter").DocumentOK()
+	selects, err := parseFilter(filter)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"sort", "hint"} {
+		if v := m.command.Lookup(name); v.Type != 0 && v.String() != `{"_id": {"$numberInt":"1"}}` {
+			return nil, fmt.Errorf("%s must be {_id: 1}, was %s", name, v)
+		}
+	}
+	c := &cursor{namespace: s.namespaceOf(m, "find"), selects: selects, limit: m.integer("limit", 0)}
+	if projection, ok := m.command.Lookup("projection").DocumentOK(); ok {
+		c.project = make(map[string]bool)
+		elements, err := projection.Elements()
+		if err != nil {
+			return nil, err
+		}
+		for _, e := range elements {
+			c.project[e.Key()] = true
+		}
+		c.project["_id"] = true
+		c.keysOnly = len(c.project) == 1 && onlyID(filter)
+	}
+	after, upto := bounds(filter)
+	c.left = within(s.collection(c.namespace).snapshot(), after, upto)
+	if skip := m.integer("skip", 0); skip > 0 {
+		c.skip(skip)
+		spin(time.Duration(skip) * s.costs.Key)
+	}
+	batch, more := c.next(m.integer("batchSize", firstBatch), s.costs)
+	if !more || m.command.Lookup("singleBatch").Type == bson.TypeBoolean {
+		return firstOf(c.namespace, 0, batch), nil
+	}
+	id := s.cursorID.Add(1)
+	s.mu.Lock()
+	s.cursors[id] = c
+	s.mu.Unlock()
+	return firstOf(c.namespace, id, batch), nil
+}
+
+// onlyID reports whether a filter asks for nothing but the _id.
+func onlyID(filter bson.Raw) bool {
+	elements, _ := filter.Elements()
+	for _, e := range elements {
+		switch e.Key() {
+		case "_id":
+		case "$and":
+			values, _ := e.Value().Array().Values()
+			for _, each := range values {
+				if !onlyID(each.Document()) {
+					return false
+				}
+			}
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// skip skips documents that are selected.
+func (c *cursor) skip(n int) {
+	for len(c.left) > 0 && n > 0 {
+		if c.selects(c.left[0].raw()) {
+			n--
+		}
+		c.left = c.left[1:]
+	}
+}
+
+// next returns the next batch, and whether there may be more.
+func (c *cursor) next(size int, costs Costs) (batch bson.A, more bool) {
+	batch = bson.A{}
+	walked, bytes := 0, 0
+	cost := costs.Document
+	if c.keysOnly {
+		cost = costs.Key
+	}
+	defer func() { spin(time.Duration(walked) * cost) }()
+	for len(c.left) > 0 {
+		if len(batch) == size || bytes > maxBatch-(1<<20) {
+			return batch, true
+		}
+		d := c.left[0].raw()
+		c.left = c.left[1:]
+		walked++
+		if !c.selects(d) {
+			continue
+		}
+		if c.project != nil {
+			d = project(d, c.project)
+		}
+		batch, bytes = append(batch, d), bytes+len(d)
+		if c.limit > 0 {
+			if c.limit--; c.limit == 0 {
+				return batch, false
+			}
+		}
+	}
+	return batch, false
+}
+
+func project(d bson.Raw, fields map[string]bool) bson.Raw {
+	elements, _ := d.Elements()
+	shown := make(bson.D, 0, len(fields))
+	for _, e := range elements {
+		if fields[e.Key()] {
+			shown = append(shown, bson.E{Key: e.Key(), Value: e.Value()})
+		}
+	}
+	return encode(shown)
+}
+
+func (s *Server) getMore(m *message) (bson.D, error) {
+	id := m.command.Lookup("getMore").Int64()
+	s.mu.RLock()
+	c := s.cursors[id]
+	s.mu.RUnlock()
+	if c == nil {
+		return nil, fmt.Errorf("cursor %d is not known", id)
+	}
+	batch, more := c.next(m.integer("batchSize", 1<<30), s.costs)
+	if !more {
+		s.mu.Lock()
+		delete(s.cursors, id)
+		s.mu.Unlock()
+		id = 0
+	}
+	return bson.D{{Key: "cursor", Value: bson.D{{Key: "nextBatch", Value: batch}, {Key: "id", Value: id}, {Key: "ns", Value: c.namespace}}}}, nil
+}
+
+// count is the aggregation by which the driver counts documents.
+func (s *Server) count(m *message) (bson.D, error) {
+	stages, err := m.command.Lookup("pipeline").Array().Values()
+	if err != nil {
+		return nil, err
+	}
+	if len(stages) != 2 || stages[0].Document().Lookup("$match").Type == 0 || stages[1].Document().Lookup("$group").Type == 0 {
+		return nil, fmt.Errorf("the pipeline must count documents, was %s", m.command.Lookup("pipeline"))
+	}
+	filter := stages[0].Document().Lookup("$match").Document()
+	selects, err := parseFilter(filter)
+	if err != nil {
+		return nil, err
+	}
+	namespace := s.namespaceOf(m, "aggregate")
+	after, upto := bounds(filter)
+	list := within(s.collection(namespace).snapshot(), after, upto)
+	cost := s.costs.Document
+	if onlyID(filter) {
+		cost = s.costs.Key
+	}
+	n := 0
+	for _, d := range list {
+		if selects(d.raw()) {
+			n++
+		}
+	}
+	spin(time.Duration(len(list)) * cost)
+	batch := bson.A{}
+	if n > 0 {
+		batch = append(batch, bson.D{{Key: "_id", Value: 1}, {Key: "n", Value: n}})
+	}
+	return firstOf(namespace, 0, batch), nil
+}
