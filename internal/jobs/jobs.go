@@ -22,6 +22,7 @@ type Jobs struct {
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	runsOn    atomic.Pointer[string] // see TakePart
+	entries   bool                   // see KeepHistory
 	log       *slog.Logger
 	writes    writeCheck
 }
@@ -33,6 +34,10 @@ func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) 
 		client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
 	}
 }
+
+// KeepHistory makes the end of each run, and each action, add an entry to a list in Redis, see Entries. Without it there are none.
+// Call it before anything else.
+func (j *Jobs) KeepHistory() { j.entries = true }
 
 // Registry returns the job types.
 func (j *Jobs) Registry() *tasks.Registry { return j.registry }

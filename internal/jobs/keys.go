@@ -53,6 +53,12 @@ func (k keys) task(id tasks.RunID) string {
 	return asynqKey(k.namespace.Queue(id.Job), "t:"+id.String())
 }
 
+// history is a list: the entries of the history that are not stored elsewhere yet, oldest first, see entry.go.
+func (k keys) history(job string) string { return k.ofJob(job, "history") }
+
+// dropped is how many entries were dropped because the list was full.
+func (k keys) dropped(job string) string { return k.ofJob(job, "history-dropped") }
+
 // repaired is there for about a minute after a process has repaired the queues of the job type, see maintain.go.
 func (k keys) repaired(job string) string { return k.ofJob(job, "repaired") }
 

@@ -99,8 +99,17 @@ func (a EndedAttempt) encode() string {
 	if len(text) > maxAttemptError {
 		text = strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
 	}
-	line, _ := json.Marshal(attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, text}) // it has no types that can fail
+	a.Error = text
+	line, _ := json.Marshal(a.line()) // it has no types that can fail
 	return string(line)
+}
+
+func (a EndedAttempt) line() attemptLine {
+	return attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, a.Error}
+}
+
+func (l attemptLine) attempt() EndedAttempt {
+	return EndedAttempt{l.Number, time.UnixMilli(l.Started), time.UnixMilli(l.Ended), l.Worker, l.Outcome, l.Error}
 }
 
 // record begins the scripts that end an attempt: record(task, attempt) adds the attempt to the task, if it still is there. Of many
@@ -172,9 +181,7 @@ func readRecord(job *Job, answer *redis.SliceCmd) {
 	for line := range strings.Lines(text(2)) {
 		var a attemptLine
 		if json.Unmarshal([]byte(line), &a) == nil {
-			job.EndedAttempts = append(job.EndedAttempts, EndedAttempt{
-				a.Number, time.UnixMilli(a.Started), time.UnixMilli(a.Ended), a.Worker, a.Outcome, a.Error,
-			})
+			job.EndedAttempts = append(job.EndedAttempts, a.attempt())
 		}
 	}
 	var counts RecordCounts
