@@ -204,5 +204,5 @@ func (s *Store) write(ctx context.Context, models []mongo.WriteModel) (int64, []
 }
 
 func (s *Store) fail(ctx context.Context, doing string, err error) error {
-	return classify(ctx, doing+" "+s.namespace, err)
+	return Classify(ctx, doing+" "+s.namespace, err)
 }
