@@ -471,6 +471,9 @@ func (a *attempt) conclude(ctx context.Context, outcome string, record func(cont
 		return errReleased
 	}
 	a.c.unit.countEnd(a.c.metrics, outcome, a.found.Started)
+	if a.c.unit == unitRun {
+		signal(a.c.w.ended)
+	}
 	return nil
 }
 

@@ -4,6 +4,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
@@ -63,8 +65,12 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	}
 	defer closeEndpoints()
 	database := client.Database(cfg.MongoDB.Database)
+	move, err := mover(j, client, cfg, types, log)
+	if err != nil {
+		return err
+	}
 	w, err := worker.New(j, Handlers(database, cfg, types), worker.Options{
-		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), Metrics: process.Metrics, Tracing: process.Tracing,
+		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), History: move, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
 		},
@@ -99,6 +105,23 @@ func Handlers(db *mongo.Database, cfg config.Config, types []jobtype.Type) map[s
 		})
 	}
 	return handlers
+}
+
+// mover returns what moves entries to the history; nil if that is switched off.
+func mover(j *jobs.Jobs, client *mongodb.Client, cfg config.Config, types []jobtype.Type, log *slog.Logger) (func(context.Context, <-chan struct{}), error) {
+	if cfg.History.Keep == 0 {
+		return nil, nil
+	}
+	for _, t := range types {
+		if t.Sync != nil && t.Sync.Store.Collection == cfg.History.Collection {
+			return nil, fmt.Errorf("HISTORY_COLLECTION must be another collection than those of the records, was %q, which %s synchronises",
+				cfg.History.Collection, t.Definition.Name)
+		}
+	}
+	store := history.NewStore(history.Options{
+		Client: client, Database: cfg.MongoDB.Database, Collection: cfg.History.Collection, Keep: cfg.History.Keep, BulkSize: cfg.Sync.BulkSize,
+	})
+	return history.NewMover(j, store, log).Run, nil
 }
 
 // leastTimeout is how long an operation may take even with a smaller retry budget. Below that a busy server would look like one
