@@ -48,8 +48,9 @@ return new and ARGV[1] ~= "" and enter(KEYS[2], KEYS[3], '{"entry":' .. ARGV[1] 
 
 // endWaiting begins the scripts that end a run which waits. They return 0 if it does not wait. Otherwise it is taken out of the list of
 // asynq's that it waits in, and the function endWaiting adds the entries of the run and of the action, and removes the run's state: a
-// worker that had the run, and was frozen, is fenced then. It returns what enter does. KEYS: task, pending, scheduled, retry, run, ranges,
-// list of entries, dropped. ARGV: ID, now (ms), the run's entry and the action's, or "".
+// worker that had the run, and was frozen, is fenced then. It returns what enter does. The run loses its unique key, and its window: while
+// it has one of them, a trigger would enqueue it again. KEYS: task, pending, scheduled, retry, run, ranges, list of entries, dropped,
+// unique key, window, due. ARGV: ID, now (ms), the run's entry and the action's, or "".
 const endWaiting = `
 local state, taken = redis.call("HGET", KEYS[1], "state"), 0
 if state == "pending" then
@@ -60,6 +61,12 @@ end
 if taken == 0 then
 	return 0
 end
+for i = 9, 10 do
+	if redis.call("HGET", KEYS[i], "id") == ARGV[1] then
+		redis.call("DEL", KEYS[i])
+	end
+end
+redis.call("ZREM", KEYS[11], ARGV[1])
 local function endWaiting()
 	local entered = 1
 	if ARGV[3] ~= "" then
@@ -71,15 +78,8 @@ local function endWaiting()
 end
 `
 
-// KEYS and ARGV: those of endWaiting, and unique key, window, due. It is asynq's deletion of a task, and more: while the run has
-// its unique key, or a window, a trigger would enqueue it again, and no process may die between the removal and its entry.
+// KEYS and ARGV: those of endWaiting. It is asynq's deletion of a task, and more: no process may die between that and the rest.
 var removeScript = redis.NewScript(enter + endWaiting + `
-for i = 9, 10 do
-	if redis.call("HGET", KEYS[i], "id") == ARGV[1] then
-		redis.call("DEL", KEYS[i])
-	end
-end
-redis.call("ZREM", KEYS[11], ARGV[1])
 local entered = endWaiting()
 redis.call("UNLINK", KEYS[1])
 return entered
@@ -87,7 +87,7 @@ return entered
 
 // KEYS and ARGV: those of endWaiting, and asynq's archived runs, now (s). It is asynq's archiving of a task, and more.
 var archiveScript = redis.NewScript(enter + endWaiting + `
-redis.call("ZADD", KEYS[9], ARGV[5], ARGV[1])
+redis.call("ZADD", KEYS[12], ARGV[5], ARGV[1])
 redis.call("HSET", KEYS[1], "state", "archived")
 return endWaiting()
 `)
@@ -141,28 +141,28 @@ func cancelEntry(id tasks.RunID, by Trigger) Entry {
 }
 
 // waitingKeys are the keys with which removeScript and archiveScript begin.
-func (j *Jobs) waitingKeys(def tasks.Definition, id tasks.RunID) []string {
-	keys := []string{
-		j.keys.task(id), asynqKey(def.Queue(), "pending"), asynqKey(def.Queue(), "scheduled"), asynqKey(def.Queue(), "retry"),
-		j.keys.run(id), j.keys.ranges(id),
-	}
-	return append(keys, j.keys.entries(id.Job)...)
-}
-
-// removeWaiting removes a run that waits, and reports whether it did.
-func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo, by Trigger) (bool, error) {
+func (j *Jobs) waitingKeys(def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo) []string {
 	key := ""
 	if payload, err := def.DecodePayload(info.Payload); err == nil {
 		key = payload.UniqueKey()
 	}
-	keys := append(j.waitingKeys(def, id), j.keys.unique(id.Job, key), j.keys.window(id.Job, key), j.keys.due(id.Job, key))
+	keys := []string{
+		j.keys.task(id), asynqKey(def.Queue(), "pending"), asynqKey(def.Queue(), "scheduled"), asynqKey(def.Queue(), "retry"),
+		j.keys.run(id), j.keys.ranges(id),
+	}
+	keys = append(keys, j.keys.entries(id.Job)...)
+	return append(keys, j.keys.unique(id.Job, key), j.keys.window(id.Job, key), j.keys.due(id.Job, key))
+}
+
+// removeWaiting removes a run that waits, and reports whether it did.
+func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo, by Trigger) (bool, error) {
 	entry, err := j.waitingEntry(ctx, id, info, Entry{
 		State: StateRemoved, Error: shortened(newJob(def, id, info).Error, maxAttemptError),
 	})
 	if err != nil {
 		return false, err
 	}
-	n, err := removeScript.Run(ctx, j.rdb, keys, id.String(), millis(time.Now()), entry, j.encodeEntry(cancelEntry(id, by))).Int()
+	n, err := removeScript.Run(ctx, j.rdb, j.waitingKeys(def, id, info), id.String(), millis(time.Now()), entry, j.encodeEntry(cancelEntry(id, by))).Int()
 	if err != nil {
 		return false, fmt.Errorf("removing %s: %w", id, err)
 	}
@@ -177,7 +177,7 @@ func (j *Jobs) archiveWaiting(ctx context.Context, def tasks.Definition, id task
 		return false, err
 	}
 	now := time.Now()
-	keys := append(j.waitingKeys(def, id), asynqKey(def.Queue(), "archived"))
+	keys := append(j.waitingKeys(def, id, info), asynqKey(def.Queue(), "archived"))
 	n, err := archiveScript.Run(ctx, j.rdb, keys, id.String(), millis(now), entry, j.encodeEntry(cancelEntry(id, by)), now.Unix()).Int()
 	if err != nil {
 		return false, fmt.Errorf("archiving %s: %w", id, err)

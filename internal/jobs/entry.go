@@ -357,7 +357,7 @@ func (s *RunState) addRanges(ctx context.Context, e *Entry) error {
 		return err
 	}
 	e.RangesTotal = split.Ranges
-	var sum RecordCounts
+	sum, known := RecordCounts{}, true
 	for from := 0; from < split.Ranges; from += rangesPage {
 		ended, failed, err := s.endedRanges(ctx, from)
 		if err != nil {
@@ -366,14 +366,16 @@ func (s *RunState) addRanges(ctx context.Context, e *Entry) error {
 		e.Ranges = append(e.Ranges, ended[:min(len(ended), MaxEntryRanges-len(e.Ranges))]...)
 		e.FailedRecords = append(e.FailedRecords, failed[:min(len(failed), MaxFailedRecords-len(e.FailedRecords))]...)
 		for _, r := range ended {
-			if r.Counts != nil {
-				sum.Processed += r.Counts.Processed
-				sum.Updated += r.Counts.Updated
-				sum.Failed += r.Counts.Failed
+			if r.Counts == nil { // a worker of an older release ended it
+				known = false
+				continue
 			}
+			sum.Processed += r.Counts.Processed
+			sum.Updated += r.Counts.Updated
+			sum.Failed += r.Counts.Failed
 		}
 	}
-	if e.Counts == nil && len(e.Ranges) > 0 {
+	if e.Counts == nil && known && len(e.Ranges) > 0 {
 		e.Counts = &sum // the run ended before it added that up itself
 	}
 	return nil
