@@ -130,7 +130,7 @@ func TestCollect(t *testing.T) {
 		info, err := b.inspector.GetTaskInfo("project-sync", done.String())
 		return err == nil && info.State == asynq.TaskStateCompleted
 	})
-	must(b.Pause(ctx, project.def))
+	must(b.Pause(ctx, project.def, jobs.Trigger{}))
 	for i := range 5 {
 		must(b.EnqueueRange(ctx, issue.def, tasks.RangeID{Run: tasks.TriggerID("issue-sync", time.Now()), Index: i}, []byte("{}")))
 	}

@@ -17,12 +17,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/hibiken/asynq"
 	"github.com/redis/go-redis/v9"
+	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/tasks"
+	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
 const (
@@ -222,7 +226,9 @@ func newAction(kind, job string, by Trigger) Entry {
 }
 
 // enter begins the scripts that add entries. enter(list, dropped, text) adds a text to the list, and drops the oldest ones of a
-// full one. It returns 2 if it has dropped any, and 1 otherwise.
+// full one. It returns 2 if it has dropped any, and 1 otherwise. enterRun(list, dropped, task, entry, started, at, attempt) does that
+// with the entry of a run, of which the caller has added the last attempt to the task. If the task is gone, as after a FLUSHALL, that
+// is the only attempt.
 var enter = fmt.Sprintf(`
 local function enter(list, dropped, text)
 	local over = redis.call("RPUSH", list, text) - %d
@@ -233,7 +239,147 @@ local function enter(list, dropped, text)
 	redis.call("INCRBY", dropped, over)
 	return 2
 end
+local function enterRun(list, dropped, task, entry, started, at, attempt)
+	local r = redis.call("HMGET", task, "codex:attempts", "codex:retried", "codex:entered")
+	at = tonumber(at)
+	if r[3] and tonumber(r[3]) >= at then
+		at = tonumber(r[3]) + 1 -- the clock of another process has written that
+	end
+	at = string.format("%%.0f", at)
+	if redis.call("EXISTS", task) == 1 then
+		redis.call("HSET", task, "codex:entered", at)
+	end
+	local attempts = (r[1] or attempt):gsub("\n$", ""):gsub("\n", ",")
+	return enter(list, dropped, '{"entry":' .. entry .. ',"at":' .. at .. ',"started":' .. (started or "null") ..
+		',"retried":' .. (r[2] or "null") .. ',"attempts":[' .. attempts .. ']}')
+end
 `, MaxEntries)
+
+const (
+	// enterTimeout bounds adding the entry of a cleanup.
+	enterTimeout = 2 * time.Second
+	// dropInterval is the time between two warnings that entries are dropped.
+	dropInterval = 10 * time.Minute
+)
+
+// KEYS: list of entries, dropped. ARGV: entry.
+var enterScript = redis.NewScript(enter + `return enter(KEYS[1], KEYS[2], '{"entry":' .. ARGV[1] .. '}')`)
+
+// enter adds the entry of an action that no script did.
+func (j *Jobs) enter(ctx context.Context, e Entry) error {
+	if !j.history {
+		return nil
+	}
+	n, err := enterScript.Run(ctx, j.rdb, j.keys.entries(e.Job), j.encodeEntry(e)).Int()
+	if err != nil {
+		return fmt.Errorf("adding to the history of %s: %w", e.Job, err)
+	}
+	j.entered(e.Job, n)
+	return nil
+}
+
+// encodeEntry returns an entry as scripts want it: "" if there is no history.
+func (j *Jobs) encodeEntry(e Entry) string {
+	if !j.history {
+		return ""
+	}
+	encoded, err := json.Marshal(e)
+	if err != nil { // its JSON is ours, asynq's or the encoder's
+		j.log.Error("An entry of the history does not encode", "jobId", e.ID, "error", err)
+		return ""
+	}
+	return string(encoded)
+}
+
+// entered logs a warning if the answer of a script says that the list of entries is full.
+func (j *Jobs) entered(job string, answer int) {
+	if answer < 2 {
+		return
+	}
+	now := time.Now().UnixNano()
+	if last := j.warnedDrop.Load(); now-last > int64(dropInterval) && j.warnedDrop.CompareAndSwap(last, now) {
+		j.log.Warn("The history loses entries: no worker has moved them on for long, and the list in Redis is full", "job", job,
+			"holds", MaxEntries)
+	}
+}
+
+// Source is what a run's entry says of its task.
+type Source struct {
+	// Payload and Headers are the task's.
+	Payload []byte
+	Headers map[string]string
+	// TraceID is the ID of the trace that the attempt is part of. With "" it is that of the headers.
+	TraceID string
+}
+
+// runEntry adds to the entry of a run what all have.
+func (j *Jobs) runEntry(id tasks.RunID, from Source, e Entry) Entry {
+	e.ID, e.Kind, e.Job, e.By, e.TraceID = id.String(), EntryRun, id.Job, triggerOf(id, from.Headers), from.TraceID
+	if def, known := j.registry.Lookup(id.Job); known {
+		e.Data, e.Attempts = def.PayloadFields(from.Payload), def.Attempts
+	}
+	if e.TraceID == "" {
+		if span := trace.SpanContextFromContext(telemetry.ContinueTrace(context.Background(), from.Headers)); span.HasTraceID() {
+			e.TraceID = span.TraceID().String()
+		}
+	}
+	return e
+}
+
+// waitingEntry returns the encoded entry of a run that ends while it waits.
+func (j *Jobs) waitingEntry(ctx context.Context, id tasks.RunID, info *asynq.TaskInfo, e Entry) (string, error) {
+	s := &RunState{
+		jobs: j, rdb: j.rdb, ranges: j.keys.ranges(id), id: id, Source: Source{Payload: info.Payload, Headers: info.Headers},
+	}
+	return s.entry(ctx, e)
+}
+
+// entry completes the entry of a run that ends, and encodes it. It reads what the run's ranges have done.
+func (s *RunState) entry(ctx context.Context, e Entry) (string, error) {
+	if !s.jobs.history {
+		return "", nil
+	}
+	e = s.jobs.runEntry(s.id, s.Source, e)
+	e.Counts, e.FailedRecords = s.Counts, slices.Clone(s.FailedRecords)
+	if s.Attempt != nil {
+		e.Attempt = s.Attempt.Number
+	}
+	if err := s.addRanges(ctx, &e); err != nil {
+		return "", err
+	}
+	return s.jobs.encodeEntry(e), nil
+}
+
+// addRanges adds to the entry of a split run what its ranges have done.
+func (s *RunState) addRanges(ctx context.Context, e *Entry) error {
+	split, err := s.Split(ctx)
+	if err != nil || split.Ranges == 0 {
+		return err
+	}
+	e.RangesTotal = split.Ranges
+	sum, known := RecordCounts{}, true
+	for from := 0; from < split.Ranges; from += rangesPage {
+		ended, failed, err := s.endedRanges(ctx, from)
+		if err != nil {
+			return err
+		}
+		e.Ranges = append(e.Ranges, ended[:min(len(ended), MaxEntryRanges-len(e.Ranges))]...)
+		e.FailedRecords = append(e.FailedRecords, failed[:min(len(failed), MaxFailedRecords-len(e.FailedRecords))]...)
+		for _, r := range ended {
+			if r.Counts == nil { // a worker of an older release ended it
+				known = false
+				continue
+			}
+			sum.Processed += r.Counts.Processed
+			sum.Updated += r.Counts.Updated
+			sum.Failed += r.Counts.Failed
+		}
+	}
+	if e.Counts == nil && known && len(e.Ranges) > 0 {
+		e.Counts = &sum // the run ended before it added that up itself
+	}
+	return nil
+}
 
 // listedJSON is a text in the list.
 type listedJSON struct {
@@ -275,6 +421,9 @@ func readListed(text string) Listed {
 	}
 	for _, a := range x.Attempts {
 		e.EndedAttempts = append(e.EndedAttempts, a.attempt())
+	}
+	if n := len(e.EndedAttempts); e.Attempt == 0 && !e.Started.IsZero() && n > 0 { // it ended while it waited for its next attempt
+		e.Attempt = e.EndedAttempts[n-1].Number
 	}
 	return Listed{Entry: e, text: text}
 }

@@ -90,7 +90,7 @@ func TestListOfEntries(t *testing.T) {
 	}
 	want := jobs.Entry{
 		ID: "1", At: time.UnixMilli(5).UTC(), Started: time.UnixMilli(3).UTC(), By: jobs.Trigger{Kind: "retry"},
-		EndedAttempts: []jobs.EndedAttempt{{Number: 7, Started: time.UnixMilli(0), Ended: time.UnixMilli(0)}},
+		Attempt: 7, EndedAttempts: []jobs.EndedAttempt{{Number: 7, Started: time.UnixMilli(0), Ended: time.UnixMilli(0)}},
 	}
 	if e := list[3]; e.Err != nil || !reflect.DeepEqual(e.Entry, want) {
 		t.Errorf("an entry is %+v, %v; want %+v", e.Entry, e.Err, want)

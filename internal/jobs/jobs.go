@@ -22,9 +22,11 @@ type Jobs struct {
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	runsOn    atomic.Pointer[string] // see TakePart
-	entries   bool                   // see KeepHistory
-	log       *slog.Logger
-	writes    writeCheck
+	history   bool                   // see KeepHistory
+	// warnedDrop is when the log last warned that entries are dropped (ns).
+	warnedDrop atomic.Int64
+	log        *slog.Logger
+	writes     writeCheck
 }
 
 // New returns the jobs of the registry, in its namespace. The caller closes the client.
@@ -37,7 +39,7 @@ func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) 
 
 // KeepHistory makes the end of each run, and each action, add an entry to a list in Redis, see Entries. Without it there are none.
 // Call it before anything else.
-func (j *Jobs) KeepHistory() { j.entries = true }
+func (j *Jobs) KeepHistory() { j.history = true }
 
 // Registry returns the job types.
 func (j *Jobs) Registry() *tasks.Registry { return j.registry }

@@ -59,6 +59,9 @@ func (k keys) history(job string) string { return k.ofJob(job, "history") }
 // dropped is how many entries were dropped because the list was full.
 func (k keys) dropped(job string) string { return k.ofJob(job, "history-dropped") }
 
+// entries is the keys of a job type that the scripts with enter need.
+func (k keys) entries(job string) []string { return []string{k.history(job), k.dropped(job)} }
+
 // repaired is there for about a minute after a process has repaired the queues of the job type, see maintain.go.
 func (k keys) repaired(job string) string { return k.ofJob(job, "repaired") }
 

@@ -8,6 +8,7 @@
 //	codex:counts    what the run has done, as JSON
 //	codex:retried   who retried it by hand last, as JSON
 //	codex:retries   how many times it was retried by hand
+//	codex:entered   the time of its last entry in the history (ms)
 //
 // Who triggered a run is in a header of its task.
 
@@ -95,13 +96,17 @@ type attemptLine struct {
 }
 
 func (a EndedAttempt) encode() string {
-	text := a.Error
-	if len(text) > maxAttemptError {
-		text = strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
-	}
-	a.Error = text
+	a.Error = shortened(a.Error, maxAttemptError)
 	line, _ := json.Marshal(a.line()) // it has no types that can fail
 	return string(line)
+}
+
+// shortened returns a text of at most limit bytes, and its beginning and "…" for a longer one.
+func shortened(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + "…"
 }
 
 func (a EndedAttempt) line() attemptLine {
@@ -127,21 +132,30 @@ local function record(task, attempt)
 end
 `
 
-// KEYS: task. ARGV: attempt, started, ended (ms). For a task that no attempt could open.
-var refuseScript = redis.NewScript(record + `
-record(KEYS[1], ARGV[1])
-if redis.call("EXISTS", KEYS[1]) == 1 then
-	redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+// KEYS: task, list of entries, dropped. ARGV: attempt, started, ended (ms), entry or "". For a task that no attempt could open. It
+// does nothing if the task is gone, or if it has recorded that before, and asynq has not.
+var refuseScript = redis.NewScript(record + enter + `
+if redis.call("EXISTS", KEYS[1]) == 0 or redis.call("HEXISTS", KEYS[1], "codex:ended") == 1 then
+	return 1
 end
-return 1
+record(KEYS[1], ARGV[1])
+redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+if ARGV[4] == "" then
+	return 1
+end
+return enterRun(KEYS[2], KEYS[3], KEYS[1], ARGV[4], ARGV[2], ARGV[3], ARGV[1])
 `)
 
-// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid.
-func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt) error {
-	err := refuseScript.Run(ctx, j.rdb, []string{j.keys.task(id)}, a.encode(), millis(a.Started), millis(a.Ended)).Err()
+// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid. It adds the run's entry
+// to the history.
+func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, from Source, a EndedAttempt) error {
+	keys := append([]string{j.keys.task(id)}, j.keys.entries(id.Job)...)
+	entry := j.encodeEntry(j.runEntry(id, from, Entry{State: StateFailed, Attempt: a.Number, Error: shortened(a.Error, maxAttemptError)}))
+	n, err := refuseScript.Run(ctx, j.rdb, keys, a.encode(), millis(a.Started), millis(a.Ended), entry).Int()
 	if err != nil {
 		return fmt.Errorf("recording that %s was refused: %w", id, err)
 	}
+	j.entered(id.Job, n)
 	return nil
 }
 

@@ -587,7 +587,7 @@ func TestPausedRunsWait(t *testing.T) {
 	})
 	first := b.trigger(t, "user-sync", tasks.SyncFull)
 	testbed.Receive(t, "the first run", started)
-	if err := b.Pause(t.Context(), b.user); err != nil {
+	if err := b.Pause(t.Context(), b.user, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	second := b.trigger(t, "user-sync", tasks.SyncFull)
@@ -601,7 +601,7 @@ func TestPausedRunsWait(t *testing.T) {
 	if info, err := b.inspector.GetTaskInfo("user-sync", second); err != nil || info.State != asynq.TaskStatePending {
 		t.Errorf("%+v, %v; want it pending", info, err)
 	}
-	if err := b.Resume(t.Context(), b.user); err != nil {
+	if err := b.Resume(t.Context(), b.user, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	testbed.Receive(t, "the second run", started)
