@@ -53,6 +53,8 @@ func (b *testBundle) unused() map[string]float64 {
 	}
 	for _, job := range b.Registry().Names() {
 		metrics[fmt.Sprintf("queue_paused{job_type=%q}", job)] = 0
+		metrics[fmt.Sprintf("history_waiting{job_type=%q}", job)] = 0
+		metrics[fmt.Sprintf("history_dropped_total{job_type=%q}", job)] = 0
 		for _, unit := range []string{"run", "range"} {
 			metrics[oldest(job, unit)] = 0
 			for _, state := range []string{"waiting", "active", "delayed", "completed", "failed"} {

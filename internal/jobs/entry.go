@@ -256,6 +256,8 @@ end
 `, MaxEntries)
 
 const (
+	// maxReadRanges is of how many ranges a run reads what they have done as it ends, which must not take long.
+	maxReadRanges = 20 * rangesPage
 	// enterTimeout bounds adding the entry of a cleanup.
 	enterTimeout = 2 * time.Second
 	// dropInterval is the time between two warnings that entries are dropped.
@@ -358,7 +360,10 @@ func (s *RunState) addRanges(ctx context.Context, e *Entry) error {
 	}
 	e.RangesTotal = split.Ranges
 	sum, known := RecordCounts{}, true
-	for from := 0; from < split.Ranges; from += rangesPage {
+	if split.Ranges > maxReadRanges {
+		known = false
+	}
+	for from := 0; from < min(split.Ranges, maxReadRanges); from += rangesPage {
 		ended, failed, err := s.endedRanges(ctx, from)
 		if err != nil {
 			return err
@@ -453,6 +458,26 @@ func (j *Jobs) RemoveEntries(ctx context.Context, def tasks.Definition, entries 
 		return fmt.Errorf("removing entries of %s: %w", def.Name, err)
 	}
 	return nil
+}
+
+// countEntries returns how many entries are in the list of each job type, in the order of the registry, and how many were ever dropped.
+func (j *Jobs) countEntries(ctx context.Context) (waiting, dropped []int64, err error) {
+	var lengths []*redis.IntCmd
+	var drops []*redis.StringCmd
+	_, err = j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, def := range j.registry.All() {
+			lengths, drops = append(lengths, p.LLen(ctx, j.keys.history(def.Name))), append(drops, p.Get(ctx, j.keys.dropped(def.Name)))
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, nil, fmt.Errorf("counting the entries of the history: %w", err)
+	}
+	for i, length := range lengths {
+		n, _ := drops[i].Int64() // 0 if there is no such key
+		waiting, dropped = append(waiting, length.Val()), append(dropped, n)
+	}
+	return waiting, dropped, nil
 }
 
 // DroppedEntries returns how many entries of the job type were ever dropped, because its list was full.

@@ -515,6 +515,11 @@ func TestFullListDropsTheOldest(t *testing.T) {
 	if n, err := b.DroppedEntries(ctx, b.def); n != 3 || err != nil {
 		t.Errorf("%d were dropped, %v; want 3", n, err)
 	}
+	metrics := collect(t, b.Jobs)
+	if waiting, dropped := metrics[`history_waiting{job_type="user-sync"}`], metrics[`history_dropped_total{job_type="user-sync"}`]; waiting != jobs.MaxEntries ||
+		dropped != 3 {
+		t.Errorf("the metrics say that %v wait, and %v were dropped", waiting, dropped)
+	}
 	if lines := log.Find(dropped); len(lines) != 1 {
 		t.Errorf("the log says it %d times", len(lines))
 	}
@@ -552,7 +557,9 @@ func (*slots) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) { return next(ctx, network, addr) }
 }
 
-func (*slots) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook { return next }
+func (*slots) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
 
 func (s *slots) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
 	return func(ctx context.Context, cmd redis.Cmder) error {
