@@ -193,7 +193,7 @@ func TestHistory(t *testing.T) {
 		"kind=runs":                        `kind was "runs"; it must be "run" or`,
 		"from=today":                       `from was "today"; it must be an instant in RFC 3339`,
 		"cursor=x":                         `cursor was "x"; it must be the "next" of a page before`,
-		"limit=101":                        "limit was "101"; it must be a whole number from 1 to 100",
+		"limit=101":                        `limit was "101"; it must be a whole number from 1 to 100`,
 		"text=":                            `text was ""; it must be 1 to 200 bytes of text`,
 		"text=" + strings.Repeat("x", 201): "it must be 1 to 200 bytes of text",
 		"page=2":                           `the parameter "page" was not known`,

@@ -407,6 +407,7 @@ func (a *attempt) refuse(ctx context.Context, err error) error {
 		if a.retry(ctx, func(ctx context.Context) error { return a.c.w.jobs.RecordRefused(ctx, a.id, a.source(), ended) }) != nil {
 			return errReleased
 		}
+		signal(a.c.w.ended)
 	}
 	a.c.unit.countEnd(a.c.metrics, outcomeFailed, time.Time{})
 	return jobtype.Permanent(err)

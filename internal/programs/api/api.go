@@ -34,11 +34,16 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	}
 	defer func() { err = errors.Join(err, database.Close()) }()
 
-	j := jobs.New(rdb, cfg.Registry, log)
+	j, patient := jobs.New(rdb, cfg.Registry, log), jobs.New(long, cfg.Registry, log)
+	ended := historyOf(cfg, database)
+	if ended != nil {
+		j.KeepHistory()
+		patient.KeepHistory()
+	}
 	process.ReadyWhen(j.Ping)
 	server := api.New(api.Options{
-		Jobs: j, Long: jobs.New(long, cfg.Registry, log), Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
-		History: historyOf(cfg, database), Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
+		Jobs: j, Long: patient, Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
+		History: ended, Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate, BasePath: cfg.HTTP.BasePath, TrustedProxies: cfg.HTTP.TrustedProxies,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()

@@ -22,6 +22,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/worker"
 )
 
@@ -85,7 +86,7 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 
 // Handlers returns the handlers of the job types, by name. Those of syncs work on the database.
 func Handlers(db *mongo.Database, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
-	settings := cfg.Sync
+	settings, keepFailed := cfg.Sync, failedOf(cfg.History)
 	handlers := make(map[string]jobtype.Handler)
 	for _, t := range types {
 		name := t.Definition.Name
@@ -101,13 +102,13 @@ func Handlers(db *mongo.Database, cfg config.Config, types []jobtype.Type) map[s
 		handlers[name] = syncjob.New(store, syncjob.Options{
 			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, MaxBatch: t.Sync.MaxBatch, Exists: store.Exists,
 			Collection: store.Name(), Work: t.Sync.Work, Workers: cfg.Endpoints[name].Concurrency, Writers: settings.Writers, RangeSize: settings.RangeSize,
-			RetryBudget: settings.RetryBudget,
+			RetryBudget: settings.RetryBudget, KeepFailed: keepFailed,
 		})
 	}
 	return handlers
 }
 
-// mover returns what moves entries to the history; nil if that is switched off.
+// mover makes the ends of runs add entries, and returns what moves them to the history; nil if that is switched off.
 func mover(j *jobs.Jobs, client *mongodb.Client, cfg config.Config, types []jobtype.Type, log *slog.Logger) (func(context.Context, <-chan struct{}), error) {
 	if cfg.History.Keep == 0 {
 		return nil, nil
@@ -118,10 +119,23 @@ func mover(j *jobs.Jobs, client *mongodb.Client, cfg config.Config, types []jobt
 				cfg.History.Collection, t.Definition.Name)
 		}
 	}
+	j.KeepHistory()
 	store := history.NewStore(history.Options{
 		Client: client, Database: cfg.MongoDB.Database, Collection: cfg.History.Collection, Keep: cfg.History.Keep, BulkSize: cfg.Sync.BulkSize,
 	})
 	return history.NewMover(j, store, log).Run, nil
+}
+
+// failedOf returns what the history has of the records that fail.
+func failedOf(h config.History) syncrun.KeepFailed {
+	switch {
+	case h.Keep == 0 || h.Records == config.RecordsOff:
+		return syncrun.KeepNothing
+	case h.Records == config.RecordIDs:
+		return syncrun.KeepIDs
+	default:
+		return syncrun.KeepNames
+	}
 }
 
 // leastTimeout is how long an operation may take even with a smaller retry budget. Below that a busy server would look like one
