@@ -208,15 +208,14 @@ func (s *Store) ensure(ctx context.Context, models ...mongo.IndexModel) error {
 	if err != nil && !mongodb.LacksRight(err) {
 		return s.fail(ctx, "listing the indexes of", "listIndexes", err)
 	}
-	models = slices.DeleteFunc(models, func(m mongo.IndexModel) bool {
-		keys, _ := bson.Marshal(m.Keys)
-		return slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool { return sameKeys(i.KeysDocument, keys) })
-	})
-	if len(models) == 0 {
-		return nil
-	}
-	if _, err := collection.Indexes().CreateMany(bounded, models); err != nil {
-		return s.fail(ctx, "making indexes of", "createIndex", err)
+	for _, m := range models {
+		keys, _ := bson.Marshal(m.Keys) // which are constants
+		if slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool { return sameKeys(i.KeysDocument, keys) }) {
+			continue
+		}
+		if _, err := collection.Indexes().CreateOne(bounded, m); err != nil {
+			return s.fail(ctx, "making an index of", "createIndex", err)
+		}
 	}
 	return nil
 }
