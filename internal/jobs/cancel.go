@@ -157,7 +157,7 @@ func (j *Jobs) waitingKeys(def tasks.Definition, id tasks.RunID, info *asynq.Tas
 // removeWaiting removes a run that waits, and reports whether it did.
 func (j *Jobs) removeWaiting(ctx context.Context, def tasks.Definition, id tasks.RunID, info *asynq.TaskInfo, by Trigger) (bool, error) {
 	entry, err := j.waitingEntry(ctx, id, info, Entry{
-		State: StateRemoved, Error: shortened(newJob(def, id, info).Error, maxAttemptError),
+		State: StateRemoved, Error: shortened(newJob(def, id, info).Error),
 	})
 	if err != nil {
 		return false, err

@@ -36,8 +36,6 @@ const (
 	MaxEntryRanges = 1_000
 	// MaxFailedRecords is how many failed records an entry lists.
 	MaxFailedRecords = 100
-	// MaxReason is how long the reason of a failed record is, in bytes.
-	MaxReason = 300
 )
 
 // The values of Entry.Kind.
@@ -107,7 +105,7 @@ type FailedRecord struct {
 	ID string `json:"id"`
 	// Name is what people call the record. It can be "".
 	Name string `json:"name,omitempty"`
-	// Reason is why it failed, at most MaxReason bytes.
+	// Reason is why it failed, at most 300 bytes.
 	Reason string `json:"reason"`
 }
 

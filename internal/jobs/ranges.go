@@ -293,7 +293,7 @@ func (s *RunState) endedRanges(ctx context.Context, from int) (ended []EndedRang
 		}
 		r := EndedRange{Index: from + i, Worker: text(4), Started: at(2), Ended: at(3), Outcome: OutcomeCompleted}
 		if text(0) == rangeFailed {
-			r.Outcome, r.Error = OutcomeFailed, shortened(text(1), maxAttemptError)
+			r.Outcome, r.Error = OutcomeFailed, shortened(text(1))
 		}
 		var counts RecordCounts
 		if json.Unmarshal([]byte(text(5)), &counts) == nil {

@@ -96,17 +96,17 @@ type attemptLine struct {
 }
 
 func (a EndedAttempt) encode() string {
-	a.Error = shortened(a.Error, maxAttemptError)
+	a.Error = shortened(a.Error)
 	line, _ := json.Marshal(a.line()) // it has no types that can fail
 	return string(line)
 }
 
-// shortened returns a text of at most limit bytes, and its beginning and "…" for a longer one.
-func shortened(text string, limit int) string {
-	if len(text) <= limit {
+// shortened returns an error's text, and of a long one its beginning and "…".
+func shortened(text string) string {
+	if len(text) <= maxAttemptError {
 		return text
 	}
-	return strings.ToValidUTF8(text[:limit], "") + "…"
+	return strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
 }
 
 func (a EndedAttempt) line() attemptLine {
@@ -150,7 +150,7 @@ return enterRun(KEYS[2], KEYS[3], KEYS[1], ARGV[4], ARGV[2], ARGV[3], ARGV[1])
 // to the history.
 func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, from Source, a EndedAttempt) error {
 	keys := append([]string{j.keys.task(id)}, j.keys.entries(id.Job)...)
-	entry := j.encodeEntry(j.runEntry(id, from, Entry{State: StateFailed, Attempt: a.Number, Error: shortened(a.Error, maxAttemptError)}))
+	entry := j.encodeEntry(j.runEntry(id, from, Entry{State: StateFailed, Attempt: a.Number, Error: shortened(a.Error)}))
 	n, err := refuseScript.Run(ctx, j.rdb, keys, a.encode(), millis(a.Started), millis(a.Ended), entry).Int()
 	if err != nil {
 		return fmt.Errorf("recording that %s was refused: %w", id, err)

@@ -325,7 +325,7 @@ func (s *RunState) Complete(ctx context.Context, result []byte) error {
 // Fail removes the state of a run that has failed, and its ranges. asynq stores the reason. Fail adds the run's entry to the
 // history.
 func (s *RunState) Fail(ctx context.Context, reason error) error {
-	e := Entry{State: StateFailed, Error: shortened(reason.Error(), maxAttemptError)}
+	e := Entry{State: StateFailed, Error: shortened(reason.Error())}
 	if s.Attempt != nil && s.Attempt.Outcome == OutcomeCancelled {
 		e.State = StateCancelled
 	}
