@@ -171,7 +171,7 @@ func (s *Store) replace(ctx context.Context, collection *mongo.Collection, d doc
 	case err != nil || !stored.At.Before(d.At):
 		return err
 	}
-	older := append(byID, bson.E{Key: fieldAt, Value: bson.D{{Key: "$lt", Value: d.At}}}) // still, as another worker may be faster
+	older := bson.D{byID[0], {Key: fieldAt, Value: bson.D{{Key: "$lt", Value: d.At}}}} // still, as another worker may be faster
 	_, err = collection.ReplaceOne(ctx, older, d)
 	return err
 }
