@@ -12,6 +12,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/api"
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
@@ -60,6 +61,14 @@ var routes = []route{
 		method: http.MethodPost, path: "/jobs/:id/retry", url: "/jobs/{failed}/retry", wrong: []string{"/jobs/nobody/retry", "/jobs/{waiting}/retry"},
 		fields: map[string]string{},
 	},
+	{
+		method: http.MethodGet, path: "/history",
+		wrong: []string{
+			"/history?job=users", "/history?state=active", "/history?kind=runs", "/history?from=today", "/history?to=1", "/history?text=", "/history?text=%00",
+			"/history?limit=0", "/history?limit=101", "/history?cursor=x", "/history?page=1",
+		},
+	},
+	{method: http.MethodGet, path: "/history/:entry", url: "/history/1795495826000:user-sync", wrong: []string{"/history/nobody?job=7", "/history/7", "/history/%ff"}},
 	{method: http.MethodGet, path: "/schedules"},
 	{method: http.MethodGet, path: "/job-types"},
 	{method: http.MethodGet, path: "/processes"},
@@ -144,7 +153,9 @@ func setupLocked(t *testing.T, adjust ...func(*api.Options)) *lockedBundle {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &lockedBundle{testBundle: setup(t, append(adjust, func(o *api.Options) { o.Keys, o.DashboardReadOnly = keys, false })...)}
+	ended, store, _ := withHistory(t)
+	put(t, store, jobs.Entry{ID: "1795495826000:user-sync", Kind: jobs.EntryRun, Job: "user-sync", At: historyTime, State: jobs.StateCompleted})
+	b := &lockedBundle{testBundle: setup(t, append(adjust, ended, func(o *api.Options) { o.Keys, o.DashboardReadOnly = keys, false })...)}
 	b.server.AllowWrongKeys(1_000_000) // which these tests send
 	ops := b.as(writeKey)
 	waiting := ops.trigger(t, "user-sync", "").Data.JobID

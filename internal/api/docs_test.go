@@ -73,7 +73,8 @@ func TestDocs(t *testing.T) {
 // Every command of the page works in a shell, and its answer agrees with the description.
 func TestCommandsOfDocs(t *testing.T) {
 	t.Parallel()
-	b := setup(t)
+	adjust, _, _ := withHistory(t)
+	b := setup(t, adjust)
 	for _, command := range commands(b.get(t, "/docs").text) {
 		shell := exec.CommandContext(t.Context(), "sh", "-c", command+` -sS -o /dev/null -w '%{http_code}'`)
 		output, err := shell.CombinedOutput()

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"slices"
 	"strconv"
 	"time"
 
@@ -29,19 +28,10 @@ func newJob(j jobs.Job) client.Job {
 		ID: j.ID.String(), Job: j.ID.Job, State: client.State(j.State), Data: j.Data, Progress: j.Progress,
 		Attempt: j.Attempt, Attempts: j.Attempts, Error: j.Error, Result: j.Result,
 		CreatedAt: client.Time{Time: j.Created}, StartedAt: client.Time{Time: j.Started}, EndedAt: client.Time{Time: j.Ended},
-		NextAttemptAt: client.Time{Time: j.NextAttempt},
+		NextAttemptAt: client.Time{Time: j.NextAttempt}, EndedAttempts: newEndedAttempts(j.EndedAttempts), Counts: (*client.RecordCounts)(j.Counts),
 	}
 	if j.TriggeredBy.Kind != "" {
 		shown.TriggeredBy = &client.TriggeredBy{Kind: j.TriggeredBy.Kind, Key: j.TriggeredBy.Key}
-	}
-	for _, a := range j.EndedAttempts {
-		shown.EndedAttempts = append(shown.EndedAttempts, client.EndedAttempt{
-			Number: a.Number, StartedAt: client.Time{Time: a.Started}, EndedAt: client.Time{Time: a.Ended}, Worker: a.Worker,
-			Outcome: string(a.Outcome), Error: a.Error,
-		})
-	}
-	if j.Counts != nil {
-		shown.Counts = &client.RecordCounts{Processed: j.Counts.Processed, Updated: j.Counts.Updated, Failed: j.Counts.Failed}
 	}
 	if !j.Started.IsZero() && !j.Ended.IsZero() {
 		duration := max(0, j.Ended.Sub(j.Started).Milliseconds())
@@ -57,6 +47,16 @@ func newJob(j jobs.Job) client.Job {
 	return shown
 }
 
+func newEndedAttempts(ended []jobs.EndedAttempt) (shown []client.EndedAttempt) {
+	for _, a := range ended {
+		shown = append(shown, client.EndedAttempt{
+			Number: a.Number, StartedAt: client.Time{Time: a.Started}, EndedAt: client.Time{Time: a.Ended}, Worker: a.Worker,
+			Outcome: string(a.Outcome), Error: a.Error,
+		})
+	}
+	return shown
+}
+
 func newWaiting(w jobs.Wait) client.Waiting {
 	return client.Waiting{For: w.For, Since: client.Time{Time: w.Since}, Upstream: w.Upstream}
 }
@@ -67,15 +67,11 @@ func (s *Server) listJobs(c *gin.Context) {
 	if filter.Jobs, ok = s.queryJobs(c, client.AllJobs); !ok {
 		return
 	}
-	if state, given := c.GetQuery("state"); given {
-		if !slices.Contains(jobs.States(), jobs.State(state)) {
-			var names []string
-			for _, known := range jobs.States() {
-				names = append(names, string(known))
-			}
-			fail(c, http.StatusBadRequest, (&tasks.FieldError{Field: "state", Was: tasks.Describe(state), Allowed: quoted(names)}).Error())
-			return
-		}
+	var state string
+	if !queryOneOf(c, "state", texts(jobs.States()), &state) {
+		return
+	}
+	if state != "" {
 		filter.States = []jobs.State{jobs.State(state)}
 	}
 	if !queryNumber(c, "page", 1_000_000, &filter.Page) || !queryNumber(c, "pageSize", maxPageSize, &filter.PageSize) {
@@ -147,7 +143,7 @@ func (s *Server) cancelJob(c *gin.Context) {
 		return
 	}
 	s.withJob(c, func(ctx context.Context, id tasks.RunID) error {
-		removed, err := s.Jobs.Cancel(ctx, id)
+		removed, err := s.Jobs.Cancel(ctx, id, triggeredBy(c))
 		if err != nil {
 			return err
 		}
@@ -191,7 +187,11 @@ func (s *Server) withJob(c *gin.Context, do func(context.Context, tasks.RunID) e
 	switch {
 	case err == nil:
 	case errors.Is(err, jobs.ErrNoJob):
-		fail(c, http.StatusNotFound, fmt.Sprintf("there is no job %s; see GET /jobs", tasks.Describe(text)))
+		message := fmt.Sprintf("there is no job %s; see GET /jobs", tasks.Describe(text))
+		if s.History != nil {
+			message += fmt.Sprintf(", and GET %s/%s if it has ended", historyPath, text)
+		}
+		fail(c, http.StatusNotFound, message)
 	case errors.Is(err, jobs.ErrEnded):
 		fail(c, http.StatusConflict, fmt.Sprintf("job %s has already ended; POST /jobs/cleanup removes jobs that have ended", text))
 	case errors.Is(err, jobs.ErrBusy):

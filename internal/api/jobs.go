@@ -58,11 +58,7 @@ func (s *Server) trigger(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	by := jobs.Trigger{Kind: jobs.TriggeredByAPI}
-	if key := keyName(c); key != "" {
-		by = jobs.Trigger{Kind: jobs.TriggeredByKey, Key: key}
-	}
-	accepted, err := s.Jobs.TriggerAt(ctx, def, payload, at, by)
+	accepted, err := s.Jobs.TriggerAt(ctx, def, payload, at, triggeredBy(c))
 	if err != nil {
 		s.unavailable(c, err)
 		return
@@ -94,7 +90,7 @@ type controlBody struct {
 func (s *Server) pause(c *gin.Context)  { s.control(c, "paused", s.Jobs.Pause) }
 func (s *Server) resume(c *gin.Context) { s.control(c, "resumed", s.Jobs.Resume) }
 
-func (s *Server) control(c *gin.Context, done string, do func(context.Context, tasks.Definition) error) {
+func (s *Server) control(c *gin.Context, done string, do func(context.Context, tasks.Definition, jobs.Trigger) error) {
 	body := controlBody{Job: s.Jobs.Registry().Names()[0]}
 	if !decodeBody(c, &body) {
 		return
@@ -105,7 +101,7 @@ func (s *Server) control(c *gin.Context, done string, do func(context.Context, t
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	if err := do(ctx, def); err != nil {
+	if err := do(ctx, def, triggeredBy(c)); err != nil {
 		s.unavailable(c, err)
 		return
 	}
@@ -142,7 +138,7 @@ func (s *Server) cleanup(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), cleanupTimeout)
 	defer cancel()
-	removed, err := s.Long.Cleanup(ctx, def, time.Now().Add(-time.Duration(hours*float64(time.Hour))))
+	removed, err := s.Long.Cleanup(ctx, def, time.Now().Add(-time.Duration(hours*float64(time.Hour))), triggeredBy(c))
 	if err != nil {
 		s.unavailable(c, err)
 		return

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/tasks"
@@ -60,8 +61,10 @@ type Options struct {
 	Jobs *jobs.Jobs
 	// Long are the same jobs, by a client with more time for each command. The default is Jobs.
 	Long *jobs.Jobs
-	// Database is the MongoDB that the workers use, for the health check only.
+	// Database is the MongoDB that the workers use, for the health check.
 	Database Pinger
+	// History is what has ended; nil if it is switched off.
+	History *history.Store
 	// Dashboard makes asynqmon's clients.
 	Dashboard asynq.RedisConnOpt
 	// DashboardReadOnly keeps the dashboard from changing anything.
@@ -112,7 +115,7 @@ func New(o Options) *Server {
 	s := &Server{
 		Options: o, started: time.Now(), router: gin.New(), wrongKeys: newWrongKeys(),
 		refusals: &fewLines{log: o.Log, summary: "More requests were refused"},
-		outages:  &fewLines{log: o.Log, summary: "Redis did not serve more requests"},
+		outages:  &fewLines{log: o.Log, summary: "Redis or MongoDB did not serve more requests"},
 	}
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: ourQueues{o.Dashboard, o.Jobs}, ReadOnly: o.DashboardReadOnly,
@@ -144,6 +147,8 @@ func New(o Options) *Server {
 	r.Match(reading, "/jobs/:id", s.strict(s.showJob)...)
 	r.DELETE("/jobs/:id", s.strict(s.cancelJob)...)
 	r.POST("/jobs/:id/retry", s.strict(s.retryJob)...)
+	r.Match(reading, historyPath, s.strict(s.listHistory, "job", "state", "kind", "from", "to", "text", "limit", "cursor")...)
+	r.Match(reading, historyPath+"/:entry", s.strict(s.showHistory)...)
 	r.Match(reading, "/schedules", s.strict(s.listSchedules)...)
 	r.Match(reading, jobTypesPath, s.strict(s.listJobTypes)...)
 	r.Match(reading, processesPath, s.strict(s.listProcesses)...)

@@ -155,7 +155,7 @@ There is no flag for the key itself: other users of this machine could read it.
 	flags.StringVarP(&a.output, "output", "o", outputTable, "how to print: table or json (the API's data)")
 	complete(root, "output", outputTable, outputJSON)
 	root.AddCommand(
-		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(),
+		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(), a.historyCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.processesCommand(), a.healthCommand(),
 	)
 	return root

@@ -15,6 +15,7 @@ func TestCompletion(t *testing.T) {
 	jobs := []string{waitingJob, activeJob, delayedJob, completedJob, failedJob}
 	f.on("GET /jobs?pageSize=100", 200, list("5", "1", "100", jobs...))
 	f.on("GET /jobs?pageSize=100&state=failed", 200, list("1", "1", "100", failedJob))
+	f.on("GET /history?limit=100", 200, data(historyList))
 	types := []string{"user-sync\tUser sync", "project-sync\tProject sync", "issue-sync\tIssue sync", "welcome-mail\tWelcome mail"}
 	for _, test := range []struct {
 		args string
@@ -41,6 +42,14 @@ func TestCompletion(t *testing.T) {
 		}},
 		{"retry ", []string{"1795408800000:issue-sync:zzzzzzzz\tfailed syncType=full"}},
 		{"retry 1 ", nil},
+		{"history ", []string{
+			"1795494000000:user-sync\tcompleted 2026-11-24 04:20:04", "1795493000000:user-sync:pause:abcdefgh\tpause 2026-11-24 04:03:20",
+			"1795492000000:user-sync:cleanup:abcdefgh\tcleanup 2026-11-24 03:46:40", "1795408900000:issue-sync:cancel:abcdefgh\tcancel 2026-11-23 04:41:40",
+			"1795408800000:issue-sync:zzzzzzzz\tfailed 2026-11-23 04:41:10",
+		}},
+		{"history --job ", types},
+		{"history --state ", []string{"completed", "failed", "cancelled", "removed"}},
+		{"history --kind ", []string{"run", "pause", "resume", "cleanup", "cancel"}},
 		{"can", []string{"cancel\tRemove a job that waits, or stop one that is active"}},
 	} {
 		p := run(t, "", append([]string{"__complete", "--server", f.URL}, strings.Split(test.args, " ")...)...)

@@ -57,6 +57,33 @@ const (
 	processes = `{"processes":[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},
 		{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]}`
 
+	// What a list has of these entries.
+	historyList = `{"entries":[
+		{"id":"1795494000000:user-sync","kind":"run","job":"user-sync","at":"2026-11-24T04:20:04.260Z","by":{"kind":"tick"},"state":"completed",
+			"startedAt":"2026-11-24T04:20:00.010Z","duration":4250,"attempt":1,"attempts":3,"counts":{"processed":2000,"updated":1999,"failed":1}},
+		{"id":"1795493000000:user-sync:pause:abcdefgh","kind":"pause","job":"user-sync","at":"2026-11-24T04:03:20.000Z","by":{"kind":"key","key":"ops"}},
+		{"id":"1795492000000:user-sync:cleanup:abcdefgh","kind":"cleanup","job":"user-sync","at":"2026-11-24T03:46:40.000Z","by":{"kind":"api"},
+			"removed":{"completed":3,"failed":1}},
+		{"id":"1795408900000:issue-sync:cancel:abcdefgh","kind":"cancel","job":"issue-sync","at":"2026-11-23T04:41:40.000Z",
+			"target":"1795408800000:issue-sync:zzzzzzzz"},
+		{"id":"1795408800000:issue-sync:zzzzzzzz","kind":"run","job":"issue-sync","at":"2026-11-23T04:41:10.500Z","state":"failed","attempt":3,"attempts":3,
+			"error":"all 100 issues of a batch failed: not authorized: \u001b[31mcontext deadline exceeded"}],"next":"TmV4dA"}`
+	historyRun = `{"id":"1795494000000:user-sync","kind":"run","job":"user-sync","at":"2026-11-24T04:20:04.260Z","by":{"kind":"retry","key":"ops"},
+		"state":"completed","data":{"syncType":"incremental"},"startedAt":"2026-11-24T04:20:00.010Z","duration":4250,"attempt":1,"attempts":3,
+		"endedAttempts":[
+			{"number":3,"startedAt":"2026-11-24T04:10:00.010Z","endedAt":"2026-11-24T04:10:01.010Z","worker":"host-b:1:ZZ11AA","outcome":"failed","error":"not\u001b[31m authorized"},
+			{"number":1,"startedAt":"2026-11-24T04:20:00.010Z","endedAt":"2026-11-24T04:20:04.260Z","worker":"host-b:1:ZZ11AA","outcome":"completed"}],
+		"counts":{"processed":2000,"updated":1998,"failed":2},
+		"result":{"success":true,"usersProcessed":2000,"usersUpdated":1998,"errors":2,"duration":4250,"timestamp":"2026-11-24T04:20:04.260Z"},
+		"failedRecords":[{"id":"65a1f0c2e4b0a1b2c3d4e5f6","name":"ada","reason":"Document failed validation"}],
+		"ranges":[
+			{"index":0,"worker":"host-b:1:ZZ11AA","startedAt":"2026-11-24T04:20:00.110Z","endedAt":"2026-11-24T04:20:02.110Z","outcome":"completed",
+				"counts":{"processed":1000,"updated":998,"failed":2}},
+			{"index":1,"outcome":"failed","error":"after 3 attempts: no"}],
+		"rangesTotal":3,"traceId":"0af7651916cd43dd8448eb211c80319c"}`
+	historyCleanup = `{"id":"1795492000000:user-sync:cleanup:abcdefgh","kind":"cleanup","job":"user-sync","at":"2026-11-24T03:46:40.000Z","by":{"kind":"api"},
+		"removed":{"completed":3,"failed":1}}`
+
 	healthy = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":4000,
 		"database":{"status":"connected","responseTime":3},"redis":{"status":"connected","responseTime":0},
 		"jobs":{"initialized":true,"workers":2,"schedulers":1}}`
@@ -103,6 +130,13 @@ func newSystem(t *testing.T) *fake {
 	f.on("DELETE /jobs/1795494000000:user-sync", 409, `{"success":false,"message":"the job is completed; one that waits or is active can be cancelled"}`)
 	f.on("POST /jobs/1795408800000:issue-sync:zzzzzzzz/retry", 200, data(`{"id":"1795408800000:issue-sync:zzzzzzzz","state":"waiting"}`))
 	f.on("POST /jobs/1795494000000:user-sync/retry", 409, `{"success":false,"message":"the job is completed; one that has failed can be retried"}`)
+	f.on("GET /history?limit=20", 200, data(historyList))
+	f.on("GET /history?from=2026-11-17T04%3A50%3A30.000Z&job=user-sync&kind=run&limit=5&state=failed&text=ada&to=2026-11-24T04%3A00%3A00.000Z", 200, data(`{"entries":[]}`))
+	f.on("GET /history?limit=100", 200, data(historyList))
+	f.on("GET /history?cursor=TmV4dA&limit=100", 200, data(`{"entries":[`+historyCleanup+`]}`))
+	f.on("GET /history/1795494000000:user-sync", 200, data(historyRun))
+	f.on("GET /history/1795492000000:user-sync:cleanup:abcdefgh", 200, data(historyCleanup))
+	f.on("GET /history/1:user-sync", 404, `{"success":false,"message":"there is no entry \"1:user-sync\" in the history"}`)
 	f.on("GET /schedules", 200, data(schedules))
 	f.on("GET /job-types", 200, data(jobTypes))
 	f.on("GET /processes", 200, data(processes))

@@ -54,6 +54,7 @@ func TestExitStatus(t *testing.T) {
 	broken := newFake(t)
 	broken.on("GET /health", 200, incomplete)
 	broken.on("GET /jobs/1795408800000:issue-sync:zzzzzzzz", 200, data(cancelledJob))
+	broken.on("GET /history?limit=20", 503, `{"success":false,"message":"MongoDB is not available; try again later"}`)
 	broken.on("GET /schedules", 503, `{"success":false,"message":"Redis is not available; try again later"}`)
 	broken.on("GET /jobs/status?job=all", 401, `{"success":false,"message":"there was no API key"}`)
 	broken.on("POST /jobs/pause", 403, `{"success":false,"message":"this key may only read"}`)
@@ -95,6 +96,16 @@ func TestExitStatus(t *testing.T) {
 		{f.URL, "jobs --state done", 2, `--state was "done"; it must be waiting, active, delayed, completed, failed`},
 		{f.URL, "jobs --page 0", 2, "--page was 0; it must be 1 or more"},
 		{f.URL, "jobs --page-size 101", 2, "--page-size was 101; it must be from 1 to 100"},
+		{f.URL, "history --state active", 2, `--state was "active"; it must be completed, failed, cancelled, removed`},
+		{f.URL, "history --kind runs", 2, `--kind was "runs"; it must be run, pause, resume, cleanup, cancel`},
+		{f.URL, "history --limit 101", 2, "--limit was 101; it must be from 1 to 100"},
+		{f.URL, "history --since yesterday", 2, `--since was "yesterday"; it must be how long ago, such as 36h or 7d, or an instant`},
+		{f.URL, "history --until -1h", 2, `--until was "-1h"; it must be how long ago`},
+		{f.URL, "history --since 99999999d", 2, "--since was"},
+		{f.URL, "history --all --limit 5", 2, "none of the others can be"},
+		{f.URL, "history 1795494000000:user-sync --job user-sync", 2, "--job was given with an ID; it must be left out"},
+		{f.URL, "history 1 2", 2, "see codexctl history --help"},
+		{f.URL, "history --text=", 2, "it was empty"},
 		{f.URL, "trigger user-sync --batch-size many", 2, "batch-size"},
 		{f.URL, "trigger user-sync --batch-size 0", 2, "--batch-size was 0; it must be 1 or more"},
 		{f.URL, "trigger user-sync --data [1]", 2, "--data was not a JSON object"},
@@ -127,6 +138,8 @@ func TestExitStatus(t *testing.T) {
 		{nobody, "health", 3, "codexctl: asking for the health: the server could not be reached"},
 		{f.URL, "job 1:user-sync", 3, `codexctl: asking for job 1:user-sync: the server answered 404: there is no job "1:user-sync"` + "\n"},
 		{f.URL, "job 1:user-sync --wait", 3, "404"},
+		{f.URL, "history 1:user-sync", 3, `codexctl: asking for entry 1:user-sync of the history: the server answered 404: there is no entry "1:user-sync" in the history`},
+		{broken.URL, "history", 3, "codexctl: listing the history: the server answered 503: MongoDB is not available"},
 		{f.URL, "job ..", 3, `404: there is nothing that is called ".."`},
 		{f.URL, "trigger users", 3, `codexctl: triggering users: the server answered 404: the job was "users"; it must be "user-sync"` + "\n"},
 		{f.URL, "cancel 1795494000000:user-sync", 3, "409: the job is completed"},

@@ -131,9 +131,9 @@ func TestSettingsAreComplete(t *testing.T) {
 func TestShownSettingsAreThoseOfTheProgram(t *testing.T) {
 	setup(t, "")
 	for program, want := range map[string]string{
-		"api":       "redis namespace mongodb schedules apiKeys authDisabled tls traces",
+		"api":       "redis namespace mongodb database history schedules apiKeys authDisabled tls traces",
 		"scheduler": "redis namespace schedules traces",
-		"worker":    "redis namespace mongodb database concurrency batchSize writers rangeSize schedules traces",
+		"worker":    "redis namespace mongodb database history concurrency batchSize writers rangeSize schedules traces",
 	} {
 		var out strings.Builder
 		c, _, ok := config.FromCommandLine(program, "", codex.Registry(), nil, &out, &out)

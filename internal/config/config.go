@@ -29,6 +29,7 @@ type Config struct {
 	Log     Log
 	Worker  Worker
 	Sync    Sync
+	History History
 	// Endpoints has the endpoint of each job type that has one.
 	Endpoints map[string]Endpoint
 	// CheckHealth asks for a health check of the running process, in place of a new process.
@@ -130,7 +131,8 @@ func (c Config) LogValue() slog.Value {
 	show(slog.String("redis", c.Redis.String()), api, scheduler, worker)
 	show(slog.String("namespace", string(c.Registry.Namespace())), api, scheduler, worker)
 	show(slog.String("mongodb", redactURI(c.MongoDB.URI)), api, worker)
-	show(slog.String("database", c.MongoDB.Database), worker)
+	show(slog.String("database", c.MongoDB.Database), api, worker)
+	show(slog.Any("history", c.History), api, worker)
 	show(slog.Int("concurrency", c.Worker.Concurrency), worker)
 	show(slog.Int("batchSize", c.Sync.BatchSize), worker)
 	show(slog.Int("writers", c.Sync.Writers), worker)

@@ -86,6 +86,7 @@ func TestDefaults(t *testing.T) {
 		Sync: config.Sync{BatchSize: 100, Writers: 4, RangeSize: syncrun.DefaultRangeSize, BulkSize: 1000, RetryBudget: time.Minute, Freshness: map[string]time.Duration{
 			"user-sync": 20 * time.Minute, "project-sync": 20 * time.Minute, "issue-sync": 20 * time.Minute,
 		}},
+		History: config.History{Collection: "job_runs", Keep: 90 * 24 * time.Hour, Records: config.RecordNames},
 	}
 	if !reflect.DeepEqual(rest, want) {
 		t.Errorf("got %+v, want %+v", rest, want)
@@ -311,7 +312,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_RANGE_SIZE=500", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
 		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "AUTH_DISABLED=true", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x",
 		"ADMIN_HOST=0.0.0.0", "ADMIN_PORT=off", "OTEL_EXPORTER_OTLP_ENDPOINT=https://collector:4318/otlp", "OTEL_EXPORTER_OTLP_HEADERS=a=b%20c, d=",
-		"OTEL_EXPORTER_OTLP_TIMEOUT=2500", "OTEL_TRACES_SAMPLER_ARG=0.25")
+		"OTEL_EXPORTER_OTLP_TIMEOUT=2500", "OTEL_TRACES_SAMPLER_ARG=0.25", "HISTORY_COLLECTION=runs", "HISTORY_KEEP=36h", "HISTORY_RECORDS=ids")
 	c := load(t)
 	for _, def := range c.Registry.All() {
 		if def.Attempts != 5 || def.Backoff != 2*time.Second || def.BackoffFactor != 1.5 || def.KeepCompleted != 0 || def.KeepFailed != 7 || def.MaxDuration != time.Hour {
@@ -329,6 +330,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
 		Worker:  config.Worker{Concurrency: 2},
 		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, RetryBudget: 5 * time.Second},
+		History: config.History{Collection: "runs", Keep: 36 * time.Hour, Records: config.RecordIDs},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got %+v, want %+v", c, want)

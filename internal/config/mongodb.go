@@ -27,10 +27,9 @@ type MongoDB struct {
 }
 
 func readMongoDB(r *reader) MongoDB {
-	m := MongoDB{
-		URI: read(r.group("MongoDB", api, worker), "MONGODB_URI", "mongodb://127.0.0.1:27017", mongoURI, "the connection string of MongoDB"),
-	}
-	set := readSet(r.group("MongoDB", worker), "MONGODB_DATABASE", "", databaseName, "the database of the records; by default the one in the "+
+	g := r.group("MongoDB", api, worker)
+	m := MongoDB{URI: read(g, "MONGODB_URI", "mongodb://127.0.0.1:27017", mongoURI, "the connection string of MongoDB")}
+	set := readSet(g, "MONGODB_DATABASE", "", databaseName, "the database of the records and of the history; by default the one in the "+
 		"path of MONGODB_URI, unless that is admin, local or config, else "+defaultDatabase)
 	path := pathDatabase(m.URI)
 	switch {

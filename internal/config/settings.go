@@ -30,6 +30,7 @@ func readConfig(r *reader, registry *tasks.Registry) Config {
 		Log:     readLog(r),
 		Worker:  readWorker(r, registry),
 		Sync:    readSync(r),
+		History: readHistory(r),
 	}
 	change := readRetryAndRetention(r)
 	c.Sync.Freshness = make(map[string]time.Duration)

@@ -8,6 +8,7 @@
 //	codex:counts    what the run has done, as JSON
 //	codex:retried   who retried it by hand last, as JSON
 //	codex:retries   how many times it was retried by hand
+//	codex:entered   the time of its last entry in the history (ms)
 //
 // Who triggered a run is in a header of its task.
 
@@ -95,12 +96,25 @@ type attemptLine struct {
 }
 
 func (a EndedAttempt) encode() string {
-	text := a.Error
-	if len(text) > maxAttemptError {
-		text = strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
-	}
-	line, _ := json.Marshal(attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, text}) // it has no types that can fail
+	a.Error = shortened(a.Error)
+	line, _ := json.Marshal(a.line()) // it has no types that can fail
 	return string(line)
+}
+
+// shortened returns an error's text, and of a long one its beginning and "…".
+func shortened(text string) string {
+	if len(text) <= maxAttemptError {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
+}
+
+func (a EndedAttempt) line() attemptLine {
+	return attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, a.Error}
+}
+
+func (l attemptLine) attempt() EndedAttempt {
+	return EndedAttempt{l.Number, time.UnixMilli(l.Started), time.UnixMilli(l.Ended), l.Worker, l.Outcome, l.Error}
 }
 
 // record begins the scripts that end an attempt: record(task, attempt) adds the attempt to the task, if it still is there. Of many
@@ -118,21 +132,30 @@ local function record(task, attempt)
 end
 `
 
-// KEYS: task. ARGV: attempt, started, ended (ms). For a task that no attempt could open.
-var refuseScript = redis.NewScript(record + `
-record(KEYS[1], ARGV[1])
-if redis.call("EXISTS", KEYS[1]) == 1 then
-	redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+// KEYS: task, list of entries, dropped. ARGV: attempt, started, ended (ms), entry or "". For a task that no attempt could open. It
+// does nothing if the task is gone, or if it has recorded that before, and asynq has not.
+var refuseScript = redis.NewScript(record + enter + `
+if redis.call("EXISTS", KEYS[1]) == 0 or redis.call("HEXISTS", KEYS[1], "codex:ended") == 1 then
+	return 1
 end
-return 1
+record(KEYS[1], ARGV[1])
+redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+if ARGV[4] == "" then
+	return 1
+end
+return enterRun(KEYS[2], KEYS[3], KEYS[1], ARGV[4], ARGV[2], ARGV[3], ARGV[1])
 `)
 
-// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid.
-func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt) error {
-	err := refuseScript.Run(ctx, j.rdb, []string{j.keys.task(id)}, a.encode(), millis(a.Started), millis(a.Ended)).Err()
+// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid. It adds the run's entry
+// to the history.
+func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, from Source, a EndedAttempt) error {
+	keys := append([]string{j.keys.task(id)}, j.keys.entries(id.Job)...)
+	entry := j.encodeEntry(j.runEntry(id, from, Entry{State: StateFailed, Attempt: a.Number, Error: shortened(a.Error)}))
+	n, err := refuseScript.Run(ctx, j.rdb, keys, a.encode(), millis(a.Started), millis(a.Ended), entry).Int()
 	if err != nil {
 		return fmt.Errorf("recording that %s was refused: %w", id, err)
 	}
+	j.entered(id.Job, n)
 	return nil
 }
 
@@ -172,9 +195,7 @@ func readRecord(job *Job, answer *redis.SliceCmd) {
 	for line := range strings.Lines(text(2)) {
 		var a attemptLine
 		if json.Unmarshal([]byte(line), &a) == nil {
-			job.EndedAttempts = append(job.EndedAttempts, EndedAttempt{
-				a.Number, time.UnixMilli(a.Started), time.UnixMilli(a.Ended), a.Worker, a.Outcome, a.Error,
-			})
+			job.EndedAttempts = append(job.EndedAttempts, a.attempt())
 		}
 	}
 	var counts RecordCounts

@@ -138,6 +138,16 @@ func encodeWriteConcern(concern *writeconcern.WriteConcern) (bson.Raw, error) {
 // Database returns the database with the name. Ping must have succeeded once before.
 func (c *Client) Database(name string) *mongo.Database { return c.client.Database(name) }
 
+// Collection returns a collection. Unlike Database it needs no Ping before, and can fail while the host of a mongodb+srv connection
+// string cannot be looked up.
+func (c *Client) Collection(ctx context.Context, database, name string) (*mongo.Collection, error) {
+	client, err := c.connected(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return client.Database(database).Collection(name), nil
+}
+
 // resolver returns a function that looks up the host of a mongodb+srv connection string. The driver itself does that without a
 // context.
 func resolver(address string, options url.Values) func(context.Context) error {
@@ -187,7 +197,7 @@ func (c *Client) Ping(ctx context.Context) error {
 		err = client.Ping(bounded, nil)
 	}
 	if err != nil {
-		return classify(ctx, "pinging MongoDB", err)
+		return Classify(ctx, "pinging MongoDB", err)
 	}
 	return nil
 }

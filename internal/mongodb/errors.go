@@ -55,10 +55,10 @@ var passingLabels = []string{
 	"RetryableWriteError", "RetryableError", "SystemOverloadedError",
 }
 
-// classify adds to a driver's error what was being done. It also wraps syncrun.ErrUnavailable if the error can pass. If the
+// Classify adds to a driver's error what was being done. It also wraps syncrun.ErrUnavailable if the error can pass. If the
 // caller's context has ended, it returns the cause of that, whatever the driver says. ctx must be the caller's, without this
 // package's deadline.
-func classify(ctx context.Context, doing string, err error) error {
+func Classify(ctx context.Context, doing string, err error) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
@@ -66,6 +66,15 @@ func classify(ctx context.Context, doing string, err error) error {
 		return fmt.Errorf("%s: %w: %w", doing, syncrun.ErrUnavailable, err)
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// unauthorized is the server's code for a user who lacks a right.
+const unauthorized = 13
+
+// LacksRight reports whether the server refused an operation because the user may not do it.
+func LacksRight(err error) bool {
+	var server mongo.ServerError
+	return errors.As(err, &server) && server.HasErrorCode(unauthorized)
 }
 
 // canPass reports whether the same operation may succeed later: the deployment, or the way to it, has failed. It returns false

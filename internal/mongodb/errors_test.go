@@ -42,14 +42,14 @@ func TestClassify(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			err := classify(t.Context(), "doing", test.err)
+			err := Classify(t.Context(), "doing", test.err)
 			if errors.Is(err, syncrun.ErrUnavailable) != test.canPass || canPass(err) != test.canPass || !strings.HasSuffix(err.Error(), test.err.Error()) {
 				t.Errorf("became %v", err)
 			}
 		})
 	}
 	for code, name := range passingCodes {
-		if err := classify(t.Context(), "doing", mongo.CommandError{Code: int32(code), Name: name}); !errors.Is(err, syncrun.ErrUnavailable) {
+		if err := Classify(t.Context(), "doing", mongo.CommandError{Code: int32(code), Name: name}); !errors.Is(err, syncrun.ErrUnavailable) {
 			t.Errorf("%d: %v", code, err)
 		}
 	}
@@ -57,7 +57,7 @@ func TestClassify(t *testing.T) {
 	reason := errors.New("fenced")
 	ctx, cancel := context.WithCancelCause(t.Context())
 	cancel(reason)
-	if err := classify(ctx, "doing", context.Canceled); !errors.Is(err, reason) || errors.Is(err, syncrun.ErrUnavailable) {
+	if err := Classify(ctx, "doing", context.Canceled); !errors.Is(err, reason) || errors.Is(err, syncrun.ErrUnavailable) {
 		t.Errorf("cancelled: %v", err)
 	}
 }

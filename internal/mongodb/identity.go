@@ -47,7 +47,7 @@ func (i *Identity) Get(ctx context.Context) (string, error) {
 	case err == nil:
 		return i.db.Name() + " " + id, nil
 	case ctx.Err() != nil || canPass(err):
-		return "", classify(ctx, "looking for the document that identifies the database", err)
+		return "", Classify(ctx, "looking for the document that identifies the database", err)
 	}
 	var hello struct {
 		SetName string
@@ -56,7 +56,7 @@ func (i *Identity) Get(ctx context.Context) (string, error) {
 	err = i.db.Client().Database("admin").RunCommand(ctx, bson.D{{Key: "hello", Value: 1}}).Decode(&hello)
 	switch {
 	case err != nil && (ctx.Err() != nil || canPass(err)):
-		return "", classify(ctx, "asking for the hosts of the database", err)
+		return "", Classify(ctx, "asking for the hosts of the database", err)
 	case err == nil && hello.SetName != "":
 		slices.Sort(hello.Hosts)
 		return i.db.Name() + " at " + hello.SetName + "/" + strings.Join(hello.Hosts, ","), nil

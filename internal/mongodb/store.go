@@ -206,5 +206,5 @@ func matched(answer bson.Raw) int64 {
 }
 
 func (s *Store) fail(ctx context.Context, doing string, err error) error {
-	return classify(ctx, doing+" "+s.namespace, err)
+	return Classify(ctx, doing+" "+s.namespace, err)
 }

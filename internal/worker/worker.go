@@ -44,6 +44,9 @@ type Options struct {
 	Database func(context.Context) (string, error)
 	// Endpoints are the job types whose work an endpoint does. They are compared together with the database.
 	Endpoints []string
+	// History moves the entries of ended runs to where they stay, while the worker takes part, until ctx ends. A value from ended says
+	// that a run of this worker has just ended. It can be nil.
+	History func(ctx context.Context, ended <-chan struct{})
 	// Metrics registers the worker's metrics. It can be nil.
 	Metrics prometheus.Registerer
 	// Tracing makes the worker's spans. It can be nil.
@@ -61,6 +64,7 @@ type Worker struct {
 	metrics   map[string]*jobMetrics // by job type
 	tracer    trace.Tracer
 	servers   sync.WaitGroup // asynq Servers that shut down
+	ended     chan struct{}  // has a value when a run has ended since the history was told so
 	log       *slog.Logger
 }
 
@@ -78,7 +82,7 @@ func New(j *jobs.Jobs, handlers map[string]jobtype.Handler, options Options, log
 	w := &Worker{
 		id: jobs.NewProcessID(), jobs: j, handlers: handlers, options: options,
 		places: semaphore.NewWeighted(int64(options.Concurrency)), consumers: make(map[string]*consumer),
-		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), log: log,
+		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), ended: make(chan struct{}, 1), log: log,
 	}
 	for _, def := range j.Registry().All() {
 		w.consumers[def.Queue()] = newConsumer(w, def, unitRun)
@@ -110,6 +114,9 @@ func (w *Worker) work(ctx context.Context) {
 	}
 	all.Go(func() { w.hear(ctx) })
 	all.Go(func() { w.look(ctx) })
+	if w.options.History != nil {
+		all.Go(func() { w.options.History(ctx, w.ended) })
+	}
 	all.Wait()
 }
 

@@ -66,8 +66,17 @@ const (
 	jobTypes = `[{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` +
 		`"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""}]},` +
 		`{"name":"nightly-report","title":"Nightly report","schedule":null,"paused":true,"attempts":1,"fields":[]}]`
-	processes = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]`
-	health    = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":11,"database":{"status":"connected","responseTime":3},` +
+	processes  = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]`
+	historyRun = `{"id":"1795495826751:user-sync:mq4z2etl","kind":"run","job":"user-sync","at":"2026-11-24T04:50:30.215Z","by":{"kind":"key","key":"ops"},` +
+		`"state":"failed","data":{"syncType":"full"},"startedAt":"2026-11-24T04:50:26.757Z","duration":3458,"attempt":1,"attempts":3,"error":"no",` +
+		`"endedAttempts":[{"number":1,"startedAt":"2026-11-24T04:50:26.757Z","endedAt":"2026-11-24T04:50:30.215Z","worker":"w","outcome":"failed","error":"no"}],` +
+		`"counts":{"processed":3,"updated":2,"failed":1},"result":{"success":false},"failedRecords":[{"id":"65a1","name":"ada","reason":"bad"}],` +
+		`"ranges":[{"index":0,"worker":"w","startedAt":"2026-11-24T04:50:27.000Z","endedAt":"2026-11-24T04:50:29.000Z","outcome":"failed",` +
+		`"counts":{"processed":3,"updated":2,"failed":1},"error":"no"}],"rangesTotal":2,"traceId":"0af7651916cd43dd8448eb211c80319c"}`
+	historyActions = `{"id":"1:user-sync:cleanup:a","kind":"cleanup","job":"user-sync","at":"2026-11-24T04:50:26.740Z","removed":{"completed":2,"failed":1}},` +
+		`{"id":"1:user-sync:cancel:a","kind":"cancel","job":"user-sync","at":"2026-11-24T04:50:26.740Z","by":{"kind":"api"},"target":"0:user-sync"}`
+	historyPage = `{"entries":[` + historyRun + `,` + historyActions + `],"next":"TmV4dA"}`
+	health      = `{"status":"OK","timestamp":"2026-11-24T04:50:26.740Z","uptime":11,"database":{"status":"connected","responseTime":3},` +
 		`"redis":{"status":"connected","responseTime":0},"jobs":{"initialized":false,"workers":0,"schedulers":1,"missing":["a live worker"]}}`
 )
 
@@ -88,6 +97,17 @@ func TestEndpoints(t *testing.T) {
 		{"health", "GET /health", health, func(ctx context.Context, c *client.Client) (any, error) { return c.Health(ctx) }, health},
 		{"status of the user sync", "GET /jobs/status", data(status), func(ctx context.Context, c *client.Client) (any, error) { return c.Status(ctx, "") }, status},
 		{"status of all", "GET /jobs/status?job=all", data(status), func(ctx context.Context, c *client.Client) (any, error) { return c.Status(ctx, client.AllJobs) }, status},
+		{"history", "GET /history", data(historyPage), func(ctx context.Context, c *client.Client) (any, error) {
+			return c.History(ctx, client.HistoryFilter{})
+		}, historyPage},
+		{"history by all filters", "GET /history?cursor=TmV4dA&from=2026-11-24T03%3A50%3A26.740Z&job=user-sync&kind=run&limit=7&state=failed&text=a+b&to=2026-11-25T00%3A00%3A00.000Z", data(`{"entries":[]}`),
+			func(ctx context.Context, c *client.Client) (any, error) {
+				return c.History(ctx, client.HistoryFilter{
+					Job: "user-sync", State: client.StateFailed, Kind: client.HistoryRun, Text: "a b", Limit: 7, Cursor: "TmV4dA",
+					From: time.Date(2026, 11, 24, 4, 50, 26, 740_000_000, time.FixedZone("", 3600)), To: time.Date(2026, 11, 25, 0, 0, 0, 0, time.UTC),
+				})
+			}, `{"entries":[]}`},
+		{"history entry", "GET /history/" + id, data(historyRun), func(ctx context.Context, c *client.Client) (any, error) { return c.HistoryEntry(ctx, id) }, historyRun},
 		{"trigger", "POST /jobs/trigger/user-sync", data(`{"jobId":"1:user-sync:a","coalesced":true}`), func(ctx context.Context, c *client.Client) (any, error) {
 			return c.Trigger(ctx, "user-sync", nil)
 		}, `{"jobId":"1:user-sync:a","coalesced":true}`},
@@ -167,6 +187,41 @@ func sameJSON(t *testing.T, a, b string) bool {
 }
 
 // Instants are written as the API writes them, whatever zone they are in.
+// All pages follow each other, until the caller has enough, or the server fails.
+func TestAllHistory(t *testing.T) {
+	t.Parallel()
+	var asked []string
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		cursor := r.URL.Query().Get("cursor")
+		asked = append(asked, r.URL.Query().Get("job")+cursor)
+		switch cursor {
+		case "":
+			_, _ = io.WriteString(w, data(`{"entries":[{"id":"1"},{"id":"2"}],"next":"b"}`))
+		case "b":
+			_, _ = io.WriteString(w, data(`{"entries":[{"id":"3"}],"next":"c"}`))
+		case "c":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}
+	}))
+	defer s.Close()
+	c := newClient(t, s.URL)
+	for enough, want := range map[int]string{1: "1 [a]", 3: "1 2 3 [a ab]", 9: "1 2 3 failed [a ab ac]"} {
+		asked = nil
+		var got []string
+		for e, err := range c.AllHistory(t.Context(), client.HistoryFilter{Job: "a"}) {
+			if err != nil {
+				e.ID = "failed"
+			}
+			if got = append(got, e.ID); len(got) == enough {
+				break
+			}
+		}
+		if text := fmt.Sprint(strings.Join(got, " "), " ", asked); text != want {
+			t.Errorf("for %d entries got %s, want %s", enough, text, want)
+		}
+	}
+}
+
 func TestTime(t *testing.T) {
 	t.Parallel()
 	at := client.Time{Time: time.Date(2026, 11, 24, 6, 50, 0, 0, time.FixedZone("", 7200))}

@@ -1,4 +1,4 @@
-// Package api puts the api program together: the HTTP server, Redis, and MongoDB, which it only asks whether it is there.
+// Package api puts the api program together: the HTTP server, Redis, and MongoDB, from which it reads the history.
 package api
 
 import (
@@ -10,6 +10,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/api"
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
@@ -33,11 +34,16 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 	}
 	defer func() { err = errors.Join(err, database.Close()) }()
 
-	j := jobs.New(rdb, cfg.Registry, log)
+	j, patient := jobs.New(rdb, cfg.Registry, log), jobs.New(long, cfg.Registry, log)
+	ended := historyOf(cfg, database)
+	if ended != nil {
+		j.KeepHistory()
+		patient.KeepHistory()
+	}
 	process.ReadyWhen(j.Ping)
 	server := api.New(api.Options{
-		Jobs: j, Long: jobs.New(long, cfg.Registry, log), Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
-		Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
+		Jobs: j, Long: patient, Database: database, Metrics: process.Metrics, Tracing: process.Tracing, Log: log,
+		History: ended, Dashboard: redisconn.ConnOpt{Options: cfg.Redis, Limits: redisconn.Prompt, Log: log}, DashboardReadOnly: cfg.HTTP.DashboardReadOnly,
 		Keys: cfg.HTTP.Keys, AuthDisabled: cfg.HTTP.AuthDisabled, Certificate: cfg.HTTP.Certificate, BasePath: cfg.HTTP.BasePath, TrustedProxies: cfg.HTTP.TrustedProxies,
 	})
 	defer func() { err = errors.Join(err, server.Close()) }()
@@ -65,6 +71,16 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 		err = errors.Join(err, lacking)
 	}()
 	return server.ListenAndServe(ctx, cfg.HTTP.Host, cfg.HTTP.Port)
+}
+
+// historyOf returns the history; nil if it is switched off.
+func historyOf(cfg config.Config, database *mongodb.Client) *history.Store {
+	if cfg.History.Keep == 0 {
+		return nil
+	}
+	return history.NewStore(history.Options{
+		Client: database, Database: cfg.MongoDB.Database, Collection: cfg.History.Collection, Keep: cfg.History.Keep,
+	})
 }
 
 func healthy(ctx context.Context, cfg config.Config, _ *slog.Logger) error {

@@ -4,6 +4,7 @@ package worker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -14,11 +15,13 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/daemon"
+	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/syncjob"
+	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/worker"
 )
 
@@ -62,8 +65,12 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	}
 	defer closeEndpoints()
 	database := client.Database(cfg.MongoDB.Database)
+	move, err := mover(j, client, cfg, types, log)
+	if err != nil {
+		return err
+	}
 	w, err := worker.New(j, Handlers(client, cfg, types), worker.Options{
-		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), Metrics: process.Metrics, Tracing: process.Tracing,
+		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), History: move, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
 		},
@@ -78,7 +85,7 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 
 // Handlers returns the handlers of the job types, by name. Those of syncs work on the client's database.
 func Handlers(client *mongodb.Client, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
-	settings := cfg.Sync
+	settings, keepFailed := cfg.Sync, failedOf(cfg.History)
 	handlers := make(map[string]jobtype.Handler)
 	for _, t := range types {
 		name := t.Definition.Name
@@ -94,10 +101,40 @@ func Handlers(client *mongodb.Client, cfg config.Config, types []jobtype.Type) m
 		handlers[name] = syncjob.New(store, syncjob.Options{
 			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, MaxBatch: t.Sync.MaxBatch, Exists: store.Exists,
 			Collection: store.Name(), Work: t.Sync.Work, Workers: cfg.Endpoints[name].Concurrency, Writers: settings.Writers, RangeSize: settings.RangeSize,
-			RetryBudget: settings.RetryBudget,
+			RetryBudget: settings.RetryBudget, KeepFailed: keepFailed,
 		})
 	}
 	return handlers
+}
+
+// mover makes the ends of runs add entries, and returns what moves them to the history; nil if that is switched off.
+func mover(j *jobs.Jobs, client *mongodb.Client, cfg config.Config, types []jobtype.Type, log *slog.Logger) (func(context.Context, <-chan struct{}), error) {
+	if cfg.History.Keep == 0 {
+		return nil, nil
+	}
+	for _, t := range types {
+		if t.Sync != nil && t.Sync.Store.Collection == cfg.History.Collection {
+			return nil, fmt.Errorf("HISTORY_COLLECTION must be another collection than those of the records, was %q, which %s synchronises",
+				cfg.History.Collection, t.Definition.Name)
+		}
+	}
+	j.KeepHistory()
+	store := history.NewStore(history.Options{
+		Client: client, Database: cfg.MongoDB.Database, Collection: cfg.History.Collection, Keep: cfg.History.Keep, BulkSize: cfg.Sync.BulkSize,
+	})
+	return history.NewMover(j, store, log).Run, nil
+}
+
+// failedOf returns what the history has of the records that fail.
+func failedOf(h config.History) syncrun.KeepFailed {
+	switch {
+	case h.Keep == 0 || h.Records == config.RecordsOff:
+		return syncrun.KeepNothing
+	case h.Records == config.RecordIDs:
+		return syncrun.KeepIDs
+	default:
+		return syncrun.KeepNames
+	}
 }
 
 // leastTimeout is how long an operation may take even with a smaller retry budget. Below that a busy server would look like one
