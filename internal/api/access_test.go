@@ -46,6 +46,8 @@ var routes = []route{
 	},
 	{method: http.MethodPost, path: "/jobs/pause", body: `{"job": "project-sync"}`, fields: map[string]string{"job": "string"}},
 	{method: http.MethodPost, path: "/jobs/resume", body: `{"job": "issue-sync"}`, fields: map[string]string{"job": "string"}},
+	{method: http.MethodPost, path: "/jobs/retry-failed", body: `{"job": "project-sync"}`, fields: map[string]string{"job": "string"}},
+	{method: http.MethodPost, path: "/jobs/cancel-waiting", body: `{"job": "all"}`, fields: map[string]string{"job": "string"}},
 	{
 		method: http.MethodPost, path: "/jobs/cleanup", body: `{"job": "project-sync"}`,
 		fields: map[string]string{"job": "string", "gracePeriodHours": "number"},

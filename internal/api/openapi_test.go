@@ -94,7 +94,7 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 		for path, want := range map[string]string{
 			"/components/schemas/JobType/enum":                         "[" + names + "]",
 			"/components/schemas/JobTypeOrAll/enum":                    "[" + names + " all]",
-			"/components/schemas/ControlBody/properties/job/enum":      "[" + names + "]",
+			"/components/schemas/ControlBody/properties/job/enum":      "[" + names + " all]",
 			"/components/parameters/StatusJob/schema/enum":             "[" + names + " all]",
 			"/components/schemas/WelcomeMailPayload/description":       "The payload of `welcome-mail`.",
 			"/components/schemas/WelcomeMailPayload/properties/to":     "map[description:Must be an e-mail address. type:string]",

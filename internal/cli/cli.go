@@ -30,8 +30,8 @@ const (
 
 const exitHelp = `Exit status:
   0    done
-  1    with --wait: the job failed or was cancelled; health: the system is not healthy; or the output
-       could not be written
+  1    with --wait: the job failed or was cancelled; with --failed, --waiting: some jobs are left;
+       health: the system is not healthy; or the output could not be written
   2    wrong usage: the command line, the configuration file, or a file that it names
   3    the server could not be reached, or answered with an error
   130  interrupted (Ctrl-C, SIGTERM)`

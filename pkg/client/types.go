@@ -249,6 +249,24 @@ type CleanedUp struct {
 	Message string `json:"-"`
 }
 
+// Retried is how many failed jobs were enqueued again.
+type Retried struct {
+	Retried int `json:"retried"`
+	// Left is how many were left when the time was up. Ask again for them.
+	Left int `json:"left"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
+// Removed is how many waiting jobs were removed.
+type Removed struct {
+	Removed int `json:"removed"`
+	// Left is how many were left when the time was up. Ask again for them.
+	Left int `json:"left"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
 // Status is the state of one job type, or of all together.
 type Status struct {
 	RepeatableJobs []RepeatableJob `json:"repeatableJobs"`
