@@ -29,6 +29,8 @@ type Config struct {
 	Log     Log
 	Worker  Worker
 	Sync    Sync
+	// Notify is the receiver of notifications.
+	Notify Notify
 	// Endpoints has the endpoint of each job type that has one.
 	Endpoints map[string]Endpoint
 	// CheckHealth asks for a health check of the running process, in place of a new process.
@@ -141,6 +143,7 @@ func (c Config) LogValue() slog.Value {
 		endpoints = append(endpoints, slog.Any(name, e.Options))
 	}
 	show(slog.Group("endpoints", endpoints...), worker)
+	show(slog.Any("notify", c.Notify.Options), worker)
 	show(slog.Any("apiKeys", c.HTTP.Keys.Names()), api)
 	show(slog.Bool("authDisabled", c.HTTP.AuthDisabled), api)
 	show(slog.Bool("tls", c.HTTP.Certificate != nil), api)
