@@ -23,6 +23,7 @@ import (
 
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/notify"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -37,6 +38,8 @@ const (
 	cleanupTimeout = 25 * time.Second
 	// severalTimeout bounds a change of many jobs, of which there can be thousands. What is left is counted after it.
 	severalTimeout = 20 * time.Second
+	// notifyTimeout bounds a test of notifications: a worker must take it, and gives the receiver 10 s.
+	notifyTimeout = 15 * time.Second
 	// maxBody is the largest request body, in bytes.
 	maxBody = 64 << 10
 	// maxHeader is about the largest request header, in bytes.
@@ -103,6 +106,7 @@ type Server struct {
 	wrongKeys       *wrongKeys
 	refusals        *fewLines
 	outages         *fewLines
+	notifications   *jobs.Jobs
 }
 
 // New returns an API that serves nothing yet. Close must be called.
@@ -113,8 +117,9 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		Options: o, started: time.Now(), router: gin.New(), wrongKeys: newWrongKeys(),
-		refusals: &fewLines{log: o.Log, summary: "More requests were refused"},
-		outages:  &fewLines{log: o.Log, summary: "Redis did not serve more requests"},
+		refusals:      &fewLines{log: o.Log, summary: "More requests were refused"},
+		outages:       &fewLines{log: o.Log, summary: "Redis did not serve more requests"},
+		notifications: notify.Queue(o.Jobs, o.Log),
 	}
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: ourQueues{o.Dashboard, o.Jobs}, ReadOnly: o.DashboardReadOnly,
@@ -155,6 +160,7 @@ func New(o Options) *Server {
 	r.POST("/jobs/cleanup", s.strict(s.cleanup)...)
 	r.POST("/jobs/retry-failed", s.strict(s.retryFailed)...)
 	r.POST("/jobs/cancel-waiting", s.strict(s.cancelWaiting)...)
+	r.POST("/notify/test", s.strict(s.testNotification)...)
 	r.Match(reading, "/", s.index)
 	r.Match(reading, openAPIPath, s.serveOpenAPI)
 	r.Match(reading, docsPath, s.serveDocs)

@@ -118,9 +118,12 @@ local function record(task, attempt)
 end
 `
 
-// KEYS: task. ARGV: attempt, started, ended (ms). For a task that no attempt could open.
-var refuseScript = redis.NewScript(record + `
+// KEYS: task, the noticeKeys. ARGV: attempt, started, ended (ms), the endNotices. For a task that no attempt could open.
+var refuseScript = redis.NewScript(record + noteEnd + `
 record(KEYS[1], ARGV[1])
+if redis.call("HEXISTS", KEYS[1], "codex:ended") == 0 then -- otherwise the task was refused before
+	noteEnd(KEYS[2], KEYS[3], KEYS[4], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+end
 if redis.call("EXISTS", KEYS[1]) == 1 then
 	redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
 end
@@ -129,7 +132,9 @@ return 1
 
 // RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid.
 func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt) error {
-	err := refuseScript.Run(ctx, j.rdb, []string{j.keys.task(id)}, a.encode(), millis(a.Started), millis(a.Ended)).Err()
+	keys := append([]string{j.keys.task(id)}, j.keys.noticeKeys(id.Job)...)
+	args := append([]any{a.encode(), millis(a.Started), millis(a.Ended)}, endNotices(id, millis(a.Ended), a.Ended, a.Outcome, a.Error, nil)...)
+	err := refuseScript.Run(ctx, j.rdb, keys, args...).Err()
 	if err != nil {
 		return fmt.Errorf("recording that %s was refused: %w", id, err)
 	}

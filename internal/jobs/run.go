@@ -131,10 +131,10 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return tonumber(redis.call("HGET", KEYS[1], "waiting"))
 `)
 
-// KEYS: run, ranges, asynq's task. ARGV: owner, result or "", attempt, now (ms), counts or "". Returns 0 if another attempt owns the
-// run. If the run is not there, this script has ended it before, and the answer was lost. asynq writes a result without comparing
+// KEYS: run, ranges, asynq's task, the noticeKeys. ARGV: owner, result or "", attempt, now (ms), counts or "", the endNotices. Returns 0 if
+// another attempt owns the run. If the run is not there, this script has ended it before, and the answer was lost. asynq writes a result without comparing
 // an owner, so this does it.
-var closeScript = redis.NewScript(record + `
+var closeScript = redis.NewScript(record + noteEnd + `
 local owner = redis.call("HGET", KEYS[1], "owner")
 if not owner then
 	return 1
@@ -151,6 +151,7 @@ if redis.call("EXISTS", KEYS[3]) == 1 then
 	redis.call("HSET", KEYS[3], "codex:started", redis.call("HGET", KEYS[1], "started") or ARGV[4], "codex:ended", ARGV[4])
 	record(KEYS[3], ARGV[3])
 end
+noteEnd(KEYS[4], KEYS[5], KEYS[6], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
 redis.call("UNLINK", KEYS[1], KEYS[2]) -- not DEL, which would take Redis 0.3 s for a hundred thousand ranges
 return 1
 `)
@@ -197,6 +198,7 @@ type RunState struct {
 
 	rdb               redis.UniversalClient
 	run, ranges, task string // keys
+	notices           []string
 	id                tasks.RunID
 	owner             string
 }
@@ -216,7 +218,7 @@ func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunS
 }
 
 func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, key, start, owner string) (*RunState, error) {
-	s := &RunState{rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), id: id, owner: owner}
+	s := &RunState{rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), notices: j.keys.noticeKeys(id.Job), id: id, owner: owner}
 	tick := ""
 	if id.Scheduled() && j.believed(id) {
 		tick = millis(id.Reference)
@@ -322,7 +324,17 @@ func (s *RunState) close(ctx context.Context, result []byte) error {
 		encoded, _ := json.Marshal(s.Counts) // it has numbers only
 		counts = string(encoded)
 	}
-	return s.changeKeys(ctx, closeScript, []string{s.run, s.ranges, s.task}, s.owner, result, s.ending(), millis(s.endedAt()), counts)
+	keys := append([]string{s.run, s.ranges, s.task}, s.notices...)
+	args := append([]any{s.owner, result, s.ending(), millis(s.endedAt()), counts}, s.endNotices()...)
+	return s.changeKeys(ctx, closeScript, keys, args...)
+}
+
+// endNotices returns the notices of the run's end. There are none if the caller has not said how it ends.
+func (s *RunState) endNotices() []any {
+	if s.Attempt == nil {
+		return endNotices(s.id, "", time.Now(), "", "", nil)
+	}
+	return endNotices(s.id, strconv.Itoa(s.Retries), s.Attempt.Ended, s.Attempt.Outcome, s.Attempt.Error, s.Counts)
 }
 
 // ending returns the attempt that ends, as Redis has it. It is "" if the caller has not set it.

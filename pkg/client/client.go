@@ -19,8 +19,8 @@ import (
 const (
 	// DefaultTimeout is how long one request may take, up to the end of its answer.
 	DefaultTimeout = 10 * time.Second
-	// longExtra is how much longer Cleanup, RetryFailed and CancelWaiting may take: the API gives them up to 25 s, as there can be
-	// thousands of jobs to change.
+	// longExtra is how much longer Cleanup, RetryFailed, CancelWaiting and TestNotification may take: the API gives them up to
+	// 25 s.
 	longExtra = 20 * time.Second
 	// maxAnswer is the longest answer that is read, in bytes: far more than any that the API gives.
 	maxAnswer = 16 << 20

@@ -216,6 +216,18 @@ func (c *Client) JobTypes(ctx context.Context) ([]JobType, error) {
 	return list.JobTypes, nil
 }
 
+// TestNotification sends a test to the receiver of notifications, and waits for what it answers. When no worker notifies, IsConflict
+// reports true of the error.
+func (c *Client) TestNotification(ctx context.Context) (NotifyTest, error) {
+	var test NotifyTest
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"notify", "test"}, extra: longExtra}, &test)
+	if err != nil {
+		return test, fmt.Errorf("testing notifications: %w", err)
+	}
+	test.Message = message
+	return test, nil
+}
+
 // Processes lists the workers and schedulers that live.
 func (c *Client) Processes(ctx context.Context) ([]Process, error) {
 	var list ProcessList

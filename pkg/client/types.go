@@ -355,6 +355,19 @@ type JobTypeList struct {
 	JobTypes []JobType `json:"jobTypes"`
 }
 
+// NotifyTest is what became of a test of notifications.
+type NotifyTest struct {
+	// ID is the webhook-id of the test.
+	ID string `json:"id"`
+	// Delivered is whether the receiver has taken the test, with a status from 200 to 299.
+	Delivered bool `json:"delivered"`
+	// Status is the HTTP status of its answer, if it has taken the test; otherwise 0, and Error says why it has not.
+	Status int    `json:"status,omitempty"`
+	Error  string `json:"error,omitempty"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
 // Process is a process of the system that lives: a worker or a scheduler.
 type Process struct {
 	// Role is "worker" or "scheduler".
