@@ -129,6 +129,8 @@ func newSystem(t *testing.T) *fake {
 			answer(200, fmt.Sprintf(`{"success":true,"message":"%s jobs %sd"}`, which, action))(w, r)
 		})
 	}
+	f.on("POST /notify/test", 200, `{"success":true,"message":"The receiver answered 204 No Content",
+		"data":{"id":"1795495826751:notify:mq4z2etl","delivered":true,"status":204}}`)
 	f.on("POST /jobs/retry-failed", 200, `{"success":true,"message":"User sync: 7 failed jobs will be tried again","data":{"retried":7,"left":0}}`)
 	f.on("POST /jobs/cancel-waiting", 200, `{"success":true,"message":"All: 2 waiting jobs removed","data":{"removed":2,"left":0}}`)
 	f.on("POST /jobs/cleanup", 200, `{"success":true,"message":"Old jobs cleaned up (grace period: 48h)","data":{"completed":3,"failed":1}}`)

@@ -56,6 +56,7 @@ func TestExitStatus(t *testing.T) {
 	broken.on("GET /jobs/1795408800000:issue-sync:zzzzzzzz", 200, data(cancelledJob))
 	broken.on("GET /schedules", 503, `{"success":false,"message":"Redis is not available; try again later"}`)
 	broken.on("GET /jobs/status?job=all", 401, `{"success":false,"message":"there was no API key"}`)
+	broken.on("POST /notify/test", 200, `{"success":true,"message":"The test was not delivered: no","data":{"id":"1","delivered":false,"error":"no"}}`)
 	broken.on("POST /jobs/retry-failed", 200, `{"success":true,"message":"so far","data":{"retried":7,"left":12}}`)
 	broken.on("POST /jobs/cancel-waiting", 200, `{"success":true,"message":"so far","data":{"removed":7,"left":1}}`)
 	broken.on("POST /jobs/pause", 403, `{"success":false,"message":"this key may only read"}`)
@@ -89,6 +90,7 @@ func TestExitStatus(t *testing.T) {
 		{broken.URL, "job 1795408800000:issue-sync:zzzzzzzz --wait", 1, "codexctl: job 1795408800000:issue-sync:zzzzzzzz was cancelled\n"},
 		{broken.URL, "health", 1, "codexctl: not healthy: a live worker is missing\n"},
 
+		{broken.URL, "notify-test", 1, "codexctl: the test was not delivered\n"},
 		{broken.URL, "retry --failed all", 1, "codexctl: 12 left; call it again\n"},
 		{broken.URL, "cancel --waiting all --output json", 1, "codexctl: 1 left; call it again\n"},
 

@@ -50,6 +50,7 @@ func TestOutput(t *testing.T) {
 		{"resume-all", "resume all", `POST /jobs/resume {"job":"all"}`, `{"message":"All jobs resumed"}`},
 		{"retry-failed", "retry --failed user-sync", `POST /jobs/retry-failed {"job":"user-sync"}`, `{"retried":7,"left":0}`},
 		{"cancel-waiting-all", "cancel --waiting all", `POST /jobs/cancel-waiting {"job":"all"}`, `{"removed":2,"left":0}`},
+		{"notify-test", "notify-test", "POST /notify/test", `{"id":"1795495826751:notify:mq4z2etl","delivered":true,"status":204}`},
 		{"schedules", "schedules", "GET /schedules", schedules},
 		{"job-types", "job-types", "GET /job-types", jobTypes},
 		{"processes", "processes", "GET /processes", processes},

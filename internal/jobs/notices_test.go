@@ -230,7 +230,7 @@ func TestMissedTicks(t *testing.T) {
 	}
 	want("an outage", 1)
 	want("the same outage", 0)
-	tick(90 * time.Second)
+	tick(45 * time.Second)
 	want("within the grace", 0)
 	tick(5 * time.Minute)
 	want("the next outage", 1)

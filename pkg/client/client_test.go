@@ -121,6 +121,9 @@ func TestEndpoints(t *testing.T) {
 		{"cancel all waiting", `POST /jobs/cancel-waiting {"job":"all"}`, data(`{"removed":3,"left":1}`), func(ctx context.Context, c *client.Client) (any, error) {
 			return c.CancelWaiting(ctx, client.AllJobs)
 		}, `{"removed":3,"left":1}`},
+		{"test notifications", "POST /notify/test", data(`{"id":"1:notify:a","delivered":true,"status":204}`), func(ctx context.Context, c *client.Client) (any, error) {
+			return c.TestNotification(ctx)
+		}, `{"id":"1:notify:a","delivered":true,"status":204}`},
 		{"list", "GET /jobs", data(`{"jobs":[],"total":0,"page":1,"pageSize":20}`), func(ctx context.Context, c *client.Client) (any, error) {
 			return c.Jobs(ctx, client.Filter{})
 		}, `{"jobs":[],"total":0,"page":1,"pageSize":20}`},
@@ -241,6 +244,7 @@ func TestErrors(t *testing.T) {
 		add(c.Pause(t.Context(), ""))
 		add(c.Resume(t.Context(), ""))
 		add(c.Cleanup(t.Context(), "", 0))
+		add(c.TestNotification(t.Context()))
 		add(c.RetryFailed(t.Context(), ""))
 		add(c.CancelWaiting(t.Context(), ""))
 		add(c.Jobs(t.Context(), client.Filter{}))
