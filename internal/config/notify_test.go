@@ -31,7 +31,7 @@ func TestNotifySettings(t *testing.T) {
 }
 
 func TestErrorRates(t *testing.T) {
-	for set, want := range map[string]float64{"": 0, "10%": 0.1, " 2.5 % ": 0.025, "0.001": 0.001, "1": 1, "100%": 1} {
+	for set, want := range map[string]float64{"": 0, "10%": 0.1, "2.5 %": 0.025, "0.001": 0.001, "1": 1, "100%": 1} {
 		setup(t, "", "NOTIFY_URL=http://alerts/", "NOTIFY_ERROR_RATE="+set)
 		if got := load(t).Notify.ErrorRate; got != want {
 			t.Errorf("%q is %v, want %v", set, got, want)
