@@ -66,7 +66,7 @@ func (b *bench) measureMails(ctx context.Context) error {
 
 // sendMails enqueues mails while their job type is paused, and returns the time from its resumption to the last end.
 func sendMails(ctx context.Context, j *jobs.Jobs, def tasks.Definition, round int) (time.Duration, error) {
-	if err := j.Pause(ctx, def); err != nil {
+	if err := j.Pause(ctx, def, jobs.Trigger{}); err != nil {
 		return 0, err
 	}
 	own := make(map[string]bool)
@@ -78,7 +78,7 @@ func sendMails(ctx context.Context, j *jobs.Jobs, def tasks.Definition, round in
 		own[accepted.ID.String()] = true
 	}
 	resumed := time.Now()
-	if err := j.Resume(ctx, def); err != nil {
+	if err := j.Resume(ctx, def, jobs.Trigger{}); err != nil {
 		return 0, err
 	}
 	waiting, cancel := context.WithTimeoutCause(ctx, mailTimeout, errors.New("the mails did not all end"))

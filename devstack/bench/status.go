@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 )
@@ -33,7 +34,7 @@ var statusClients = []int{1, 8}
 // measureStatus measures GET /jobs/status with many runs waiting against few.
 func (b *bench) measureStatus(ctx context.Context) error {
 	project, _ := b.cfg.Registry.Lookup(codex.ProjectSync.Name)
-	if err := b.jobs.Pause(ctx, project); err != nil {
+	if err := b.jobs.Pause(ctx, project, jobs.Trigger{}); err != nil {
 		return err
 	}
 	if err := b.enqueue(ctx, project, fewRuns); err != nil {
@@ -53,7 +54,7 @@ func (b *bench) measureStatus(ctx context.Context) error {
 	if _, err := b.inspector.DeleteAllPendingTasks(project.Name); err != nil {
 		return fmt.Errorf("removing the waiting runs: %w", err)
 	}
-	if err := b.jobs.Resume(ctx, project); err != nil {
+	if err := b.jobs.Resume(ctx, project, jobs.Trigger{}); err != nil {
 		return err
 	}
 	for i, clients := range statusClients {

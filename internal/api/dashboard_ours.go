@@ -126,9 +126,9 @@ func (s *Server) dashboardQueue(c *gin.Context, path []string) {
 	case change == "pause" && queue.Ranges:
 		s.dashboardAnswer(c, fmt.Errorf("%w; pause %s", jobs.ErrRange, queue.Def.Name))
 	case change == "pause":
-		s.dashboardAnswer(c, s.Jobs.Pause(ctx, queue.Def))
+		s.dashboardAnswer(c, s.Jobs.Pause(ctx, queue.Def, triggeredBy(c)))
 	case change == "resume" && !queue.Ranges:
-		s.dashboardAnswer(c, s.Jobs.Resume(ctx, queue.Def))
+		s.dashboardAnswer(c, s.Jobs.Resume(ctx, queue.Def, triggeredBy(c)))
 	case len(path) == 1: // it removes a queue without tasks
 		s.serveDashboard(c.Writer, c.Request)
 	default:
@@ -138,7 +138,7 @@ func (s *Server) dashboardQueue(c *gin.Context, path []string) {
 
 // taskChange is what a button of the dashboard does to a task.
 type taskChange struct {
-	do func(ctx context.Context, q jobs.Queue, id string) error
+	do func(ctx context.Context, q jobs.Queue, id string, by jobs.Trigger) error
 	// done and failed name the lists of IDs in the answer for a batch, and count the number in the answer for all tasks.
 	done, failed, count string
 }
@@ -203,7 +203,7 @@ func (s *Server) changeTasks(c *gin.Context, q jobs.Queue, list, id string) {
 		}
 		c.JSON(http.StatusOK, gin.H{change.count: len(done)})
 	default:
-		s.dashboardAnswer(c, change.do(ctx, q, id))
+		s.dashboardAnswer(c, change.do(ctx, q, id, triggeredBy(c)))
 	}
 }
 
@@ -211,7 +211,7 @@ func (s *Server) changeTasks(c *gin.Context, q jobs.Queue, list, id string) {
 func (s *Server) changeEach(ctx context.Context, c *gin.Context, q jobs.Queue, change taskChange, ids []string) (done, failed []string) {
 	done, failed = []string{}, []string{}
 	for _, id := range ids {
-		if err := change.do(ctx, q, id); err != nil {
+		if err := change.do(ctx, q, id, triggeredBy(c)); err != nil {
 			s.log(c).Debug("The dashboard could not change a task", "task", id, "error", err)
 			failed = append(failed, id)
 		} else {

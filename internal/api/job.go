@@ -152,7 +152,7 @@ func (s *Server) cancelJob(c *gin.Context) {
 		return
 	}
 	s.withJob(c, func(ctx context.Context, id tasks.RunID) error {
-		removed, err := s.Jobs.Cancel(ctx, id)
+		removed, err := s.Jobs.Cancel(ctx, id, triggeredBy(c))
 		if err != nil {
 			return err
 		}

@@ -59,11 +59,7 @@ func (s *Server) trigger(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	by := jobs.Trigger{Kind: jobs.TriggeredByAPI}
-	if key := keyName(c); key != "" {
-		by = jobs.Trigger{Kind: jobs.TriggeredByKey, Key: key}
-	}
-	accepted, err := s.Jobs.TriggerAt(ctx, def, payload, at, by)
+	accepted, err := s.Jobs.TriggerAt(ctx, def, payload, at, triggeredBy(c))
 	if err != nil {
 		s.unavailable(c, err)
 		return
@@ -95,7 +91,7 @@ type controlBody struct {
 func (s *Server) pause(c *gin.Context)  { s.control(c, "paused", s.Jobs.Pause) }
 func (s *Server) resume(c *gin.Context) { s.control(c, "resumed", s.Jobs.Resume) }
 
-func (s *Server) control(c *gin.Context, done string, do func(context.Context, tasks.Definition) error) {
+func (s *Server) control(c *gin.Context, done string, do func(context.Context, tasks.Definition, jobs.Trigger) error) {
 	body := controlBody{Job: s.Jobs.Registry().Names()[0]}
 	if !decodeBody(c, &body) {
 		return
@@ -106,8 +102,9 @@ func (s *Server) control(c *gin.Context, done string, do func(context.Context, t
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
+	by := triggeredBy(c)
 	for _, def := range chosen {
-		if err := do(ctx, def); err != nil {
+		if err := do(ctx, def, by); err != nil {
 			s.unavailable(c, err)
 			return
 		}
@@ -135,7 +132,10 @@ func (s *Server) retryFailed(c *gin.Context) {
 }
 
 func (s *Server) cancelWaiting(c *gin.Context) {
-	s.changeSeveral(c, "waiting", "removed", s.Long.CancelWaiting, func(done jobs.Several) any {
+	by := triggeredBy(c)
+	s.changeSeveral(c, "waiting", "removed", func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+		return s.Long.CancelWaiting(ctx, def, by)
+	}, func(done jobs.Several) any {
 		return client.Removed{Removed: done.Changed, Left: done.Left}
 	})
 }
@@ -208,10 +208,10 @@ func (s *Server) cleanup(c *gin.Context) {
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), cleanupTimeout)
 	defer cancel()
-	before := time.Now().Add(-time.Duration(hours * float64(time.Hour)))
+	before, by := time.Now().Add(-time.Duration(hours*float64(time.Hour))), triggeredBy(c)
 	var removed jobs.Removed
 	for _, def := range chosen {
-		part, err := s.Long.Cleanup(ctx, def, before)
+		part, err := s.Long.Cleanup(ctx, def, before, by)
 		removed.Completed += part.Completed
 		removed.Failed += part.Failed
 		if err != nil {

@@ -18,6 +18,8 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
+
 	"github.com/codex-api/codex-jobs/internal/access"
 )
 
@@ -34,6 +36,14 @@ type requestKey struct{}
 func keyName(c *gin.Context) string {
 	name, _ := c.Request.Context().Value(requestKey{}).(string)
 	return name
+}
+
+// triggeredBy returns who sent a request, as the record of a run and the history name them.
+func triggeredBy(c *gin.Context) jobs.Trigger {
+	if key := keyName(c); key != "" {
+		return jobs.Trigger{Kind: jobs.TriggeredByKey, Key: key}
+	}
+	return jobs.Trigger{Kind: jobs.TriggeredByAPI}
 }
 
 // requestLog is the key of a request's logger in its context.

@@ -20,13 +20,13 @@ func TestCancelWaiting(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
-	if removed, err := b.Cancel(ctx, id); err != nil || !removed {
+	if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); err != nil || !removed {
 		t.Fatalf("%v, %v", removed, err)
 	}
 	if _, err := b.Find(ctx, id); !errors.Is(err, jobs.ErrNoJob) {
 		t.Errorf("it is still there: %v", err)
 	}
-	if _, err := b.Cancel(ctx, id); !errors.Is(err, jobs.ErrNoJob) {
+	if _, err := b.Cancel(ctx, id, jobs.Trigger{}); !errors.Is(err, jobs.ErrNoJob) {
 		t.Errorf("a second time: %v", err)
 	}
 	// Its unique key is free, and does not bring it back.
@@ -35,7 +35,7 @@ func TestCancelWaiting(t *testing.T) {
 		t.Errorf("the next trigger: %+v, %d wait", next, len(b.pending(t)))
 	}
 	for _, unknown := range []tasks.RunID{tasks.TickID("no-such-job", time.Now()), tasks.TickID("user-sync", time.Now())} {
-		if _, err := b.Cancel(ctx, unknown); !errors.Is(err, jobs.ErrNoJob) {
+		if _, err := b.Cancel(ctx, unknown, jobs.Trigger{}); !errors.Is(err, jobs.ErrNoJob) {
 			t.Errorf("%s: %v", unknown, err)
 		}
 	}
@@ -53,7 +53,7 @@ func TestCancelRescued(t *testing.T) {
 	if err := dead.AddRange(ctx, 0, []byte("{}"), true); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := b.Cancel(ctx, id); err != nil || !removed {
+	if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); err != nil || !removed {
 		t.Errorf("%v, %v", removed, err)
 	}
 	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
@@ -82,7 +82,7 @@ func TestCancelWithADeadWorker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := b.Cancel(ctx, id); err != nil || removed {
+	if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); err != nil || removed {
 		t.Errorf("%v, %v", removed, err)
 	}
 	if err := active.Save(ctx, []byte("x"), 1); !errors.Is(err, jobs.ErrNoRange) {
@@ -109,7 +109,7 @@ func TestCancelAtTheEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	time.AfterFunc(50*time.Millisecond, release)
-	if removed, err := b.Cancel(ctx, id); !errors.Is(err, jobs.ErrEnded) || removed {
+	if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); !errors.Is(err, jobs.ErrEnded) || removed {
 		t.Errorf("%v, %v", removed, err)
 	}
 	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*:run:*").Result(); err != nil || len(keys) > 0 {
@@ -296,7 +296,7 @@ func TestRetriesAreCounted(t *testing.T) {
 	fail(want(0))
 	for i, retry := range []func() error{
 		func() error { return b.Retry(ctx, id, "admin") },
-		func() error { return b.RunTask(ctx, queue, id.String()) },
+		func() error { return b.RunTask(ctx, queue, id.String(), jobs.Trigger{}) },
 		func() error { return b.Retry(ctx, id, "") },
 	} {
 		if err := retry(); err != nil {

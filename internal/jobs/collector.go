@@ -32,6 +32,8 @@ var (
 	lastTickDesc  = describe("schedule_last_tick_timestamp_seconds", "The latest tick that was handled; 0 when there was none ever, or when it is later than the next one to come.",
 		telemetry.LabelJobType)
 	dueTickDesc  = describe("schedule_due_tick_timestamp_seconds", "The latest tick that was due by the clock.", telemetry.LabelJobType)
+	historyDesc  = describe("history_waiting", "Entries of the history that wait in Redis until a worker moves them to MongoDB.", telemetry.LabelJobType)
+	droppedDesc  = describe("history_dropped_total", "Entries of the history that were lost, because too many waited.", telemetry.LabelJobType)
 	intervalDesc = describe("schedule_interval_seconds", "The shortest time between two ticks.", telemetry.LabelJobType)
 )
 
@@ -43,7 +45,8 @@ type collector struct{ jobs *Jobs }
 // Describe implements prometheus.Collector.
 func (collector) Describe(descs chan<- *prometheus.Desc) {
 	for _, desc := range []*prometheus.Desc{
-		redisUpDesc, writableDesc, tasksDesc, oldestDesc, pausedDesc, processesDesc, lastTickDesc, dueTickDesc, intervalDesc,
+		redisUpDesc, writableDesc, tasksDesc, oldestDesc, pausedDesc, processesDesc, lastTickDesc, dueTickDesc, intervalDesc, historyDesc,
+		droppedDesc,
 	} {
 		descs <- desc
 	}
@@ -92,7 +95,13 @@ func (c collector) state(ctx context.Context) (all []prometheus.Metric, err erro
 	if err != nil {
 		return nil, err
 	}
+	waiting, dropped, err := c.jobs.countEntries(ctx)
+	if err != nil {
+		return nil, err
+	}
 	for i, def := range c.jobs.registry.All() {
+		all = append(all, gauge(historyDesc, float64(waiting[i]), def.Name),
+			prometheus.MustNewConstMetric(droppedDesc, prometheus.CounterValue, float64(dropped[i]), def.Name))
 		for n, unit := range []string{"run", "range"} {
 			queue := 2*i + n
 			counts := states[queue].counts()

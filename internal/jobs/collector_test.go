@@ -53,6 +53,8 @@ func (b *testBundle) unused() map[string]float64 {
 	}
 	for _, job := range b.Registry().Names() {
 		metrics[fmt.Sprintf("queue_paused{job_type=%q}", job)] = 0
+		metrics[fmt.Sprintf("history_waiting{job_type=%q}", job)] = 0
+		metrics[fmt.Sprintf("history_dropped_total{job_type=%q}", job)] = 0
 		for _, unit := range []string{"run", "range"} {
 			metrics[oldest(job, unit)] = 0
 			for _, state := range []string{"waiting", "active", "delayed", "completed", "failed"} {
@@ -130,7 +132,7 @@ func TestCollect(t *testing.T) {
 		info, err := b.inspector.GetTaskInfo("project-sync", done.String())
 		return err == nil && info.State == asynq.TaskStateCompleted
 	})
-	must(b.Pause(ctx, project.def))
+	must(b.Pause(ctx, project.def, jobs.Trigger{}))
 	for i := range 5 {
 		must(b.EnqueueRange(ctx, issue.def, tasks.RangeID{Run: tasks.TriggerID("issue-sync", time.Now()), Index: i}, []byte("{}")))
 	}

@@ -9,25 +9,50 @@ import (
 	"time"
 
 	"github.com/hibiken/asynq"
+	"github.com/redis/go-redis/v9"
 
 	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
-// Pause stops new runs of the job type. Active ones go on. Pausing twice is no error.
-func (j *Jobs) Pause(ctx context.Context, def tasks.Definition) error {
+// KEYS: paused, list of entries, dropped. ARGV: now (s), entry or "". Returns 0 if the queue is paused already, and otherwise what
+// enter does.
+var pauseScript = redis.NewScript(enter + `
+if not redis.call("SET", KEYS[1], ARGV[1], "NX") then
+	return 0
+end
+return ARGV[2] == "" and 1 or enter(KEYS[2], KEYS[3], '{"entry":' .. ARGV[2] .. '}')
+`)
+
+// KEYS: paused, list of entries, dropped. ARGV: entry or "". Returns 0 if the queue is not paused, and otherwise what enter does.
+var resumeScript = redis.NewScript(enter + `
+if redis.call("DEL", KEYS[1]) == 0 then
+	return 0
+end
+return ARGV[1] == "" and 1 or enter(KEYS[2], KEYS[3], '{"entry":' .. ARGV[1] .. '}')
+`)
+
+// Pause stops new runs of the job type. Active ones go on. Pausing twice is no error. The history says who has paused.
+func (j *Jobs) Pause(ctx context.Context, def tasks.Definition, by Trigger) error {
 	// asynq's own way returns an error if the queue is paused already.
-	if err := j.rdb.SetNX(ctx, asynqKey(def.Queue(), "paused"), time.Now().Unix(), 0).Err(); err != nil {
+	keys := append([]string{asynqKey(def.Queue(), "paused")}, j.keys.entries(def.Name)...)
+	entry := j.encodeEntry(newAction(EntryPause, def.Name, by))
+	n, err := pauseScript.Run(ctx, j.rdb, keys, time.Now().Unix(), entry).Int()
+	if err != nil {
 		return fmt.Errorf("pausing %s: %w", def.Name, err)
 	}
+	j.entered(def.Name, n)
 	// The dashboard only shows a queue that asynq knows.
 	return j.Register(ctx)
 }
 
-// Resume ends a pause. Resuming a job type that is not paused is no error.
-func (j *Jobs) Resume(ctx context.Context, def tasks.Definition) error {
-	if err := j.rdb.Del(ctx, asynqKey(def.Queue(), "paused")).Err(); err != nil {
+// Resume ends a pause. Resuming a job type that is not paused is no error. The history says who has resumed.
+func (j *Jobs) Resume(ctx context.Context, def tasks.Definition, by Trigger) error {
+	keys := append([]string{asynqKey(def.Queue(), "paused")}, j.keys.entries(def.Name)...)
+	n, err := resumeScript.Run(ctx, j.rdb, keys, j.encodeEntry(newAction(EntryResume, def.Name, by))).Int()
+	if err != nil {
 		return fmt.Errorf("resuming %s: %w", def.Name, err)
 	}
+	j.entered(def.Name, n)
 	j.announce(ctx, def.Queue())
 	return nil
 }
@@ -47,15 +72,22 @@ type Removed struct {
 }
 
 // Cleanup removes the completed and failed runs of the job type that ended before the given time. asynq knows the end in whole
-// seconds. With an error Cleanup still returns how many runs it has removed.
-func (j *Jobs) Cleanup(ctx context.Context, def tasks.Definition, before time.Time) (Removed, error) {
+// seconds. With an error Cleanup still returns how many runs it has removed. The history says who has removed how many, unless
+// there were none. It keeps its entries of the runs.
+func (j *Jobs) Cleanup(ctx context.Context, def tasks.Definition, before time.Time, by Trigger) (Removed, error) {
 	var r Removed
 	var err error
-	if r.Completed, err = j.remove(ctx, def, j.completed(), before); err != nil {
+	if r.Completed, err = j.remove(ctx, def, j.completed(), before); err == nil {
+		r.Failed, err = j.remove(ctx, def, j.failed(), before)
+	}
+	if r == (Removed{}) {
 		return r, err
 	}
-	r.Failed, err = j.remove(ctx, def, j.failed(), before)
-	return r, err
+	e := newAction(EntryCleanup, def.Name, by)
+	e.Removed = &r
+	entering, cancel := context.WithTimeout(context.WithoutCancel(ctx), enterTimeout) // what is removed is removed
+	defer cancel()
+	return r, errors.Join(err, j.enter(entering, e))
 }
 
 // endedRuns is one of asynq's lists of runs that have ended, oldest first.

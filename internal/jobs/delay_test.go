@@ -216,7 +216,7 @@ func TestDelayedRunThatTakesNoKey(t *testing.T) {
 			}
 		},
 		"cancelled": func(ctx context.Context, t *testing.T, b *testBundle, id tasks.RunID) {
-			if removed, err := b.Cancel(ctx, id); err != nil || !removed {
+			if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); err != nil || !removed {
 				t.Errorf("cancelling: %v, %v", removed, err)
 			}
 			if keys := b.dueKeys(ctx, t); len(keys) > 0 {
@@ -265,7 +265,7 @@ func TestCancelDelayed(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	delayed := b.delay(ctx, t, tasks.SyncFull, soon)
-	if removed, err := b.Cancel(ctx, delayed.ID); err != nil || !removed {
+	if removed, err := b.Cancel(ctx, delayed.ID, jobs.Trigger{}); err != nil || !removed {
 		t.Fatalf("cancelling: %v, %v", removed, err)
 	}
 	if _, err := b.Find(ctx, delayed.ID); !errors.Is(err, jobs.ErrNoJob) {
@@ -285,7 +285,7 @@ func TestDelayedRunIsKept(t *testing.T) {
 	if err := b.Trim(ctx, b.def); err != nil {
 		t.Fatal(err)
 	}
-	if removed, err := b.Cleanup(ctx, b.def, time.Now().Add(400*24*time.Hour)); err != nil || removed != (jobs.Removed{}) {
+	if removed, err := b.Cleanup(ctx, b.def, time.Now().Add(400*24*time.Hour), jobs.Trigger{}); err != nil || removed != (jobs.Removed{}) {
 		t.Errorf("cleaned up %+v, %v", removed, err)
 	}
 	b.findWork(ctx, t)
@@ -300,10 +300,10 @@ func TestDashboardAndDelayedRun(t *testing.T) {
 	b, ctx := setup(t)
 	queue, _ := b.OurQueue(b.def.Queue())
 	delayed := b.delay(ctx, t, tasks.SyncFull, time.Hour)
-	for name, change := range map[string]func(context.Context, jobs.Queue, string) error{
+	for name, change := range map[string]func(context.Context, jobs.Queue, string, jobs.Trigger) error{
 		"run": b.RunTask, "archive": b.ArchiveTask,
 	} {
-		if err := change(ctx, queue, delayed.ID.String()); !errors.Is(err, jobs.ErrState) {
+		if err := change(ctx, queue, delayed.ID.String(), jobs.Trigger{}); !errors.Is(err, jobs.ErrState) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -311,13 +311,13 @@ func TestDashboardAndDelayedRun(t *testing.T) {
 		t.Errorf("retrying: %v", err)
 	}
 	b.wantState(t, delayed.ID.String(), asynq.TaskStateScheduled)
-	if err := b.RemoveTask(ctx, queue, delayed.ID.String()); err != nil {
+	if err := b.RemoveTask(ctx, queue, delayed.ID.String(), jobs.Trigger{}); err != nil {
 		t.Errorf("removing: %v", err)
 	}
 	// One that is due is as any other.
 	due := b.delay(ctx, t, tasks.SyncFull, soon)
 	awaitTime(t, due.RunAt)
-	if err := b.RunTask(ctx, queue, due.ID.String()); err != nil {
+	if err := b.RunTask(ctx, queue, due.ID.String(), jobs.Trigger{}); err != nil {
 		t.Error(err)
 	}
 	b.wantState(t, due.ID.String(), asynq.TaskStatePending)

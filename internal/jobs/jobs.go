@@ -22,8 +22,11 @@ type Jobs struct {
 	client    *asynq.Client
 	inspector *asynq.Inspector
 	runsOn    atomic.Pointer[string] // see TakePart
-	log       *slog.Logger
-	writes    writeCheck
+	history   bool                   // see KeepHistory
+	// warnedDrop is when the log last warned that entries are dropped (ns).
+	warnedDrop atomic.Int64
+	log        *slog.Logger
+	writes     writeCheck
 }
 
 // New returns the jobs of the registry, in its namespace. The caller closes the client.
@@ -33,6 +36,10 @@ func New(rdb redis.UniversalClient, registry *tasks.Registry, log *slog.Logger) 
 		client: asynq.NewClientFromRedisClient(rdb), inspector: asynq.NewInspectorFromRedisClient(rdb),
 	}
 }
+
+// KeepHistory makes the end of each run, and each action, add an entry to a list in Redis, see Entries. Without it there are none.
+// Call it before anything else.
+func (j *Jobs) KeepHistory() { j.history = true }
 
 // Registry returns the job types.
 func (j *Jobs) Registry() *tasks.Registry { return j.registry }

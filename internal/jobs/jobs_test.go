@@ -324,7 +324,7 @@ func TestRunState(t *testing.T) {
 	// The first owner, woken up, can change nothing.
 	for name, err := range map[string]error{
 		"save": first.Save(ctx, []byte("stale"), 99), "release": first.Release(ctx), "fail attempt": first.FailAttempt(ctx),
-		"complete": first.Complete(ctx, []byte("{}")), "fail": first.Fail(ctx, nil),
+		"complete": first.Complete(ctx, []byte("{}")), "fail": first.Fail(ctx, errors.New("told to")),
 	} {
 		if !errors.Is(err, jobs.ErrFenced) {
 			t.Errorf("%s by a former owner: %v", name, err)
@@ -334,7 +334,7 @@ func TestRunState(t *testing.T) {
 	if !third.Rescued || third.Rescues != 1 || string(third.Checkpoint) != "one" {
 		t.Fatalf("after a crash: %+v", third)
 	}
-	if err := third.Fail(ctx, nil); err != nil {
+	if err := third.Fail(ctx, errors.New("told to")); err != nil {
 		t.Fatal(err)
 	}
 	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*run*").Result(); err != nil || len(keys) != 0 {
@@ -375,13 +375,13 @@ func TestLease(t *testing.T) {
 	if _, err := b.Trigger(ctx, project, payload(tasks.SyncFull)); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.Pause(ctx, b.def); err != nil {
+	if err := b.Pause(ctx, b.def, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	if lease, err := b.acquire(ctx, b.def); err != nil || lease != nil {
 		t.Fatalf("a lease of a paused job type: %v, %v", lease, err)
 	}
-	if err := b.Resume(ctx, b.def); err != nil {
+	if err := b.Resume(ctx, b.def, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	released, stop := b.Announcements(ctx)
@@ -454,14 +454,14 @@ func TestLostAnswers(t *testing.T) {
 		t.Errorf("looking for it: %+v, %v", job, err)
 	}
 	lost.armed.Store(true)
-	err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String())
+	err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String(), jobs.Trigger{})
 	if err == nil || errors.Is(err, jobs.ErrState) || errors.Is(err, jobs.ErrNoJob) || lost.armed.Load() {
 		t.Errorf("archiving it: %v", err)
 	}
-	if err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String()); err != nil {
+	if err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String(), jobs.Trigger{}); err != nil {
 		t.Errorf("once more: %v", err)
 	}
-	if err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String()); !errors.Is(err, jobs.ErrState) {
+	if err := b.ArchiveTask(ctx, jobs.Queue{Name: b.def.Queue(), Def: b.def}, id.String(), jobs.Trigger{}); !errors.Is(err, jobs.ErrState) {
 		t.Errorf("an archived one: %v", err)
 	}
 }
@@ -481,7 +481,7 @@ func TestPauseAndResume(t *testing.T) {
 		t.Error("paused before anything was done")
 	}
 	for range 2 { // idempotent, and before the first run ever
-		if err := b.Pause(ctx, b.def); err != nil || !paused() {
+		if err := b.Pause(ctx, b.def, jobs.Trigger{}); err != nil || !paused() {
 			t.Fatalf("pausing: %v, paused %v", err, paused())
 		}
 	}
@@ -490,7 +490,7 @@ func TestPauseAndResume(t *testing.T) {
 		t.Errorf("%d runs wait while paused, want 1", n)
 	}
 	for range 2 {
-		if err := b.Resume(ctx, b.def); err != nil || paused() {
+		if err := b.Resume(ctx, b.def, jobs.Trigger{}); err != nil || paused() {
 			t.Fatalf("resuming: %v, paused %v", err, paused())
 		}
 	}
@@ -552,16 +552,16 @@ func TestCleanupRemovesOldRuns(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	b.end(ctx, t, 230)
-	if removed, err := b.Cleanup(ctx, b.def, time.Now().Add(-time.Hour)); err != nil || removed != (jobs.Removed{}) {
+	if removed, err := b.Cleanup(ctx, b.def, time.Now().Add(-time.Hour), jobs.Trigger{}); err != nil || removed != (jobs.Removed{}) {
 		t.Fatalf("with a grace period of an hour: %+v, %v", removed, err)
 	}
-	removed, err := b.Cleanup(ctx, b.def, time.Now().Add(2*time.Second))
+	removed, err := b.Cleanup(ctx, b.def, time.Now().Add(2*time.Second), jobs.Trigger{})
 	if err != nil || removed != (jobs.Removed{Failed: 230}) {
 		t.Fatalf("without a grace period: %+v, %v", removed, err)
 	}
 	// Before the first run ever there is nothing to clean up, and no error.
 	other, _ := b.Registry().Lookup("issue-sync")
-	if removed, err := b.Cleanup(ctx, other, time.Now()); err != nil || removed != (jobs.Removed{}) {
+	if removed, err := b.Cleanup(ctx, other, time.Now(), jobs.Trigger{}); err != nil || removed != (jobs.Removed{}) {
 		t.Errorf("of a queue that was never used: %+v, %v", removed, err)
 	}
 }

@@ -53,6 +53,15 @@ func (k keys) task(id tasks.RunID) string {
 	return asynqKey(k.namespace.Queue(id.Job), "t:"+id.String())
 }
 
+// history is a list: the entries of the history that are not stored elsewhere yet, oldest first, see entry.go.
+func (k keys) history(job string) string { return k.ofJob(job, "history") }
+
+// dropped is how many entries were dropped because the list was full.
+func (k keys) dropped(job string) string { return k.ofJob(job, "history-dropped") }
+
+// entries is the keys of a job type that the scripts with enter need.
+func (k keys) entries(job string) []string { return []string{k.history(job), k.dropped(job)} }
+
 // repaired is there for about a minute after a process has repaired the queues of the job type, see maintain.go.
 func (k keys) repaired(job string) string { return k.ofJob(job, "repaired") }
 

@@ -83,10 +83,10 @@ func TestDamagedTasks(t *testing.T) {
 		if families, err := registry.Gather(); err != nil || len(families) < 2 { // redis_up is always there
 			t.Errorf("metrics: %v, %v", families, err)
 		}
-		if err := errors.Join(b.Pause(ctx, b.def), b.Resume(ctx, b.def), b.Trim(ctx, b.def)); err != nil {
+		if err := errors.Join(b.Pause(ctx, b.def, jobs.Trigger{}), b.Resume(ctx, b.def, jobs.Trigger{}), b.Trim(ctx, b.def)); err != nil {
 			t.Error(err)
 		}
-		if _, err := b.Cleanup(ctx, b.def, time.Now()); err != nil {
+		if _, err := b.Cleanup(ctx, b.def, time.Now(), jobs.Trigger{}); err != nil {
 			t.Errorf("cleanup: %v", err)
 		}
 	}
@@ -95,7 +95,7 @@ func TestDamagedTasks(t *testing.T) {
 		if job, err := b.Find(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
 			t.Errorf("found %+v, %v", job, err)
 		}
-		if removed, err := b.Cancel(ctx, ghost); !errors.Is(err, jobs.ErrNoJob) {
+		if removed, err := b.Cancel(ctx, ghost, jobs.Trigger{}); !errors.Is(err, jobs.ErrNoJob) {
 			t.Errorf("cancelled: %v, %v", removed, err)
 		}
 		if err := b.Retry(ctx, ghost, ""); !errors.Is(err, jobs.ErrNoJob) {
@@ -148,7 +148,7 @@ func TestQueueThatVanished(t *testing.T) {
 		"flushed": func(b *testBundle, ctx context.Context) error { return b.rdb.FlushDB(ctx).Err() },
 		"deleted": func(b *testBundle, _ context.Context) error { return b.inspector.DeleteQueue(b.def.Name, true) },
 		"deleted while it was paused": func(b *testBundle, ctx context.Context) error {
-			return errors.Join(b.Pause(ctx, b.def), b.inspector.DeleteQueue(b.def.Name, true))
+			return errors.Join(b.Pause(ctx, b.def, jobs.Trigger{}), b.inspector.DeleteQueue(b.def.Name, true))
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -87,7 +87,7 @@ func (j *Jobs) OurEntry(ctx context.Context, id string) (bool, error) {
 }
 
 // CancelTask cancels the run with the ID, or the run of the range with the ID. It can return ErrNoJob or ErrEnded.
-func (j *Jobs) CancelTask(ctx context.Context, q Queue, id string) error {
+func (j *Jobs) CancelTask(ctx context.Context, q Queue, id string, by Trigger) error {
 	run, err := tasks.ParseRunID(id)
 	if q.Ranges {
 		var part tasks.RangeID
@@ -97,14 +97,14 @@ func (j *Jobs) CancelTask(ctx context.Context, q Queue, id string) error {
 	if err != nil || run.Job != q.Def.Name {
 		return ErrNoJob
 	}
-	_, err = j.Cancel(ctx, run)
+	_, err = j.Cancel(ctx, run, by)
 	return err
 }
 
 // RemoveTask removes a run that has ended, and cancels any other. It can return ErrNoJob, ErrState or ErrRange.
-func (j *Jobs) RemoveTask(ctx context.Context, q Queue, id string) error {
+func (j *Jobs) RemoveTask(ctx context.Context, q Queue, id string, by Trigger) error {
 	return j.changeTask(q, id, func(run tasks.RunID) error {
-		_, err := j.Cancel(ctx, run)
+		_, err := j.Cancel(ctx, run, by)
 		if errors.Is(err, ErrEnded) {
 			_, err = j.delete(q.Def, id)
 		}
@@ -113,25 +113,30 @@ func (j *Jobs) RemoveTask(ctx context.Context, q Queue, id string) error {
 }
 
 // ArchiveTask makes a run that waits a failed one. It can return ErrNoJob, ErrState or ErrRange.
-func (j *Jobs) ArchiveTask(ctx context.Context, q Queue, id string) error {
+func (j *Jobs) ArchiveTask(ctx context.Context, q Queue, id string, by Trigger) error {
 	return j.changeTask(q, id, func(run tasks.RunID) error {
-		if err := j.checkDue(q, run); err != nil {
-			return err // it could be retried before its time
-		}
-		if err := j.inspector.ArchiveTask(q.Name, id); err != nil {
+		info, err := j.inspector.GetTaskInfo(q.Name, id)
+		switch {
+		case err != nil:
 			return err
+		case !isDue(run, info.State): // it could be retried before its time
+			return ErrState
 		}
-		return j.forget(ctx, run) // its ranges end with its state
+		archived, err := j.archiveWaiting(ctx, q.Def, run, info, by)
+		if err == nil && !archived {
+			return ErrState
+		}
+		return err
 	}, j.inspector.ArchiveTask, asynq.TaskStateActive, asynq.TaskStateArchived, asynq.TaskStateCompleted)
 }
 
 // RunTask retries a run that has failed, and lets one that waits for a retry begin now. It can return ErrNoJob, ErrState or ErrRange.
-func (j *Jobs) RunTask(ctx context.Context, q Queue, id string) error {
+func (j *Jobs) RunTask(ctx context.Context, q Queue, id string, by Trigger) error {
 	return j.changeTask(q, id, func(run tasks.RunID) error {
 		if err := j.checkDue(q, run); err != nil {
 			return err
 		}
-		err := j.Retry(ctx, run, "")
+		err := j.Retry(ctx, run, by.Key)
 		if errors.Is(err, ErrNotFailed) {
 			err = j.inspector.RunTask(q.Name, id)
 		}

@@ -5,6 +5,7 @@
 //	complete  1 if no more follow
 //	ended     how many have ended
 //	progress  the sum of their progress in percent
+//	listed    how many failed records the ranges that have ended list
 //
 // The fields of one range begin with its index, such as "3:spec":
 //
@@ -18,6 +19,11 @@
 //	until       when its next attempt is due, if it was snoozed last (ms)
 //	end         "done" or "failed", once it has ended
 //	reason      why it failed
+//	began       when its first attempt began (ms)
+//	closed      when it ended (ms)
+//	worker      the ID of the worker that ended it
+//	counts      what was done in it, once it has ended, as JSON
+//	failed      the first records that failed in it, once it has ended, as JSON
 //
 // A range is recorded before its task is enqueued, and the task's ID is made of the run's ID. So an attempt that is in doubt
 // enqueues the range once more, and nothing is done twice.
@@ -26,7 +32,9 @@ package jobs
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
@@ -77,7 +85,7 @@ local spec = n > 0 and redis.call("HGET", KEYS[1], (n - 1) .. ":spec") or ""
 return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 `)
 
-// KEYS: run, ranges, asynq's task of the run. ARGV: index, owner, TTL. Returns {} if there is nothing left to do, otherwise {former
+// KEYS: run, ranges, asynq's task of the run. ARGV: index, owner, TTL, now (ms). Returns {} if there is nothing left to do, otherwise {former
 // owner, rescues, the run's start, checkpoint, failures, spec, time (ms) that the run was snoozed, the run's retries by hand}.
 var openRangeScript = redis.NewScript(`
 local i = ARGV[1]
@@ -93,6 +101,7 @@ elseif owner ~= "" then
 end
 redis.call("HSET", KEYS[2], i .. ":owner", ARGV[2])
 redis.call("HDEL", KEYS[2], i .. ":until")
+redis.call("HSETNX", KEYS[2], i .. ":began", ARGV[4])
 redis.call("EXPIRE", KEYS[2], ARGV[3])
 local r = redis.call("HMGET", KEYS[2], i .. ":recoveries", i .. ":checkpoint", i .. ":failures")
 local run = redis.call("HMGET", KEYS[1], "started", "waited")
@@ -134,7 +143,8 @@ redis.call("HSET", KEYS[1], i .. ":until", ARGV[4])
 return tonumber(redis.call("HGET", KEYS[1], i .. ":waiting"))
 `)
 
-// KEYS: ranges. ARGV: index, owner, TTL, "done" or "failed", checkpoint or "" to leave it, reason.
+// KEYS: ranges. ARGV: index, owner, TTL, "done" or "failed", checkpoint or "" to leave it, reason, now (ms), worker, counts or "",
+// failed records or "", their number, and up to how many of all ranges are kept.
 var endRangeScript = redis.NewScript(rangeFence + `
 if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 then
 	return 1 -- asked again, because the answer was lost
@@ -145,6 +155,11 @@ redis.call("HINCRBY", KEYS[1], "ended", 1)
 redis.call("HSET", KEYS[1], i .. ":progress", 100, i .. ":end", ARGV[4], i .. ":reason", ARGV[6])
 if ARGV[5] ~= "" then
 	redis.call("HSET", KEYS[1], i .. ":checkpoint", ARGV[5])
+end
+redis.call("HSET", KEYS[1], i .. ":closed", ARGV[7], i .. ":worker", ARGV[8], i .. ":counts", ARGV[9])
+if ARGV[10] ~= "" and tonumber(redis.call("HGET", KEYS[1], "listed") or "0") < tonumber(ARGV[12]) then
+	redis.call("HINCRBY", KEYS[1], "listed", ARGV[11])
+	redis.call("HSET", KEYS[1], i .. ":failed", ARGV[10])
 end
 redis.call("EXPIRE", KEYS[1], ARGV[3])
 return 1
@@ -250,6 +265,49 @@ func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
 	return ranges, nil
 }
 
+// maxListed is how many failed records the ranges of one run list in Redis. A little more than an entry has, because ranges do not
+// end in their order.
+const maxListed = 10 * MaxFailedRecords
+
+// endedRanges returns the ranges that have ended among the thousand from the given index on, and the records that failed in them.
+func (s *RunState) endedRanges(ctx context.Context, from int) (ended []EndedRange, failed []FailedRecord, err error) {
+	names := []string{"end", "reason", "began", "closed", "worker", "counts", "failed"}
+	var fields []string
+	for i := from; i < from+rangesPage; i++ {
+		for _, name := range names {
+			fields = append(fields, strconv.Itoa(i)+":"+name)
+		}
+	}
+	values, err := s.rdb.HMGet(ctx, s.ranges, fields...).Result()
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading what the ranges of run %s did, from %d on: %w", s.id, from, err)
+	}
+	for i, of := 0, slices.Collect(slices.Chunk(values, len(names))); i < len(of); i++ {
+		text := func(field int) string {
+			value, _ := of[i][field].(string) // nil for a field that is not there
+			return value
+		}
+		at := func(field int) time.Time { return fromMillis(milliseconds(text(field)).Milliseconds()) }
+		if text(0) == "" {
+			continue
+		}
+		r := EndedRange{Index: from + i, Worker: text(4), Started: at(2), Ended: at(3), Outcome: OutcomeCompleted}
+		if text(0) == rangeFailed {
+			r.Outcome, r.Error = OutcomeFailed, shortened(text(1))
+		}
+		var counts RecordCounts
+		if json.Unmarshal([]byte(text(5)), &counts) == nil {
+			r.Counts = &counts
+		}
+		var records []FailedRecord
+		if json.Unmarshal([]byte(text(6)), &records) == nil {
+			failed = append(failed, records...)
+		}
+		ended = append(ended, r)
+	}
+	return ended, failed, nil
+}
+
 const (
 	rangeDone   = "done"
 	rangeFailed = "failed"
@@ -269,6 +327,10 @@ type RangeState struct {
 	Opened
 	// Spec is what the range is, as given to AddRange.
 	Spec []byte
+	// Attempt, Counts and FailedRecords are for the run's entry in the history. The caller sets them before Complete or Fail.
+	Attempt       *EndedAttempt
+	Counts        *RecordCounts
+	FailedRecords []FailedRecord
 
 	rdb         redis.UniversalClient
 	run, ranges string // keys
@@ -280,7 +342,8 @@ type RangeState struct {
 // ErrNoRange if the range has ended, or its run has ended or was cancelled.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
 	s := &RangeState{rdb: j.rdb, run: j.keys.run(id.Run), ranges: j.keys.ranges(id.Run), id: id, owner: owner}
-	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.run, s.ranges, j.keys.task(id.Run)}, id.Index, owner, runSeconds).StringSlice()
+	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.run, s.ranges, j.keys.task(id.Run)}, id.Index, owner, runSeconds,
+		millis(time.Now())).StringSlice()
 	if err != nil {
 		return nil, fmt.Errorf("opening range %s: %w", id, err)
 	}
@@ -317,12 +380,29 @@ func (s *RangeState) FailAttempt(ctx context.Context) error {
 
 // Complete ends the range. The checkpoint counts all that was done.
 func (s *RangeState) Complete(ctx context.Context, checkpoint []byte) error {
-	return s.change(ctx, endRangeScript, runSeconds, rangeDone, checkpoint, "")
+	return s.end(ctx, rangeDone, checkpoint, "")
 }
 
 // Fail ends the range, and stores the reason with its run.
 func (s *RangeState) Fail(ctx context.Context, reason error) error {
-	return s.change(ctx, endRangeScript, runSeconds, rangeFailed, "", reason.Error())
+	return s.end(ctx, rangeFailed, nil, reason.Error())
+}
+
+func (s *RangeState) end(ctx context.Context, end string, checkpoint []byte, reason string) error {
+	ended, worker, counts, failed := time.Now(), "", "", ""
+	if s.Attempt != nil {
+		ended, worker = s.Attempt.Ended, s.Attempt.Worker
+	}
+	if s.Counts != nil {
+		encoded, _ := json.Marshal(s.Counts) // it has numbers only
+		counts = string(encoded)
+	}
+	if len(s.FailedRecords) > 0 {
+		encoded, _ := json.Marshal(s.FailedRecords) // it has strings only
+		failed = string(encoded)
+	}
+	return s.change(ctx, endRangeScript, runSeconds, end, checkpoint, reason, millis(ended), worker, counts, failed, len(s.FailedRecords),
+		maxListed)
 }
 
 func (s *RangeState) change(ctx context.Context, script *redis.Script, args ...any) error {

@@ -8,6 +8,7 @@
 //	codex:counts    what the run has done, as JSON
 //	codex:retried   who retried it by hand last, as JSON
 //	codex:retries   how many times it was retried by hand
+//	codex:entered   the time of its last entry in the history (ms)
 //
 // Who triggered a run is in a header of its task.
 
@@ -95,12 +96,25 @@ type attemptLine struct {
 }
 
 func (a EndedAttempt) encode() string {
-	text := a.Error
-	if len(text) > maxAttemptError {
-		text = strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
-	}
-	line, _ := json.Marshal(attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, text}) // it has no types that can fail
+	a.Error = shortened(a.Error)
+	line, _ := json.Marshal(a.line()) // it has no types that can fail
 	return string(line)
+}
+
+// shortened returns an error's text, and of a long one its beginning and "…".
+func shortened(text string) string {
+	if len(text) <= maxAttemptError {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxAttemptError], "") + "…"
+}
+
+func (a EndedAttempt) line() attemptLine {
+	return attemptLine{a.Number, a.Started.UnixMilli(), a.Ended.UnixMilli(), a.Worker, a.Outcome, a.Error}
+}
+
+func (l attemptLine) attempt() EndedAttempt {
+	return EndedAttempt{l.Number, time.UnixMilli(l.Started), time.UnixMilli(l.Ended), l.Worker, l.Outcome, l.Error}
 }
 
 // record begins the scripts that end an attempt: record(task, attempt) adds the attempt to the task, if it still is there. Of many
@@ -118,26 +132,33 @@ local function record(task, attempt)
 end
 `
 
-// KEYS: task, the noticeKeys. ARGV: attempt, started, ended (ms), the endNotices. For a task that no attempt could open.
-var refuseScript = redis.NewScript(record + noteEnd + `
+// KEYS: task, list of entries, dropped, the noticeKeys. ARGV: attempt, started, ended (ms), entry or "", the endNotices. For a task that no attempt could open. It
+// does nothing if the task is gone, or if it has recorded that before, and asynq has not.
+var refuseScript = redis.NewScript(record + enter + noteEnd + `
+if redis.call("EXISTS", KEYS[1]) == 0 or redis.call("HEXISTS", KEYS[1], "codex:ended") == 1 then
+	return 1
+end
 record(KEYS[1], ARGV[1])
-if redis.call("HEXISTS", KEYS[1], "codex:ended") == 0 then -- otherwise the task was refused before
-	noteEnd(KEYS[2], KEYS[3], KEYS[4], ARGV[4], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9])
+redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+noteEnd(KEYS[4], KEYS[5], KEYS[6], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10])
+if ARGV[4] == "" then
+	return 1
 end
-if redis.call("EXISTS", KEYS[1]) == 1 then
-	redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
-end
-return 1
+return enterRun(KEYS[2], KEYS[3], KEYS[1], ARGV[4], ARGV[2], ARGV[3], ARGV[1])
 `)
 
-// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid.
-func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, a EndedAttempt) error {
-	keys := append([]string{j.keys.task(id)}, j.keys.noticeKeys(id.Job)...)
-	args := append([]any{a.encode(), millis(a.Started), millis(a.Ended)}, endNotices(id, millis(a.Ended), a.Ended, a.Outcome, a.Error, nil)...)
-	err := refuseScript.Run(ctx, j.rdb, keys, args...).Err()
+// RecordRefused records an attempt at a run that no attempt can be made at, because its payload is not valid. It adds the run's entry
+// to the history.
+func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, from Source, a EndedAttempt) error {
+	keys := append([]string{j.keys.task(id)}, j.keys.entries(id.Job)...)
+	entry := j.encodeEntry(j.runEntry(id, from, Entry{State: StateFailed, Attempt: a.Number, Error: shortened(a.Error)}))
+	keys = append(keys, j.keys.noticeKeys(id.Job)...)
+	args := append([]any{a.encode(), millis(a.Started), millis(a.Ended), entry}, endNotices(id, millis(a.Ended), a.Ended, a.Outcome, a.Error, nil)...)
+	n, err := refuseScript.Run(ctx, j.rdb, keys, args...).Int()
 	if err != nil {
 		return fmt.Errorf("recording that %s was refused: %w", id, err)
 	}
+	j.entered(id.Job, n)
 	return nil
 }
 
@@ -177,9 +198,7 @@ func readRecord(job *Job, answer *redis.SliceCmd) {
 	for line := range strings.Lines(text(2)) {
 		var a attemptLine
 		if json.Unmarshal([]byte(line), &a) == nil {
-			job.EndedAttempts = append(job.EndedAttempts, EndedAttempt{
-				a.Number, time.UnixMilli(a.Started), time.UnixMilli(a.Ended), a.Worker, a.Outcome, a.Error,
-			})
+			job.EndedAttempts = append(job.EndedAttempts, a.attempt())
 		}
 	}
 	var counts RecordCounts

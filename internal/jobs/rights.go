@@ -28,6 +28,7 @@ exists KEY
 expire KEY 1
 pexpire KEY 1000
 incr KEY
+incrby KEY 1
 del KEY
 hset KEY a 1
 hsetnx KEY a 1
@@ -41,6 +42,7 @@ rpush KEY a
 llen KEY
 lindex KEY 0
 lrange KEY 0 0
+ltrim KEY 0 -1
 rpoplpush KEY KEY
 lrem KEY 0 a
 zadd KEY 1 a

@@ -131,10 +131,10 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return tonumber(redis.call("HGET", KEYS[1], "waiting"))
 `)
 
-// KEYS: run, ranges, asynq's task, the noticeKeys. ARGV: owner, result or "", attempt, now (ms), counts or "", the endNotices. Returns 0 if
-// another attempt owns the run. If the run is not there, this script has ended it before, and the answer was lost. asynq writes a result without comparing
-// an owner, so this does it.
-var closeScript = redis.NewScript(record + noteEnd + `
+// KEYS: run, ranges, asynq's task, list of entries, dropped, the noticeKeys. ARGV: owner, result or "", attempt, now (ms), counts or "", entry or "", the
+// endNotices. Returns 0 if another attempt owns the run, and otherwise what enter does. If the run is not there, this script has ended it before,
+// and the answer was lost. asynq writes a result without comparing an owner, so this does it.
+var closeScript = redis.NewScript(record + enter + noteEnd + `
 local owner = redis.call("HGET", KEYS[1], "owner")
 if not owner then
 	return 1
@@ -151,9 +151,13 @@ if redis.call("EXISTS", KEYS[3]) == 1 then
 	redis.call("HSET", KEYS[3], "codex:started", redis.call("HGET", KEYS[1], "started") or ARGV[4], "codex:ended", ARGV[4])
 	record(KEYS[3], ARGV[3])
 end
-noteEnd(KEYS[4], KEYS[5], KEYS[6], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11])
+noteEnd(KEYS[6], KEYS[7], KEYS[8], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12])
+local entered = 1
+if ARGV[6] ~= "" then
+	entered = enterRun(KEYS[4], KEYS[5], KEYS[3], ARGV[6], redis.call("HGET", KEYS[1], "started"), ARGV[4], ARGV[3])
+end
 redis.call("UNLINK", KEYS[1], KEYS[2]) -- not DEL, which would take Redis 0.3 s for a hundred thousand ranges
-return 1
+return entered
 `)
 
 // KEYS: run. ARGV: owner, now, TTL. Returns when the run was first snoozed.
@@ -195,10 +199,13 @@ type RunState struct {
 	Attempt *EndedAttempt
 	// Counts is what the run has done by now, for the record. It can be nil.
 	Counts *RecordCounts
+	// Source and FailedRecords are for the run's entry in the history. The caller sets them before Complete or Fail.
+	Source        Source
+	FailedRecords []FailedRecord
 
+	jobs              *Jobs
 	rdb               redis.UniversalClient
 	run, ranges, task string // keys
-	notices           []string
 	id                tasks.RunID
 	owner             string
 }
@@ -218,7 +225,7 @@ func (j *Jobs) OpenRun(ctx context.Context, id tasks.RunID, owner string) (*RunS
 }
 
 func (j *Jobs) openRun(ctx context.Context, id tasks.RunID, key, start, owner string) (*RunState, error) {
-	s := &RunState{rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), notices: j.keys.noticeKeys(id.Job), id: id, owner: owner}
+	s := &RunState{jobs: j, rdb: j.rdb, run: j.keys.run(id), ranges: j.keys.ranges(id), task: j.keys.task(id), id: id, owner: owner}
 	tick := ""
 	if id.Scheduled() && j.believed(id) {
 		tick = millis(id.Reference)
@@ -310,22 +317,35 @@ func (s *RunState) Wait(ctx context.Context, _ time.Time) (since time.Time, err 
 	return time.UnixMilli(ms), nil
 }
 
-// Complete removes the state of a run that has completed, and its ranges, and stores the result, which must be JSON.
+// Complete removes the state of a run that has completed, and its ranges, and stores the result, which must be JSON. It adds the
+// run's entry to the history.
 func (s *RunState) Complete(ctx context.Context, result []byte) error {
-	return s.close(ctx, result)
+	return s.close(ctx, result, Entry{State: StateCompleted, Result: result})
 }
 
-// Fail removes the state of a run that has failed, and its ranges. asynq stores the reason.
-func (s *RunState) Fail(ctx context.Context, _ error) error { return s.close(ctx, nil) }
+// Fail removes the state of a run that has failed, and its ranges. asynq stores the reason. Fail adds the run's entry to the
+// history.
+func (s *RunState) Fail(ctx context.Context, reason error) error {
+	e := Entry{State: StateFailed, Error: shortened(reason.Error())}
+	if s.Attempt != nil && s.Attempt.Outcome == OutcomeCancelled {
+		e.State = StateCancelled
+	}
+	return s.close(ctx, nil, e)
+}
 
-func (s *RunState) close(ctx context.Context, result []byte) error {
+func (s *RunState) close(ctx context.Context, result []byte, e Entry) error {
+	entry, err := s.entry(ctx, e)
+	if err != nil {
+		return err
+	}
 	counts := ""
 	if s.Counts != nil {
 		encoded, _ := json.Marshal(s.Counts) // it has numbers only
 		counts = string(encoded)
 	}
-	keys := append([]string{s.run, s.ranges, s.task}, s.notices...)
-	args := append([]any{s.owner, result, s.ending(), millis(s.endedAt()), counts}, s.endNotices()...)
+	keys := append([]string{s.run, s.ranges, s.task}, s.jobs.keys.entries(s.id.Job)...)
+	keys = append(keys, s.jobs.keys.noticeKeys(s.id.Job)...)
+	args := append([]any{s.owner, result, s.ending(), millis(s.endedAt()), counts, entry}, s.endNotices()...)
 	return s.changeKeys(ctx, closeScript, keys, args...)
 }
 
@@ -366,5 +386,6 @@ func (s *RunState) changeKeys(ctx context.Context, script *redis.Script, keys []
 	if n == 0 {
 		return ErrFenced
 	}
+	s.jobs.entered(s.id.Job, n)
 	return nil
 }

@@ -60,8 +60,8 @@ func (j *Jobs) RetryFailed(ctx context.Context, def tasks.Definition, key string
 }
 
 // CancelWaiting removes all runs of the job type that were waiting when it was called. Delayed runs stay, and so does a run that
-// begins meanwhile. It ends as RetryFailed does.
-func (j *Jobs) CancelWaiting(ctx context.Context, def tasks.Definition) (Several, error) {
+// begins meanwhile. The history says of each who has cancelled it. It ends as RetryFailed does.
+func (j *Jobs) CancelWaiting(ctx context.Context, def tasks.Definition, by Trigger) (Several, error) {
 	start := time.Now()
 	waiting := selection{def, "waiting", j.inspector.ListPendingTasks, func(id tasks.RunID, _ *asynq.TaskInfo) bool {
 		return !id.Reference.After(start)
@@ -75,7 +75,7 @@ func (j *Jobs) CancelWaiting(ctx context.Context, def tasks.Definition) (Several
 		if err != nil {
 			return false, err
 		}
-		return j.removeWaiting(ctx, def, id, info)
+		return j.removeWaiting(ctx, def, id, info, by)
 	})
 }
 

@@ -74,9 +74,12 @@ func TestCancelAllWaiting(t *testing.T) {
 	b.trigger(ctx, t, tasks.SyncIncremental)
 	const many = 501
 	b.enqueueMany(ctx, t, many)
-	b.outOfTime(ctx, t, b.CancelWaiting, many+1)
+	cancel := func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+		return b.CancelWaiting(ctx, def, jobs.Trigger{Kind: jobs.TriggeredByAPI})
+	}
+	b.outOfTime(ctx, t, cancel, many+1)
 	for _, want := range []jobs.Several{{Changed: many + 1}, {}} {
-		if got, err := b.CancelWaiting(ctx, b.def); err != nil || got != want {
+		if got, err := cancel(ctx, b.def); err != nil || got != want {
 			t.Errorf("%+v, %v, want %+v", got, err, want)
 		}
 	}

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"testing"
@@ -86,7 +87,7 @@ func TestUniqueFor(t *testing.T) {
 			})
 		},
 		"failed": func(ctx context.Context, t *testing.T, b *testBundle, id tasks.RunID) {
-			b.run(ctx, t, id, func(s *jobs.RunState) error { return s.Fail(ctx, nil) })
+			b.run(ctx, t, id, func(s *jobs.RunState) error { return s.Fail(ctx, errors.New("told to")) })
 			if err := b.inspector.ArchiveTask(b.def.Name, id.String()); err != nil {
 				t.Fatal(err)
 			}
@@ -237,7 +238,7 @@ func TestUniqueForOfACancelledRun(t *testing.T) {
 	t.Parallel()
 	b, ctx := setupUnique(t, tasks.Unique{Mode: tasks.UniqueFor, For: time.Hour})
 	first := b.trigger(ctx, t, tasks.SyncFull)
-	if removed, err := b.Cancel(ctx, first.ID); err != nil || !removed {
+	if removed, err := b.Cancel(ctx, first.ID, jobs.Trigger{}); err != nil || !removed {
 		t.Fatalf("cancelling: %v, %v", removed, err)
 	}
 	if got := b.trigger(ctx, t, tasks.SyncFull); got.Coalesced || len(b.pending(t)) != 1 {

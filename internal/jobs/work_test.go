@@ -89,7 +89,7 @@ func TestFindWork(t *testing.T) {
 	if work := b.findWork(ctx, t); !work.Pending {
 		t.Errorf("a run waits: %+v", work)
 	}
-	if err := b.Pause(ctx, b.def); err != nil {
+	if err := b.Pause(ctx, b.def, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	if work := b.findWork(ctx, t); work.Pending {
@@ -110,7 +110,7 @@ func TestRescue(t *testing.T) {
 			}
 			waiting := b.trigger(ctx, t, tasks.SyncIncremental).ID.String()
 			if paused {
-				if err := b.Pause(ctx, b.def); err != nil {
+				if err := b.Pause(ctx, b.def, jobs.Trigger{}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -160,7 +160,7 @@ func TestActiveWithoutLease(t *testing.T) {
 func TestForward(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
-	if err := b.Pause(ctx, b.def); err != nil {
+	if err := b.Pause(ctx, b.def, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	id := b.trigger(ctx, t, tasks.SyncFull).ID.String()
@@ -284,7 +284,7 @@ func TestAnnouncements(t *testing.T) {
 	}
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
 	want("a trigger", b.def.Name)
-	if err := b.Resume(ctx, b.def); err != nil {
+	if err := b.Resume(ctx, b.def, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	want("a resume", b.def.Name)

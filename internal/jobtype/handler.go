@@ -53,6 +53,9 @@ type Attempt struct {
 	Permit func(ctx context.Context) (end func(), err error)
 	// Count says what the run has done to its records by now, over all attempts, for the record of the run. It can be nil.
 	Count func(processed, updated, failed int64)
+	// Failed says which records have failed by now, over all attempts: the first ones, at most jobs.MaxFailedRecords. The attempt
+	// must not change the list afterwards. It can be nil.
+	Failed func(records []jobs.FailedRecord)
 	// Waiting tells people what the attempt waits for, such as a server that does not answer. Call it once a second, as long as
 	// the attempt waits. It can be nil.
 	Waiting func(ctx context.Context, wait jobs.Wait)

@@ -76,7 +76,7 @@ func Test(ctx context.Context, system, queue *jobs.Jobs) (Outcome, error) {
 	// Nobody waits for it any more.
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	if _, err := queue.Cancel(ending, id); err != nil && !errors.Is(err, jobs.ErrEnded) {
+	if _, err := queue.Cancel(ending, id, jobs.Trigger{Kind: jobs.TriggeredByAPI}); err != nil && !errors.Is(err, jobs.ErrEnded) {
 		return Outcome{}, fmt.Errorf("ending the test: %w", err)
 	}
 	return Outcome{ID: id.String(), Reason: reason}, nil

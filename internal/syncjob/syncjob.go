@@ -37,6 +37,8 @@ type Options struct {
 	Writers, Workers int
 	// RangeSize is how many records a range has. A run of a larger collection is split.
 	RangeSize int
+	// KeepFailed says what the history has of the records that fail.
+	KeepFailed syncrun.KeepFailed
 	// RetryBudget is how long an attempt keeps trying while the store is unavailable.
 	RetryBudget time.Duration
 }
@@ -61,18 +63,39 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 				return nil, fmt.Errorf("reading the checkpoint of %s: %w", a.ID, err)
 			}
 		}
+		failed := &failures{attempt: a, store: store}
+		done := progress(a, failed)
+		done(resume)
 		pass := syncrun.Pass{
 			Noun: o.Noun, Store: store, Work: work(a, o),
 			Selection: syncrun.Selection{
 				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, Workers: o.Workers, RetryBudget: o.RetryBudget, Stop: a.Stop,
-			Resume: resume, Save: save(a), Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
+			Resume: resume, Save: save(a, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
+		defer failed.name(ctx)
 		if a.Range != nil {
-			return syncRange(ctx, a, pass)
+			return syncRange(ctx, a, pass, done)
 		}
-		return syncAll(ctx, a, pass, o)
+		return syncAll(ctx, a, pass, o, done)
+	}
+}
+
+// progress returns a function that says what the run, or the range, has done by now. The checkpoint of a split run has its progress
+// only, which changes nothing.
+func progress(a *jobtype.Attempt, failed *failures) func(syncrun.Checkpoint) {
+	return func(c syncrun.Checkpoint) {
+		if c.Processed > 0 {
+			count(a, c)
+		}
+		failed.are(c.Failed)
+	}
+}
+
+func count(a *jobtype.Attempt, c syncrun.Checkpoint) {
+	if a.Count != nil {
+		a.Count(c.Processed, c.Updated, c.Errors)
 	}
 }
 
@@ -126,12 +149,10 @@ func waiting(a *jobtype.Attempt) syncrun.Waiting {
 	}
 }
 
-// save returns a syncrun.Save that stores the checkpoint as JSON.
-func save(a *jobtype.Attempt) syncrun.Save {
+// save returns a syncrun.Save that stores the checkpoint as JSON, and says what is done.
+func save(a *jobtype.Attempt, done func(syncrun.Checkpoint)) syncrun.Save {
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
-		if a.Range == nil && c.Processed > 0 { // a split run saves its progress only
-			count(a, c.Processed, c.Updated, c.Errors)
-		}
+		done(c)
 		data, err := json.Marshal(c)
 		if err != nil {
 			return fmt.Errorf("encoding a checkpoint: %w", err)
@@ -140,22 +161,20 @@ func save(a *jobtype.Attempt) syncrun.Save {
 	}
 }
 
-func count(a *jobtype.Attempt, processed, updated, failed int64) {
-	if a.Count != nil {
-		a.Count(processed, updated, failed)
-	}
-}
-
 // syncAll makes an attempt at a run.
-func syncAll(ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass, o Options) (any, error) {
+func syncAll(
+	ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass, o Options, done func(syncrun.Checkpoint),
+) (any, error) {
 	pass.Log.Info("Starting "+strings.ToLower(a.Definition.Title)+" job", "attempt", a.Number,
 		"reference", a.ID.Reference.Format(tasks.TimestampLayout), "resumedAfter", pass.Resume.Processed)
 	result, err := syncrun.Run{Pass: pass, RangeSize: o.RangeSize, Ranges: ranges{a.ID, a.Ranges}}.Do(ctx)
+	end := syncrun.Checkpoint{Processed: result.Processed, Updated: result.Updated, Errors: result.Errors, Failed: result.Failed}
+	done(end)
 	if err != nil {
 		return nil, failure(err)
 	}
-	count(a, result.Processed, result.Updated, result.Errors)
-	pass.Log.Info(a.Definition.Title+" job completed successfully", done(result.Processed, result.Updated, result.Errors, result.Elapsed)...)
+	count(a, end) // also that there were none
+	pass.Log.Info(a.Definition.Title+" job completed successfully", logged(result.Processed, result.Updated, result.Errors, result.Elapsed)...)
 	return tasks.SyncResult{
 		Success: true, UsersProcessed: result.Processed, UsersUpdated: result.Updated, Errors: result.Errors,
 		Duration: result.Elapsed.Milliseconds(), Timestamp: time.Now().UTC().Format(tasks.TimestampLayout),
@@ -181,7 +200,7 @@ func warnings(ctx context.Context, log *slog.Logger, result syncrun.Result, o Op
 }
 
 // syncRange makes an attempt at a range. The result is the range's last checkpoint, which the run adds up.
-func syncRange(ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass) (any, error) {
+func syncRange(ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass, done func(syncrun.Checkpoint)) (any, error) {
 	var err error
 	if pass.Range, err = decodeRange(a.Range); err != nil {
 		return nil, jobtype.Permanent(err)
@@ -191,12 +210,15 @@ func syncRange(ctx context.Context, a *jobtype.Attempt, pass syncrun.Pass) (any,
 	if err != nil {
 		return nil, failure(err)
 	}
-	pass.Log.Info("Range completed", done(end.Processed, end.Updated, end.Errors, end.Elapsed)...)
+	done(end)
+	count(a, end)    // also that there were none
+	end.Failed = nil // the attempt has them
+	pass.Log.Info("Range completed", logged(end.Processed, end.Updated, end.Errors, end.Elapsed)...)
 	return end, nil
 }
 
-// done returns the log's attributes for what was done.
-func done(processed, updated, failed int64, elapsed time.Duration) []any {
+// logged returns the log's attributes for what was done.
+func logged(processed, updated, failed int64, elapsed time.Duration) []any {
 	return []any{
 		slog.Int64("usersProcessed", processed), slog.Int64("usersUpdated", updated), slog.Int64("errors", failed),
 		slog.Int64("duration", elapsed.Milliseconds()),

@@ -20,6 +20,8 @@ type Checkpoint struct {
 	Errors    int64 `json:"errors"`
 	// Failure says why the first record failed that did.
 	Failure string `json:"failure,omitempty"`
+	// Failed lists the first records that failed, as Pass.KeepFailed says.
+	Failed []FailedRecord `json:"failed,omitempty"`
 	// Elapsed is the working time of all attempts so far, in nanoseconds.
 	Elapsed time.Duration `json:"elapsed"`
 }

@@ -53,6 +53,8 @@ type Pass struct {
 	BatchSize int
 	// Writers is how many batches are written at the same time, and Workers on how many the Work works. 0 means as many as Writers.
 	Writers, Workers int
+	// KeepFailed says what the checkpoint keeps of the records that fail.
+	KeepFailed KeepFailed
 	// RetryBudget is how long the attempt keeps trying while a store is unavailable, before it fails.
 	RetryBudget time.Duration
 	// Stop is closed to ask the attempt to save a checkpoint and end. It can be nil.
@@ -499,6 +501,7 @@ func (p *Pass) advance(b *batch) {
 		c.Processed += int64(len(b.records))
 		c.Updated += b.updated
 		c.Errors += b.errors
+		c.addFailed(p.KeepFailed, b.failed)
 		if c.Failure == "" {
 			c.Failure = b.failure
 		}

@@ -81,9 +81,11 @@ type RangeResult struct {
 	Failure string
 }
 
-// Result is what a completed run has done, over all its attempts.
+// Result is what a run has done, over all its attempts.
 type Result struct {
 	Processed, Updated, Errors int64
+	// Failed lists the first records that failed. Of a split run it is empty: each of its ranges has a list of its own.
+	Failed []FailedRecord
 	// Elapsed is the working time.
 	Elapsed time.Duration
 }
@@ -91,7 +93,7 @@ type Result struct {
 // Do visits the selected records, each once, and returns what the run has done over all its attempts. When Stop is closed, it
 // saves a checkpoint and returns ErrStopped: the next attempt goes on from there, and the ranges of a split run go on meanwhile.
 // When ctx ends, it returns ctx's cause at once. A *WaitError says that it cannot go on now. After ErrRangesFailed another attempt is useless. Any other error is a failed
-// attempt.
+// attempt. With ErrRangesFailed and ErrAllFailed the result is what was done, and otherwise it is empty.
 func (r Run) Do(ctx context.Context) (Result, error) {
 	started := time.Now()
 	defer r.watchWaits(ctx)()
@@ -122,8 +124,9 @@ func (r Run) Do(ctx context.Context) (Result, error) {
 	} else {
 		total, err = r.doRanges(ctx, split, started)
 	}
+	result := Result{Processed: total.Processed, Updated: total.Updated, Errors: total.Errors, Failed: total.Failed, Elapsed: total.Elapsed}
 	if err != nil {
-		return Result{}, err
+		return result, err
 	}
 	if total.Processed >= leastFailed && total.Errors == total.Processed {
 		// The next attempt begins at the beginning: behind the checkpoint nothing is left to try.
@@ -131,9 +134,9 @@ func (r Run) Do(ctx context.Context) (Result, error) {
 			return Result{}, err
 		}
 		_ = r.Save(ctx, Checkpoint{Elapsed: total.Elapsed}, 0) // if it fails, the next attempt only ends sooner
-		return Result{}, fmt.Errorf("%w: %d of %d %ss, the first one: %s", ErrAllFailed, total.Errors, total.Processed, r.Noun, total.Failure)
+		return result, fmt.Errorf("%w: %d of %d %ss, the first one: %s", ErrAllFailed, total.Errors, total.Processed, r.Noun, total.Failure)
 	}
-	return Result{Processed: total.Processed, Updated: total.Updated, Errors: total.Errors, Elapsed: total.Elapsed}, nil
+	return result, nil
 }
 
 // doRanges splits the rest of the run into ranges, waits until all have ended, and adds up what they have done.
@@ -266,7 +269,7 @@ func (r Run) sum(ctx context.Context) (Checkpoint, error) {
 		return Checkpoint{}, err
 	}
 	if failed > 0 {
-		return Checkpoint{}, fmt.Errorf("%w: %d of %d; %d %ss were updated; range %d: %s",
+		return total, fmt.Errorf("%w: %d of %d; %d %ss were updated; range %d: %s",
 			ErrRangesFailed, failed, ranges, total.Updated, r.Noun, first, reason)
 	}
 	return total, nil

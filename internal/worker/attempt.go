@@ -109,9 +109,12 @@ type attempt struct {
 	index     int // of the range
 	owner     string
 	state     state
-	run       *jobs.RunState // of an attempt at a run
+	run       *jobs.RunState   // of an attempt at a run
+	part      *jobs.RangeState // of an attempt at a range
 	began     time.Time
 	counts    atomic.Pointer[jobs.RecordCounts]
+	failed    atomic.Pointer[[]jobs.FailedRecord]
+	traceID   string
 	found     jobs.Opened
 	cancelled bool                    // the run was cancelled before the attempt began
 	spec      []byte                  // of the range
@@ -128,11 +131,18 @@ func newAttempt(s *session, task *asynq.Task, taskID string, place func()) *atte
 // the error that asynq records.
 func (a *attempt) do(ctx context.Context) (err error) {
 	a.log = a.c.log.With("jobId", a.taskID)
+	// The context ends when asynq ends the task's, when the session abandons the attempt, and when the attempt is fenced.
+	ctx, a.end = context.WithCancelCause(ctx)
+	defer a.end(nil)
+	defer context.AfterFunc(a.s.working, func() { a.end(context.Cause(a.s.working)) })()
 	if err := a.identify(); err != nil {
 		return a.refuse(ctx, err)
 	}
 	ctx, span := a.startSpan(ctx)
 	defer func() { endSpan(span, err) }()
+	if span.SpanContext().HasTraceID() {
+		a.traceID = span.SpanContext().TraceID().String()
+	}
 	a.log = telemetry.LogTrace(ctx, a.log)
 	payload, err := a.c.def.DecodePayload(a.task.Payload())
 	newer := new(tasks.NewerVersionError)
@@ -140,11 +150,6 @@ func (a *attempt) do(ctx context.Context) (err error) {
 	if err != nil && understood && a.c.unit == unitRun {
 		return a.refuse(ctx, fmt.Errorf("invalid payload: %w", err))
 	}
-
-	// The context ends when asynq ends the task's, when the session abandons the attempt, and when the attempt is fenced.
-	ctx, a.end = context.WithCancelCause(ctx)
-	defer a.end(nil)
-	defer context.AfterFunc(a.s.working, func() { a.end(context.Cause(a.s.working)) })()
 	if !understood {
 		return a.notUnderstood(ctx, newer)
 	}
@@ -190,7 +195,7 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 		return a.retry(ctx, func(ctx context.Context) error {
 			opened, err := a.c.w.jobs.OpenRange(ctx, tasks.RangeID{Run: a.id, Index: a.index}, a.owner)
 			if err == nil {
-				a.state, a.found, a.spec = opened, opened.Opened, opened.Spec
+				a.part, a.state, a.found, a.spec = opened, opened, opened.Opened, opened.Spec
 			}
 			return err
 		})
@@ -234,7 +239,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	result, err := a.handle(limited, &jobtype.Attempt{
 		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Retries: a.found.Retries,
 		Checkpoint: a.found.Checkpoint, Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
-		Waiting: a.waiting, Permit: a.permit, Count: a.count, Log: a.log,
+		Waiting: a.waiting, Permit: a.permit, Count: a.count, Failed: a.listFailed, Log: a.log,
 	})
 	stopWatching()
 	number := a.found.Failures + 1
@@ -398,10 +403,9 @@ func (a *attempt) wait(ctx context.Context, reason *jobtype.WaitError) error {
 func (a *attempt) refuse(ctx context.Context, err error) error {
 	a.log.Error(a.c.def.Title+" job failed", "error", err)
 	if a.c.unit == unitRun && a.id.Job == a.c.def.Name {
-		bounded, cancel := context.WithTimeout(ctx, recordTimeout)
-		defer cancel()
-		if failed := a.c.w.jobs.RecordRefused(bounded, a.id, a.endedNow(jobs.OutcomeFailed, err)); failed != nil {
-			a.log.Debug("Could not record the attempt", "error", failed)
+		ended := a.endedNow(jobs.OutcomeFailed, err)
+		if a.retry(ctx, func(ctx context.Context) error { return a.c.w.jobs.RecordRefused(ctx, a.id, a.source(), ended) }) != nil {
+			return errReleased
 		}
 	}
 	a.c.unit.countEnd(a.c.metrics, outcomeFailed, time.Time{})
@@ -440,12 +444,24 @@ func (a *attempt) complete(ctx context.Context, result any) error {
 	return a.conclude(ctx, outcomeCompleted, func(ctx context.Context) error { return a.state.Complete(ctx, data) })
 }
 
-// ending says how an attempt at a run ends, before that is recorded.
+// ending says how an attempt ends, before that is recorded.
 func (a *attempt) ending(outcome jobs.Outcome, err error) {
-	if a.run != nil {
-		ended := a.endedNow(outcome, err)
-		a.run.Attempt, a.run.Counts = &ended, a.counts.Load()
+	ended := a.endedNow(outcome, err)
+	var failed []jobs.FailedRecord
+	if list := a.failed.Load(); list != nil {
+		failed = *list
 	}
+	switch {
+	case a.run != nil:
+		a.run.Attempt, a.run.Counts, a.run.Source, a.run.FailedRecords = &ended, a.counts.Load(), a.source(), failed
+	case a.part != nil:
+		a.part.Attempt, a.part.Counts, a.part.FailedRecords = &ended, a.counts.Load(), failed
+	}
+}
+
+// source is what the run's entry in the history says of its task.
+func (a *attempt) source() jobs.Source {
+	return jobs.Source{Payload: a.task.Payload(), Headers: a.task.Headers(), TraceID: a.traceID}
 }
 
 func (a *attempt) endedNow(outcome jobs.Outcome, err error) jobs.EndedAttempt {
@@ -460,6 +476,9 @@ func (a *attempt) endedNow(outcome jobs.Outcome, err error) jobs.EndedAttempt {
 func (a *attempt) count(processed, updated, failed int64) {
 	a.counts.Store(&jobs.RecordCounts{Processed: processed, Updated: updated, Failed: failed})
 }
+
+// listFailed is Attempt.Failed.
+func (a *attempt) listFailed(records []jobs.FailedRecord) { a.failed.Store(&records) }
 
 // conclude records how a run or a range ended, and counts that. If it cannot be recorded, the task is released, and the next
 // attempt finds little left to do.

@@ -24,7 +24,7 @@ func (b *testBundle) cancel(t *testing.T, id string) (removed bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	removed, err = b.Cancel(t.Context(), run)
+	removed, err = b.Cancel(t.Context(), run, jobs.Trigger{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -142,7 +142,7 @@ func TestRetryByHand(t *testing.T) {
 	if err := b.Retry(t.Context(), run, ""); !errors.Is(err, jobs.ErrNotFailed) {
 		t.Errorf("retrying a completed run: %v", err)
 	}
-	if _, err := b.Cancel(t.Context(), run); !errors.Is(err, jobs.ErrEnded) {
+	if _, err := b.Cancel(t.Context(), run, jobs.Trigger{}); !errors.Is(err, jobs.ErrEnded) {
 		t.Errorf("cancelling a completed run: %v", err)
 	}
 	b.wantNothingLeft(t)

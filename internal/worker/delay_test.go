@@ -85,7 +85,7 @@ func TestDelayedRunThatIsHeld(t *testing.T) {
 			b := setup(t, nil)
 			runs, handler := reporting()
 			if paused {
-				if err := b.Pause(t.Context(), b.user); err != nil {
+				if err := b.Pause(t.Context(), b.user, jobs.Trigger{}); err != nil {
 					t.Fatal(err)
 				}
 				b.start(t, worker.Options{}, handler)
@@ -110,7 +110,7 @@ func TestDelayedRunThatIsHeld(t *testing.T) {
 				t.Errorf("a trigger: %+v, %v", accepted, err)
 			}
 			if paused {
-				if err := b.Resume(t.Context(), b.user); err != nil {
+				if err := b.Resume(t.Context(), b.user, jobs.Trigger{}); err != nil {
 					t.Fatal(err)
 				}
 			} else {
@@ -130,7 +130,7 @@ func TestDelayedRunThatIsCancelled(t *testing.T) {
 	runs, handler := reporting()
 	b.start(t, worker.Options{}, handler)
 	cancelled, later := b.delay(t, 1200*time.Millisecond), b.delay(t, 2200*time.Millisecond)
-	if removed, err := b.Cancel(t.Context(), cancelled.ID); err != nil || !removed {
+	if removed, err := b.Cancel(t.Context(), cancelled.ID, jobs.Trigger{}); err != nil || !removed {
 		t.Fatalf("cancelling: %v, %v", removed, err)
 	}
 	if got := testbed.Receive(t, "the other run", runs); got.id != later.ID {

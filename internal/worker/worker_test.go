@@ -69,6 +69,17 @@ func (b *testBundle) connect(hooks ...redis.Hook) redis.UniversalClient {
 // end.
 func (b *testBundle) start(t *testing.T, o worker.Options, p jobtype.Handler) (stop func()) {
 	t.Helper()
+	return b.startWith(t, o, p, func(*jobs.Jobs) {})
+}
+
+// startKeeping is start with a worker that keeps the history.
+func (b *testBundle) startKeeping(t *testing.T, o worker.Options, p jobtype.Handler) {
+	t.Helper()
+	b.startWith(t, o, p, (*jobs.Jobs).KeepHistory)
+}
+
+func (b *testBundle) startWith(t *testing.T, o worker.Options, p jobtype.Handler, prepare func(*jobs.Jobs)) (stop func()) {
+	t.Helper()
 	if o.Concurrency == 0 {
 		o.Concurrency = 3
 	}
@@ -83,6 +94,7 @@ func (b *testBundle) start(t *testing.T, o worker.Options, p jobtype.Handler) (s
 	rdb := b.connect()
 	t.Cleanup(func() { _ = rdb.Close() })
 	j := jobs.New(rdb, b.Registry(), b.logger)
+	prepare(j)
 	w, err := worker.New(j, handlers, o, b.logger)
 	if err != nil {
 		t.Fatal(err)
@@ -587,7 +599,7 @@ func TestPausedRunsWait(t *testing.T) {
 	})
 	first := b.trigger(t, "user-sync", tasks.SyncFull)
 	testbed.Receive(t, "the first run", started)
-	if err := b.Pause(t.Context(), b.user); err != nil {
+	if err := b.Pause(t.Context(), b.user, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	second := b.trigger(t, "user-sync", tasks.SyncFull)
@@ -601,7 +613,7 @@ func TestPausedRunsWait(t *testing.T) {
 	if info, err := b.inspector.GetTaskInfo("user-sync", second); err != nil || info.State != asynq.TaskStatePending {
 		t.Errorf("%+v, %v; want it pending", info, err)
 	}
-	if err := b.Resume(t.Context(), b.user); err != nil {
+	if err := b.Resume(t.Context(), b.user, jobs.Trigger{}); err != nil {
 		t.Fatal(err)
 	}
 	testbed.Receive(t, "the second run", started)
