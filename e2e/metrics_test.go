@@ -207,7 +207,7 @@ func TestMetricsAreDocumented(t *testing.T) {
 	s.insert(t, messyUsers(20))
 	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }))
 	t.Cleanup(endpoint.Close)
-	s.env = append(s.env, "USER_SYNC_URL="+endpoint.URL)
+	s.env = append(s.env, "USER_SYNC_URL="+endpoint.URL, "NOTIFY_URL="+endpoint.URL)
 	admin, all := s.watched(t)
 	all["worker"].waitForLog(t, "Worker ready", nil)
 	all["api"].waitForLog(t, "API ready", nil)

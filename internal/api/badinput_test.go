@@ -29,6 +29,8 @@ func TestBadInput(t *testing.T) {
 		pause   = "/jobs/pause"
 		resume  = "/jobs/resume"
 		cleanup = "/jobs/cleanup"
+		retry   = "/jobs/retry-failed"
+		cancel  = "/jobs/cancel-waiting"
 		names   = `"user-sync" or "project-sync" or "issue-sync"`
 	)
 	type badInput struct {
@@ -42,7 +44,7 @@ func TestBadInput(t *testing.T) {
 		tests = append(tests, badInput{name, http.MethodPost, path, "application/json", body, status, message, ""})
 	}
 
-	for _, path := range []string{trigger, pause, resume, cleanup} {
+	for _, path := range []string{trigger, pause, resume, cleanup, retry, cancel} {
 		bad := func(name, body string, message ...string) {
 			add(name+" to "+path, path, body, http.StatusBadRequest, message...)
 		}
@@ -105,11 +107,11 @@ func TestBadInput(t *testing.T) {
 		`"tomorrow"`, `""`, `"2026-11-24"`, `"2026-11-24T04:50:00"`, `"24 Nov 2026"`, `1795495800000`, `true`, `null`, `[]`, `{}`)
 	field(trigger, "delay", `a whole number of milliseconds from 0 to 31536000000`,
 		`-1`, `0.5`, `31536000001`, `1e400`, `9223372036854775808`, `"10m"`, `"600000"`, `true`, `null`, `[1]`, `{}`)
-	for _, path := range []string{pause, resume, cleanup} {
-		field(path, "job", "the name of a job type", `1`, `true`, `null`, `["user-sync"]`, `{}`)
-		for _, job := range []string{"", "users", "User-Sync", "all", " user-sync", "user-sync\\u0000", "*"} {
+	for _, path := range []string{pause, resume, cleanup, retry, cancel} {
+		field(path, "job", "the name of a job type, or all", `1`, `true`, `null`, `["user-sync"]`, `{}`)
+		for _, job := range []string{"", "users", "User-Sync", "ALL", " user-sync", "user-sync\\u0000", "*"} {
 			add(fmt.Sprintf("job %q to %s", job, path), path, fmt.Sprintf(`{"job": "%s"}`, job), http.StatusBadRequest,
-				`job was "`+job+`"; it must be `+names)
+				`job was "`+job+`"; it must be `+names+` or "all"`)
 		}
 	}
 	field(cleanup, "gracePeriodHours", "a number from 0 to 8760",
@@ -182,6 +184,7 @@ func TestBadInput(t *testing.T) {
 		{http.MethodGet, "/processes", "there are no parameters here"}, {http.MethodPost, "/jobs/" + waiting + "/retry", "there are no parameters here"},
 		{http.MethodPost, trigger, "there are no parameters here"}, {http.MethodPost, pause, "there are no parameters here"},
 		{http.MethodPost, resume, "there are no parameters here"}, {http.MethodPost, cleanup, "there are no parameters here"},
+		{http.MethodPost, retry, "there are no parameters here"}, {http.MethodPost, cancel, "there are no parameters here"},
 	} {
 		strict(r.method, r.path, "?stat=failed", "", `the parameter "stat" was not known; it must be `, r.allowed)
 		strict(r.method, r.path, "?=x", "", `the parameter "" was not known`)
@@ -254,8 +257,8 @@ func TestBadInputNamesTheField(t *testing.T) {
 			`"batchSize" (a whole number from 1 to 10000) or "runAt" (an instant such as "2026-11-24T04:50:00.000Z", at most 365 days ahead) or ` +
 			`"delay" (a whole number of milliseconds from 0 to 31536000000)`},
 		{"/jobs/cleanup", `{"job": "issue-sync", "gracePeriodHours": -5}`, "gracePeriodHours was -5; it must be a number from 0 to 8760"},
-		{"/jobs/cleanup", `{"job": "x", "gracePeriodHours": 5}`, `job was "x"; it must be "user-sync" or "project-sync" or "issue-sync"`},
-		{"/jobs/pause", `{"gracePeriodHours": 5}`, `the field "gracePeriodHours" was not known; it must be "job" (the name of a job type)`},
+		{"/jobs/cleanup", `{"job": "x", "gracePeriodHours": 5}`, `job was "x"; it must be "user-sync" or "project-sync" or "issue-sync" or "all"`},
+		{"/jobs/pause", `{"gracePeriodHours": 5}`, `the field "gracePeriodHours" was not known; it must be "job" (the name of a job type, or all)`},
 	} {
 		a := b.post(t, test.path, test.body)
 		if message, _ := a.json(t)["message"].(string); a.status != http.StatusBadRequest || message != test.message {

@@ -88,6 +88,15 @@ func TestClient(t *testing.T) {
 	for _, state := range client.States() {
 		must[client.JobList](t)(c.Jobs(ctx, client.Filter{State: state})) // the API knows each state
 	}
+	message(c.Pause(ctx, client.AllJobs))
+	must[client.Triggered](t)(c.Trigger(ctx, "issue-sync", nil))
+	if removed := must[client.Removed](t)(c.CancelWaiting(ctx, client.AllJobs)); removed.Removed != 1 || removed.Message != "All: 1 waiting job removed" {
+		t.Errorf("cancelled was %+v", removed)
+	}
+	if retried := must[client.Retried](t)(c.RetryFailed(ctx, "")); retried.Retried != 0 || retried.Message != "User sync: 0 failed jobs will be tried again" {
+		t.Errorf("retried was %+v", retried)
+	}
+	message(c.Resume(ctx, client.AllJobs))
 	if got := message(c.Pause(ctx, "")) + ", " + message(c.Resume(ctx, "issue-sync")); got != "User sync jobs paused, Issue sync jobs resumed" {
 		t.Errorf("the messages are %s", got)
 	}

@@ -82,6 +82,9 @@ func TestCommandsOfDocs(t *testing.T) {
 		if strings.Contains(command, "mq4z2etl") { // there is no such job here
 			want = "404"
 		}
+		if strings.Contains(command, "/notify/test") { // there is no worker
+			want = "409"
+		}
 		if err != nil || string(output) != want {
 			t.Errorf("%s\nanswered with %s, %v; want %s", command, output, err, want)
 		}

@@ -13,7 +13,8 @@ import (
 // FuzzRequestBodies sends any body to every route that takes one. A refusal is JSON with a message, and changes nothing. An
 // accepted body is one that the contract allows.
 func FuzzRequestBodies(f *testing.F) {
-	paths := []string{"/jobs/trigger/user-sync", "/jobs/trigger/issue-sync", "/jobs/pause", "/jobs/resume", "/jobs/cleanup"}
+	paths := []string{"/jobs/trigger/user-sync", "/jobs/trigger/issue-sync", "/jobs/pause", "/jobs/resume", "/jobs/cleanup",
+		"/jobs/retry-failed", "/jobs/cancel-waiting"}
 	for i := range paths {
 		for _, seed := range []string{
 			``, `{}`, `null`, `[]`, `"full"`, `{"syncType":"full"}`, `{"syncType":"full","batchSize":10}`, `{"syncType":null}`, `{"syncType":""}`, `{"batchSize":1e9}`,

@@ -98,8 +98,13 @@ func (s *Server) listJobs(c *gin.Context) {
 // queryJobs returns the job types that the parameter job selects: one, or "all". Where it is wrong, it answers with the reason
 // and returns false.
 func (s *Server) queryJobs(c *gin.Context, byDefault string) ([]tasks.Definition, bool) {
+	return s.choose(c, c.DefaultQuery("job", byDefault))
+}
+
+// choose returns the job types of a name: one, or those of "all". Where there are none, it answers with the known names and returns
+// false.
+func (s *Server) choose(c *gin.Context, name string) ([]tasks.Definition, bool) {
 	registry := s.Jobs.Registry()
-	name := c.DefaultQuery("job", byDefault)
 	if name == client.AllJobs {
 		return registry.All(), true
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"net/http"
 	"strconv"
@@ -44,7 +45,7 @@ func (s *Server) status(c *gin.Context) {
 }
 
 func (s *Server) trigger(c *gin.Context) {
-	def, ok := s.lookup(c, http.StatusNotFound, "the job", c.Param("job"))
+	def, ok := s.lookup(c, c.Param("job"))
 	if !ok {
 		return
 	}
@@ -82,9 +83,9 @@ func (s *Server) trigger(c *gin.Context) {
 	})
 }
 
-// controlBody is the body of a request to pause or to resume.
+// controlBody is the body of a request that changes the jobs of a job type, or of all.
 type controlBody struct {
-	Job string `json:"job" allowed:"the name of a job type"`
+	Job string `json:"job" allowed:"the name of a job type, or all"`
 }
 
 func (s *Server) pause(c *gin.Context)  { s.control(c, "paused", s.Jobs.Pause) }
@@ -95,18 +96,87 @@ func (s *Server) control(c *gin.Context, done string, do func(context.Context, t
 	if !decodeBody(c, &body) {
 		return
 	}
-	def, ok := s.lookup(c, http.StatusBadRequest, "job", body.Job)
+	chosen, ok := s.choose(c, body.Job)
 	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
 	defer cancel()
-	if err := do(ctx, def, triggeredBy(c)); err != nil {
-		s.unavailable(c, err)
+	by := triggeredBy(c)
+	for _, def := range chosen {
+		if err := do(ctx, def, by); err != nil {
+			s.unavailable(c, err)
+			return
+		}
+	}
+	message := titleOf(body.Job, chosen) + " jobs " + done
+	s.log(c).Info(message, "job", body.Job)
+	c.JSON(http.StatusOK, client.Answer{Success: true, Message: message})
+}
+
+// titleOf is what messages call the job types that were chosen by the name.
+func titleOf(name string, chosen []tasks.Definition) string {
+	if name == client.AllJobs {
+		return "All"
+	}
+	return chosen[0].Title
+}
+
+func (s *Server) retryFailed(c *gin.Context) {
+	key := keyName(c)
+	s.changeSeveral(c, "failed", "will be tried again", func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+		return s.Long.RetryFailed(ctx, def, key)
+	}, func(done jobs.Several) any {
+		return client.Retried{Retried: done.Changed, Left: done.Left}
+	})
+}
+
+func (s *Server) cancelWaiting(c *gin.Context) {
+	by := triggeredBy(c)
+	s.changeSeveral(c, "waiting", "removed", func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+		return s.Long.CancelWaiting(ctx, def, by)
+	}, func(done jobs.Several) any {
+		return client.Removed{Removed: done.Changed, Left: done.Left}
+	})
+}
+
+// changeSeveral changes the jobs in a state, of the job type in the body or of all.
+func (s *Server) changeSeveral(c *gin.Context, state, outcome string, change func(context.Context, tasks.Definition) (jobs.Several, error),
+	data func(jobs.Several) any,
+) {
+	body := controlBody{Job: s.Jobs.Registry().Names()[0]}
+	if !decodeBody(c, &body) {
 		return
 	}
-	s.log(c).Info(def.Title+" jobs "+done, "job", def.Name)
-	c.JSON(http.StatusOK, client.Answer{Success: true, Message: def.Title + " jobs " + done})
+	chosen, ok := s.choose(c, body.Job)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(c.Request.Context(), severalTimeout)
+	defer cancel()
+	var done jobs.Several
+	for _, def := range chosen {
+		part, err := change(ctx, def)
+		done.Add(part)
+		if err != nil {
+			s.unavailableAfter(c, countJobs(done.Changed, state)+" "+outcome, err)
+			return
+		}
+	}
+	message := fmt.Sprintf("%s: %s %s", titleOf(body.Job, chosen), countJobs(done.Changed, state), outcome)
+	if done.Left > 0 {
+		message += fmt.Sprintf("; the time was up for %d more, so repeat the request", done.Left)
+	}
+	s.log(c).Info("Several jobs changed", "job", body.Job, "state", state, "changed", done.Changed, "left", done.Left)
+	c.JSON(http.StatusOK, client.Answer{Success: true, Message: message, Data: data(done)})
+}
+
+// countJobs returns a number of jobs in a state in words.
+func countJobs(n int, state string) string {
+	if n == 1 {
+		return "1 " + state + " job"
+	}
+	return fmt.Sprintf("%d %s jobs", n, state)
 }
 
 const (
@@ -115,7 +185,7 @@ const (
 )
 
 type cleanupBody struct {
-	Job   string   `json:"job" allowed:"the name of a job type"`
+	Job   string   `json:"job" allowed:"the name of a job type, or all"`
 	Hours *float64 `json:"gracePeriodHours" allowed:"a number from 0 to 8760"`
 }
 
@@ -132,19 +202,25 @@ func (s *Server) cleanup(c *gin.Context) {
 		fail(c, http.StatusBadRequest, tasks.NewFieldError(&body, "gracePeriodHours", hours).Error())
 		return
 	}
-	def, ok := s.lookup(c, http.StatusBadRequest, "job", body.Job)
+	chosen, ok := s.choose(c, body.Job)
 	if !ok {
 		return
 	}
 	ctx, cancel := context.WithTimeout(c.Request.Context(), cleanupTimeout)
 	defer cancel()
-	removed, err := s.Long.Cleanup(ctx, def, time.Now().Add(-time.Duration(hours*float64(time.Hour))), triggeredBy(c))
-	if err != nil {
-		s.unavailable(c, err)
-		return
+	before, by := time.Now().Add(-time.Duration(hours*float64(time.Hour))), triggeredBy(c)
+	var removed jobs.Removed
+	for _, def := range chosen {
+		part, err := s.Long.Cleanup(ctx, def, before, by)
+		removed.Completed += part.Completed
+		removed.Failed += part.Failed
+		if err != nil {
+			s.unavailable(c, err)
+			return
+		}
 	}
 	grace := strconv.FormatFloat(math.Abs(hours), 'f', -1, 64) + "h" // JSON has a negative zero
-	s.log(c).Info("Old jobs cleaned up", "job", def.Name, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
+	s.log(c).Info("Old jobs cleaned up", "job", body.Job, "gracePeriod", grace, "completed", removed.Completed, "failed", removed.Failed)
 	c.JSON(http.StatusOK, client.Answer{
 		Success: true, Message: "Old jobs cleaned up (grace period: " + grace + ")",
 		Data: client.CleanedUp{Completed: removed.Completed, Failed: removed.Failed},

@@ -488,6 +488,84 @@ func TestCleanupOfAnotherJob(t *testing.T) {
 	}
 }
 
+// Pauses, resumes and cleanups of all job types.
+func TestControlOfAll(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	for _, step := range []struct {
+		action, message string
+		paused          bool
+	}{
+		{"pause", "All jobs paused", true}, {"pause", "All jobs paused", true}, {"resume", "All jobs resumed", false},
+	} {
+		var r struct{ Message string }
+		b.ok(t, b.post(t, "/jobs/"+step.action, `{"job": "all"}`), &r)
+		if r.Message != step.message {
+			t.Errorf("%s: %q", step.action, r.Message)
+		}
+		for _, name := range b.jobs.Registry().Names() {
+			if got := b.status(t, "?job="+name).Paused; got != step.paused {
+				t.Errorf("%s is paused: %v, want %v", name, got, step.paused)
+			}
+		}
+	}
+	b.ended(t, "user-sync", time.Hour, 25*time.Hour)
+	b.ended(t, "issue-sync", 25*time.Hour)
+	var r struct {
+		Data struct{ Completed, Failed int }
+	}
+	b.ok(t, b.post(t, "/jobs/cleanup", `{"job": "all"}`), &r)
+	if r.Data.Completed != 2 || r.Data.Failed != 2 {
+		t.Errorf("removed %+v, want two of each", r.Data)
+	}
+}
+
+// Jobs in other states and of other job types stay as they are.
+func TestSeveral(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		body, path, want string
+		users, issues    counts
+	}{
+		{
+			``, "/jobs/retry-failed", `"message":"User sync: 2 failed jobs will be tried again","data":{"retried":2,"left":0}`,
+			counts{Waiting: 3, Completed: 2, Delayed: 1}, counts{Waiting: 1, Completed: 1, Failed: 1},
+		},
+		{
+			`{"job": "all"}`, "/jobs/retry-failed", `"message":"All: 3 failed jobs will be tried again","data":{"retried":3,"left":0}`,
+			counts{Waiting: 3, Completed: 2, Delayed: 1}, counts{Waiting: 2, Completed: 1},
+		},
+		{
+			`{"job": "issue-sync"}`, "/jobs/cancel-waiting", `"message":"Issue sync: 1 waiting job removed","data":{"removed":1,"left":0}`,
+			counts{Waiting: 1, Completed: 2, Failed: 2, Delayed: 1}, counts{Completed: 1, Failed: 1},
+		},
+		{
+			`{"job": "all"}`, "/jobs/cancel-waiting", `"message":"All: 2 waiting jobs removed","data":{"removed":2,"left":0}`,
+			counts{Completed: 2, Failed: 2, Delayed: 1}, counts{Completed: 1, Failed: 1},
+		},
+	} {
+		t.Run(test.path+test.body, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			b.ended(t, "user-sync", time.Hour, 2*time.Hour)
+			b.ended(t, "issue-sync", time.Hour)
+			b.trigger(t, "user-sync", "")
+			b.trigger(t, "user-sync", `{"delay": 600000}`)
+			b.trigger(t, "issue-sync", "")
+			a := b.post(t, test.path, test.body)
+			if a.status != http.StatusOK || !strings.Contains(a.text, test.want) {
+				t.Errorf("got %d %s, want %s", a.status, a.text, test.want)
+			}
+			if c := b.status(t, "").Counts; c != test.users {
+				t.Errorf("the user syncs are %+v, want %+v", c, test.users)
+			}
+			if c := b.status(t, "?job=issue-sync").Counts; c != test.issues {
+				t.Errorf("the issue syncs are %+v, want %+v", c, test.issues)
+			}
+		})
+	}
+}
+
 // A Redis that takes long for many runs is not away.
 func TestCleanupOfManyRuns(t *testing.T) {
 	t.Parallel()

@@ -255,6 +255,8 @@ func (b *testBundle) trigger(t *testing.T, job, body string) triggered {
 	return r
 }
 
+type counts struct{ Active, Waiting, Completed, Failed, Delayed int }
+
 // status has the fields of the status that the tests check.
 type status struct {
 	RepeatableJobs []struct {
@@ -262,7 +264,7 @@ type status struct {
 		Every     *int64
 		Next      int64
 	}
-	Counts     struct{ Active, Waiting, Completed, Failed, Delayed int }
+	Counts     counts
 	Paused     bool
 	ActiveJobs []struct {
 		ID       string

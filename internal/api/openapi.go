@@ -79,7 +79,7 @@ func withoutEndpoint(d json.RawMessage) json.RawMessage {
 		panic(err) // a programming error that every test would show
 	}
 	d = set(d, slices.DeleteFunc(shown.Tags, func(tag map[string]string) bool { return tag["name"] == "Endpoint" }), "tags")
-	d = set(d, nil, "webhooks")
+	d = set(d, nil, "webhooks", "syncBatch")
 	for _, schema := range []string{"SyncBatchAnswer", "RecordResult", "RecordUpdate", "RecordError", "ExtendedJSON"} {
 		d = set(d, nil, "components", "schemas", schema)
 	}

@@ -94,7 +94,7 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 		for path, want := range map[string]string{
 			"/components/schemas/JobType/enum":                         "[" + names + "]",
 			"/components/schemas/JobTypeOrAll/enum":                    "[" + names + " all]",
-			"/components/schemas/ControlBody/properties/job/enum":      "[" + names + "]",
+			"/components/schemas/ControlBody/properties/job/enum":      "[" + names + " all]",
 			"/components/parameters/StatusJob/schema/enum":             "[" + names + " all]",
 			"/components/schemas/WelcomeMailPayload/description":       "The payload of `welcome-mail`.",
 			"/components/schemas/WelcomeMailPayload/properties/to":     "map[description:Must be an e-mail address. type:string]",
@@ -283,6 +283,9 @@ func (d *description) sound(t *testing.T) {
 			t.Errorf("%s: the operationId %q, or the keys %v, which a worker does not have", name, id, operation["security"])
 		}
 		for _, part := range []string{"/requestBody", "/responses/200"} {
+			if described, _ := d.at(pointer("webhooks", name, "post") + part); described == nil {
+				continue
+			}
 			content, _ := d.at(pointer("webhooks", name, "post") + part + pointer("content", "application/json"))
 			if o, _ := content.(object); o["example"] == nil && o["examples"] == nil {
 				t.Errorf("%s: %s has no example", name, part)

@@ -24,6 +24,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/access"
 	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/notify"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
@@ -36,6 +37,10 @@ const (
 	// cleanupTimeout bounds a cleanup, which can have thousands of runs to remove. When Redis does not answer, the first
 	// command fails long before.
 	cleanupTimeout = 25 * time.Second
+	// severalTimeout bounds a change of many jobs, of which there can be thousands. What is left is counted after it.
+	severalTimeout = 20 * time.Second
+	// notifyTimeout bounds a test of notifications: a worker must take it, and gives the receiver 10 s.
+	notifyTimeout = 15 * time.Second
 	// maxBody is the largest request body, in bytes.
 	maxBody = 64 << 10
 	// maxHeader is about the largest request header, in bytes.
@@ -104,6 +109,7 @@ type Server struct {
 	wrongKeys       *wrongKeys
 	refusals        *fewLines
 	outages         *fewLines
+	notifications   *jobs.Jobs
 }
 
 // New returns an API that serves nothing yet. Close must be called.
@@ -114,8 +120,9 @@ func New(o Options) *Server {
 	}
 	s := &Server{
 		Options: o, started: time.Now(), router: gin.New(), wrongKeys: newWrongKeys(),
-		refusals: &fewLines{log: o.Log, summary: "More requests were refused"},
-		outages:  &fewLines{log: o.Log, summary: "Redis or MongoDB did not serve more requests"},
+		refusals:      &fewLines{log: o.Log, summary: "More requests were refused"},
+		outages:       &fewLines{log: o.Log, summary: "Redis or MongoDB did not serve more requests"},
+		notifications: notify.Queue(o.Jobs, o.Log),
 	}
 	s.dashboard = asynqmon.New(asynqmon.Options{
 		RootPath: DashboardPath, RedisConnOpt: ourQueues{o.Dashboard, o.Jobs}, ReadOnly: o.DashboardReadOnly,
@@ -156,6 +163,9 @@ func New(o Options) *Server {
 	r.POST("/jobs/pause", s.strict(s.pause)...)
 	r.POST("/jobs/resume", s.strict(s.resume)...)
 	r.POST("/jobs/cleanup", s.strict(s.cleanup)...)
+	r.POST("/jobs/retry-failed", s.strict(s.retryFailed)...)
+	r.POST("/jobs/cancel-waiting", s.strict(s.cancelWaiting)...)
+	r.POST("/notify/test", s.strict(s.testNotification)...)
 	r.Match(reading, "/", s.index)
 	r.Match(reading, openAPIPath, s.serveOpenAPI)
 	r.Match(reading, docsPath, s.serveDocs)
@@ -315,7 +325,10 @@ const statusClientGone = 499
 
 // unavailable answers a request that failed in package jobs, which fails only when Redis does not serve, or when the client has
 // gone away.
-func (s *Server) unavailable(c *gin.Context, err error) {
+func (s *Server) unavailable(c *gin.Context, err error) { s.unavailableAfter(c, "", err) }
+
+// unavailableAfter is unavailable for a request of which something was done before it failed.
+func (s *Server) unavailableAfter(c *gin.Context, done string, err error) {
 	if c.Request.Context().Err() != nil {
 		s.log(c).Debug("The client did not wait for the answer", "path", cut(c.Request.URL.Path), "error", err)
 		c.AbortWithStatus(statusClientGone)
@@ -326,15 +339,18 @@ func (s *Server) unavailable(c *gin.Context, err error) {
 	if reply, refused := redisconn.Refusal(err); refused {
 		message = "Redis refuses this request: " + reply + "; try again later"
 	}
+	if done != "" {
+		message = done + ", before this: " + message
+	}
 	fail(c, http.StatusServiceUnavailable, message)
 }
 
-// lookup returns a job type. Where there is none of the name, it answers with the status and the known names, and returns false.
-func (s *Server) lookup(c *gin.Context, status int, what, name string) (tasks.Definition, bool) {
+// lookup returns a job type. Where there is none of the name, it answers with the known names, and returns false.
+func (s *Server) lookup(c *gin.Context, name string) (tasks.Definition, bool) {
 	def, ok := s.Jobs.Registry().Lookup(name)
 	if !ok {
-		err := &tasks.FieldError{Field: what, Was: tasks.Describe(name), Allowed: quoted(s.Jobs.Registry().Names())}
-		fail(c, status, err.Error())
+		err := &tasks.FieldError{Field: "the job", Was: tasks.Describe(name), Allowed: quoted(s.Jobs.Registry().Names())}
+		fail(c, http.StatusNotFound, err.Error())
 	}
 	return def, ok
 }

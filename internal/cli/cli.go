@@ -30,8 +30,9 @@ const (
 
 const exitHelp = `Exit status:
   0    done
-  1    with --wait: the job failed or was cancelled; health: the system is not healthy; or the output
-       could not be written
+  1    with --wait: the job failed or was cancelled; with --failed, --waiting: some jobs are left;
+       health: the system is not healthy; notify-test: it was not delivered; or the output could not
+       be written
   2    wrong usage: the command line, the configuration file, or a file that it names
   3    the server could not be reached, or answered with an error
   130  interrupted (Ctrl-C, SIGTERM)`
@@ -157,6 +158,7 @@ There is no flag for the key itself: other users of this machine could read it.
 	root.AddCommand(
 		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(), a.historyCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.processesCommand(), a.healthCommand(),
+		a.notifyTestCommand(),
 	)
 	return root
 }

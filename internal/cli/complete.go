@@ -54,6 +54,15 @@ func (a *app) completeJobType(cmd *cobra.Command, _ []string, _ string) ([]strin
 	})
 }
 
+// completeJobTypeOrAll is completeJobType for what takes all of them at once, too.
+func (a *app) completeJobTypeOrAll(cmd *cobra.Command, args []string, toComplete string) ([]string, cobra.ShellCompDirective) {
+	values, directive := a.completeJobType(cmd, args, toComplete)
+	if len(values) > 0 {
+		values = append(values, cobra.CompletionWithDesc(client.AllJobs, "All job types"))
+	}
+	return values, directive
+}
+
 // completeID completes an argument with the IDs of jobs in one of the states, of those that the server lists first.
 func (a *app) completeID(states ...client.State) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, _ []string, _ string) ([]string, cobra.ShellCompDirective) {

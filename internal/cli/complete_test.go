@@ -17,17 +17,20 @@ func TestCompletion(t *testing.T) {
 	f.on("GET /jobs?pageSize=100&state=failed", 200, list("1", "1", "100", failedJob))
 	f.on("GET /history?limit=100", 200, data(historyList))
 	types := []string{"user-sync\tUser sync", "project-sync\tProject sync", "issue-sync\tIssue sync", "welcome-mail\tWelcome mail"}
+	all := append(slices.Clone(types), "all\tAll job types")
 	for _, test := range []struct {
 		args string
 		want []string
 	}{
 		{"trigger ", types},
 		{"trigger user-sync ", nil},
-		{"pause ", types},
-		{"resume ", types},
+		{"pause ", all},
+		{"resume ", all},
+		{"retry --failed ", all},
+		{"cancel --waiting ", all},
 		{"status ", types},
 		{"jobs --job ", types},
-		{"cleanup --job ", types},
+		{"cleanup --job ", all},
 		{"job-types ", nil},
 		{"jobs --state ", []string{"waiting", "active", "delayed", "completed", "failed", "cancelled"}},
 		{"jobs --output ", []string{"table", "json"}},

@@ -17,7 +17,7 @@ const maxGrace = 8760 * time.Hour
 
 func (a *app) pauseCommand() *cobra.Command {
 	return a.controlCommand("pause", "Keep jobs from starting",
-		"Keep jobs of the type from starting. An active job goes on to its end; triggers and the schedule still\nenqueue. Without JOB it is the server's first job type, the user sync.",
+		"Keep jobs of the type, or of all types, from starting. An active job goes on to its end; triggers and the\nschedule still enqueue. Without JOB it is the server's first job type, the user sync.",
 		(*client.Client).Pause)
 }
 
@@ -34,12 +34,12 @@ type message struct {
 
 func (a *app) controlCommand(name, short, long string, do func(*client.Client, context.Context, string) (string, error)) *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               name + " [JOB]",
+		Use:               name + " [JOB|all]",
 		Short:             short,
 		Long:              long,
-		Example:           fmt.Sprintf("  codexctl %[1]s\n  codexctl %[1]s project-sync", name),
+		Example:           fmt.Sprintf("  codexctl %[1]s\n  codexctl %[1]s project-sync\n  codexctl %[1]s all", name),
 		Args:              cobra.MaximumNArgs(1),
-		ValidArgsFunction: only(a.completeJobType),
+		ValidArgsFunction: only(a.completeJobTypeOrAll),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
 		var job string
@@ -61,10 +61,11 @@ func (a *app) cleanupCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cleanup",
 		Short: "Remove jobs that ended some time ago",
-		Long: `Remove the completed and failed jobs of one job type that ended longer ago than the grace period. They are
-gone for good.`,
+		Long: `Remove the completed and failed jobs of one job type, or of all, that ended longer ago than the grace
+period. They are gone for good.`,
 		Example: `  codexctl cleanup
   codexctl cleanup --grace 48h --job project-sync
+  codexctl cleanup --job all
   codexctl cleanup --grace 0s                      remove all that have ended`,
 		Args: cobra.NoArgs,
 	}
@@ -81,7 +82,7 @@ gone for good.`,
 		})
 	})
 	cmd.Flags().DurationVar(&grace, "grace", 24*time.Hour, "how long ago a job must have ended, such as 48h and 30m")
-	cmd.Flags().StringVar(&job, "job", "", "a job `type` (default the first one, the user sync)")
-	completeFlag(cmd, "job", a.completeJobType)
+	cmd.Flags().StringVar(&job, "job", "", "a job `type`, or all (default the first one, the user sync)")
+	completeFlag(cmd, "job", a.completeJobTypeOrAll)
 	return cmd
 }

@@ -1,6 +1,9 @@
 package cli_test
 
 import (
+	"fmt"
+	"io"
+	"net/http"
 	"strings"
 	"testing"
 )
@@ -151,8 +154,19 @@ func newSystem(t *testing.T) *fake {
 	f.on("POST /jobs/trigger/issue-sync", 200, `{"success":true,"message":"Issue sync (full) triggered successfully",
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795496426751:issue-sync:mq4z2etl","coalesced":false,"runAt":"2026-11-24T05:00:26.751Z"}}`)
 	f.on("POST /jobs/trigger/users", 404, `{"success":false,"message":"the job was \"users\"; it must be \"user-sync\""}`)
-	f.on("POST /jobs/pause", 200, `{"success":true,"message":"User sync jobs paused"}`)
-	f.on("POST /jobs/resume", 200, `{"success":true,"message":"User sync jobs resumed"}`)
+	for _, action := range []string{"pause", "resume"} {
+		f.handle("POST /jobs/"+action, func(w http.ResponseWriter, r *http.Request) {
+			which := "User sync"
+			if body, _ := io.ReadAll(r.Body); strings.Contains(string(body), `"all"`) {
+				which = "All"
+			}
+			answer(200, fmt.Sprintf(`{"success":true,"message":"%s jobs %sd"}`, which, action))(w, r)
+		})
+	}
+	f.on("POST /notify/test", 200, `{"success":true,"message":"The receiver answered 204 No Content",
+		"data":{"id":"1795495826751:notify:mq4z2etl","delivered":true,"status":204}}`)
+	f.on("POST /jobs/retry-failed", 200, `{"success":true,"message":"User sync: 7 failed jobs will be tried again","data":{"retried":7,"left":0}}`)
+	f.on("POST /jobs/cancel-waiting", 200, `{"success":true,"message":"All: 2 waiting jobs removed","data":{"removed":2,"left":0}}`)
 	f.on("POST /jobs/cleanup", 200, `{"success":true,"message":"Old jobs cleaned up (grace period: 48h)","data":{"completed":3,"failed":1}}`)
 	return f
 }

@@ -57,6 +57,9 @@ func TestExitStatus(t *testing.T) {
 	broken.on("GET /history?limit=20", 503, `{"success":false,"message":"MongoDB is not available; try again later"}`)
 	broken.on("GET /schedules", 503, `{"success":false,"message":"Redis is not available; try again later"}`)
 	broken.on("GET /jobs/status?job=all", 401, `{"success":false,"message":"there was no API key"}`)
+	broken.on("POST /notify/test", 200, `{"success":true,"message":"The test was not delivered: no","data":{"id":"1","delivered":false,"error":"no"}}`)
+	broken.on("POST /jobs/retry-failed", 200, `{"success":true,"message":"so far","data":{"retried":7,"left":12}}`)
+	broken.on("POST /jobs/cancel-waiting", 200, `{"success":true,"message":"so far","data":{"removed":7,"left":1}}`)
 	broken.on("POST /jobs/pause", 403, `{"success":false,"message":"this key may only read"}`)
 	broken.on("POST /jobs/resume", 502, `<html>Bad Gateway</html>`)
 	broken.on("GET /jobs?page=1&pageSize=20", 200, `<html>It works!</html>`)
@@ -88,6 +91,14 @@ func TestExitStatus(t *testing.T) {
 		{broken.URL, "job 1795408800000:issue-sync:zzzzzzzz --wait", 1, "codexctl: job 1795408800000:issue-sync:zzzzzzzz was cancelled\n"},
 		{broken.URL, "health", 1, "codexctl: not healthy: a live worker is missing\n"},
 
+		{broken.URL, "notify-test", 1, "codexctl: the test was not delivered\n"},
+		{broken.URL, "retry --failed all", 1, "codexctl: 12 left; call it again\n"},
+		{broken.URL, "cancel --waiting all --output json", 1, "codexctl: 1 left; call it again\n"},
+
+		{f.URL, "retry", 2, "accepts 1 arg(s), received 0; see codexctl retry --help\n"},
+		{f.URL, "retry 1 --failed all", 2, "there were --failed and the ID of a job; it must be one of them; see codexctl retry --help\n"},
+		{f.URL, "cancel 1 --waiting all", 2, "there were --waiting and the ID of a job; it must be one of them; see codexctl cancel --help\n"},
+		{f.URL, "cancel --waiting=", 2, "it was empty"},
 		{f.URL, "stauts", 2, `unknown command "stauts"`},
 		{f.URL, "status --wait", 2, "unknown flag: --wait; see codexctl status --help\n"},
 		{f.URL, "trigger", 2, "see codexctl trigger --help\n"},

@@ -223,35 +223,73 @@ func resultOf(j client.Job) string {
 }
 
 func (a *app) cancelCommand() *cobra.Command {
+	var job string
 	cmd := &cobra.Command{
-		Use:   "cancel ID",
+		Use:   "cancel ID | --waiting JOB|all",
 		Short: "Remove a job that waits, or stop one that is active",
 		Long: `Remove a job that is waiting or delayed, or stop one that is active: soon afterwards it is listed as
-cancelled. A job that has ended cannot be cancelled.`,
-		Example:           `  codexctl cancel 1795495826751:user-sync:mq4z2etl`,
-		Args:              cobra.ExactArgs(1),
+cancelled. A job that has ended cannot be cancelled.
+
+With --waiting it removes all waiting jobs of a type, or of all types, without asking back. Active and
+delayed jobs stay. If there are so many that some are left it exits with 1: call it again.`,
+		Example: `  codexctl cancel 1795495826751:user-sync:mq4z2etl
+  codexctl cancel --waiting project-sync
+  codexctl cancel --waiting all`,
+		Args:              oneOrFlag("waiting"),
 		ValidArgsFunction: only(a.completeID(client.StateWaiting, client.StateActive, client.StateDelayed)),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
+		if job != "" {
+			removed, err := api.CancelWaiting(ctx, job)
+			return a.printSeveral(removed, removed.Message, removed.Left, err)
+		}
 		changed, err := api.Cancel(ctx, args[0])
 		return a.printChanged(changed, err)
 	})
+	cmd.Flags().StringVar(&job, "waiting", "", "remove all waiting jobs of this job `type`, or of all")
+	completeFlag(cmd, "waiting", a.completeJobTypeOrAll)
 	return cmd
 }
 
 func (a *app) retryCommand() *cobra.Command {
+	var job string
 	cmd := &cobra.Command{
-		Use:               "retry ID",
-		Short:             "Enqueue a failed job again",
-		Example:           `  codexctl retry 1795495826751:user-sync:mq4z2etl`,
-		Args:              cobra.ExactArgs(1),
+		Use:   "retry ID | --failed JOB|all",
+		Short: "Enqueue a failed job again",
+		Long: `Enqueue a failed job again, with all its attempts.
+
+With --failed it enqueues all failed jobs of a type, or of all types, without asking back. Cancelled jobs
+stay. If there are so many that some are left it exits with 1: call it again.`,
+		Example: `  codexctl retry 1795495826751:user-sync:mq4z2etl
+  codexctl retry --failed user-sync
+  codexctl retry --failed all`,
+		Args:              oneOrFlag("failed"),
 		ValidArgsFunction: only(a.completeID(client.StateFailed, client.StateCancelled)),
 	}
 	cmd.RunE = a.do(func(ctx context.Context, api *client.Client, args []string) error {
+		if job != "" {
+			retried, err := api.RetryFailed(ctx, job)
+			return a.printSeveral(retried, retried.Message, retried.Left, err)
+		}
 		changed, err := api.Retry(ctx, args[0])
 		return a.printChanged(changed, err)
 	})
+	cmd.Flags().StringVar(&job, "failed", "", "retry all failed jobs of this job `type`, or of all")
+	completeFlag(cmd, "failed", a.completeJobTypeOrAll)
 	return cmd
+}
+
+// oneOrFlag wants one argument, or the flag in its place.
+func oneOrFlag(flag string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if !cmd.Flags().Changed(flag) {
+			return cobra.ExactArgs(1)(cmd, args)
+		}
+		if len(args) > 0 {
+			return fmt.Errorf("there were --%s and the ID of a job; it must be one of them", flag)
+		}
+		return nil
+	}
 }
 
 func (a *app) printChanged(changed client.Changed, err error) error {
@@ -260,4 +298,18 @@ func (a *app) printChanged(changed client.Changed, err error) error {
 	}
 	text := cmp.Or(changed.Message, fmt.Sprintf("Job %s: %s", changed.ID, changed.State))
 	return a.print(changed, func(p *page) { p.line("%s", line(text)) })
+}
+
+// printSeveral prints the answer to a change of many jobs, of which some can be left.
+func (a *app) printSeveral(answer any, message string, left int, err error) error {
+	if err != nil {
+		return err
+	}
+	if err := a.print(answer, func(p *page) { p.line("%s", line(message)) }); err != nil {
+		return err
+	}
+	if left > 0 {
+		return failure{fmt.Errorf("%d left; call it again", left)}
+	}
+	return nil
 }

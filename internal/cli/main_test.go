@@ -83,6 +83,7 @@ func (f *fake) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return
 	}
+	r.Body = io.NopCloser(bytes.NewReader(body)) // for the handler
 	route := r.Method + " " + r.URL.RequestURI()
 	f.mu.Lock()
 	handler := f.routes[route]

@@ -133,7 +133,7 @@ func TestShownSettingsAreThoseOfTheProgram(t *testing.T) {
 	for program, want := range map[string]string{
 		"api":       "redis namespace mongodb database history schedules apiKeys authDisabled tls traces",
 		"scheduler": "redis namespace schedules traces",
-		"worker":    "redis namespace mongodb database history concurrency batchSize writers rangeSize schedules traces",
+		"worker":    "redis namespace mongodb database history concurrency batchSize writers rangeSize schedules notify traces",
 	} {
 		var out strings.Builder
 		c, _, ok := config.FromCommandLine(program, "", codex.Registry(), nil, &out, &out)

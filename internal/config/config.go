@@ -30,6 +30,8 @@ type Config struct {
 	Worker  Worker
 	Sync    Sync
 	History History
+	// Notify is the receiver of notifications.
+	Notify Notify
 	// Endpoints has the endpoint of each job type that has one.
 	Endpoints map[string]Endpoint
 	// CheckHealth asks for a health check of the running process, in place of a new process.
@@ -143,6 +145,7 @@ func (c Config) LogValue() slog.Value {
 		endpoints = append(endpoints, slog.Any(name, e.Options))
 	}
 	show(slog.Group("endpoints", endpoints...), worker)
+	show(slog.Any("notify", c.Notify.Options), worker)
 	show(slog.Any("apiKeys", c.HTTP.Keys.Names()), api)
 	show(slog.Bool("authDisabled", c.HTTP.AuthDisabled), api)
 	show(slog.Bool("tls", c.HTTP.Certificate != nil), api)

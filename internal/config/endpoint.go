@@ -17,10 +17,14 @@ import (
 	"github.com/codex-api/codex-jobs/internal/endpoint"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/version"
+	"github.com/codex-api/codex-jobs/internal/webhook"
 )
 
-// endpointsTheme is the title of the settings of endpoints.
-const endpointsTheme = "Endpoints"
+const (
+	// signsRequests and trustsAuthorities are the purposes of settings that a notification's receiver has, too.
+	signsRequests     = "signs the requests, as Standard Webhooks says; two, separated by a comma, while it is being changed"
+	trustsAuthorities = "the certificate authorities to trust with an https URL, in PEM; by default the system's"
+)
 
 // Endpoint is the endpoint of a job type.
 type Endpoint struct {
@@ -44,34 +48,28 @@ func readEndpoints(r *reader, registry *tasks.Registry) (map[string]Endpoint, *t
 			all[d.Name] = e
 		}
 	})
-	if proxy := readProxy(r, registry, all); proxy != nil {
-		for name, e := range all {
-			e.Proxy = proxy
-			all[name] = e
-		}
-	}
 	return all, registry
 }
 
 // readEndpoint returns the endpoint of a job type, and sets its rate limit.
 func readEndpoint(r *reader, d *tasks.Definition) Endpoint {
 	prefix := SettingPrefix(d.Name)
-	g := r.group(endpointsTheme, worker).of(prefix)
+	g := r.group("Endpoints", worker).of(prefix)
 	e := Endpoint{
 		Options: endpoint.Options{
-			URL: read(g, prefix+"_URL", "", endpointURL, "the endpoint that does the work of "+d.Name+": each batch is posted there; "+
-				"without it "+d.Name+" only sets the two dates"),
+			Options: webhook.Options{
+				URL: read(g, prefix+"_URL", "", endpointURL, "the endpoint that does the work of "+d.Name+": each batch is posted there; "+
+					"without it "+d.Name+" only sets the two dates"),
+				Version: version.String(),
+			},
 			Fields: read(g, prefix+"_FIELDS", "", fieldNames, "the fields of a record that are posted besides its _id; * means all"),
-			Secrets: read(g, prefix+"_SECRET", "", webhookSecrets, "signs the requests, as Standard Webhooks says; two, separated by a comma, while "+
-				"it is being changed"),
-			Timeout: read(g, prefix+"_TIMEOUT", "30s", duration(time.Millisecond, "30s"), "how long a request may take, the answer included"),
-			Authorities: readAuthorities(g, prefix+"_CA_FILE",
-				"the certificate authorities to trust with an https URL, in PEM; by default the system's"),
-			Version: version.String(),
 		},
-		Concurrency: read(g, prefix+"_CONCURRENCY", "", wholeNumber(1, 1000),
-			"how many requests a run, or a range of a large run, sends at the same time; by default SYNC_WRITERS"),
 	}
+	e.Secrets = read(g, prefix+"_SECRET", "", webhookSecrets, signsRequests)
+	e.Timeout = read(g, prefix+"_TIMEOUT", "30s", duration(time.Millisecond, "30s"), "how long a request may take, the answer included")
+	e.Authorities = readAuthorities(g, prefix+"_CA_FILE", trustsAuthorities)
+	e.Concurrency = read(g, prefix+"_CONCURRENCY", "", wholeNumber(1, 1000),
+		"how many requests a run, or a range of a large run, sends at the same time; by default SYNC_WRITERS")
 	if rate := readSet(g, prefix+"_RATE", "", rateLimit, "how many requests may be sent in a time, over all workers"); rate != nil {
 		d.Rate = *rate
 	}
@@ -84,21 +82,19 @@ func readEndpoint(r *reader, d *tasks.Definition) Endpoint {
 	return e
 }
 
-// readProxy returns the proxy of all endpoints, which the usual variables name; nil for none.
-func readProxy(r *reader, registry *tasks.Registry, endpoints map[string]Endpoint) func(*url.URL) (*url.URL, error) {
-	if !slices.ContainsFunc(registry.All(), func(d tasks.Definition) bool { return d.Endpoint }) {
-		return nil
-	}
-	g, proxy := r.group(endpointsTheme, worker), proxyURL
-	if len(endpoints) == 0 {
-		proxy.valid = nil // the variable is for other programs
+// readProxy returns the proxy of endpoints and notifications, which the usual variables name; nil for none. Without either of them, which
+// are used, the variables are for other programs.
+func readProxy(r *reader, used bool) func(*url.URL) (*url.URL, error) {
+	g, proxy := r.group("Proxy", worker), proxyURL
+	if !used {
+		proxy.valid = nil
 	}
 	usual := func(name string, f format[string], purpose string) string {
 		return cmp.Or(read(g, name, "", f, purpose), os.Getenv(strings.ToLower(name)))
 	}
 	c := httpproxy.Config{
-		HTTPSProxy: usual("HTTPS_PROXY", proxy, "the proxy for endpoints whose URL begins with https; https_proxy counts, too, if this is not set"),
-		HTTPProxy:  usual("HTTP_PROXY", proxy, "the proxy for endpoints whose URL begins with http; likewise"),
+		HTTPSProxy: usual("HTTPS_PROXY", proxy, "the proxy for endpoints and notifications whose URL begins with https; https_proxy counts, too, if this is not set"),
+		HTTPProxy:  usual("HTTP_PROXY", proxy, "the proxy for those whose URL begins with http; likewise"),
 		NoProxy: usual("NO_PROXY", anyText,
 			"the hosts, domains and networks, separated by commas, that are asked without a proxy; likewise; this machine always is"),
 	}

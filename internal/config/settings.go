@@ -38,7 +38,15 @@ func readConfig(r *reader, registry *tasks.Registry) Config {
 		change(d)
 		readJobType(r, d, c.Sync.Freshness)
 	})
+	c.Notify = readNotify(r)
 	c.Endpoints, c.Registry = readEndpoints(r, c.Registry)
+	if proxy := readProxy(r, c.Notify.URL != "" || len(c.Endpoints) > 0); proxy != nil {
+		c.Notify.Proxy = proxy
+		for name, e := range c.Endpoints {
+			e.Proxy = proxy
+			c.Endpoints[name] = e
+		}
+	}
 	return c
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
+	"github.com/codex-api/codex-jobs/internal/webhook"
 	"github.com/codex-api/codex-jobs/pkg/job"
 )
 
@@ -48,37 +49,23 @@ func forEngine(err error) error {
 }
 
 // understand returns what becomes of each record.
-func (e *Endpoint) understand(a *answer, asked *question) ([]job.Outcome, error) {
-	answered := func() error {
-		text := fmt.Sprintf("the endpoint answered %d %s", a.status, http.StatusText(a.status))
-		if reason := excerpt(a.body); reason != "" {
-			text += ": " + reason
-		}
-		return errors.New(text)
-	}
-	switch a.status {
+func (e *Endpoint) understand(a *webhook.Answer, asked *question) ([]job.Outcome, error) {
+	answered := func() error { return errors.New("the endpoint " + a.String()) }
+	switch a.Status {
 	case http.StatusOK:
-		if len(a.body) > MaxBody {
+		if len(a.Body) > MaxBody {
 			return nil, &culprit{fmt.Errorf("the answer of the endpoint is larger than %d bytes", MaxBody), 1}
 		}
-		return results(a.body, asked)
+		return results(a.Body, asked)
 	case http.StatusNoContent:
 		return make([]job.Outcome, asked.records), nil
 	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable,
 		http.StatusGatewayTimeout:
-		return nil, &away{answered(), a.retryAfter}
+		return nil, &away{answered(), a.RetryAfter}
 	case http.StatusInternalServerError:
 		return nil, &culprit{answered(), tries}
-	case http.StatusMovedPermanently, http.StatusFound, http.StatusSeeOther, http.StatusTemporaryRedirect, http.StatusPermanentRedirect:
-		return nil, fmt.Errorf("%w; it redirects to %q, and redirects are not followed", answered(), excerpt([]byte(shown(a.location))))
 	}
 	return nil, answered()
-}
-
-// excerpt returns the beginning of an answer, as text in one line.
-func excerpt(body []byte) string {
-	text := strings.ToValidUTF8(string(body[:min(len(body), maxReason)]), "\uFFFD")
-	return strings.Join(strings.Fields(text), " ")
 }
 
 // results reads the results, and returns the outcome of each record in the order of the batch.
@@ -87,20 +74,20 @@ func results(body []byte, asked *question) ([]job.Outcome, error) {
 		return nil, fmt.Errorf("the answer of the endpoint is not understood: "+format, args...)
 	}
 	if !json.Valid(body) {
-		return refuse("it must be JSON, was %s", excerpt(body))
+		return refuse("it must be JSON, was %s", webhook.Excerpt(body))
 	}
 	answer, err := members(body)
 	if err != nil {
-		return refuse("it %w, was %s", err, excerpt(body))
+		return refuse("it %w, was %s", err, webhook.Excerpt(body))
 	}
 	for name := range answer {
 		if name != "results" {
-			return refuse("it must have results and nothing else, had %q", excerpt([]byte(name)))
+			return refuse("it must have results and nothing else, had %q", webhook.Excerpt([]byte(name)))
 		}
 	}
 	var list []json.RawMessage
 	if err := json.Unmarshal(answer["results"], &list); err != nil || list == nil {
-		return refuse("its results must be an array, was %s", excerpt(body))
+		return refuse("its results must be an array, was %s", webhook.Excerpt(body))
 	}
 	outcomes := make([]job.Outcome, asked.records)
 	for i := range outcomes {
@@ -110,18 +97,18 @@ func results(body []byte, asked *question) ([]job.Outcome, error) {
 	for i, data := range list {
 		result, err := members(data)
 		if err != nil {
-			return refuse("result %d %w, was %s", i, err, excerpt(data))
+			return refuse("result %d %w, was %s", i, err, webhook.Excerpt(data))
 		}
 		id, err := value(result["_id"])
 		if err != nil {
-			return refuse("result %d must have the _id of a record, had %s", i, excerpt(result["_id"]))
+			return refuse("result %d must have the _id of a record, had %s", i, webhook.Excerpt(result["_id"]))
 		}
 		place, ok := asked.places[key(id)]
 		switch {
 		case !ok:
-			return refuse("result %d is about a record that was not in the request: %s", i, excerpt(result["_id"]))
+			return refuse("result %d is about a record that was not in the request: %s", i, webhook.Excerpt(result["_id"]))
 		case found[place]:
-			return refuse("there are two results about the record %s", excerpt(result["_id"]))
+			return refuse("there are two results about the record %s", webhook.Excerpt(result["_id"]))
 		}
 		found[place] = true
 		outcomes[place] = outcome(result)
@@ -143,7 +130,7 @@ func members(data json.RawMessage) (map[string]json.RawMessage, error) {
 		}
 		text, _ := name.(string) // it can be nothing else
 		if _, twice := all[text]; twice {
-			return nil, fmt.Errorf("must have %q once", excerpt([]byte(text)))
+			return nil, fmt.Errorf("must have %q once", webhook.Excerpt([]byte(text)))
 		}
 		var value json.RawMessage
 		if err := d.Decode(&value); err != nil {
@@ -173,7 +160,7 @@ func outcome(result map[string]json.RawMessage) job.Outcome {
 	}
 	for name, data := range result {
 		if !slices.Contains([]string{"_id", "set", "unset", "error"}, name) {
-			return failed("the result of the endpoint must have set, unset or error, had %q", excerpt([]byte(name)))
+			return failed("the result of the endpoint must have set, unset or error, had %q", webhook.Excerpt([]byte(name)))
 		}
 		if bytes.Equal(data, []byte("null")) { // what a program writes that has no value
 			delete(result, name)
@@ -183,24 +170,24 @@ func outcome(result map[string]json.RawMessage) job.Outcome {
 		var reason string
 		switch err := json.Unmarshal(data, &reason); {
 		case err != nil:
-			return failed("the error of the endpoint must be a text, was %s", excerpt(data))
+			return failed("the error of the endpoint must be a text, was %s", webhook.Excerpt(data))
 		case result["set"] != nil || result["unset"] != nil:
-			return failed("the result of the endpoint must have either error, or set and unset, had both; the error: %s", excerpt([]byte(reason)))
+			return failed("the result of the endpoint must have either error, or set and unset, had both; the error: %s", webhook.Excerpt([]byte(reason)))
 		case strings.TrimSpace(reason) == "":
 			return failed("the endpoint gave an error without a reason")
 		}
-		return failed("%s", excerpt([]byte(reason)))
+		return failed("%s", webhook.Excerpt([]byte(reason)))
 	}
 	var o job.Outcome
 	if data := result["set"]; data != nil {
 		var err error
 		if o.Set, err = fields(data); err != nil {
-			return failed("the set of the endpoint must be an object in Extended JSON, was %s: %w", excerpt(data), err)
+			return failed("the set of the endpoint must be an object in Extended JSON, was %s: %w", webhook.Excerpt(data), err)
 		}
 	}
 	if data := result["unset"]; data != nil {
 		if err := json.Unmarshal(data, &o.Unset); err != nil {
-			return failed("the unset of the endpoint must be an array of names, was %s", excerpt(data))
+			return failed("the unset of the endpoint must be an array of names, was %s", webhook.Excerpt(data))
 		}
 	}
 	return o

@@ -71,6 +71,22 @@ func (k keys) writable(job string) string { return k.ofJob(job, "writable") }
 // rate is a sorted set: the permits of the job type's rate limit, see rate.go.
 func (k keys) rate(job string) string { return k.ofJob(job, "rate") }
 
+// notifies is there while a worker notifies of the job type's events, and for a day after. It is the share of failed records from which
+// on that is an event, or "". See notices.go.
+func (k keys) notifies(job string) string { return k.ofJob(job, "notifies") }
+
+// notices is a list: the notices that wait for a worker that notifies.
+func (k keys) notices(job string) string { return k.ofJob(job, "notices") }
+
+// failing is there while the last run that ended has failed.
+func (k keys) failing(job string) string { return k.ofJob(job, "failing") }
+
+// schedule is a hash: the spec of the schedule that a scheduler wrote down last, and since when (ms) it is this one, see missed.go.
+func (k keys) schedule(job string) string { return k.ofJob(job, "schedule") }
+
+// missed is the last tick (ms) that was handled before the outage of which there was a notice.
+func (k keys) missed(job string) string { return k.ofJob(job, "missed") }
+
 func (k keys) ofJob(job, what string) string {
 	return keyPrefix + "{" + k.namespace.Queue(job) + "}:" + what
 }

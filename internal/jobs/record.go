@@ -132,14 +132,15 @@ local function record(task, attempt)
 end
 `
 
-// KEYS: task, list of entries, dropped. ARGV: attempt, started, ended (ms), entry or "". For a task that no attempt could open. It
+// KEYS: task, list of entries, dropped, the noticeKeys. ARGV: attempt, started, ended (ms), entry or "", the endNotices. For a task that no attempt could open. It
 // does nothing if the task is gone, or if it has recorded that before, and asynq has not.
-var refuseScript = redis.NewScript(record + enter + `
+var refuseScript = redis.NewScript(record + enter + noteEnd + `
 if redis.call("EXISTS", KEYS[1]) == 0 or redis.call("HEXISTS", KEYS[1], "codex:ended") == 1 then
 	return 1
 end
 record(KEYS[1], ARGV[1])
 redis.call("HSET", KEYS[1], "codex:started", ARGV[2], "codex:ended", ARGV[3])
+noteEnd(KEYS[4], KEYS[5], KEYS[6], ARGV[5], ARGV[6], ARGV[7], ARGV[8], ARGV[9], ARGV[10])
 if ARGV[4] == "" then
 	return 1
 end
@@ -151,7 +152,9 @@ return enterRun(KEYS[2], KEYS[3], KEYS[1], ARGV[4], ARGV[2], ARGV[3], ARGV[1])
 func (j *Jobs) RecordRefused(ctx context.Context, id tasks.RunID, from Source, a EndedAttempt) error {
 	keys := append([]string{j.keys.task(id)}, j.keys.entries(id.Job)...)
 	entry := j.encodeEntry(j.runEntry(id, from, Entry{State: StateFailed, Attempt: a.Number, Error: shortened(a.Error)}))
-	n, err := refuseScript.Run(ctx, j.rdb, keys, a.encode(), millis(a.Started), millis(a.Ended), entry).Int()
+	keys = append(keys, j.keys.noticeKeys(id.Job)...)
+	args := append([]any{a.encode(), millis(a.Started), millis(a.Ended), entry}, endNotices(id, millis(a.Ended), a.Ended, a.Outcome, a.Error, nil)...)
+	n, err := refuseScript.Run(ctx, j.rdb, keys, args...).Int()
 	if err != nil {
 		return fmt.Errorf("recording that %s was refused: %w", id, err)
 	}

@@ -131,10 +131,10 @@ redis.call("EXPIRE", KEYS[1], ARGV[3])
 return tonumber(redis.call("HGET", KEYS[1], "waiting"))
 `)
 
-// KEYS: run, ranges, asynq's task, list of entries, dropped. ARGV: owner, result or "", attempt, now (ms), counts or "", entry or "".
-// Returns 0 if another attempt owns the run, and otherwise what enter does. If the run is not there, this script has ended it before,
+// KEYS: run, ranges, asynq's task, list of entries, dropped, the noticeKeys. ARGV: owner, result or "", attempt, now (ms), counts or "", entry or "", the
+// endNotices. Returns 0 if another attempt owns the run, and otherwise what enter does. If the run is not there, this script has ended it before,
 // and the answer was lost. asynq writes a result without comparing an owner, so this does it.
-var closeScript = redis.NewScript(record + enter + `
+var closeScript = redis.NewScript(record + enter + noteEnd + `
 local owner = redis.call("HGET", KEYS[1], "owner")
 if not owner then
 	return 1
@@ -151,6 +151,7 @@ if redis.call("EXISTS", KEYS[3]) == 1 then
 	redis.call("HSET", KEYS[3], "codex:started", redis.call("HGET", KEYS[1], "started") or ARGV[4], "codex:ended", ARGV[4])
 	record(KEYS[3], ARGV[3])
 end
+noteEnd(KEYS[6], KEYS[7], KEYS[8], ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12])
 local entered = 1
 if ARGV[6] ~= "" then
 	entered = enterRun(KEYS[4], KEYS[5], KEYS[3], ARGV[6], redis.call("HGET", KEYS[1], "started"), ARGV[4], ARGV[3])
@@ -343,7 +344,17 @@ func (s *RunState) close(ctx context.Context, result []byte, e Entry) error {
 		counts = string(encoded)
 	}
 	keys := append([]string{s.run, s.ranges, s.task}, s.jobs.keys.entries(s.id.Job)...)
-	return s.changeKeys(ctx, closeScript, keys, s.owner, result, s.ending(), millis(s.endedAt()), counts, entry)
+	keys = append(keys, s.jobs.keys.noticeKeys(s.id.Job)...)
+	args := append([]any{s.owner, result, s.ending(), millis(s.endedAt()), counts, entry}, s.endNotices()...)
+	return s.changeKeys(ctx, closeScript, keys, args...)
+}
+
+// endNotices returns the notices of the run's end. There are none if the caller has not said how it ends.
+func (s *RunState) endNotices() []any {
+	if s.Attempt == nil {
+		return endNotices(s.id, "", time.Now(), "", "", nil)
+	}
+	return endNotices(s.id, strconv.Itoa(s.Retries), s.Attempt.Ended, s.Attempt.Outcome, s.Attempt.Error, s.Counts)
 }
 
 // ending returns the attempt that ends, as Redis has it. It is "" if the caller has not set it.

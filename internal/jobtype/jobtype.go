@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 	"github.com/codex-api/codex-jobs/internal/tasks"
@@ -52,6 +53,9 @@ func Registry(types []Type) (*tasks.Registry, error) {
 				t.Err = fmt.Errorf("%s keeps its date in %s of %s, too; give one of them another SyncedField", owner, field[1], field[0])
 			}
 			owners[field] = t.Definition.Name
+		}
+		if t.Definition.Name == jobs.NotifyJob && t.Err == nil {
+			t.Err = fmt.Errorf("its name must not be %q, which is that of notifications", jobs.NotifyJob)
 		}
 		if t.Err != nil {
 			wrong = append(wrong, fmt.Errorf("job type %q: %w", t.Definition.Name, t.Err))

@@ -82,6 +82,14 @@ func (s *Scheduler) Run(ctx context.Context) error {
 	for _, t := range timers {
 		running.Go(func() { t.run(ctx) })
 	}
+	for _, def := range s.jobs.Registry().All() {
+		if def.Schedule.Enabled() {
+			continue // its timer records it
+		}
+		if err := s.jobs.RecordSchedule(ctx, def); err != nil && ctx.Err() == nil {
+			s.log.Warn("Could not record that a job type has no schedule; it may be said to miss ticks", "job", def.Name, "error", err)
+		}
+	}
 	if err := s.jobs.RemoveDeadHistories(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("Could not remove what dead schedulers have left", "error", err) // the next scheduler that starts will do it
 	}

@@ -103,7 +103,7 @@ func (t *timer) readLast(ctx context.Context, first time.Time) (err error) {
 	return err
 }
 
-// record tells Redis the latest tick that was handled, if Redis has lost it. Otherwise the metrics would say, until the next
+// record tells Redis the schedule, and the latest tick that was handled, if Redis has lost them. Otherwise the metrics would say, until the next
 // tick, that all were missed.
 func (t *timer) record(ctx context.Context) {
 	if now := time.Now(); now.Sub(t.recorded) >= recordInterval {
@@ -112,6 +112,9 @@ func (t *timer) record(ctx context.Context) {
 		defer cancel()
 		if err := t.jobs.FirstTick(ctx, t.def, t.handled); err != nil && ctx.Err() == nil {
 			t.log.Debug("Could not record the last tick", "job", t.def.Name, "error", err)
+		}
+		if err := t.jobs.RecordSchedule(ctx, t.def); err != nil && ctx.Err() == nil {
+			t.log.Debug("Could not record the schedule", "job", t.def.Name, "error", err)
 		}
 	}
 }

@@ -91,6 +91,16 @@ func New(j *jobs.Jobs, handlers map[string]jobtype.Handler, options Options, log
 	return w, nil
 }
 
+// Serve works until ctx ends, and then returns when all runs are released. It is Run for what a worker's process does besides: nobody
+// counts it as a worker.
+func (w *Worker) Serve(ctx context.Context) {
+	var all sync.WaitGroup
+	all.Go(func() { w.jobs.Maintain(ctx) })
+	w.work(ctx)
+	all.Wait()
+	w.servers.Wait()
+}
+
 // Run works until ctx ends. Then it returns when all runs and ranges are released. Redis must have answered once before.
 func (w *Worker) Run(ctx context.Context) {
 	var all sync.WaitGroup

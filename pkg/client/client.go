@@ -19,8 +19,9 @@ import (
 const (
 	// DefaultTimeout is how long one request may take, up to the end of its answer.
 	DefaultTimeout = 10 * time.Second
-	// cleanupExtra is how much longer Cleanup may take: the API gives it 25 s, as there can be thousands of jobs to remove.
-	cleanupExtra = 20 * time.Second
+	// longExtra is how much longer Cleanup, RetryFailed, CancelWaiting and TestNotification may take: the API gives them up to
+	// 25 s.
+	longExtra = 20 * time.Second
 	// maxAnswer is the longest answer that is read, in bytes: far more than any that the API gives.
 	maxAnswer = 16 << 20
 )
@@ -44,7 +45,8 @@ func WithAPIKey(key string) Option { return func(c *Client) { c.key = key } }
 // limit holds all the same.
 func WithHTTPClient(h *http.Client) Option { return func(c *Client) { c.http = h } }
 
-// WithTimeout sets how long one request may take, in the place of DefaultTimeout. Cleanup may take 20 s more.
+// WithTimeout sets how long one request may take, in the place of DefaultTimeout. Cleanup, RetryFailed and CancelWaiting may take
+// 20 s more.
 func WithTimeout(d time.Duration) Option { return func(c *Client) { c.timeout = d } }
 
 // New returns a Client of the API at baseURL, such as http://127.0.0.1:4000, which may have a path. It asks the API

@@ -135,6 +135,15 @@ func TestEndpoints(t *testing.T) {
 		{"clean up another job's", `POST /jobs/cleanup {"gracePeriodHours":0,"job":"issue-sync"}`, data(`{"completed":1,"failed":2}`), func(ctx context.Context, c *client.Client) (any, error) {
 			return c.Cleanup(ctx, "issue-sync", 0)
 		}, `{"completed":1,"failed":2}`},
+		{"retry all failed", `POST /jobs/retry-failed {}`, data(`{"retried":3,"left":1}`), func(ctx context.Context, c *client.Client) (any, error) {
+			return c.RetryFailed(ctx, "")
+		}, `{"retried":3,"left":1}`},
+		{"cancel all waiting", `POST /jobs/cancel-waiting {"job":"all"}`, data(`{"removed":3,"left":1}`), func(ctx context.Context, c *client.Client) (any, error) {
+			return c.CancelWaiting(ctx, client.AllJobs)
+		}, `{"removed":3,"left":1}`},
+		{"test notifications", "POST /notify/test", data(`{"id":"1:notify:a","delivered":true,"status":204}`), func(ctx context.Context, c *client.Client) (any, error) {
+			return c.TestNotification(ctx)
+		}, `{"id":"1:notify:a","delivered":true,"status":204}`},
 		{"list", "GET /jobs", data(`{"jobs":[],"total":0,"page":1,"pageSize":20}`), func(ctx context.Context, c *client.Client) (any, error) {
 			return c.Jobs(ctx, client.Filter{})
 		}, `{"jobs":[],"total":0,"page":1,"pageSize":20}`},
@@ -290,6 +299,9 @@ func TestErrors(t *testing.T) {
 		add(c.Pause(t.Context(), ""))
 		add(c.Resume(t.Context(), ""))
 		add(c.Cleanup(t.Context(), "", 0))
+		add(c.TestNotification(t.Context()))
+		add(c.RetryFailed(t.Context(), ""))
+		add(c.CancelWaiting(t.Context(), ""))
 		add(c.Jobs(t.Context(), client.Filter{}))
 		add(c.Job(t.Context(), id))
 		add(c.Cancel(t.Context(), id))

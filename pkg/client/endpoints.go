@@ -12,7 +12,7 @@ import (
 
 // One method for each endpoint.
 
-// AllJobs asks Status for all job types together.
+// AllJobs names all job types together, for Status and for the methods that change all jobs of a type.
 const AllJobs = "all"
 
 // Health asks for the health of the system. An unhealthy system is no error: see Health.Healthy.
@@ -68,39 +68,66 @@ func (c *Client) Trigger(ctx context.Context, job string, payload any, options .
 	return t, nil
 }
 
-// Pause keeps jobs of the type from starting; "" is the server's first job type . One that is active goes
-// on. It returns the server's message, for people.
+// Pause keeps jobs of the type from starting; AllJobs is all types, and "" the server's first one. A job that is active goes
+// on. It returns the server's message, for people. A server of an earlier release does not know AllJobs here.
 func (c *Client) Pause(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "pause", "pausing", job)
 }
 
-// Resume ends a pause; "" is the server's first job type . It returns the server's message, for people.
+// Resume ends a pause; job is as for Pause. It returns the server's message, for people.
 func (c *Client) Resume(ctx context.Context, job string) (message string, err error) {
 	return c.control(ctx, "resume", "resuming", job)
 }
 
 func (c *Client) control(ctx context.Context, action, doing, job string) (message string, err error) {
-	body := map[string]any{}
-	if job != "" {
-		body["job"] = job
-	}
-	if message, err = c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", action}, body: body}, nil); err != nil {
+	if message, err = c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", action}, body: ofJob(job)}, nil); err != nil {
 		return "", fmt.Errorf("%s jobs: %w", doing, err)
 	}
 	return message, nil
 }
 
-// Cleanup removes jobs of the type that ended longer ago than the grace period, which must be from 0 to 8,760 hours; "" is
-// the server's first job type .
-func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Duration) (CleanedUp, error) {
-	var removed CleanedUp
-	body := map[string]any{"gracePeriodHours": gracePeriod.Hours()}
+// ofJob is the body of a request about the jobs of a type.
+func ofJob(job string) map[string]any {
+	body := map[string]any{}
 	if job != "" {
 		body["job"] = job
 	}
-	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "cleanup"}, body: body, extra: cleanupExtra}, &removed)
+	return body
+}
+
+// Cleanup removes jobs of the type that ended longer ago than the grace period, which must be from 0 to 8,760 hours; job is as
+// for Pause.
+func (c *Client) Cleanup(ctx context.Context, job string, gracePeriod time.Duration) (CleanedUp, error) {
+	var removed CleanedUp
+	body := ofJob(job)
+	body["gracePeriodHours"] = gracePeriod.Hours()
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "cleanup"}, body: body, extra: longExtra}, &removed)
 	if err != nil {
 		return removed, fmt.Errorf("cleaning up jobs: %w", err)
+	}
+	removed.Message = message
+	return removed, nil
+}
+
+// RetryFailed enqueues the failed jobs of the type again; job is as for Pause. Jobs that were cancelled stay. It is safe to
+// repeat, and must be where some are left.
+func (c *Client) RetryFailed(ctx context.Context, job string) (Retried, error) {
+	var retried Retried
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "retry-failed"}, body: ofJob(job), extra: longExtra}, &retried)
+	if err != nil {
+		return retried, fmt.Errorf("retrying failed jobs: %w", err)
+	}
+	retried.Message = message
+	return retried, nil
+}
+
+// CancelWaiting removes the waiting jobs of the type; job is as for Pause. Active and delayed jobs stay. It is safe to repeat, and
+// must be where some are left.
+func (c *Client) CancelWaiting(ctx context.Context, job string) (Removed, error) {
+	var removed Removed
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"jobs", "cancel-waiting"}, body: ofJob(job), extra: longExtra}, &removed)
+	if err != nil {
+		return removed, fmt.Errorf("cancelling waiting jobs: %w", err)
 	}
 	removed.Message = message
 	return removed, nil
@@ -187,6 +214,18 @@ func (c *Client) JobTypes(ctx context.Context) ([]JobType, error) {
 		return nil, fmt.Errorf("listing the job types: %w", err)
 	}
 	return list.JobTypes, nil
+}
+
+// TestNotification sends a test to the receiver of notifications, and waits for what it answers. When no worker notifies, IsConflict
+// reports true of the error.
+func (c *Client) TestNotification(ctx context.Context) (NotifyTest, error) {
+	var test NotifyTest
+	message, err := c.do(ctx, call{method: http.MethodPost, path: []string{"notify", "test"}, extra: longExtra}, &test)
+	if err != nil {
+		return test, fmt.Errorf("testing notifications: %w", err)
+	}
+	test.Message = message
+	return test, nil
 }
 
 // Processes lists the workers and schedulers that live.

@@ -249,6 +249,24 @@ type CleanedUp struct {
 	Message string `json:"-"`
 }
 
+// Retried is how many failed jobs were enqueued again.
+type Retried struct {
+	Retried int `json:"retried"`
+	// Left is how many were left when the time was up. Ask again for them.
+	Left int `json:"left"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
+// Removed is how many waiting jobs were removed.
+type Removed struct {
+	Removed int `json:"removed"`
+	// Left is how many were left when the time was up. Ask again for them.
+	Left int `json:"left"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
+}
+
 // Status is the state of one job type, or of all together.
 type Status struct {
 	RepeatableJobs []RepeatableJob `json:"repeatableJobs"`
@@ -335,6 +353,19 @@ type Field struct {
 // JobTypeList is every job type that the server knows. The first one is meant where a request names none.
 type JobTypeList struct {
 	JobTypes []JobType `json:"jobTypes"`
+}
+
+// NotifyTest is what became of a test of notifications.
+type NotifyTest struct {
+	// ID is the webhook-id of the test.
+	ID string `json:"id"`
+	// Delivered is whether the receiver has taken the test, with a status from 200 to 299.
+	Delivered bool `json:"delivered"`
+	// Status is the HTTP status of its answer, if it has taken the test; otherwise 0, and Error says why it has not.
+	Status int    `json:"status,omitempty"`
+	Error  string `json:"error,omitempty"`
+	// Message is the server's, for people.
+	Message string `json:"-"`
 }
 
 // Process is a process of the system that lives: a worker or a scheduler.

@@ -63,6 +63,7 @@ func run(ctx context.Context, process *daemon.Process) (err error) {
 			cancel()
 			return
 		}
+		awaiting.Go(func() { j.WatchTicks(ctx, jobs.MissedGrace, jobs.MissedInterval) })
 		j.Maintain(ctx)
 	})
 	defer func() {

@@ -14,6 +14,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/endpoint"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
+	"github.com/codex-api/codex-jobs/internal/webhook"
 )
 
 func TestTryEndpoint(t *testing.T) {
@@ -38,7 +39,8 @@ func TestTryEndpoint(t *testing.T) {
 	}))
 	defer server.Close()
 	cfg := config.Config{TryEndpoint: "user-sync", Endpoints: map[string]config.Endpoint{"user-sync": {Options: endpoint.Options{
-		URL: server.URL, Timeout: time.Minute, Fields: []string{"email"}, Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
+		Options: webhook.Options{URL: server.URL, Timeout: time.Minute, Secrets: []string{"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"}},
+		Fields:  []string{"email"},
 	}}}}
 	try := func() (string, error) {
 		var out strings.Builder

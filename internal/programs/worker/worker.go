@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -69,17 +70,29 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	if err != nil {
 		return err
 	}
+	connect := func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
+		return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
+	}
 	w, err := worker.New(j, Handlers(client, cfg, types), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), History: move, Metrics: process.Metrics, Tracing: process.Tracing,
-		Connect: func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
-			return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
-		},
+		Connect: connect,
 	}, log)
 	if err != nil {
 		return err
 	}
 	defer process.WatchClock(ctx, j)()
+	ctx, cancel := context.WithCancel(ctx)
+	wait, err := startNotifying(ctx, j, cfg.Notify, process, connect, log)
+	if err != nil {
+		cancel()
+		return err
+	}
+	var watching sync.WaitGroup
+	watching.Go(func() { j.WatchTicks(ctx, jobs.MissedGrace, jobs.MissedInterval) })
 	w.Run(ctx)
+	cancel()
+	watching.Wait()
+	wait()
 	return nil
 }
 
