@@ -225,8 +225,8 @@ func newAction(kind, job string, by Trigger) Entry {
 
 // enter begins the scripts that add entries. enter(list, dropped, text) adds a text to the list, and drops the oldest ones of a
 // full one. It returns 2 if it has dropped any, and 1 otherwise. enterRun(list, dropped, task, entry, started, at, attempt) does that
-// with the entry of a run, of which the caller has added the last attempt to the task. If the task is gone, as after a FLUSHALL, that
-// is the only attempt.
+// with the entry of a run, of which the caller has added the last attempt to the task. If the task is gone, because its queue was deleted,
+// that is the only attempt.
 var enter = fmt.Sprintf(`
 local function enter(list, dropped, text)
 	local over = redis.call("RPUSH", list, text) - %d
@@ -316,7 +316,10 @@ type Source struct {
 func (j *Jobs) runEntry(id tasks.RunID, from Source, e Entry) Entry {
 	e.ID, e.Kind, e.Job, e.By, e.TraceID = id.String(), EntryRun, id.Job, triggerOf(id, from.Headers), from.TraceID
 	if def, known := j.registry.Lookup(id.Job); known {
-		e.Data, e.Attempts = def.PayloadFields(from.Payload), def.Attempts
+		e.Attempts = def.Attempts
+		if data := def.PayloadFields(from.Payload); string(data) != "null" {
+			e.Data = data
+		}
 	}
 	if e.TraceID == "" {
 		if span := trace.SpanContextFromContext(telemetry.ContinueTrace(context.Background(), from.Headers)); span.HasTraceID() {

@@ -216,7 +216,8 @@ func TestEntryWithoutAHandler(t *testing.T) {
 			id := c.begin(t, b)
 			b.startKeeping(t, worker.Options{}, func(context.Context, *jobtype.Attempt) (any, error) { panic("told to") })
 			e := b.awaitRun(t, 1)
-			if e.ID != id.String() || e.State != c.state || !strings.Contains(e.Error, c.error) || len(e.EndedAttempts) != 1 || e.Started.IsZero() {
+			if e.ID != id.String() || e.State != c.state || !strings.Contains(e.Error, c.error) || len(e.EndedAttempts) != 1 || e.Started.IsZero() ||
+				(e.Data == nil) != (name == "refused") {
 				t.Errorf("the entry is %+v", e)
 			}
 			b.await(t, id.String(), asynq.TaskStateArchived)
