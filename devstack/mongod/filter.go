@@ -80,7 +80,9 @@ func compare(a, b bson.RawValue) int {
 var typeNames = map[string]bson.Type{
 	"date": bson.TypeDateTime, "array": bson.TypeArray, "objectId": bson.TypeObjectID, "string": bson.TypeString, "null": bson.TypeNull,
 	"minKey": bson.TypeMinKey, "maxKey": bson.TypeMaxKey, "int": bson.TypeInt32, "long": bson.TypeInt64, "double": bson.TypeDouble,
-	"object": bson.TypeEmbeddedDocument, "bool": bson.TypeBoolean, "binData": bson.TypeBinary,
+	"object": bson.TypeEmbeddedDocument, "bool": bson.TypeBoolean, "binData": bson.TypeBinary, "timestamp": bson.TypeTimestamp,
+	"regex": bson.TypeRegex, "dbPointer": bson.TypeDBPointer, "javascript": bson.TypeJavaScript, "symbol": bson.TypeSymbol,
+	"javascriptWithScope": bson.TypeCodeWithScope, "undefined": bson.TypeUndefined, "decimal": bson.TypeDecimal128,
 }
 
 // predicate reports whether a filter selects a document.
@@ -207,6 +209,10 @@ func parseOperator(name string, v bson.RawValue) (func(bson.RawValue) bool, erro
 		}
 		for _, each := range values {
 			if text, ok := each.StringValueOK(); ok {
+				if text == "number" {
+					types = append(types, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble, bson.TypeDecimal128)
+					continue
+				}
 				t, known := typeNames[text]
 				if !known {
 					return nil, fmt.Errorf("the type %q is not known", text)
