@@ -289,8 +289,7 @@ func (s *Server) find(m *message) (bson.D, error) {
 	after, upto := bounds(filter)
 	c.left = within(s.collection(c.namespace).snapshot(), after, upto)
 	if skip := m.integer("skip", 0); skip > 0 {
-		c.skip(skip)
-		spin(time.Duration(skip) * s.costs.Key)
+		spin(time.Duration(c.skip(skip)) * s.costs.Key)
 	}
 	batch, more := c.next(m.integer("batchSize", firstBatch), s.costs)
 	if !more || m.command.Lookup("singleBatch").Type == bson.TypeBoolean {
@@ -323,14 +322,15 @@ func onlyID(filter bson.Raw) bool {
 	return true
 }
 
-// skip skips documents that are selected.
-func (c *cursor) skip(n int) {
-	for len(c.left) > 0 && n > 0 {
+// skip skips documents that are selected. It returns how many it walked over.
+func (c *cursor) skip(n int) (walked int) {
+	for ; len(c.left) > 0 && n > 0; walked++ {
 		if c.selects(c.left[0].raw()) {
 			n--
 		}
 		c.left = c.left[1:]
 	}
+	return walked
 }
 
 // next returns the next batch, and whether there may be more.
