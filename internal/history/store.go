@@ -132,11 +132,10 @@ func (s *Store) Put(ctx context.Context, entries []jobs.Entry) (lost []Lost, err
 		if mongo.IsDuplicateKeyError(refused) {
 			err = s.replace(bounded, collection, d)
 		} else {
-			err = refused
 			if classified := s.fail(ctx, storing, "insert", mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{refused}}); passes(classified) {
 				return nil, classified
 			}
-			if _, again := collection.InsertOne(bounded, d.reduced()); again == nil || mongo.IsDuplicateKeyError(again) {
+			if _, err = collection.InsertOne(bounded, d.reduced()); mongo.IsDuplicateKeyError(err) {
 				continue
 			}
 		}
@@ -151,9 +150,20 @@ func (s *Store) Put(ctx context.Context, entries []jobs.Entry) (lost []Lost, err
 	return lost, nil
 }
 
+// refusingCodes are the server's codes for a write that is refused whatever is written, until a person does something.
+var refusingCodes = []int{
+	371,   // UserWritesBlocked, while a cluster is migrated
+	8000,  // AtlasError: a small cluster is over its quota
+	14031, // OutOfDiskSpace
+}
+
 // passes reports whether the same may be taken later.
 func passes(err error) bool {
 	var right *RightError
+	var server mongo.ServerError
+	if errors.As(err, &server) && slices.ContainsFunc(refusingCodes, server.HasErrorCode) {
+		return true
+	}
 	return errors.Is(err, syncrun.ErrUnavailable) || errors.As(err, &right) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
@@ -210,7 +220,11 @@ func (s *Store) ensure(ctx context.Context, models ...mongo.IndexModel) error {
 	}
 	for _, m := range models {
 		keys, _ := bson.Marshal(m.Keys) // which are constants
-		if slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool { return sameKeys(i.KeysDocument, keys) }) {
+		// An index that somebody made by hand can have the keys of expiry, and yet expire nothing: making ours fails then.
+		expires := m.Options != nil
+		if slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool {
+			return sameKeys(i.KeysDocument, keys) && (!expires || i.ExpireAfterSeconds != nil)
+		}) {
 			continue
 		}
 		if _, err := collection.Indexes().CreateOne(bounded, m); err != nil {
