@@ -259,36 +259,42 @@ func (s *Store) Expire(ctx context.Context, now time.Time) (int64, error) {
 	return result.DeletedCount, nil
 }
 
-// Rekeep makes entries that were stored with another Keep expire by the present one, and returns how many those were.
+// Rekeep makes entries that were stored with another Keep expire by the present one, and returns how many those were. It goes through
+// the collection once: a worker with another Keep can do the same at once, and they would change the same entries in turn for ever.
 func (s *Store) Rekeep(ctx context.Context) (changed int, err error) {
-	for {
-		n, err := s.rekeepSome(ctx)
+	for after := ""; ; {
+		n, last, err := s.rekeepSome(ctx, after)
 		changed += n
 		if err != nil || n == 0 {
 			return changed, err
 		}
+		after = last
 	}
 }
 
-func (s *Store) rekeepSome(ctx context.Context) (int, error) {
+// rekeepSome does so for the first ones whose IDs come after the given one. It returns the last ID.
+func (s *Store) rekeepSome(ctx context.Context, after string) (int, string, error) {
 	const changing = "changing when entries expire in"
 	collection, bounded, cancel, err := s.begin(ctx, tendTimeout)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer cancel()
 	keep := int64(s.Keep / time.Second)
-	others := bson.D{{Key: fieldKeep, Value: bson.D{{Key: "$ne", Value: keep}}}}
-	found, err := collection.Find(bounded, others, options.Find().SetProjection(bson.D{{Key: fieldAt, Value: 1}}).SetLimit(rekept))
+	others := bson.D{
+		{Key: fieldID, Value: bson.D{{Key: "$gt", Value: after}}}, {Key: fieldKeep, Value: bson.D{{Key: "$ne", Value: keep}}},
+	}
+	opts := options.Find().SetProjection(bson.D{{Key: fieldAt, Value: 1}}).SetSort(bson.D{{Key: fieldID, Value: 1}}).SetLimit(rekept)
+	found, err := collection.Find(bounded, others, opts)
 	var docs []struct {
-		ID any       `bson:"_id"`
+		ID string    `bson:"_id"`
 		At time.Time `bson:"at"`
 	}
 	if err == nil {
 		err = found.All(bounded, &docs)
 	}
 	if err != nil {
-		return 0, s.fail(ctx, changing, "find", err)
+		return 0, "", s.fail(ctx, changing, "find", err)
 	}
 	for some := range slices.Chunk(docs, s.BulkSize) {
 		var models []mongo.WriteModel
@@ -298,8 +304,11 @@ func (s *Store) rekeepSome(ctx context.Context) (int, error) {
 			}}}))
 		}
 		if _, err := collection.BulkWrite(bounded, models, options.BulkWrite().SetOrdered(false)); err != nil {
-			return 0, s.fail(ctx, changing, "update", err)
+			return 0, "", s.fail(ctx, changing, "update", err)
 		}
 	}
-	return len(docs), nil
+	if len(docs) == 0 {
+		return 0, "", nil
+	}
+	return len(docs), docs[len(docs)-1].ID, nil
 }
