@@ -173,11 +173,10 @@ func (s *Store) replace(ctx context.Context, collection *mongo.Collection, d doc
 	byID := bson.D{{Key: fieldID, Value: d.ID}}
 	err := collection.FindOne(ctx, byID, options.FindOne().SetProjection(bson.D{{Key: fieldAt, Value: 1}})).Decode(&stored)
 	switch {
-	case errors.Is(err, mongo.ErrNoDocuments): // it has just expired
-		if _, err = collection.InsertOne(ctx, d); mongo.IsDuplicateKeyError(err) { // another worker was faster
-			return s.replace(ctx, collection, d)
+	case errors.Is(err, mongo.ErrNoDocuments): // it has just expired, or a secondary that was asked lags behind
+		if _, err = collection.InsertOne(ctx, d); !mongo.IsDuplicateKeyError(err) {
+			return err
 		}
-		return err
 	case err != nil || !stored.At.Before(d.At):
 		return err
 	}
