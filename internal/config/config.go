@@ -145,7 +145,7 @@ func (c Config) LogValue() slog.Value {
 		endpoints = append(endpoints, slog.Any(name, e.Options))
 	}
 	show(slog.Group("endpoints", endpoints...), worker)
-	show(slog.Any("notify", c.Notify.Options), worker)
+	show(slog.Any("notify", c.Notify), worker)
 	show(slog.Any("apiKeys", c.HTTP.Keys.Names()), api)
 	show(slog.Bool("authDisabled", c.HTTP.AuthDisabled), api)
 	show(slog.Bool("tls", c.HTTP.Certificate != nil), api)

@@ -3,6 +3,8 @@
 package config
 
 import (
+	"log/slog"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -19,6 +21,15 @@ type Notify struct {
 	webhook.Options
 	// ErrorRate is the share of a run's records from which on their failing is an event, from 0 to 1. 0 means never.
 	ErrorRate float64
+}
+
+// LogValue implements slog.LogValuer. It shows the host only: many services for messages have their secret in the path.
+func (n Notify) LogValue() slog.Value {
+	u, err := url.Parse(n.URL)
+	if err != nil || n.URL == "" {
+		return slog.StringValue("")
+	}
+	return slog.StringValue((&url.URL{Scheme: u.Scheme, Host: u.Host}).String())
 }
 
 func readNotify(r *reader) Notify {

@@ -14,17 +14,17 @@ import (
 )
 
 func TestNotifySettings(t *testing.T) {
-	setup(t, "", "NOTIFY_URL=https://u:"+secret+"@alerts/codex?token="+secret, "NOTIFY_SECRET_FILE="+file(t, webhookSecret+","+otherSecret),
+	setup(t, "", "NOTIFY_URL=https://u:"+secret+"@alerts/"+secret+"?token="+secret, "NOTIFY_SECRET_FILE="+file(t, webhookSecret+","+otherSecret),
 		"NOTIFY_ERROR_RATE=0.25", "HTTPS_PROXY=http://proxy:3128")
 	c := load(t)
 	n := c.Notify
-	if n.URL != "https://u:"+secret+"@alerts/codex?token="+secret || !reflect.DeepEqual(n.Secrets, []string{webhookSecret, otherSecret}) ||
+	if n.URL != "https://u:"+secret+"@alerts/"+secret+"?token="+secret || !reflect.DeepEqual(n.Secrets, []string{webhookSecret, otherSecret}) ||
 		n.ErrorRate != 0.25 || n.Timeout != 10*time.Second || n.Version != version.String() || n.Proxy == nil {
 		t.Errorf("got %+v", n)
 	}
 	var shown bytes.Buffer
 	slog.New(slog.NewTextHandler(&shown, nil)).Info("", "settings", c)
-	if text := shown.String(); !strings.Contains(text, "settings.notify=https://alerts/codex ") || strings.Contains(text, secret) ||
+	if text := shown.String(); !strings.Contains(text, "settings.notify=https://alerts ") || strings.Contains(text, secret) ||
 		strings.Contains(text, webhookSecret[6:]) {
 		t.Errorf("the log shows %s", text)
 	}

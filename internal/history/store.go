@@ -132,11 +132,10 @@ func (s *Store) Put(ctx context.Context, entries []jobs.Entry) (lost []Lost, err
 		if mongo.IsDuplicateKeyError(refused) {
 			err = s.replace(bounded, collection, d)
 		} else {
-			err = refused
 			if classified := s.fail(ctx, storing, "insert", mongo.BulkWriteException{WriteErrors: []mongo.BulkWriteError{refused}}); passes(classified) {
 				return nil, classified
 			}
-			if _, again := collection.InsertOne(bounded, d.reduced()); again == nil || mongo.IsDuplicateKeyError(again) {
+			if _, err = collection.InsertOne(bounded, d.reduced()); mongo.IsDuplicateKeyError(err) {
 				continue
 			}
 		}
@@ -151,9 +150,20 @@ func (s *Store) Put(ctx context.Context, entries []jobs.Entry) (lost []Lost, err
 	return lost, nil
 }
 
+// refusingCodes are the server's codes for a write that is refused whatever is written, until a person does something.
+var refusingCodes = []int{
+	371,   // UserWritesBlocked, while a cluster is migrated
+	8000,  // AtlasError: a small cluster is over its quota
+	14031, // OutOfDiskSpace
+}
+
 // passes reports whether the same may be taken later.
 func passes(err error) bool {
 	var right *RightError
+	var server mongo.ServerError
+	if errors.As(err, &server) && slices.ContainsFunc(refusingCodes, server.HasErrorCode) {
+		return true
+	}
 	return errors.Is(err, syncrun.ErrUnavailable) || errors.As(err, &right) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
 }
 
@@ -163,11 +173,10 @@ func (s *Store) replace(ctx context.Context, collection *mongo.Collection, d doc
 	byID := bson.D{{Key: fieldID, Value: d.ID}}
 	err := collection.FindOne(ctx, byID, options.FindOne().SetProjection(bson.D{{Key: fieldAt, Value: 1}})).Decode(&stored)
 	switch {
-	case errors.Is(err, mongo.ErrNoDocuments): // it has just expired
-		if _, err = collection.InsertOne(ctx, d); mongo.IsDuplicateKeyError(err) { // another worker was faster
-			return s.replace(ctx, collection, d)
+	case errors.Is(err, mongo.ErrNoDocuments): // it has just expired, or a secondary that was asked lags behind
+		if _, err = collection.InsertOne(ctx, d); !mongo.IsDuplicateKeyError(err) {
+			return err
 		}
-		return err
 	case err != nil || !stored.At.Before(d.At):
 		return err
 	}
@@ -210,7 +219,11 @@ func (s *Store) ensure(ctx context.Context, models ...mongo.IndexModel) error {
 	}
 	for _, m := range models {
 		keys, _ := bson.Marshal(m.Keys) // which are constants
-		if slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool { return sameKeys(i.KeysDocument, keys) }) {
+		// An index that somebody made by hand can have the keys of expiry, and yet expire nothing: making ours fails then.
+		expires := m.Options != nil
+		if slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool {
+			return sameKeys(i.KeysDocument, keys) && (!expires || i.ExpireAfterSeconds != nil)
+		}) {
 			continue
 		}
 		if _, err := collection.Indexes().CreateOne(bounded, m); err != nil {
@@ -245,36 +258,42 @@ func (s *Store) Expire(ctx context.Context, now time.Time) (int64, error) {
 	return result.DeletedCount, nil
 }
 
-// Rekeep makes entries that were stored with another Keep expire by the present one, and returns how many those were.
+// Rekeep makes entries that were stored with another Keep expire by the present one, and returns how many those were. It goes through
+// the collection once: a worker with another Keep can do the same at once, and they would change the same entries in turn for ever.
 func (s *Store) Rekeep(ctx context.Context) (changed int, err error) {
-	for {
-		n, err := s.rekeepSome(ctx)
+	for after := ""; ; {
+		n, last, err := s.rekeepSome(ctx, after)
 		changed += n
 		if err != nil || n == 0 {
 			return changed, err
 		}
+		after = last
 	}
 }
 
-func (s *Store) rekeepSome(ctx context.Context) (int, error) {
+// rekeepSome does so for the first ones whose IDs come after the given one. It returns the last ID.
+func (s *Store) rekeepSome(ctx context.Context, after string) (int, string, error) {
 	const changing = "changing when entries expire in"
 	collection, bounded, cancel, err := s.begin(ctx, tendTimeout)
 	if err != nil {
-		return 0, err
+		return 0, "", err
 	}
 	defer cancel()
 	keep := int64(s.Keep / time.Second)
-	others := bson.D{{Key: fieldKeep, Value: bson.D{{Key: "$ne", Value: keep}}}}
-	found, err := collection.Find(bounded, others, options.Find().SetProjection(bson.D{{Key: fieldAt, Value: 1}}).SetLimit(rekept))
+	others := bson.D{
+		{Key: fieldID, Value: bson.D{{Key: "$gt", Value: after}}}, {Key: fieldKeep, Value: bson.D{{Key: "$ne", Value: keep}}},
+	}
+	opts := options.Find().SetProjection(bson.D{{Key: fieldAt, Value: 1}}).SetSort(bson.D{{Key: fieldID, Value: 1}}).SetLimit(rekept)
+	found, err := collection.Find(bounded, others, opts)
 	var docs []struct {
-		ID any       `bson:"_id"`
+		ID string    `bson:"_id"`
 		At time.Time `bson:"at"`
 	}
 	if err == nil {
 		err = found.All(bounded, &docs)
 	}
 	if err != nil {
-		return 0, s.fail(ctx, changing, "find", err)
+		return 0, "", s.fail(ctx, changing, "find", err)
 	}
 	for some := range slices.Chunk(docs, s.BulkSize) {
 		var models []mongo.WriteModel
@@ -284,8 +303,11 @@ func (s *Store) rekeepSome(ctx context.Context) (int, error) {
 			}}}))
 		}
 		if _, err := collection.BulkWrite(bounded, models, options.BulkWrite().SetOrdered(false)); err != nil {
-			return 0, s.fail(ctx, changing, "update", err)
+			return 0, "", s.fail(ctx, changing, "update", err)
 		}
 	}
-	return len(docs), nil
+	if len(docs) == 0 {
+		return 0, "", nil
+	}
+	return len(docs), docs[len(docs)-1].ID, nil
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
@@ -166,6 +167,42 @@ func TestPages(t *testing.T) {
 		if c, err := history.ParseCursor(text); err == nil {
 			t.Errorf("%q is the cursor %v", text, c)
 		}
+	}
+}
+
+// A server that refuses all writes says so of each document. That is no reason to drop one.
+func TestServerThatRefusesWrites(t *testing.T) {
+	t.Parallel()
+	for code, message := range map[int]string{
+		371: "User writes blocked", 8000: "you are over your space quota, using 513 MB of 512 MB", 14031: "Available disk space of 1 bytes",
+	} {
+		b := setup(t)
+		e := run("user-sync", 1)
+		b.put(t, e)
+		e.At = reference
+		if err := b.proxy.FailUpdates(code, message, e.ID); err != nil {
+			t.Fatal(err)
+		}
+		if lost, err := b.store.Put(t.Context(), []jobs.Entry{e}); err == nil || len(lost) > 0 {
+			t.Errorf("code %d: lost %v, %v", code, lost, err)
+		}
+		if err := b.proxy.Heal(); err != nil {
+			t.Fatal(err)
+		}
+		b.put(t, e)
+	}
+}
+
+// An index on the same field that expires nothing is not taken for one that does: then nobody would delete anything.
+func TestIndexThatExpiresNothing(t *testing.T) {
+	t.Parallel()
+	b := setup(t)
+	index := mongo.IndexModel{Keys: bson.D{{Key: "expiresAt", Value: 1}}}
+	if _, err := b.collection.Indexes().CreateOne(t.Context(), index); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.store.EnsureExpiry(t.Context()); err == nil {
+		t.Error("the server is said to delete what has expired")
 	}
 }
 

@@ -142,6 +142,10 @@ func (j *Jobs) overdueTicks(ctx context.Context, grace time.Duration) (all []ove
 		return nil, fmt.Errorf("looking at the ticks: %w", err)
 	}
 	for i, a := range answers {
+		// The error is that of the first command. Behind a tick that is not there, another node of a cluster can have failed.
+		if a.schedule.Err() != nil || a.paused.Err() != nil || a.notifies.Err() != nil || a.tick.Err() != nil && !errors.Is(a.tick.Err(), redis.Nil) {
+			continue
+		}
 		spec, _ := a.schedule.Val()[0].(string)
 		if spec == "" || a.paused.Val() > 0 || a.notifies.Val() == 0 {
 			continue

@@ -246,6 +246,41 @@ func TestMissedTicks(t *testing.T) {
 	want("no schedule", 0)
 }
 
+// A node of a cluster that fails in the middle of a look says nothing of its job types, and harms nothing.
+func TestMissedTicksWhileANodeFails(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	looks := new(pipelines)
+	b.rdb.AddHook(looks)
+	b.rdb.AddHook(failingNode{})
+	ctx, cancel := context.WithCancel(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { b.WatchTicks(ctx, time.Minute, 20*time.Millisecond) })
+	testbed.Eventually(t, "some looks", func() bool { return looks.Load() > 2 })
+	cancel()
+	watching.Wait()
+}
+
+// failingNode is a hook that answers as a cluster does of which a node has failed: the pipeline's error is that of its first command
+// with one, which only says that a tick is not there.
+type failingNode struct{}
+
+func (failingNode) DialHook(next redis.DialHook) redis.DialHook          { return next }
+func (failingNode) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (failingNode) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, commands []redis.Cmder) error {
+		err := next(ctx, commands)
+		for _, c := range commands {
+			if schedule, ok := c.(*redis.SliceCmd); ok {
+				schedule.SetErr(errors.New("CLUSTERDOWN The cluster is down"))
+				schedule.SetVal(nil)
+				err = redis.Nil
+			}
+		}
+		return err
+	}
+}
+
 // pipelines is a hook that counts the pipelines.
 type pipelines struct{ atomic.Int64 }
 

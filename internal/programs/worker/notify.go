@@ -30,7 +30,7 @@ func startNotifying(
 	if err != nil {
 		return nil, err
 	}
-	log.Info("Notifying of events", "receiver", settings.Options, "errorRate", settings.ErrorRate)
+	log.Info("Notifying of events", "receiver", settings, "errorRate", settings.ErrorRate)
 	if len(settings.Secrets) == 0 {
 		log.Warn("The notifications are unsigned", "set", "NOTIFY_SECRET")
 	}
