@@ -56,6 +56,8 @@ func (s *Server) answer(m *message) bson.Raw {
 		fields, err = s.find(m)
 	case "getMore":
 		fields, err = s.getMore(m)
+	case "count":
+		fields, err = s.size(m)
 	case "aggregate":
 		fields, err = s.count(m)
 	case "update":
@@ -395,6 +397,14 @@ func (s *Server) getMore(m *message) (bson.D, error) {
 }
 
 // count is the aggregation by which the driver counts documents.
+// size returns how many documents a collection has, which a server knows.
+func (s *Server) size(m *message) (bson.D, error) {
+	if query, ok := m.command.Lookup("query").DocumentOK(); ok && len(query) > 5 {
+		return nil, fmt.Errorf("a count with a query is to be an aggregation, was %s", query)
+	}
+	return bson.D{{Key: "n", Value: len(s.collection(s.namespaceOf(m, "count")).snapshot())}}, nil
+}
+
 func (s *Server) count(m *message) (bson.D, error) {
 	stages, err := m.command.Lookup("pipeline").Array().Values()
 	if err != nil {
