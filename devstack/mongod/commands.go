@@ -396,7 +396,6 @@ func (s *Server) getMore(m *message) (bson.D, error) {
 	return bson.D{{Key: "cursor", Value: bson.D{{Key: "nextBatch", Value: batch}, {Key: "id", Value: id}, {Key: "ns", Value: c.namespace}}}}, nil
 }
 
-// count is the aggregation by which the driver counts documents.
 // size returns how many documents a collection has, which a server knows.
 func (s *Server) size(m *message) (bson.D, error) {
 	if query, ok := m.command.Lookup("query").DocumentOK(); ok && len(query) > 5 {
@@ -405,6 +404,7 @@ func (s *Server) size(m *message) (bson.D, error) {
 	return bson.D{{Key: "n", Value: len(s.collection(s.namespaceOf(m, "count")).snapshot())}}, nil
 }
 
+// count is the aggregation by which the driver counts documents.
 func (s *Server) count(m *message) (bson.D, error) {
 	stages, err := m.command.Lookup("pipeline").Array().Values()
 	if err != nil {
