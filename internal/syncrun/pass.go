@@ -148,7 +148,7 @@ func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 }
 
 // learnTotal finds out how many records are selected, while the work goes on: a count can take the server longer than several
-// batches. A range of a full run was made that long. The caller must call end.
+// batches. A range of a full run was made that long, but for the last one, whose end comes early. The caller must call end.
 func (p *Pass) learnTotal(ctx context.Context) (end func()) {
 	switch {
 	case p.checkpoint.Total > 0: // an earlier attempt has found out

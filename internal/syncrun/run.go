@@ -219,7 +219,7 @@ func (r Run) next(ctx context.Context, previous Range) (Range, error) {
 		next.Upto, err = r.Store.EndOfRange(ctx, next.After, r.RangeSize)
 		return err
 	})
-	if err == nil && next.Upto != nil {
+	if err == nil && (next.Upto != nil || next.After != nil) {
 		next.Records = int64(r.RangeSize)
 	}
 	return next, err

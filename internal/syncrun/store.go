@@ -46,7 +46,8 @@ type Range struct {
 	After []byte `json:"after,omitempty"`
 	// Upto is the key of the last record. It is nil at the end of the collection.
 	Upto []byte `json:"upto,omitempty"`
-	// Records is how many records the range had when it was made, selected or not. It is 0 if that is not known.
+	// Records is how many records the range had when it was made, selected or not; the last range had no more than that. It is 0 if
+	// that is not known.
 	Records int64 `json:"records,omitempty"`
 }
 
@@ -104,7 +105,7 @@ type Store interface {
 	// EndOfRange returns the key of the size-th record behind the given key, selected or not. It returns nil if the collection
 	// ends there or before. A nil key is the beginning of the collection.
 	EndOfRange(ctx context.Context, after []byte, size int) (upto []byte, err error)
-	// Count returns the number of selected records of the range.
+	// Count returns the number of selected records of the range. Of a full selection of the whole collection it may return about that.
 	Count(ctx context.Context, sel Selection, within Range) (int64, error)
 	// Scan returns a cursor over the selected records of the range.
 	Scan(ctx context.Context, sel Selection, within Range) (Cursor, error)

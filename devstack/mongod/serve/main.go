@@ -3,6 +3,7 @@ package main
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"os"
 	"os/signal"
@@ -19,7 +20,12 @@ func main() {
 }
 
 func run() error {
-	s, err := mongod.Start(os.TempDir(), mongod.Measured)
+	costs := mongod.Measured
+	flag.DurationVar(&costs.Key, "key", costs.Key, "the processor time for each index key")
+	flag.DurationVar(&costs.Document, "document", costs.Document, "the processor time for each document that is read")
+	flag.DurationVar(&costs.Update, "update", costs.Update, "the processor time for each update")
+	flag.Parse()
+	s, err := mongod.Start(os.TempDir(), costs)
 	if err != nil {
 		return err
 	}
