@@ -31,7 +31,7 @@ func (s *Store) Names(ctx context.Context, keys [][]byte) (map[string]string, er
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
 	opts := options.Find().SetHint(byID).SetBatchSize(int32(len(ids))).
-		SetProjection(bson.D{{Key: "_id", Value: 1}, {Key: s.NameField, Value: 1}})
+		SetProjection(Config{SyncedField: "_id", NameField: s.NameField}.projection())
 	found, err := s.collection.Find(bounded, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}}, opts)
 	if err != nil {
 		return nil, s.fail(ctx, naming, err)

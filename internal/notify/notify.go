@@ -6,7 +6,6 @@
 package notify
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,7 +25,8 @@ const (
 	Concurrency = 4
 	// giveUp is how old an event is when it is not sent any more.
 	giveUp = 24 * time.Hour
-	// leastWait and mostWait bound the time between two tries. Between them it is as long as all tries before took, so it doubles.
+	// leastWait and mostWait bound the time between two tries. Between them it is as long as all tries before took, so it doubles. A
+	// receiver can ask for longer.
 	leastWait, mostWait = 5 * time.Second, time.Hour
 	// kept is how many notifications of each kind of end are kept. An event that is still known is not sent twice.
 	kept = 200
@@ -97,7 +97,7 @@ func Handler(client *webhook.Client, metrics *Metrics) jobtype.Handler {
 			return nil, jobtype.Permanent(fmt.Errorf("given up after %s: %w", giveUp, err))
 		}
 		metrics.count(outcomeFailed)
-		return nil, &jobtype.WaitError{Err: err, After: cmp.Or(answer.RetryAfter, min(max(age, leastWait), mostWait, giveUp-age))}
+		return nil, &jobtype.WaitError{Err: err, After: min(max(answer.RetryAfter, leastWait, min(age, mostWait)), giveUp-age)}
 	}
 }
 
