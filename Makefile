@@ -89,7 +89,7 @@ check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests:
 	@$(HAVE_NODE) || echo 'clients: LEFT OUT, there is no node, or no npm'
 
 bench: build devstack ## measure the whole system (ARGS=--help lists what can be measured)
-	@bin/devstack -- bin/bench -bin bin $(ARGS)
+	@bin/devstack $(if $(EMBEDDED),,--measuring) -- bin/bench -bin bin $(ARGS)
 
 chaos: build devstack ## break the whole system at random, and check its promises (ARGS=--help says more)
 	@bin/devstack -- bin/chaos -bin bin $(ARGS)

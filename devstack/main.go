@@ -39,11 +39,12 @@ const usage = `Usage: devstack [flags] -- COMMAND [ARG...]
 Runs COMMAND with a throwaway Redis and MongoDB, stops them after it and exits with its status.
 
 Redis is the one that REDIS_HOST or REDIS_PORT names, else redis-server from PATH, else miniredis in this process.
-MongoDB is the one that MONGODB_URI names, else mongod from PATH, else FerretDB in this process.
+MongoDB is the one that MONGODB_URI names, else with --measuring a server in this process with the costs of a real one, which knows
+only what the product asks, else mongod from PATH, else FerretDB in this process.
 
 COMMAND gets REDIS_HOST, REDIS_PORT, REDIS_PASSWORD, REDIS_DB, MONGODB_URI and MONGODB_DATABASE, and
   DEVSTACK_REDIS    external, redis-server or miniredis
-  DEVSTACK_MONGODB  external, mongod or ferretdb
+  DEVSTACK_MONGODB  external, measuring, mongod or ferretdb
 and with FerretDB SYNC_BULK_SIZE=10, SYNC_WRITERS=1 and SYNC_RANGE_SIZE=1000000, unless they are set.
 
 Flags:
@@ -62,6 +63,7 @@ func run(args []string, stderr io.Writer) int {
 		flags.PrintDefaults()
 	}
 	requireRedis := flags.Bool("require-redis-server", false, "fail rather than fall back to miniredis")
+	measuring := flags.Bool("measuring", false, "serve a MongoDB for measurements: all in memory, and with the costs of a real one")
 	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0
 	} else if err != nil {
@@ -86,7 +88,7 @@ func run(args []string, stderr io.Writer) int {
 	}
 	defer signal.Stop(signals)
 
-	s, sig, err := startUnlessSignalled(signals, settings{getenv: os.Getenv, requireRedisServer: *requireRedis, log: stderr})
+	s, sig, err := startUnlessSignalled(signals, settings{getenv: os.Getenv, requireRedisServer: *requireRedis, measuring: *measuring, log: stderr})
 	if sig != 0 {
 		return exitSignalBase + int(sig)
 	}

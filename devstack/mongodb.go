@@ -15,13 +15,15 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/devstack/ferret"
+	"github.com/codex-api/codex-jobs/devstack/mongod"
 )
 
 // The values of DEVSTACK_MONGODB.
 const (
-	mongodbExternal = "external"
-	mongodbServer   = "mongod"
-	mongodbFerret   = "ferretdb"
+	mongodbExternal  = "external"
+	mongodbMeasuring = "measuring"
+	mongodbServer    = "mongod"
+	mongodbFerret    = "ferretdb"
 )
 
 // defaultDatabase is the default of MONGODB_DATABASE.
@@ -32,6 +34,9 @@ func startMongoDB(ctx context.Context, set settings, dir string) (*server, error
 	database := cmp.Or(set.getenv("MONGODB_DATABASE"), defaultDatabase)
 	if uri := set.getenv("MONGODB_URI"); uri != "" {
 		return findMongoDB(ctx, uri, database)
+	}
+	if set.measuring {
+		return startMeasuring(dir, database)
 	}
 	if path, err := exec.LookPath(mongodbServer); err == nil {
 		return startMongod(ctx, path, dir, database)
@@ -57,6 +62,19 @@ func findMongoDB(ctx context.Context, uri, database string) (*server, error) {
 	return &server{
 		description: fmt.Sprintf("MongoDB %s (%s, %s)", info.version, mongodbExternal, hosts),
 		environment: mongodbEnvironment(mongodbExternal, uri, database),
+	}, nil
+}
+
+// startMeasuring starts the server for measurements inside this process.
+func startMeasuring(dir, database string) (*server, error) {
+	s, err := mongod.Start(dir, mongod.Measured)
+	if err != nil {
+		return nil, err
+	}
+	return &server{
+		description: "a server for measurements with the costs of a MongoDB (" + s.URI() + ")",
+		environment: mongodbEnvironment(mongodbMeasuring, s.URI(), database),
+		stop:        func() { _ = s.Stop() }, // its files are removed with the directory
 	}, nil
 }
 

@@ -32,6 +32,7 @@ var (
 type settings struct {
 	getenv             func(string) string
 	requireRedisServer bool
+	measuring          bool
 	log                io.Writer // for errors while the stack runs
 }
 

@@ -38,7 +38,7 @@ func newAPI(clients int) (spec, *api, error) {
 	a := &api{"http://" + port.Address(), port, &http.Client{
 		Timeout: requestTimeout, Transport: &http.Transport{MaxIdleConnsPerHost: clients},
 	}}
-	return spec{apiProgram, procs.Ready(procs.API), settings{"HOST": "127.0.0.1", "PORT": port.String()}}, a, nil
+	return spec{program: apiProgram, ready: procs.Ready(procs.API), settings: settings{"HOST": "127.0.0.1", "PORT": port.String()}}, a, nil
 }
 
 func (a *api) close() {

@@ -29,9 +29,10 @@ import (
 	"github.com/codex-api/codex-jobs/internal/telemetry"
 )
 
-// The values of DEVSTACK_MONGODB and DEVSTACK_REDIS for the embedded servers.
+// The values of DEVSTACK_MONGODB and DEVSTACK_REDIS for the servers that are part of devstack.
 const (
 	embeddedMongoDB = "ferretdb"
+	measuredMongoDB = "measuring"
 	embeddedRedis   = "miniredis"
 )
 
@@ -40,7 +41,7 @@ const (
 	cleanTimeout = 15 * time.Second
 	// A comparison is measured usualRounds times; only once when a round takes longRound, and up to maxRounds times for
 	// as long as all of them together take less than shortRounds.
-	usualRounds = 3
+	usualRounds = 5
 	maxRounds   = 9
 	longRound   = time.Minute
 	shortRounds = 15 * time.Second
@@ -60,6 +61,7 @@ type bench struct {
 	inspector *asynq.Inspector
 	client    *mongo.Client
 	users     *users
+	compare   version
 	progress  *progress
 	report    *report
 }
@@ -93,7 +95,14 @@ func measure(ctx context.Context, a arguments, p *progress) (_ *report, err erro
 	b.users = &users{collection: db.Collection("users"), chunk: b.plan.chunk, progress: p}
 	defer func() { err = errors.Join(err, b.finally(ctx, db.Drop)) }()
 
-	for _, s := range a.only {
+	if a.compare != "" {
+		b.progress.say("building %s", a.compare)
+		if b.compare, err = checkOut(ctx, b.repository(), a.compare); err != nil {
+			return b.report, err
+		}
+		defer func() { err = errors.Join(err, b.compare.remove()) }()
+	}
+	for _, s := range b.steps(a) {
 		err := s.run(b, ctx)
 		if ctx.Err() != nil {
 			return b.report, errInterrupted
@@ -104,6 +113,20 @@ func measure(ctx context.Context, a arguments, p *progress) (_ *report, err erro
 	}
 	return b.report, nil
 }
+
+// steps returns the sections to measure. On the server for measurements its calibration is the first.
+func (b *bench) steps(a arguments) []section {
+	switch {
+	case a.check:
+		return []section{{name: "the sync", run: (*bench).check}}
+	case os.Getenv("DEVSTACK_MONGODB") == measuredMongoDB:
+		return append([]section{{name: "what the server costs", run: (*bench).calibrate}}, a.only...)
+	}
+	return a.only
+}
+
+// repository returns the directory of the repository, in which the programs' directory is.
+func (b *bench) repository() string { return filepath.Dir(b.bin) }
 
 // prepare reads the settings, and checks that servers and programs are there.
 func (b *bench) prepare(a arguments) error {

@@ -3,6 +3,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,12 +48,15 @@ type settings map[string]string
 // spec describes a process to start.
 type spec struct {
 	program string
+	bin     string      // its directory; "" for the bench's
 	ready   procs.Match // the line that it logs then
 	// settings come on top of the settings of all processes.
 	settings settings
 }
 
-func newWorker(s settings) spec { return spec{workerProgram, procs.Ready(procs.Worker), s} }
+func newWorker(s settings) spec {
+	return spec{program: workerProgram, ready: procs.Ready(procs.Worker), settings: s}
+}
 
 // with starts processes of the product, calls do when all are ready, and then stops them. When one of them ends by itself,
 // the context of do ends with that as its cause.
@@ -74,7 +78,7 @@ func (b *bench) with(ctx context.Context, specs []spec, do func(ctx context.Cont
 	}()
 	var crew []*procs.Process
 	for _, s := range specs {
-		cmd := exec.Command(filepath.Join(b.bin, s.program))
+		cmd := exec.Command(filepath.Join(cmp.Or(s.bin, b.bin), s.program))
 		cmd.Env, cmd.Dir = b.environment(s.settings), b.bin
 		p, err := group.Start(cmd, procs.Options{Log: new(procs.Log)})
 		if err != nil {

@@ -22,34 +22,44 @@ const fetchSize = 1000
 // operationTimeout bounds one command of the driver alone.
 const operationTimeout = 30 * time.Second
 
+// What the driver alone reads of each user: the least that it must, and what a sync needs, which replaces some stamps.
+var (
+	leastFields = bson.D{{Key: "_id", Value: 1}}
+	syncFields  = bson.D{{Key: "_id", Value: 1}, {Key: "lastSynced", Value: 1}}
+)
+
 // driverAlone updates all n users as a full sync does, with nothing but MongoDB's driver: one cursor, and the writers,
 // batches and commands that the settings ask for. It has no retries, no checkpoints and no log, so no sync can be much
-// faster. It returns how long it took.
-func (b *bench) driverAlone(ctx context.Context, n int) (_ time.Duration, err error) {
+// faster.
+func (b *bench) driverAlone(ctx context.Context, n int, fields bson.D) (c cost, err error) {
 	client, err := connect(b.cfg.MongoDB.URI)
 	if err != nil {
-		return 0, err
+		return cost{}, err
 	}
 	defer func() { err = errors.Join(err, disconnect(client)) }()
 	if err := bounded(ctx, func(ctx context.Context) error { return client.Ping(ctx, nil) }); err != nil {
-		return 0, fmt.Errorf("pinging MongoDB: %w", err)
+		return cost{}, fmt.Errorf("pinging MongoDB: %w", err)
 	}
 	collection := client.Database(b.cfg.MongoDB.Database).Collection(b.users.collection.Name())
 
+	before, err := ownTime()
+	if err != nil {
+		return cost{}, err
+	}
 	started := time.Now()
 	update, err := bson.Marshal(bson.D{
 		{Key: "$max", Value: bson.D{{Key: "lastSynced", Value: bson.NewDateTimeFromTime(started)}}},
 		{Key: "$currentDate", Value: bson.D{{Key: "updatedAt", Value: true}}},
 	})
 	if err != nil {
-		return 0, fmt.Errorf("encoding an update: %w", err)
+		return cost{}, fmt.Errorf("encoding an update: %w", err)
 	}
 	batches := make(chan []bson.RawValue)
 	var matched atomic.Int64
 	work, working := errgroup.WithContext(ctx)
 	work.Go(func() error {
 		defer close(batches)
-		return readIDs(working, collection, b.cfg.Sync.BatchSize, batches)
+		return readIDs(working, collection, fields, b.cfg.Sync.BatchSize, batches)
 	})
 	for range b.cfg.Sync.Writers {
 		work.Go(func() error {
@@ -66,19 +76,24 @@ func (b *bench) driverAlone(ctx context.Context, n int) (_ time.Duration, err er
 		})
 	}
 	if err := work.Wait(); err != nil {
-		return 0, err
+		return cost{}, err
 	}
-	took := time.Since(started)
+	c.took = time.Since(started)
+	after, err := ownTime()
+	if err != nil {
+		return cost{}, err
+	}
+	c.process = after - before
 	if matched.Load() != int64(n) {
-		return 0, fmt.Errorf("the driver alone updated %d users of %d", matched.Load(), n)
+		return cost{}, fmt.Errorf("the driver alone updated %d users of %d", matched.Load(), n)
 	}
-	return took, nil
+	return c, nil
 }
 
 // readIDs sends the _ids of all users on in batches.
-func readIDs(ctx context.Context, collection *mongo.Collection, size int, batches chan<- []bson.RawValue) (err error) {
+func readIDs(ctx context.Context, collection *mongo.Collection, fields bson.D, size int, batches chan<- []bson.RawValue) (err error) {
 	byID := bson.D{{Key: "_id", Value: 1}}
-	opts := options.Find().SetSort(byID).SetHint(byID).SetBatchSize(fetchSize).SetProjection(byID)
+	opts := options.Find().SetSort(byID).SetHint(byID).SetBatchSize(fetchSize).SetProjection(fields)
 	var cursor *mongo.Cursor
 	if err := bounded(ctx, func(ctx context.Context) (err error) {
 		cursor, err = collection.Find(ctx, bson.D{}, opts)

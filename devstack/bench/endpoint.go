@@ -57,17 +57,17 @@ func (b *bench) syncByEndpoint(ctx context.Context, n int, takes time.Duration) 
 	}
 	var alone []float64
 	err = rounds(func(number int) error {
-		d, err := b.driverAlone(ctx, n)
+		d, err := b.driverAlone(ctx, n, leastFields)
 		if err != nil {
 			return err
 		}
-		synced, err := b.syncOn(ctx, []spec{worker}, n, full, nil)
+		synced, err := b.syncOn(ctx, []spec{worker}, n, full)
 		if err != nil {
 			return err
 		}
-		f.Samples = append(f.Samples, perSecond(n, synced))
-		alone = append(alone, perSecond(n, d))
-		b.progress.say("%s, round %d: %s; the driver alone: %s", f.What, number, rounded(synced), rounded(d))
+		f.Samples = append(f.Samples, perSecond(n, synced.took))
+		alone = append(alone, perSecond(n, d.took))
+		b.progress.say("%s, round %d: %s; the driver alone: %s", f.What, number, rounded(synced.took), rounded(d.took))
 		return nil
 	})
 	if err != nil {

@@ -35,13 +35,13 @@ func (b *bench) measureIndex(ctx context.Context) error {
 	workers := []spec{newWorker(settings{"USER_SYNC_FRESHNESS": "1ms"})} // users that an earlier run has stamped are due
 	both := func(number int, how string, speeds func(*figure) *[]float64) error {
 		for i, payload := range []*tasks.SyncPayload{full, incremental} {
-			took, err := b.syncOn(ctx, workers, n, payload, nil)
+			c, err := b.syncOn(ctx, workers, n, payload)
 			if err != nil {
 				return err
 			}
-			b.progress.say("%s, %s, round %d: %s", figures[i].What, how, number, rounded(took))
+			b.progress.say("%s, %s, round %d: %s", figures[i].What, how, number, rounded(c.took))
 			list := speeds(&figures[i])
-			*list = append(*list, perSecond(n, took))
+			*list = append(*list, perSecond(n, c.took))
 		}
 		return nil
 	}

@@ -37,7 +37,7 @@ func (b *bench) measureMails(ctx context.Context) error {
 	j := jobs.New(b.rdb, registry, quiet())
 	var workers []spec
 	for range mailWorkers {
-		workers = append(workers, spec{slowProgram, procs.Ready(procs.Worker), settings{"JOB_KEEP_COMPLETED": strconv.Itoa(mails)}})
+		workers = append(workers, spec{program: slowProgram, ready: procs.Ready(procs.Worker), settings: settings{"JOB_KEEP_COMPLETED": strconv.Itoa(mails)}})
 	}
 	var took []float64
 	err = b.with(ctx, workers, func(ctx context.Context, _ []*procs.Process) error {

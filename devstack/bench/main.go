@@ -33,20 +33,24 @@ const usage = `Usage: bench -bin DIR [flags]
 Measures codex-jobs and prints one table on stdout. Each figure has beside it what it is compared with, measured in the
 same run on the same servers. With the usual sizes that takes some minutes. Run it with make bench:
 
-  make bench                                 on the servers that this machine has
+  make bench                                 on a server with the costs of a real MongoDB
+  make bench EMBEDDED=1                      on mongod if it is installed, else on the embedded FerretDB
   make bench ARGS='-only sync,latency'       some of it
   MONGODB_URI=mongodb://host make bench      on a MongoDB of yours, in a database of the bench's own
   REDIS_HOST=host REDIS_DB=9 make bench      on a Redis of yours, in a database that must be empty
+  make bench ARGS='-compare v1.0.0'          another version beside this one
 
 What is measured:
 `
 
 // arguments are the arguments of the command line.
 type arguments struct {
-	bin  string
-	json bool
-	big  bool
-	only []section
+	bin     string
+	json    bool
+	big     bool
+	check   bool
+	compare string // a revision
+	only    []section
 }
 
 func main() {
@@ -94,6 +98,8 @@ func parse(args []string, errOut io.Writer) (arguments, error) {
 	flags.StringVar(&a.bin, "bin", "", "the `directory` with the programs api, worker and slowworker")
 	flags.BoolVar(&a.json, "json", false, "print JSON instead of the table")
 	flags.BoolVar(&a.big, "big", false, "measure the sync with a million users, too: some minutes more, and not on the embedded FerretDB")
+	flags.BoolVar(&a.check, "check", false, "only check in half a minute that a sync is not far slower than it was, and fail if it is")
+	flags.StringVar(&a.compare, "compare", "", "measure the sync of this `revision` of the repository, too, in turns with this one")
 	flags.StringVar(&only, "only", "", "measure only these, a `list` such as sync,latency")
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -44,8 +45,10 @@ type figure struct {
 	// Against names what the value is compared with. AgainstValue is its value, in the same unit.
 	Against      string  `json:"against"`
 	AgainstValue float64 `json:"againstValue"`
-	// Ratio is Value divided by AgainstValue; null when that is 0.
-	Ratio *float64 `json:"ratio"`
+	// Ratio is Value divided by AgainstValue; null when that is 0. If both were measured in turns, it is the median of the rounds'
+	// ratios, and Spread is the least and the largest of them.
+	Ratio  *float64  `json:"ratio"`
+	Spread []float64 `json:"spread,omitempty"`
 	// Samples and AgainstSamples are the samples of which the two values are the median.
 	Samples        []float64 `json:"samples,omitempty"`
 	AgainstSamples []float64 `json:"againstSamples,omitempty"`
@@ -55,15 +58,23 @@ type figure struct {
 func (r *report) add(f figure) {
 	if f.AgainstValue != 0 {
 		ratio := f.Value / f.AgainstValue
+		if len(f.Samples) == len(f.AgainstSamples) && len(f.Samples) > 1 {
+			var ratios []float64
+			for i, v := range f.Samples {
+				ratios = append(ratios, v/f.AgainstSamples[i])
+			}
+			ratio, f.Spread = median(ratios), []float64{slices.Min(ratios), slices.Max(ratios)}
+		}
 		f.Ratio = &ratio
 	}
 	r.Figures = append(r.Figures, f)
 }
 
-// addMedians adds a figure whose values are the medians of samples.
-func (r *report) addMedians(f figure) {
+// addMedians adds a figure whose values are the medians of samples, and returns its ratio.
+func (r *report) addMedians(f figure) float64 {
 	f.Value, f.AgainstValue = median(f.Samples), median(f.AgainstSamples)
 	r.add(f)
+	return *r.Figures[len(r.Figures)-1].Ratio
 }
 
 // json prints the report for programs.
@@ -94,15 +105,15 @@ func (r *report) table(out io.Writer) error {
 	fmt.Fprintln(w)
 	_ = w.Flush() // into memory
 	w = tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "WHAT\tFIGURE\tCOMPARED WITH\t\tRATIO")
+	fmt.Fprintln(w, "WHAT\tFIGURE\tCOMPARED WITH\t\tRATIO\tFROM, TO")
 	section := ""
 	for _, f := range r.Figures {
 		if section != "" && f.Section != section {
-			fmt.Fprintln(w, "\t\t\t\t") // an empty line with the columns of the others
+			fmt.Fprintln(w, "\t\t\t\t\t") // an empty line with the columns of the others
 		}
 		section = f.Section
-		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\t%s\n",
-			f.What, number(f.Value), f.Unit, f.Against, number(f.AgainstValue), ratio(f.Ratio))
+		fmt.Fprintf(w, "%s\t%s %s\t%s\t%s\t%s\t%s\n",
+			f.What, number(f.Value), f.Unit, f.Against, number(f.AgainstValue), ratio(f.Ratio), f.spread())
 	}
 	_ = w.Flush()
 	for line := range strings.Lines(text.String()) {
@@ -139,6 +150,14 @@ func number(v float64) string {
 		return humanize.FormatFloat("#,###.#", v)
 	}
 	return humanize.FormatFloat("#,###.##", v)
+}
+
+// spread writes the least and the largest ratio of a round.
+func (f figure) spread() string {
+	if len(f.Spread) == 0 {
+		return ""
+	}
+	return number(f.Spread[0]) + ", " + number(f.Spread[1])
 }
 
 func ratio(r *float64) string {

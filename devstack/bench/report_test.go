@@ -17,6 +17,7 @@ func sample() *report {
 		Samples: []float64{9000, 12_345.6, 13_000}, AgainstSamples: []float64{15_000, 16_000},
 	})
 	r.add(figure{Section: "sync", What: "cost of one user", Value: 81.04, Unit: "µs", Against: "another's", AgainstValue: 80})
+	r.addMedians(figure{Section: "sync", What: "in turns", Unit: "s", Against: "not", Samples: []float64{2, 2, 1}, AgainstSamples: []float64{2.5, 2, 2}})
 	r.add(figure{Section: "status", What: "GET /jobs/status", Value: 0.256, Unit: "ms", Against: "none waiting"})
 	return r
 }
@@ -33,9 +34,10 @@ Redis       Redis 7.0.15 (redis-server)
 machine     2 cores, linux/amd64, go1.26.8
 settings    SYNC_WRITERS=4 SYNC_BATCH_SIZE=100
 
-WHAT                     FIGURE          COMPARED WITH             RATIO
+WHAT                     FIGURE          COMPARED WITH             RATIO  FROM, TO
 full sync, 10,000 users  12,346 users/s  the driver alone  15,500  0.80
 cost of one user         81.0 µs         another's         80.0    1.01
+in turns                 2.00 s          not               2.00    0.80   0.50, 1.00
 
 GET /jobs/status         0.26 ms         none waiting      0.00    -
 `
@@ -81,7 +83,7 @@ func TestJSON(t *testing.T) {
 		}
 	}
 	figures, _ := got["figures"].([]any)
-	if len(figures) != 3 || got["error"] != "" {
+	if len(figures) != 4 || got["error"] != "" {
 		t.Fatalf("got %d figures, error %v", len(figures), got["error"])
 	}
 	first, _ := figures[0].(map[string]any)
@@ -94,7 +96,7 @@ func TestJSON(t *testing.T) {
 			t.Errorf("%s is %v, want %v", name, first[name], want)
 		}
 	}
-	if last, _ := figures[2].(map[string]any); last["ratio"] != nil {
+	if last, _ := figures[3].(map[string]any); last["ratio"] != nil {
 		t.Errorf("the ratio to nothing is %v, want null", last["ratio"])
 	}
 }

@@ -17,7 +17,7 @@ import (
 const (
 	// runPoll is the pause between two looks at a run. The time that is measured does not depend on it, unless looking takes more of
 	// the processor than it must.
-	runPoll = 100 * time.Millisecond
+	runPoll = 200 * time.Millisecond
 	// A run may take runBase, and runPerUser for each user on top, which is a hundred users a second.
 	runBase    = time.Minute
 	runPerUser = 10 * time.Millisecond
@@ -29,10 +29,23 @@ var (
 	incremental = &tasks.SyncPayload{SyncType: tasks.SyncIncremental}
 )
 
-// syncOn starts fresh workers, lets them synchronise all n users once, and returns how long that took from the trigger
-// to the end of the run. With the workers still there it then calls look, unless that is nil.
-func (b *bench) syncOn(ctx context.Context, workers []spec, n int, payload *tasks.SyncPayload, look func([]*procs.Process) error) (took time.Duration, err error) {
+// cost is what a sync takes.
+type cost struct {
+	// took is the time from the trigger to the end of the run.
+	took time.Duration
+	// process and redis are processor time: of the workers, and of Redis, with what the bench's looks at the run take.
+	process, redis time.Duration
+	// memory is the most that one of the workers has had resident, in MiB.
+	memory float64
+}
+
+// syncOn starts fresh workers, lets them synchronise n users once, and returns what that took.
+func (b *bench) syncOn(ctx context.Context, workers []spec, n int, payload *tasks.SyncPayload) (c cost, err error) {
 	err = b.with(ctx, workers, func(ctx context.Context, crew []*procs.Process) error {
+		before, err := b.used(ctx, crew)
+		if err != nil {
+			return err
+		}
 		started := time.Now()
 		accepted, err := b.jobs.Trigger(ctx, b.userSync, payload)
 		if err != nil {
@@ -45,13 +58,13 @@ func (b *bench) syncOn(ctx context.Context, workers []spec, n int, payload *task
 		if err != nil {
 			return err
 		}
-		took = ended.Sub(started)
-		if look != nil {
-			return look(crew)
+		if c, err = b.used(ctx, crew); err != nil {
+			return err
 		}
+		c.took, c.process, c.redis = ended.Sub(started), c.process-before.process, c.redis-before.redis
 		return nil
 	})
-	return took, err
+	return c, err
 }
 
 // awaitRun waits for the end of a run that has to update n users, and returns when that was.

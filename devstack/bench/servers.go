@@ -51,6 +51,9 @@ func describeMongoDB(ctx context.Context, client *mongo.Client, kind string) (st
 	if err := admin.RunCommand(ctx, bson.D{{Key: "buildInfo", Value: 1}}).Decode(&build); err != nil {
 		return "", fmt.Errorf("asking MongoDB for its version: %w", err)
 	}
+	if kind == measuredMongoDB {
+		return "a server for measurements, with the costs of a MongoDB", nil
+	}
 	if kind == embeddedMongoDB {
 		return "FerretDB (embedded)", nil // which does not know its version here
 	}

@@ -49,12 +49,12 @@ func (b *bench) measureSettings(ctx context.Context) error {
 	speeds := make([][]float64, len(tunings))
 	err := rounds(func(number int) error {
 		for i, t := range tunings {
-			took, err := b.syncOn(ctx, []spec{newWorker(t.settings())}, n, full, nil)
+			c, err := b.syncOn(ctx, []spec{newWorker(t.settings())}, n, full)
 			if err != nil {
 				return err
 			}
-			b.progress.say("full sync, %s users, %s, round %d: %s", count(n), t, number, rounded(took))
-			speeds[i] = append(speeds[i], perSecond(n, took))
+			b.progress.say("full sync, %s users, %s, round %d: %s", count(n), t, number, rounded(c.took))
+			speeds[i] = append(speeds[i], perSecond(n, c.took))
 		}
 		return nil
 	})

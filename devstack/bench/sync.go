@@ -4,21 +4,19 @@ package main
 
 import (
 	"context"
-	"fmt"
-	"os"
-	"runtime"
-	"strconv"
-	"strings"
+	"slices"
 	"time"
-
-	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
-// usersPerSecond is the unit of the figures about syncs.
-const usersPerSecond = "users/s"
+const (
+	// usersPerSecond is the unit of the figures about syncs.
+	usersPerSecond = "users/s"
+	// mostRedis is how many µs of its processor time Redis should need at most for a user.
+	mostRedis = 0.5
+)
 
-// measureSync measures full syncs of growing numbers of users: against the driver alone, what a user costs, and the
-// memory that a fresh worker needs.
+// measureSync measures full syncs of growing numbers of users: against the driver alone, what a user costs, and what the programs
+// use.
 func (b *bench) measureSync(ctx context.Context) error {
 	type size struct {
 		n      int
@@ -30,31 +28,11 @@ func (b *bench) measureSync(ctx context.Context) error {
 		if err := b.users.ensure(ctx, n); err != nil {
 			return err
 		}
-		f := figure{Section: "sync", What: "full sync, " + count(n) + " users", Unit: usersPerSecond, Against: "the driver alone"}
-		var memory float64
-		err := rounds(func(number int) error {
-			alone, err := b.driverAlone(ctx, n)
-			if err != nil {
-				return err
-			}
-			synced, err := b.syncOn(ctx, []spec{newWorker(nil)}, n, full, func(crew []*procs.Process) (err error) {
-				peak, err := peakMemory(crew[0].PID())
-				memory = max(memory, peak)
-				return err
-			})
-			if err != nil {
-				return err
-			}
-			f.Samples = append(f.Samples, perSecond(n, synced))
-			f.AgainstSamples = append(f.AgainstSamples, perSecond(n, alone))
-			b.progress.say("%s, round %d: %s; the driver alone: %s", f.What, number, rounded(synced), rounded(alone))
-			return nil
-		})
+		c, err := b.compared(ctx, n)
 		if err != nil {
 			return err
 		}
-		b.report.addMedians(f)
-		measured = append(measured, size{n, 1e6 / median(f.Samples), memory})
+		measured = append(measured, size{n, 1e6 / median(c.product.speeds), slices.Max(c.product.memory)})
 	}
 	least := measured[0]
 	against := count(least.n) + " users"
@@ -64,8 +42,8 @@ func (b *bench) measureSync(ctx context.Context) error {
 			Against: against, AgainstValue: least.cost,
 		})
 	}
-	if least.memory == 0 {
-		b.note("the worker's memory, which is known on Linux only")
+	if !known {
+		b.note("what the programs use of the processor and of memory, which is known on Linux only")
 		return nil
 	}
 	for _, m := range measured {
@@ -77,27 +55,73 @@ func (b *bench) measureSync(ctx context.Context) error {
 	return nil
 }
 
-// peakMemory returns the most memory that a process has ever had resident, in MiB; 0 where that is not known.
-func peakMemory(pid int) (float64, error) {
-	if runtime.GOOS != "linux" {
-		return 0, nil
-	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+// samples are what was measured of one way to update all users, by round.
+type samples struct {
+	speeds                 []float64 // users/s
+	process, redis, memory []float64 // µs for each user, the same, and MiB
+}
+
+func (s *samples) add(n int, c cost) {
+	s.speeds = append(s.speeds, perSecond(n, c.took))
+	s.process = append(s.process, perUser(n, c.process))
+	s.redis = append(s.redis, perUser(n, c.redis))
+	s.memory = append(s.memory, c.memory)
+}
+
+// perUser returns how many µs of a time are for each user.
+func perUser(n int, d time.Duration) float64 { return float64(d.Nanoseconds()) / 1000 / float64(n) }
+
+// comparison is full syncs and the driver alone, in turns.
+type comparison struct {
+	alone, reading, product, other samples
+}
+
+// compared measures full syncs of n users, and the driver alone, and reports all but what depends on other numbers.
+func (b *bench) compared(ctx context.Context, n int) (*comparison, error) {
+	c := new(comparison)
+	users := count(n) + " users"
+	err := rounds(func(number int) error {
+		for _, way := range []struct {
+			name    string
+			samples *samples
+			measure func() (cost, error)
+		}{
+			{"the driver alone", &c.alone, func() (cost, error) { return b.driverAlone(ctx, n, leastFields) }},
+			{"the driver, reading lastSynced", &c.reading, func() (cost, error) { return b.driverAlone(ctx, n, syncFields) }},
+			{"full sync", &c.product, func() (cost, error) { return b.syncOn(ctx, []spec{newWorker(nil)}, n, full) }},
+			{"full sync, " + b.compare.name, &c.other, func() (cost, error) { return b.syncOn(ctx, []spec{b.compare.worker()}, n, full) }},
+		} {
+			if way.samples == &c.other && b.compare.name == "" {
+				continue
+			}
+			took, err := way.measure()
+			if err != nil {
+				return err
+			}
+			way.samples.add(n, took)
+			b.progress.say("%s, %s, round %d: %s", way.name, users, number, rounded(took.took))
+		}
+		return nil
+	})
 	if err != nil {
-		return 0, fmt.Errorf("reading a process's memory: %w", err)
+		return nil, err
 	}
-	for line := range strings.Lines(string(status)) {
-		value, found := strings.CutPrefix(line, "VmHWM:")
-		if !found {
-			continue
-		}
-		kib, err := strconv.ParseFloat(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 64)
-		if err != nil {
-			return 0, fmt.Errorf("reading a process's memory: %w", err)
-		}
-		return kib / 1024, nil
+	report := func(what, unit, against string, of, with []float64) {
+		b.report.addMedians(figure{Section: "sync", What: what + ", " + users, Unit: unit, Against: against, Samples: of, AgainstSamples: with})
 	}
-	return 0, fmt.Errorf("reading a process's memory: /proc/%d/status does not say", pid)
+	report("full sync", usersPerSecond, "the driver alone", c.product.speeds, c.alone.speeds)
+	if b.compare.name != "" {
+		report("full sync, "+b.compare.name, usersPerSecond, "the driver alone", c.other.speeds, c.alone.speeds)
+		report("full sync", usersPerSecond, b.compare.name, c.product.speeds, c.other.speeds)
+	}
+	report("the driver, reading lastSynced", usersPerSecond, "the driver alone", c.reading.speeds, c.alone.speeds)
+	if known {
+		report("processor time of a worker, a user", "µs", "the driver alone", c.product.process, c.alone.process)
+		b.report.add(figure{
+			Section: "sync", What: "processor time of Redis, a user, " + users, Value: median(c.product.redis), Unit: "µs", Against: "at most", AgainstValue: mostRedis,
+		})
+	}
+	return c, nil
 }
 
 func rounded(d time.Duration) string { return d.Round(time.Millisecond).String() }

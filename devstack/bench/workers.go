@@ -27,18 +27,18 @@ func (b *bench) measureWorkers(ctx context.Context) error {
 		for i, size := range crews {
 			var workers []spec
 			for range size {
-				workers = append(workers, spec{slowProgram, procs.Ready(procs.Worker), settings{
+				workers = append(workers, spec{program: slowProgram, ready: procs.Ready(procs.Worker), settings: settings{
 					writersSetting: "1", batchSizeSetting: strconv.Itoa(b.plan.sharedBatch),
 					rangeSizeSetting:   strconv.Itoa(n / b.plan.ranges),
 					"BENCH_BATCH_WAIT": batchWait.String(),
 				}})
 			}
-			took, err := b.syncOn(ctx, workers, n, full, nil)
+			c, err := b.syncOn(ctx, workers, n, full)
 			if err != nil {
 				return err
 			}
-			b.progress.say("full sync, %s users, batches that wait, workers: %d, round %d: %s", count(n), size, number, rounded(took))
-			speeds[i] = append(speeds[i], perSecond(n, took))
+			b.progress.say("full sync, %s users, batches that wait, workers: %d, round %d: %s", count(n), size, number, rounded(c.took))
+			speeds[i] = append(speeds[i], perSecond(n, c.took))
 		}
 		return nil
 	})
