@@ -14,6 +14,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
@@ -126,6 +127,9 @@ func setupFaulty(t *testing.T, cfg Config) (*testBundle, *faultproxy.Proxy) {
 		t.Fatal(err)
 	}
 	b := setupAt(t, uri, cfg, quick)
+	testbed.Eventually(t, "a connection, which can take a busy machine longer than the client waits", func() bool {
+		return b.client.Ping(t.Context()) == nil
+	})
 	t.Cleanup(func() { // before the database is dropped
 		if err := proxy.Heal(); err != nil {
 			t.Error(err)
