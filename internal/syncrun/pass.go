@@ -32,6 +32,9 @@ const (
 	// are not in it: a checkpoint costs Redis more than a batch costs MongoDB's driver.
 	stampWindow       = 50
 	stampSaveInterval = 250 * time.Millisecond
+	// workSaveInterval is how far saves of other passes are apart at least, unless their window is full. A quick endpoint answers
+	// hundreds of batches a second, and each save costs Redis and the worker as much as sending several users.
+	workSaveInterval = 20 * time.Millisecond
 )
 
 var (
@@ -389,13 +392,16 @@ func (p *Pass) moveCheckpoint(ctx context.Context) {
 
 // tooEarly returns for how long the checkpoint should not be saved yet, and a negative time if more batches must be written first.
 func (p *Pass) tooEarly(savedAt time.Time) time.Duration {
+	interval := workSaveInterval
 	switch {
-	case !p.stamping || len(p.window) == cap(p.window): // nothing is read until something is saved
+	case len(p.window) == cap(p.window): // nothing is read until something is saved
 		return 0
-	case p.unsaved < p.Writers*windowPerWriter:
+	case p.stamping && p.unsaved < p.Writers*windowPerWriter:
 		return -1
+	case p.stamping:
+		interval = stampSaveInterval
 	}
-	return max(0, stampSaveInterval-time.Since(savedAt))
+	return max(0, interval-time.Since(savedAt))
 }
 
 // untilStopped returns a context that ends with ErrStopped when Stop is closed. It is for reads, which a stop need not wait for.
