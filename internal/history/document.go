@@ -5,8 +5,10 @@ package history
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
@@ -18,6 +20,8 @@ const (
 	maxEntry = 12 << 20
 	// maxText is how much text of an entry can be searched, in bytes.
 	maxText = 64 << 10
+	// maxWord is how much of each word is in the index, in bytes.
+	maxWord = 64
 	// maxSummaryError is how much of an error a list shows, in bytes.
 	maxSummaryError = 2_000
 )
@@ -29,6 +33,7 @@ const (
 	fieldWhat    = "what"
 	fieldAt      = "at"
 	fieldText    = "text"
+	fieldWords   = "words"
 	fieldSummary = "summary"
 	fieldEntry   = "entry"
 	fieldExpires = "expiresAt"
@@ -42,8 +47,10 @@ type document struct {
 	// What is the state of a run, or the kind of an action: one field for both, so that one index finds either.
 	What string    `bson:"what"`
 	At   time.Time `bson:"at"`
-	// Text is what a search looks into, in lower case.
-	Text string `bson:"text"`
+	// Text is what a search looks into, in lower case, and Words are its words, each once: an index on them finds the few entries in
+	// which a word begins so.
+	Text  string   `bson:"text"`
+	Words []string `bson:"words"`
 	// Summary is the entry without its details, and Entry the whole one. Both are JSON.
 	Summary string `bson:"summary"`
 	Entry   string `bson:"entry"`
@@ -75,12 +82,14 @@ func newDocument(e jobs.Entry, keep time.Duration) (document, error) {
 	if len(d.Entry) > maxEntry {
 		d = d.reduced()
 	}
+	d.Words = words(d.Text)
 	return d, nil
 }
 
 // reduced returns the document without details.
 func (d document) reduced() document {
-	d.Entry, d.Text = d.Summary, d.ID
+	d.Entry, d.Text = d.Summary, fold(d.ID)
+	d.Words = words(d.Text)
 	return d
 }
 
@@ -114,6 +123,18 @@ func searchText(e jobs.Entry) string {
 	}
 	return cut(fold(valid(b.String())), maxText)
 }
+
+// words returns the words of a text, each once.
+func words(text string) []string {
+	found := strings.FieldsFunc(text, func(r rune) bool { return !inWord(r) })
+	for i, word := range found {
+		found[i] = cut(word, maxWord)
+	}
+	slices.Sort(found)
+	return slices.Compact(found)
+}
+
+func inWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }
 
 // fold returns a text in the form in which searches compare it.
 func fold(text string) string { return strings.ToLower(text) }

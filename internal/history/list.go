@@ -3,14 +3,17 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 	"go.mongodb.org/mongo-driver/v2/mongo"
@@ -42,7 +45,8 @@ type Filter struct {
 	Kind string
 	// From is the earliest time of an entry, and To the first one that is too late.
 	From, To time.Time
-	// Text is in the ID, the error, or the ID or the name of a failed record of an entry, in upper or lower case.
+	// Text is in the ID, the error, or the ID or the name of a failed record of an entry, in upper or lower case, from the
+	// beginning of a word on.
 	Text string
 	// Limit is how many entries a page has at most.
 	Limit int
@@ -118,7 +122,16 @@ func (f Filter) conditions() (bson.D, bool) {
 		})
 	}
 	if f.Text != "" {
-		add(fieldText, bson.Regex{Pattern: regexp.QuoteMeta(fold(valid(f.Text)))})
+		text := fold(valid(f.Text))
+		pattern := regexp.QuoteMeta(text)
+		if first, _ := utf8.DecodeRuneInString(text); inWord(first) {
+			pattern = `(^|[^\p{L}\p{N}])` + pattern
+		}
+		add(fieldText, bson.Regex{Pattern: pattern})
+		if found := words(text); len(found) > 0 { // the longest is in the fewest entries
+			longest := slices.MaxFunc(found, func(a, b string) int { return cmp.Compare(len(a), len(b)) })
+			add(fieldWords, bson.Regex{Pattern: "^" + regexp.QuoteMeta(longest)})
+		}
 	}
 	if all == nil {
 		all = bson.D{}

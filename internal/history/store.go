@@ -188,10 +188,10 @@ func (s *Store) replace(ctx context.Context, collection *mongo.Collection, d doc
 // newest is the order of lists.
 var newest = bson.D{{Key: fieldAt, Value: -1}, {Key: fieldID, Value: -1}}
 
-// indexes are those of lists. Each begins with what a filter asks for, and goes on in the order of lists. A search looks at all
-// entries that the other conditions of its filter select.
+// indexes are those of lists. Each begins with what a filter asks for, and goes on in the order of lists. That of the words finds
+// the few entries with a rare one; of a frequent one the server finds a page sooner in the order of the list.
 func indexes() []mongo.IndexModel {
-	models := []mongo.IndexModel{{Keys: newest}}
+	models := []mongo.IndexModel{{Keys: newest}, {Keys: bson.D{{Key: fieldWords, Value: 1}}}}
 	for _, field := range []string{fieldJob, fieldWhat} {
 		models = append(models, mongo.IndexModel{Keys: slices.Concat(bson.D{{Key: field, Value: 1}}, newest)})
 	}
