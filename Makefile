@@ -6,8 +6,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TAGS    := nomsgpack
 export GOFLAGS := $(shell $(GO) env GOFLAGS) -tags=$(TAGS)
 LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/version.linked=$(VERSION)
-# Programs of both modules are compiled with the same flags, so that no package is compiled twice.
-COMPILE := $(GO) build -trimpath
+# The programs of all modules are compiled with the flags of the Dockerfile, so that no package is compiled twice.
+COMPILE := CGO_ENABLED=0 $(GO) build -trimpath
+# Of FerretDB's stores devstack uses SQLite only, and does without PostgreSQL. A strip makes linking faster.
+DEVSTACK := -ldflags '-s -w' -tags $(TAGS),ferretdb_no_postgresql
 
 # The linters, and the tools that check deploy/kubernetes, are pinned here, and built from their modules outside of the
 # product's go.mod.
@@ -57,11 +59,11 @@ announce:
 demo: # nothing but what `make run` needs
 	@mkdir -p bin
 	$(COMPILE) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/api ./cmd/scheduler ./cmd/worker
-	cd devstack && $(COMPILE) -ldflags '-s -w' -o ../bin/ . ./demo
+	cd devstack && $(COMPILE) $(DEVSTACK) -o ../bin/ . ./demo
 
 example: ## start the system of examples/directory likewise, with the directory that its users come from
 	@mkdir -p bin/example
-	cd devstack && $(COMPILE) -ldflags '-s -w' -o ../bin/ . && $(COMPILE) -ldflags '-s -w' -o ../bin/run-example ./example
+	cd devstack && $(COMPILE) $(DEVSTACK) -o ../bin/ . && $(COMPILE) $(DEVSTACK) -o ../bin/run-example ./example
 	cd examples/directory && $(COMPILE) -ldflags '-s -w' -o ../../bin/example/ ./cmd/...
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/run-example -bin bin/example
 
@@ -117,7 +119,7 @@ build: ## build the three programs and codexctl into bin/
 
 devstack: ## build the throwaway servers, the demo, the benchmarks and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(COMPILE) -ldflags '-s -w' -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
+	cd devstack && $(COMPILE) $(DEVSTACK) -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
 
 dist: $(CYCLONEDX) ## build the archives of a release, for amd64 and arm64, and their checksums into bin/dist/
 	rm -rf $(DIST)
@@ -125,7 +127,7 @@ dist: $(CYCLONEDX) ## build the archives of a release, for amd64 and arm64, and 
 	@# Beside each program is its bill of materials. Its maker looks for our own module, too, and warns where that is not published.
 	set -e; for arch in amd64 arm64; do \
 		name=codex-jobs_$(VERSION)_linux_$$arch; dir=$(DIST)/$$name; \
-		CGO_ENABLED=0 GOOS=linux GOARCH=$$arch $(COMPILE) -ldflags '$(LDFLAGS)' -o $$dir/ ./cmd/...; \
+		GOOS=linux GOARCH=$$arch $(COMPILE) -ldflags '$(LDFLAGS)' -o $$dir/ ./cmd/...; \
 		for program in $$dir/*; do \
 			$(CYCLONEDX) bin -json -std -licenses -version $(VERSION) -output $$program.cdx.json $$program; \
 		done; \

@@ -32,7 +32,7 @@ func TestGoInstall(t *testing.T) {
 		// go.sum has checked.
 		"GOMODCACHE="+filepath.Join(temp, "modules"), "GOPROXY=file://"+command(t, nil, "go", "env", "GOMODCACHE")+"/cache/download,"+
 			command(t, nil, "go", "env", "GOPROXY"), "GOSUMDB=off", "GOPRIVATE="+modulePath,
-		"GOBIN="+bin, "GOFLAGS=-modcacherw -trimpath -tags=nomsgpack")
+		"GOBIN="+bin, "CGO_ENABLED=0", "GOFLAGS=-modcacherw -trimpath -tags=nomsgpack")
 	command(t, environ, "go", "install", modulePath+"/cmd/...@latest")
 
 	for _, program := range []string{"api", "scheduler", "worker", "codexctl"} {
