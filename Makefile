@@ -6,6 +6,10 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 TAGS    := nomsgpack
 export GOFLAGS := $(shell $(GO) env GOFLAGS) -tags=$(TAGS)
 LDFLAGS := -s -w -X github.com/codex-api/codex-jobs/internal/version.linked=$(VERSION)
+# The programs of all modules are compiled with the flags of the Dockerfile, so that no package is compiled twice.
+COMPILE := CGO_ENABLED=0 $(GO) build -trimpath
+# Of FerretDB's stores devstack uses SQLite only, and does without PostgreSQL. A strip makes linking faster.
+DEVSTACK := -ldflags '-s -w' -tags $(TAGS),ferretdb_no_postgresql
 
 # The linters, and the tools that check deploy/kubernetes, are pinned here, and built from their modules outside of the
 # product's go.mod.
@@ -15,6 +19,7 @@ ACTIONLINT := bin/actionlint-v1.7.12
 KUSTOMIZE := bin/kustomize-v5.8.2
 KUBECONFORM := bin/kubeconform-v0.8.0
 APIDIFF := bin/apidiff-v0.0.0-20261113113407-e3970619a1a4
+CYCLONEDX := bin/cyclonedx-gomod-v1.10.0
 
 # Flags of devstack for the tests, such as --require-redis-server.
 DEVSTACK_FLAGS ?=
@@ -29,6 +34,9 @@ TESTED := sh $(CURDIR)/devstack/tested.sh
 # Flags of the benchmarks and of chaos, such as --json or --for 10m; see make bench ARGS=--help and make chaos ARGS=--help.
 ARGS ?=
 
+# Where make dist puts what it builds.
+DIST ?= bin/dist
+
 # Conditions of checks: the tool is there, or the check is required. The last lines of make check name the checks that were
 # left out.
 HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
@@ -36,26 +44,27 @@ HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/n
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
-.PHONY: help run announce demo example try test check bench chaos lint exports build devstack clean
+.PHONY: help run announce demo example try test check bench chaos lint exports build devstack dist clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: announce build demo ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
+run: announce demo ## start the whole system with throwaway servers and demo users (PORT=5000 make run for another port)
 	@# Demo users must not get into the environment's servers: devstack starts its own.
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/demo -bin bin
 
 announce:
 	@[ -x bin/demo ] || echo 'run: building the programs and the throwaway servers; the first time this takes some minutes, then seconds'
 
-demo:
+demo: # nothing but what `make run` needs
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo
+	$(COMPILE) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/api ./cmd/scheduler ./cmd/worker
+	cd devstack && $(COMPILE) $(DEVSTACK) -o ../bin/ . ./demo
 
 example: ## start the system of examples/directory likewise, with the directory that its users come from
 	@mkdir -p bin/example
-	cd devstack && $(GO) build -o ../bin/ . && $(GO) build -o ../bin/run-example ./example
-	$(GO) -C examples/directory build -o ../../bin/example/ ./cmd/...
+	cd devstack && $(COMPILE) $(DEVSTACK) -o ../bin/ . && $(COMPILE) $(DEVSTACK) -o ../bin/run-example ./example
+	cd examples/directory && $(COMPILE) -ldflags '-s -w' -o ../../bin/example/ ./cmd/...
 	@exec env $(patsubst %,-u %,$(filter REDIS_% MONGODB_% TLS_%,$(.VARIABLES))) bin/devstack -- bin/run-example -bin bin/example
 
 try: build ## post a signed batch of made-up users to USER_SYNC_URL, as a run would, and show what would be written
@@ -70,9 +79,10 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus
+check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus, what a release consists of
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags $(TAGS),kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
+	$(GO) -C devstack test -tags $(TAGS),release -count 1 $(TEST_FLAGS) ./release
 	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \
 		$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags $(TAGS),observability -run Observability -count 1 $(TEST_FLAGS) ./e2e; fi
 	@# Most of them wait for leases to expire: four at a time do not keep two processors busy.
@@ -105,11 +115,27 @@ exports: $(APIDIFF) ## say what has changed in what pkg exports since the last t
 
 build: ## build the three programs and codexctl into bin/
 	@mkdir -p bin
-	$(GO) build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
+	$(COMPILE) -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 devstack: ## build the throwaway servers, the demo, the benchmarks and chaos into bin/
 	@mkdir -p bin
-	cd devstack && $(GO) build -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
+	cd devstack && $(COMPILE) $(DEVSTACK) -o ../bin/ . ./demo ./bench ./bench/slowworker ./chaos
+
+dist: $(CYCLONEDX) ## build the archives of a release, for amd64 and arm64, and their checksums into bin/dist/
+	rm -rf $(DIST)
+	@mkdir -p $(DIST)
+	@# Beside each program is its bill of materials. Its maker looks for our own module, too, and warns where that is not published.
+	set -e; for arch in amd64 arm64; do \
+		name=codex-jobs_$(VERSION)_linux_$$arch; dir=$(DIST)/$$name; \
+		GOOS=linux GOARCH=$$arch $(COMPILE) -ldflags '$(LDFLAGS)' -o $$dir/ ./cmd/...; \
+		for program in $$dir/*; do \
+			$(CYCLONEDX) bin -json -std -licenses -version $(VERSION) -output $$program.cdx.json $$program; \
+		done; \
+		cp LICENSE .env.example $$dir; \
+		tar -C $(DIST) --sort=name --owner=0 --group=0 --numeric-owner --mtime="$$(git log -1 --format=%cI)" -czf $$dir.tar.gz $$name; \
+		rm -r $$dir; \
+	done
+	cd $(DIST) && sha256sum *.tar.gz >SHA256SUMS
 
 clean: ## remove what was built
 	rm -rf bin
@@ -119,7 +145,8 @@ $(ACTIONLINT): package := github.com/rhysd/actionlint/cmd/actionlint
 $(KUSTOMIZE): package := sigs.k8s.io/kustomize/kustomize/v5
 $(KUBECONFORM): package := github.com/yannh/kubeconform/cmd/kubeconform
 $(APIDIFF): package := golang.org/x/exp/cmd/apidiff
-$(GOLANGCI_LINT) $(ACTIONLINT) $(KUSTOMIZE) $(KUBECONFORM) $(APIDIFF):
+$(CYCLONEDX): package := github.com/CycloneDX/cyclonedx-gomod/cmd/cyclonedx-gomod
+$(GOLANGCI_LINT) $(ACTIONLINT) $(KUSTOMIZE) $(KUBECONFORM) $(APIDIFF) $(CYCLONEDX):
 	@mkdir -p bin
 	GOBIN=$(CURDIR)/$@.new $(GO) install $(package)@$(lastword $(subst -v, v,$@))
 	mv $@.new/* $@ && rmdir $@.new

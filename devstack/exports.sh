@@ -1,8 +1,8 @@
-# Says what has changed in what pkg exports since the last tag. It fails if a team's code would no longer compile: within one major
-# version that must not happen. Usage: exports.sh APIDIFF
+# Says what has changed in what pkg exports since the last tag, or at a tag since the one before it. It fails if a team's code would
+# no longer compile: within one major version that must not happen. Usage: exports.sh APIDIFF
 set -eu
 apidiff=$1
-if ! tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*' 2>/dev/null); then
+if ! tag=$(git describe --tags --abbrev=0 --match 'v[0-9]*' HEAD^ 2>/dev/null); then
 	echo 'exports: LEFT OUT, there is no tag to compare with'
 	exit 0
 fi

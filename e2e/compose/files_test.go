@@ -165,7 +165,7 @@ func TestImagesArePinned(t *testing.T) {
 		}
 	}
 	for _, name := range deployables {
-		if got, want := services(t)[name].Image, "codex-jobs-"+name+":${VERSION:-dev}"; got != want {
+		if got, want := services(t)[name].Image, "${IMAGES:-codex-jobs}-"+name+":${VERSION:-dev}"; got != want {
 			t.Errorf("%s has the image %s, want %s", name, got, want)
 		}
 	}
