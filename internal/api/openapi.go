@@ -23,6 +23,7 @@ const (
 	docsPath      = "/docs"
 	jobTypesPath  = "/job-types"
 	processesPath = "/processes"
+	whoamiPath    = "/whoami"
 )
 
 //go:embed openapi.json

@@ -383,6 +383,14 @@ type ProcessList struct {
 	Processes []Process `json:"processes"`
 }
 
+// Identity is who the server takes a client for.
+type Identity struct {
+	// Key is the name of the API key that the request was sent with; "" if the server has no keys.
+	Key string `json:"key,omitempty"`
+	// Write is whether the client may change something.
+	Write bool `json:"write"`
+}
+
 // What Health.Status and Dependency.Status are.
 const (
 	StatusOK           = "OK"
