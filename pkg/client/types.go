@@ -376,6 +376,18 @@ type Process struct {
 	ID string `json:"id"`
 	// LastSeen is when the process last said that it lives; it does so every other second.
 	LastSeen Time `json:"lastSeen"`
+	// Version is its release, and StartedAt when it started; "" and zero for a process of an earlier release, which does not say.
+	Version   string `json:"version,omitempty"`
+	StartedAt Time   `json:"startedAt,omitzero"`
+	// Doing is what a worker works on.
+	Doing []Doing `json:"doing,omitempty"`
+}
+
+// Doing is a job that a worker works on, or one of its ranges.
+type Doing struct {
+	Job string `json:"job"`
+	// Range is the range's index, which counts from 0; nil for the job as a whole.
+	Range *int `json:"range,omitempty"`
 }
 
 // ProcessList is every process that lives.
