@@ -60,7 +60,7 @@ func TestObservability(t *testing.T) {
 	}))
 	t.Cleanup(endpoint.Close)
 	s.env = append(append(s.env, redisEnv(redis.Addr)...), "MONGODB_URI="+throughProxy, "SYNC_RANGE_SIZE=100", "SYNC_BATCH_SIZE=10",
-		"JOB_ATTEMPTS=1", "USER_SYNC_INTERVAL=5s", "USER_SYNC_URL="+endpoint.URL)
+		"JOB_ATTEMPTS=1", "USER_SYNC_INTERVAL=5s", "USER_SYNC_URL="+endpoint.URL, "NOTIFY_URL="+endpoint.URL)
 
 	ports := map[string][]string{"api": {testbed.FreePort(t)}, "scheduler": {testbed.FreePort(t)}, "worker": {testbed.FreePort(t), testbed.FreePort(t)}}
 	p := startPrometheus(t, ports)
