@@ -33,6 +33,9 @@ func TestSlowConcurrentUse(t *testing.T) {
 				if r.writes() && (r.dashboard() || strings.Contains(r.url, "{")) {
 					continue // they are about a single run
 				}
+				if r.path == "/jobs/retry-failed" || r.path == "/jobs/cancel-waiting" {
+					continue // they move the runs that are counted here
+				}
 				if r.dashboard() && i%10 != 0 {
 					continue // each is a dozen commands to Redis, and not our code
 				}
@@ -47,7 +50,7 @@ func TestSlowConcurrentUse(t *testing.T) {
 						unsure.Add(1)
 					}
 				}
-				if err != nil || a.status != http.StatusOK {
+				if refused := r.conflict && a.status == http.StatusConflict; err != nil || a.status != http.StatusOK && !refused {
 					t.Errorf("%s: %d %s, %v", r, a.status, a.text, err)
 					continue
 				}
