@@ -10,7 +10,6 @@ import (
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 
-	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
@@ -18,15 +17,7 @@ import (
 func TestHistoryOutlivesRedis(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
-	mongo, err := faultproxy.New(s.mongoURI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(mongo.Close)
-	uri, err := mongo.URI(s.mongoURI)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mongo, uri := s.faultyMongo(t)
 	var users []bson.D
 	for i := range 30 {
 		users = append(users, bson.D{{Key: "_id", Value: int32(i)}, {Key: "username", Value: "ada"}})

@@ -24,7 +24,6 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
-	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
@@ -40,15 +39,7 @@ func TestObservability(t *testing.T) {
 	s := setup(t)
 	documents := messyUsers(users)
 	s.insert(t, documents)
-	mongo, err := faultproxy.New(s.mongoURI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(mongo.Close)
-	throughProxy, err := mongo.URI(s.mongoURI)
-	if err != nil {
-		t.Fatal(err)
-	}
+	mongo, uri := s.faultyMongo(t)
 	redis := testbed.NewProxy(t, s.redis.Addr)
 	var refusing atomic.Bool
 	endpoint := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -59,7 +50,7 @@ func TestObservability(t *testing.T) {
 		w.WriteHeader(http.StatusNoContent)
 	}))
 	t.Cleanup(endpoint.Close)
-	s.env = append(append(s.env, redisEnv(redis.Addr)...), "MONGODB_URI="+throughProxy, "SYNC_RANGE_SIZE=100", "SYNC_BATCH_SIZE=10",
+	s.env = append(append(s.env, redisEnv(redis.Addr)...), "MONGODB_URI="+uri, "SYNC_RANGE_SIZE=100", "SYNC_BATCH_SIZE=10",
 		"JOB_ATTEMPTS=1", "USER_SYNC_INTERVAL=5s", "USER_SYNC_URL="+endpoint.URL, "NOTIFY_URL="+endpoint.URL)
 
 	ports := map[string][]string{"api": {testbed.FreePort(t)}, "scheduler": {testbed.FreePort(t)}, "worker": {testbed.FreePort(t), testbed.FreePort(t)}}

@@ -301,9 +301,7 @@ func TestSlowNothingAcknowledgedIsLost(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.insert(t, messyUsers(20))
-	server := startRedis(t, "redis-server", func(port string) []string {
-		return []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
-	})
+	server := startDurableRedis(t)
 	s.useRedis(t, server)
 	s.env = append(s.env, "JOB_KEEP_COMPLETED=1000", "JOB_KEEP_FAILED=1000") // they are looked at in the end
 	var mu sync.Mutex

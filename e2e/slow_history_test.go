@@ -5,7 +5,6 @@ package e2e_test
 import (
 	"testing"
 
-	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
@@ -16,33 +15,21 @@ func TestSlowHistoryOutlivesRestarts(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.insert(t, messyUsers(20))
-	server := startRedis(t, "redis-server", func(port string) []string {
-		return []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
-	})
+	server := startDurableRedis(t)
 	s.useRedis(t, server)
-	mongo, err := faultproxy.New(s.mongoURI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(mongo.Close)
-	uri, err := mongo.URI(s.mongoURI)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.env = append(s.env, "MONGODB_URI="+uri, "JOB_ATTEMPTS=1", "SYNC_PATIENCE=0s", "USER_SYNC_INTERVAL=off")
+	mongo := s.mongoProxy(t)
+	s.env = append(s.env, s.mongoEnv(t, mongo), "JOB_ATTEMPTS=1", "SYNC_PATIENCE=0s", "USER_SYNC_INTERVAL=off")
 	api, worker := s.startReady(t, "api"), s.startReady(t, "worker")
 	completed := s.trigger(t, `{"syncType": "full"}`)
 	s.result(t, completed)
-	mongo.Refuse()
+	mongo.Down()
 	failed := s.trigger(t, `{"syncType": "full"}`)
 	s.failure(t, failed)
 	worker.Kill()
 	api.Kill()
 	server.kill()
 	server.restart(t)
-	if err := mongo.Heal(); err != nil {
-		t.Fatal(err)
-	}
+	mongo.Up()
 	s.startReady(t, "api")
 	s.startReady(t, "worker")
 	asked, err := client.New(s.api)

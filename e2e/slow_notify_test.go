@@ -14,9 +14,7 @@ func TestSlowNotificationsOutliveRedis(t *testing.T) {
 	t.Parallel()
 	s := setup(t)
 	s.insert(t, messyUsers(20))
-	server := startRedis(t, "redis-server", func(port string) []string {
-		return []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
-	})
+	server := startDurableRedis(t)
 	s.useRedis(t, server)
 	e, r := startEndpoint(t), startReceiver(t)
 	e.reset(firstSecret, refused)

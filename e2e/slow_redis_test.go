@@ -64,6 +64,14 @@ func startRedis(t *testing.T, program string, arguments func(port string) []stri
 	return s
 }
 
+// startDurableRedis starts a redis-server that has each change on disk before it answers.
+func startDurableRedis(t *testing.T) *redisServer {
+	t.Helper()
+	return startRedis(t, "redis-server", func(port string) []string {
+		return []string{"--port", port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "yes", "--appendfsync", "always"}
+	})
+}
+
 // start starts the server on its port.
 func (s *redisServer) start(t *testing.T) {
 	t.Helper()

@@ -27,6 +27,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/codex"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/mongodb"
+	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
@@ -52,6 +53,20 @@ func setup(t *testing.T) *system {
 	t.Helper()
 	o := redistest.Options(t)
 	return setupOn(t, o, append(redisEnv(o.Addr), "REDIS_PASSWORD="+o.Password, "REDIS_DB="+strconv.Itoa(o.DB))...)
+}
+
+// faultyMongo returns a proxy that makes commands to the test's MongoDB fail, and the connection string that leads through it.
+func (s *system) faultyMongo(t *testing.T) (proxy *faultproxy.Proxy, uri string) {
+	t.Helper()
+	proxy, err := faultproxy.New(s.mongoURI)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(proxy.Close)
+	if uri, err = proxy.URI(s.mongoURI); err != nil {
+		t.Fatal(err)
+	}
+	return proxy, uri
 }
 
 // setupOn is setup with a Redis that the test has started. The environment says the same as the options.

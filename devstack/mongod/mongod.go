@@ -228,6 +228,7 @@ type commitLog struct {
 	written []byte
 	waiting []chan error
 	syncing bool
+	running sync.WaitGroup // calls of sync
 }
 
 func openLog(dir string) (*commitLog, error) {
@@ -246,12 +247,13 @@ func (l *commitLog) commit(entry []byte) error {
 	l.waiting = append(l.waiting, done)
 	if !l.syncing {
 		l.syncing = true
-		go l.sync() // ends when nobody waits
+		l.running.Go(l.sync)
 	}
 	l.mu.Unlock()
 	return <-done
 }
 
+// sync writes entries to the disk until no command waits for one.
 func (l *commitLog) sync() {
 	for {
 		l.mu.Lock()
@@ -273,4 +275,7 @@ func (l *commitLog) sync() {
 	}
 }
 
-func (l *commitLog) close() error { return errors.Join(l.file.Close(), os.Remove(l.file.Name())) }
+func (l *commitLog) close() error {
+	l.running.Wait()
+	return errors.Join(l.file.Close(), os.Remove(l.file.Name()))
+}

@@ -124,25 +124,25 @@ func titleOf(name string, chosen []tasks.Definition) string {
 
 func (s *Server) retryFailed(c *gin.Context) {
 	key := keyName(c)
-	s.changeSeveral(c, "failed", "will be tried again", func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+	s.changeInBulk(c, "failed", "will be tried again", func(ctx context.Context, def tasks.Definition) (jobs.Bulk, error) {
 		return s.Long.RetryFailed(ctx, def, key)
-	}, func(done jobs.Several) any {
+	}, func(done jobs.Bulk) any {
 		return client.Retried{Retried: done.Changed, Left: done.Left}
 	})
 }
 
 func (s *Server) cancelWaiting(c *gin.Context) {
 	by := triggeredBy(c)
-	s.changeSeveral(c, "waiting", "removed", func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+	s.changeInBulk(c, "waiting", "removed", func(ctx context.Context, def tasks.Definition) (jobs.Bulk, error) {
 		return s.Long.CancelWaiting(ctx, def, by)
-	}, func(done jobs.Several) any {
+	}, func(done jobs.Bulk) any {
 		return client.Removed{Removed: done.Changed, Left: done.Left}
 	})
 }
 
-// changeSeveral changes the jobs in a state, of the job type in the body or of all.
-func (s *Server) changeSeveral(c *gin.Context, state, outcome string, change func(context.Context, tasks.Definition) (jobs.Several, error),
-	data func(jobs.Several) any,
+// changeInBulk changes the jobs in a state, of the job type in the body or of all.
+func (s *Server) changeInBulk(c *gin.Context, state, outcome string, change func(context.Context, tasks.Definition) (jobs.Bulk, error),
+	data func(jobs.Bulk) any,
 ) {
 	body := controlBody{Job: s.Jobs.Registry().Names()[0]}
 	if !decodeBody(c, &body) {
@@ -152,9 +152,9 @@ func (s *Server) changeSeveral(c *gin.Context, state, outcome string, change fun
 	if !ok {
 		return
 	}
-	ctx, cancel := context.WithTimeout(c.Request.Context(), severalTimeout)
+	ctx, cancel := context.WithTimeout(c.Request.Context(), bulkTimeout)
 	defer cancel()
-	var done jobs.Several
+	var done jobs.Bulk
 	for _, def := range chosen {
 		part, err := change(ctx, def)
 		done.Add(part)

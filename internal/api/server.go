@@ -38,8 +38,8 @@ const (
 	// cleanupTimeout bounds a cleanup, which can have thousands of runs to remove. When Redis does not answer, the first
 	// command fails long before.
 	cleanupTimeout = 25 * time.Second
-	// severalTimeout bounds a change of many jobs, of which there can be thousands. What is left is counted after it.
-	severalTimeout = 20 * time.Second
+	// bulkTimeout bounds a change of many jobs, of which there can be thousands. What is left is counted after it.
+	bulkTimeout = 20 * time.Second
 	// notifyTimeout bounds a test of notifications: a worker must take it, and gives the receiver 10 s.
 	notifyTimeout = 15 * time.Second
 	// maxBody is the largest request body, in bytes.

@@ -18,7 +18,7 @@ const (
 	batch = 100
 	// gatherTime is how long the mover waits for more after a run has ended. So many short runs are stored together.
 	gatherTime = 100 * time.Millisecond
-	// lookInterval is how often the mover looks for entries that nobody has told it of: those of actions, and of dead workers.
+	// lookInterval is how often the mover looks for entries without a signal: those of actions, and of dead workers.
 	lookInterval = 5 * time.Second
 	// redisTimeout bounds each command to Redis.
 	redisTimeout = 5 * time.Second

@@ -219,7 +219,7 @@ func (s *Store) ensure(ctx context.Context, models ...mongo.IndexModel) error {
 	}
 	for _, m := range models {
 		keys, _ := bson.Marshal(m.Keys) // which are constants
-		// An index that somebody made by hand can have the keys of expiry, and yet expire nothing: making ours fails then.
+		// An index that a person made by hand can have the keys of expiry, and yet expire nothing: making ours fails then.
 		expires := m.Options != nil
 		if slices.ContainsFunc(there, func(i mongo.IndexSpecification) bool {
 			return sameKeys(i.KeysDocument, keys) && (!expires || i.ExpireAfterSeconds != nil)

@@ -24,7 +24,7 @@ const (
 	missedTimeout = 5 * time.Second
 )
 
-// KEYS: schedule, mark. ARGV: spec, now (ms). Keeps since when the schedule is this one. It writes nothing if nobody is to be notified.
+// KEYS: schedule, mark. ARGV: spec, now (ms). Keeps since when the schedule is this one. It writes nothing while no worker notifies.
 var recordScheduleScript = redis.NewScript(`
 if redis.call("EXISTS", KEYS[2]) == 1 and redis.call("HGET", KEYS[1], "spec") ~= ARGV[1] then
 	redis.call("HSET", KEYS[1], "spec", ARGV[1], "since", ARGV[2])

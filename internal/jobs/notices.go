@@ -91,7 +91,7 @@ func newNotice(kind string, reference, at time.Time, data EventData, parts ...st
 	return string(text)
 }
 
-// note begins the scripts that add notices: note(mark, list, text, ttl) adds one, unless nobody is to be notified.
+// note begins the scripts that add notices: note(mark, list, text, ttl) adds one, if a worker notifies.
 const note = `
 local function note(mark, list, text, ttl)
 	if text == "" or redis.call("EXISTS", mark) == 0 then

@@ -80,14 +80,11 @@ func (s *Store) newCommand(stamps *stamps, updates []syncrun.Update) (command, e
 		}
 		before := len(b)
 		after, err := stamps.append(b, strconv.Itoa(len(c.sent)), &updates[i])
-		switch size := len(after) - before; {
-		case err == nil && len(after) > maxCommand && len(c.sent) > 0:
-			after = nil // it begins the next command
-		case err == nil && size > maxUpdate:
-			err = fmt.Errorf("the update has %d bytes, and MongoDB takes at most %d", size, maxUpdate)
+		if err == nil && len(after) > maxCommand && len(c.sent) > 0 {
+			break // it begins the next command
 		}
-		if err == nil && after == nil {
-			break
+		if size := len(after) - before; err == nil && size > maxUpdate {
+			err = fmt.Errorf("the update has %d bytes, and MongoDB takes at most %d", size, maxUpdate)
 		}
 		c.took++
 		if err != nil {

@@ -64,7 +64,7 @@ func run(ctx context.Context) error {
 	if err != nil || cancelled.JSON200 == nil {
 		return fmt.Errorf("cancelling: %v, %w", cancelled, err)
 	}
-	issues := JobTypeIssueSync
+	issues := JobTypeOrAll("issue-sync")
 	paused, err := api.PauseJobsWithResponse(ctx, ControlBody{Job: &issues})
 	if err != nil || paused.JSON200 == nil {
 		return fmt.Errorf("pausing: %v, %w", paused, err)

@@ -34,10 +34,10 @@ func TestRetryFailed(t *testing.T) {
 	if _, err := b.inspector.ArchiveAllPendingTasks(b.def.Name); err != nil {
 		t.Fatal(err)
 	}
-	b.outOfTime(ctx, t, func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+	b.outOfTime(ctx, t, func(ctx context.Context, def tasks.Definition) (jobs.Bulk, error) {
 		return b.RetryFailed(ctx, def, "")
 	}, many)
-	for _, want := range []jobs.Several{{Changed: many}, {}} {
+	for _, want := range []jobs.Bulk{{Changed: many}, {}} {
 		if got, err := b.RetryFailed(ctx, b.def, "ops"); err != nil || got != want {
 			t.Errorf("%+v, %v, want %+v", got, err, want)
 		}
@@ -74,11 +74,11 @@ func TestCancelAllWaiting(t *testing.T) {
 	b.trigger(ctx, t, tasks.SyncIncremental)
 	const many = 501
 	b.enqueueMany(ctx, t, many)
-	cancel := func(ctx context.Context, def tasks.Definition) (jobs.Several, error) {
+	cancel := func(ctx context.Context, def tasks.Definition) (jobs.Bulk, error) {
 		return b.CancelWaiting(ctx, def, jobs.Trigger{Kind: jobs.TriggeredByAPI})
 	}
 	b.outOfTime(ctx, t, cancel, many+1)
-	for _, want := range []jobs.Several{{Changed: many + 1}, {}} {
+	for _, want := range []jobs.Bulk{{Changed: many + 1}, {}} {
 		if got, err := cancel(ctx, b.def); err != nil || got != want {
 			t.Errorf("%+v, %v, want %+v", got, err, want)
 		}
@@ -96,11 +96,11 @@ func TestCancelAllWaiting(t *testing.T) {
 }
 
 // A deadline says how many are left, and changes none of them. The end of a client is an error.
-func (b *testBundle) outOfTime(ctx context.Context, t *testing.T, change func(context.Context, tasks.Definition) (jobs.Several, error), want int) {
+func (b *testBundle) outOfTime(ctx context.Context, t *testing.T, change func(context.Context, tasks.Definition) (jobs.Bulk, error), want int) {
 	t.Helper()
 	late, cancel := context.WithDeadline(ctx, time.Now())
 	defer cancel()
-	if got, err := change(late, b.def); err != nil || got != (jobs.Several{Left: want}) {
+	if got, err := change(late, b.def); err != nil || got != (jobs.Bulk{Left: want}) {
 		t.Errorf("after the deadline: %+v, %v, want %d left", got, err, want)
 	}
 	gone, cancel := context.WithCancel(ctx)

@@ -14,14 +14,14 @@ import (
 )
 
 const (
-	// severalPage is how many runs one command lists.
-	severalPage = 500
+	// bulkPage is how many runs one command lists.
+	bulkPage = 500
 	// leftTimeout bounds the counting of what is left when the time is up.
 	leftTimeout = 2 * time.Second
 )
 
-// Several says how far a change of many runs got.
-type Several struct {
+// Bulk says how far a change of many runs got.
+type Bulk struct {
 	// Changed is how many runs were changed.
 	Changed int
 	// Left is how many were still there to be changed when the time was up. It is 0 if the change is complete.
@@ -29,7 +29,7 @@ type Several struct {
 }
 
 // Add adds what was done to the runs of another job type.
-func (s *Several) Add(other Several) {
+func (s *Bulk) Add(other Bulk) {
 	s.Changed += other.Changed
 	s.Left += other.Left
 }
@@ -45,12 +45,12 @@ type selection struct {
 // RetryFailed retries all runs of the job type that had failed when it was called. A cancelled run is not one of them. It records
 // who has retried them: the name of an API key, or "". A deadline of ctx is no error: Left then counts the others. With an error
 // RetryFailed still returns how many runs it has retried. It is safe to repeat.
-func (j *Jobs) RetryFailed(ctx context.Context, def tasks.Definition, key string) (Several, error) {
+func (j *Jobs) RetryFailed(ctx context.Context, def tasks.Definition, key string) (Bulk, error) {
 	start := time.Now()
 	failed := selection{def, "failed", j.inspector.ListArchivedTasks, func(_ tasks.RunID, t *asynq.TaskInfo) bool {
 		return t.LastErr != cancelledError && !t.LastFailedAt.After(start)
 	}}
-	return j.changeSeveral(ctx, failed, func(id tasks.RunID) (bool, error) {
+	return j.changeInBulk(ctx, failed, func(id tasks.RunID) (bool, error) {
 		err := j.Retry(ctx, id, key)
 		if errors.Is(err, ErrNoJob) || errors.Is(err, ErrNotFailed) { // another client was faster
 			return false, nil
@@ -61,12 +61,12 @@ func (j *Jobs) RetryFailed(ctx context.Context, def tasks.Definition, key string
 
 // CancelWaiting removes all runs of the job type that were waiting when it was called. Delayed runs stay, and so does a run that
 // begins meanwhile. The history says of each who has cancelled it. It ends as RetryFailed does.
-func (j *Jobs) CancelWaiting(ctx context.Context, def tasks.Definition, by Trigger) (Several, error) {
+func (j *Jobs) CancelWaiting(ctx context.Context, def tasks.Definition, by Trigger) (Bulk, error) {
 	start := time.Now()
 	waiting := selection{def, "waiting", j.inspector.ListPendingTasks, func(id tasks.RunID, _ *asynq.TaskInfo) bool {
 		return !id.Reference.After(start)
 	}}
-	return j.changeSeveral(ctx, waiting, func(id tasks.RunID) (bool, error) {
+	return j.changeInBulk(ctx, waiting, func(id tasks.RunID) (bool, error) {
 		// The list can be old by now, and an active run is not to be cancelled.
 		_, info, err := j.lookUp(ctx, id)
 		if errors.Is(err, ErrNoJob) || err == nil && info.State != asynq.TaskStatePending {
@@ -79,62 +79,62 @@ func (j *Jobs) CancelWaiting(ctx context.Context, def tasks.Definition, by Trigg
 	})
 }
 
-// changeSeveral changes the selected runs. change reports whether it has changed one.
-func (j *Jobs) changeSeveral(ctx context.Context, s selection, change func(tasks.RunID) (bool, error)) (several Several, err error) {
+// changeInBulk changes the selected runs. change reports whether it has changed one.
+func (j *Jobs) changeInBulk(ctx context.Context, s selection, change func(tasks.RunID) (bool, error)) (done Bulk, err error) {
 	for page := 1; ; {
 		runs, more, err := s.page(page)
 		if err != nil {
-			return several, err
+			return done, err
 		}
 		moved := false
 		for _, id := range runs {
 			if ctx.Err() != nil {
-				return j.outOfTime(ctx, s, several)
+				return j.outOfTime(ctx, s, done)
 			}
 			changed, err := change(id)
 			if err != nil && ctx.Err() != nil {
-				return j.outOfTime(ctx, s, several)
+				return j.outOfTime(ctx, s, done)
 			}
 			if err != nil {
-				return several, err
+				return done, err
 			}
 			if changed {
-				several.Changed++
+				done.Changed++
 				moved = true
 			}
 		}
 		switch {
 		case !more:
-			return several, nil
+			return done, nil
 		case !moved: // otherwise the rest has moved into this page
 			page++
 		}
 		if ctx.Err() != nil {
-			return j.outOfTime(ctx, s, several)
+			return j.outOfTime(ctx, s, done)
 		}
 	}
 }
 
 // outOfTime counts the runs that are left when ctx has ended.
-func (j *Jobs) outOfTime(ctx context.Context, s selection, several Several) (Several, error) {
+func (j *Jobs) outOfTime(ctx context.Context, s selection, done Bulk) (Bulk, error) {
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return several, context.Cause(ctx)
+		return done, context.Cause(ctx)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), leftTimeout)
 	defer cancel()
 	for page := 1; ctx.Err() == nil; page++ {
 		runs, more, err := s.page(page)
-		several.Left += len(runs)
+		done.Left += len(runs)
 		if err != nil || !more {
-			return several, err
+			return done, err
 		}
 	}
-	return several, nil // there are at least that many
+	return done, nil // there are at least that many
 }
 
 // page returns the selected runs of a page of asynq's list, and whether there are more pages.
 func (s selection) page(page int) (runs []tasks.RunID, more bool, err error) {
-	list, err := s.list(s.def.Queue(), asynq.PageSize(severalPage), asynq.Page(page))
+	list, err := s.list(s.def.Queue(), asynq.PageSize(bulkPage), asynq.Page(page))
 	if notFound(err) {
 		return nil, false, nil
 	}
@@ -146,5 +146,5 @@ func (s selection) page(page int) (runs []tasks.RunID, more bool, err error) {
 			runs = append(runs, id)
 		}
 	}
-	return runs, len(list) == severalPage, nil
+	return runs, len(list) == bulkPage, nil
 }
