@@ -449,7 +449,7 @@ func TestRangeThatKillsWorkers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := part.Save(t.Context(), checkpoint, 50); err != nil {
+				if err := part.Save(t.Context(), checkpoint, jobs.Progress{Percent: 50}); err != nil {
 					t.Fatal(err)
 				}
 			}
