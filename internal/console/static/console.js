@@ -205,7 +205,7 @@ function ask(title, text, verb, fields, confirmed) {
   };
   dialog.replaceChildren(el("form", { method: "dialog", autocomplete: "off", onsubmit: submitted },
     el("h2", { id: "ask-title" }, title), text && el("p", {}, text),
-    inputs.map(([field, i]) => el("label", {}, el("span", {}, field.label || field.name, field.required && " (required)"), i,
+    inputs.map(([field, i]) => el("label", {}, el("span", {}, field.label || sentence(field.name.replace(/[A-Z]/g, c => ` ${c.toLowerCase()}`)), field.required && " (required)"), i,
       field.allowed && !field.options && el("small", {}, sentence(field.allowed)))),
     el("p", { class: "buttons" }, el("button", { value: "go", class: "primary" }, verb), el("button", { value: "no", formnovalidate: true }, "Not now"))));
   dialog.showModal();
@@ -302,8 +302,8 @@ function activeRun(job) {
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
     el("p", {}, runLink(job.id)), el("p", {}, joined(facts, " · ")),
     job.rescueWithin !== undefined && el("p", { class: "bad" }, `Its worker is lost. Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`),
-    job.waiting && el("p", { class: "bad" }, `It waits: ${job.waiting.upstream ? "its upstream" : "the database"} is away since `, time(job.waiting.since),
-      ` (${seconds(since(job.waiting.since))}), ${job.waiting.for}`),
+    job.waiting && el("p", { class: "bad" }, `It waits for ${job.waiting.upstream ? "its upstream" : "the database"}, which does not answer since `,
+      time(job.waiting.since, local(new Date(job.waiting.since)).slice(11)), " ", el("span", { class: "once" }, `(${seconds(since(job.waiting.since))})`), `: ${job.waiting.for}`),
     workers.length > 0 && el("p", {}, "On ", joined(workers.map(([p, doing]) => [code(p.id), ranges(doing).length > 0 && ` (range ${ranges(doing).join(", ")})`]))),
     cancelButton(job));
 }
@@ -320,7 +320,7 @@ function pendingRun(job) {
 function lastRun(job) {
   if (!job) return el("p", { class: "faint" }, "No job has ended yet.");
   return el("p", {}, "Last: ", runLink(job.id, state(job.state)), " ", ago(job.endedAt), job.duration !== undefined && ` in ${span(job.duration)}`,
-    job.counts && ` · ${counts(job.counts)}`, job.error && el("span", { class: "bad" }, ` · ${cut(job.error, 120)}`));
+    job.counts && [" · ", el("span", { class: "once" }, counts(job.counts))], job.error && el("span", { class: "bad" }, ` · ${cut(job.error, 120)}`));
 }
 
 const control = (verb, job) => button(verb, () => act(`/jobs/${verb.split(" ")[0].toLowerCase()}`, "POST", { job }));
@@ -379,7 +379,7 @@ function nowView() {
 
 // --- The history
 
-const pageSize = 50, chartPage = 100, chartPages = 10; // entries of the list, and of the chart
+const pageSize = 50, chartPage = 100, chartPages = 12; // entries of the list, and of the chart
 const past = { query: null, page: null, runs: [], runsQuery: null, complete: false, stale: true };
 
 async function lookAtHistory(query) {
@@ -416,7 +416,7 @@ function chart(runs, width) {
   if (runs.length < 2) return null;
   const began = r => Date.parse(r.startedAt ?? r.at);
   const from = Math.min(...runs.map(began)), to = Math.max(...runs.map(began)) + 1;
-  const n = Math.max(10, Math.min(160, Math.floor(width / 8))), each = (to - from) / n, wide = width / n;
+  const n = Math.max(1, Math.min(Math.floor(width / 8), 160, Math.ceil((to - from) / 10000))), each = (to - from) / n, wide = width / n;
   const columns = Array.from({ length: n }, (_, i) => ({ from: from + i * each, runs: [] }));
   for (const r of runs) columns[Math.min(n - 1, Math.floor((began(r) - from) / each))].runs.push(r);
   for (const c of columns) {
@@ -441,18 +441,20 @@ function chart(runs, width) {
   const labels = rows.map(([name, what, words], row) => [
     svg("text", { x: 0, y: row * (tall + gap) + gap - 7 }, `${name}, at most ${words(Math.max(...columns.map(c => c[what])))}`),
     svg("line", { x1: 0, x2: width, y1: row * (tall + gap) + gap + tall + .5, y2: row * (tall + gap) + gap + tall + .5 })]);
-  const ends = [[0, "start", from], [width, "end", to]].map(([x, anchor, at]) => svg("text", { x, y: height - 4, "text-anchor": anchor }, local(new Date(at)).slice(0, 16)));
+  const marks = Math.max(1, Math.floor(width / 250)); // spaces between the times
+  const times = Array.from({ length: marks + 1 }, (_, i) => svg("text", { x: i * width / marks, y: height - 4, "text-anchor": i === 0 ? "start" : i < marks ? "middle" : "end" },
+    local(new Date(from + i * (to - from) / marks)).slice(0, 16)));
   const failed = runs.filter(r => r.state === "failed").length, errors = runs.reduce((sum, r) => sum + (r.counts?.failed ?? 0), 0);
-  return el("figure", {}, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Duration, records and errors over time" }, drawn, labels, ends),
+  return el("figure", {}, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Duration, records and errors over time" }, drawn, labels, times),
     el("figcaption", {}, `${past.complete ? "" : "The last "}${plural(runs.length, "job")} in ${span(to - from)}: ${number(failed)} failed, ${plural(errors, "error")}. `,
       `A column is ${span(each)}; red: a job failed, amber: records failed. A column leads to its jobs.`));
 }
 
 // narrowed returns the query for the jobs of a column.
 function narrowed(runs) {
-  const ends = runs.map(r => Date.parse(r.at)), query = new URLSearchParams(past.runsQuery);
-  query.set("from", new Date(Math.min(...ends)).toISOString());
-  query.set("to", new Date(Math.max(...ends) + 1).toISOString());
+  const ends = runs.map(r => Date.parse(r.at)), query = new URLSearchParams(past.runsQuery), minute = 60000;
+  query.set("from", new Date(Math.floor(Math.min(...ends) / minute) * minute).toISOString());
+  query.set("to", new Date(Math.ceil((Math.max(...ends) + 1) / minute) * minute).toISOString());
   return query;
 }
 
@@ -470,7 +472,7 @@ function historyView(query) {
   };
   const parts = [el("h1", {}, "History"), el("form", { class: "filters", role: "search", "data-key": `filters ${query}`, onsubmit: search },
     choice("job", "Job type", seen.types.map(t => t.name)), choice("state", "State", [...endedStates, "removed"]), choice("kind", "Kind", ["run", "pause", "resume", "cleanup", "cancel"]),
-    field("from", "From", "datetime-local", forField(query.get("from")), { step: 1 }), field("to", "To", "datetime-local", forField(query.get("to")), { step: 1 }),
+    field("from", "From", "datetime-local", forField(query.get("from"))), field("to", "To", "datetime-local", forField(query.get("to"))),
     field("text", "Text", "search", query.get("text"), { placeholder: "ID, error or record", maxlength: 200 }),
     el("button", { class: "primary" }, "Search"), button("Look again", () => { past.stale = true; look(); }))];
   if (!past.page) return el("main", {}, parts, el("p", {}, refused || "Looking…"));
@@ -484,7 +486,7 @@ function historyView(query) {
 }
 
 // forField writes an instant as a field for a date and a time has it.
-const forField = iso => iso && local(new Date(iso)).replace(" ", "T");
+const forField = iso => iso && local(new Date(iso)).replace(" ", "T").slice(0, 16);
 
 const contentWidth = () => {
   const style = getComputedStyle(main);
@@ -530,10 +532,10 @@ function runView(id) {
     el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     seen.me.write && e.canRetry && el("p", { class: "buttons" }, button("Retry", async () => { run.kept = false; await act(`${jobPath(id)}/retry`, "POST"); }, true)),
     active.length === 0 && ["waiting", "delayed"].includes(e.state) && el("p", { class: "buttons" }, cancelButton(e)),
-    card("Attempts", e.endedAttempts, ["#Attempt", "Started", "Took", "Outcome", "Worker", "Error"],
+    card("Attempts", e.endedAttempts, ["Attempt", "Started", "Took", "Outcome", "Worker", "Error"],
       (a, i) => [i, a.number, time(a.startedAt), took(a), state(a.outcome), code(a.worker), a.error && el("span", { class: "bad" }, a.error)]),
     card("Records that failed", e.failedRecords, ["Name", "Record", "Reason"], r => [r.id, r.name, code(r.id), el("span", { class: "bad" }, r.reason)]),
-    card(`Ranges: ${number(e.rangesTotal ?? 0)}`, ranges, ["#Range", "Worker", "Started", "Took", "Outcome", "#Records", "#Errors", "Error"],
+    card(`Ranges: ${number(e.rangesTotal ?? 0)}`, ranges, ["Range", "Worker", "Started", "Took", "Outcome", "#Records", "#Errors", "Error"],
       r => [r.index, r.index, r.worker && code(r.worker), r.startedAt && time(r.startedAt), took(r), state(r.outcome), r.counts && number(r.counts.processed), r.counts && number(r.counts.failed), r.error],
       course(ranges, contentWidth() - 44)));
 }
@@ -620,5 +622,6 @@ addEventListener("hashchange", () => {
 });
 document.getElementById("skip").onclick = event => { event.preventDefault(); main.focus(); };
 document.addEventListener("visibilitychange", () => look());
+addEventListener("resize", show); // charts are drawn as wide as the page is
 setInterval(() => looking ? show() : look(), lookInterval);
 look();
