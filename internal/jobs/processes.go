@@ -76,7 +76,12 @@ func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string, about About)
 
 // Leave records that the process with the ID has ended.
 func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
-	if err := j.rdb.ZRem(ctx, j.keys.processes(role), id).Err(); err != nil {
+	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRem(ctx, j.keys.processes(role), id)
+		p.Del(ctx, j.keys.process(role, id))
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("leaving as %s %s: %w", role, id, err)
 	}
 	return nil

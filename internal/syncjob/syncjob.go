@@ -64,12 +64,13 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 			}
 		}
 		failed := &failures{attempt: a, store: store}
-		done := progress(a, failed)
+		full := payload.SyncType == tasks.SyncFull
+		done := progress(a, full, failed)
 		done(resume)
 		pass := syncrun.Pass{
 			Noun: o.Noun, Store: store, Work: work(a, o),
 			Selection: syncrun.Selection{
-				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
+				Full: full, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, Workers: o.Workers, RetryBudget: o.RetryBudget, Stop: a.Stop,
 			Resume: resume, Save: save(a, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
@@ -82,12 +83,17 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 	}
 }
 
-// progress returns a function that says what the run, or the range, has done by now. The checkpoint of a split run has its progress
-// only, which changes nothing.
-func progress(a *jobtype.Attempt, failed *failures) func(syncrun.Checkpoint) {
+// progress returns a function that says what the run, or the range, has done by now. The checkpoint of a split run counts nothing:
+// its ranges do. But one that counts nothing any more says that the run begins at its beginning again.
+func progress(a *jobtype.Attempt, full bool, failed *failures) func(syncrun.Checkpoint) {
+	counted := false
 	return func(c syncrun.Checkpoint) {
-		if c.Processed > 0 {
+		if counted = counted || c.Processed > 0; counted {
 			count(a, c)
+		}
+		// A range of a full run only knows how long it was made. The run has counted its records.
+		if a.Total != nil && (a.Range == nil || !full) {
+			a.Total(c.Total)
 		}
 		failed.are(c.Failed)
 	}

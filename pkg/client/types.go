@@ -87,14 +87,19 @@ type Job struct {
 	TriggeredBy *TriggeredBy `json:"triggeredBy,omitempty"`
 	// EndedAttempts are the attempts that have ended, oldest first, with those before a retry.
 	EndedAttempts []EndedAttempt `json:"endedAttempts,omitempty"`
-	// Counts is what an ended job has done to its records; nil if that is not known.
+	// Counts is what the job has done to its records, by now or in all; nil if that is not known.
 	Counts *RecordCounts `json:"counts,omitempty"`
+	// Total is how many records a job that has not ended is to visit; 0 while that is not known.
+	Total int64 `json:"total,omitempty"`
 	// Result is the result of a completed job; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Waiting is set while an active job waits for a server that is away or does not answer.
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
+	// RescueWithin is set while an active job, or one of its ranges, is that of a lost worker: in how many milliseconds at the latest
+	// another worker takes over. It is nil, too, where the server cannot promise that, such as while no worker lives.
+	RescueWithin *int64 `json:"rescueWithin,omitempty"`
 	// CreatedAt is when the job was to start: the time of its tick, of its trigger, or the one that the trigger asked for.
 	CreatedAt Time `json:"createdAt"`
 	// StartedAt and EndedAt are zero where they are not known.
@@ -348,6 +353,12 @@ type Field struct {
 	Type string `json:"type,omitempty"`
 	// Allowed says in words what the field must be.
 	Allowed string `json:"allowed"`
+	// Required is whether each trigger must have the field.
+	Required bool `json:"required,omitempty"`
+	// Options are the only texts that the field can be, if there are such.
+	Options []string `json:"options,omitempty"`
+	// Default is what a trigger without the field means; nil where the server does not say.
+	Default json.RawMessage `json:"default,omitempty"`
 }
 
 // JobTypeList is every job type that the server knows. The first one is meant where a request names none.
