@@ -20,7 +20,7 @@ import (
 
 // A person's way through the pages, one after another.
 func TestBrowser(t *testing.T) {
-	s := start(t)
+	s := start(t, 1)
 	proxy := stripping(t, s, "/codex") // it outlives its page: the browser asks for an icon when it likes
 	b := open(t)
 	t.Run("the API's own pages", func(t *testing.T) { ownPages(t, s, b) })
@@ -36,8 +36,7 @@ func TestBrowser(t *testing.T) {
 
 func ownPages(t *testing.T, s *system, b *browser) {
 	b.do(t, chromedp.Navigate(s.url+"/"))
-	b.says(t, "codex-jobs", "Dashboard", "Health")
-	b.fits(t)
+	b.says(t, "codex-jobs", "User sync", "Workers and schedulers")
 	b.do(t, chromedp.Click(`a[href="/docs"]`))
 	b.says(t, "codex-jobs API", "curl -X POST '"+s.url+"/jobs/trigger/user-sync'", "the server has keys")
 	b.fits(t)
@@ -70,6 +69,7 @@ func belowAPath(t *testing.T, at string, b *browser) {
 	b.do(t, chromedp.Click(`a[href="/codex/docs"]`))
 	b.says(t, "curl -X POST '"+at+"/jobs/trigger/user-sync'")
 	b.do(t, chromedp.Click(`a.home`))
+	b.says(t, "User sync", "Next tick in")
 	b.do(t, chromedp.Click(`a[href="/codex/dashboard"]`))
 	b.says(t, "Queue Size")
 	b.do(t, chromedp.Click(queues+` a[href$="/queues/user-sync"]`))
@@ -164,8 +164,8 @@ func (b *browser) hover(t *testing.T, selector string) {
 // fits checks that a page needs no horizontal scrolling, even in a narrow window.
 func (b *browser) fits(t *testing.T) {
 	t.Helper()
-	for _, width := range []int64{390, 768, 1280} {
-		b.do(t, chromedp.EmulateViewport(width, 680))
+	for _, width := range []int64{390, 768, 1400, usualWidth} {
+		b.do(t, chromedp.EmulateViewport(width, usualHeight))
 		needed, err := chromedp.Run(b.ctx, chromedp.Evaluate[int64]("document.documentElement.scrollWidth"))
 		if err != nil || needed > width {
 			t.Errorf("in a window of %d pixels the page takes %d, %v", width, needed, err)

@@ -22,9 +22,13 @@ import (
 // dashboardFonts is the host of the dashboard's fonts, without which it works, too.
 const dashboardFonts = "https://fonts.googleapis.com/"
 
+// usualWidth and usualHeight are the size of the window, in pixels.
+const usualWidth, usualHeight = 1280, 680
+
 // browser is a Chromium with one page.
 type browser struct {
 	ctx context.Context
+	axe string // the script of axe-core, if the test needs it
 
 	mu       sync.Mutex
 	problems []string // since the last call of complaints
@@ -42,7 +46,7 @@ func open(t *testing.T) *browser {
 		chromedp.UserDataDir(t.TempDir()),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true),
 		chromedp.Flag("disable-component-update", true), chromedp.Flag("disable-sync", true),
-		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("disable-lcd-text", true),
+		chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("hide-scrollbars", true), chromedp.Flag("ignore-certificate-errors", true), chromedp.Flag("disable-lcd-text", true),
 		chromedp.Flag("host-resolver-rules", "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"),
 	}
 	allocator, stop := chromedp.NewExecAllocator(context.Background(), flags...)
@@ -53,7 +57,7 @@ func open(t *testing.T) *browser {
 	if err := chromedp.Listen(ctx, b.listen); err != nil {
 		t.Fatalf("starting %s: %v", path, err)
 	}
-	b.do(t, chromedp.EmulateViewport(1280, 680))
+	b.do(t, chromedp.EmulateViewport(usualWidth, usualHeight))
 	return b
 }
 
@@ -109,7 +113,13 @@ func (b *browser) text() string {
 // says waits until the page has all of the texts.
 func (b *browser) says(t *testing.T, texts ...string) {
 	t.Helper()
-	for deadline := time.Now().Add(waitLimit); ; time.Sleep(50 * time.Millisecond) {
+	b.saysWithin(t, waitLimit, texts...)
+}
+
+// saysWithin is says with another limit.
+func (b *browser) saysWithin(t *testing.T, limit time.Duration, texts ...string) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); ; time.Sleep(50 * time.Millisecond) {
 		page := b.text()
 		missing := slices.DeleteFunc(slices.Clone(texts), func(text string) bool { return strings.Contains(page, text) })
 		if len(missing) == 0 {
@@ -135,7 +145,10 @@ func (b *browser) picture(t *testing.T, name string) {
 	if err != nil {
 		t.Fatalf("taking a picture: %v", err)
 	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
+	if strings.HasPrefix(name, "views/") { // which are for a look, not for the documentation
+		folder = filepath.Join("..", "..", "bin", "browser")
+	}
+	if err := os.MkdirAll(filepath.Dir(filepath.Join(folder, name)), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(folder, name), png, 0o644); err != nil {

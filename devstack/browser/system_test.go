@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -34,18 +35,27 @@ const (
 	waitLimit = 40 * time.Second
 	// slowness is how much longer each command to MongoDB takes, so that a run lasts a minute.
 	slowness = 100 * time.Millisecond
+	// markup is the name of one of the users.
+	markup = `<img src=x onerror="document.title='owned'">`
 )
 
 // system is the programs with servers of their own.
 type system struct {
+	t   *testing.T // the programs run until it ends
 	url string
+	// key is what requests are sent with; "" if the API has no keys.
+	key string
 	// mongodb is a proxy before MongoDB that makes runs slow.
-	mongodb *testbed.Proxy
-	env     []string
+	mongodb       *testbed.Proxy
+	uri, database string // of MongoDB itself
+	env           []string
+	api           *procs.Process
+	workers       []*procs.Process
+	killed        map[*procs.Process]bool
 }
 
-// start starts an API whose dashboard may change things, a scheduler and a worker, with users to be synchronised.
-func start(t *testing.T) *system {
+// start starts an API whose dashboard may change things, a scheduler and some workers, with users to be synchronised.
+func start(t *testing.T, workers int, settings ...string) *system {
 	t.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
@@ -55,7 +65,7 @@ func start(t *testing.T) *system {
 	if err != nil {
 		t.Fatal("MONGODB_URI cannot be put behind a proxy")
 	}
-	s := &system{mongodb: testbed.NewProxy(t, server.Host)}
+	s := &system{t: t, mongodb: testbed.NewProxy(t, server.Host), uri: uri, database: loadUsers(t, uri), killed: make(map[*procs.Process]bool)}
 	server.Host = s.mongodb.Addr
 	query := server.Query()
 	query.Set("directConnection", "true") // a replica set tells its own addresses
@@ -73,14 +83,17 @@ func start(t *testing.T) *system {
 	s.url = "http://127.0.0.1:" + listening
 	s.env = append(os.Environ(),
 		"REDIS_HOST="+host, "REDIS_PORT="+port, "REDIS_PASSWORD="+redis.Password, "REDIS_DB="+strconv.Itoa(redis.DB),
-		"MONGODB_URI="+server.String(), "MONGODB_DATABASE="+loadUsers(t, uri),
+		"MONGODB_URI="+server.String(), "MONGODB_DATABASE="+s.database,
 		"HOST=127.0.0.1", "PORT="+listening, "DASHBOARD_READ_ONLY=false", "LOG_FORMAT=json", "ADMIN_PORT=off",
 		"TRUSTED_PROXIES=127.0.0.1",
 		// A batch for each user, so that there is time to look.
 		"SYNC_BATCH_SIZE=1", "SYNC_WRITERS=1",
 	)
-	for _, program := range []string{"api", "scheduler", "worker"} {
-		s.run(t, program)
+	s.env = append(s.env, settings...)
+	s.api = s.run(procs.API)
+	s.run(procs.Scheduler)
+	for range workers {
+		s.workers = append(s.workers, s.run(procs.Worker))
 	}
 	testbed.Eventually(t, "the system to be ready", func() bool {
 		var health struct{ Jobs struct{ Initialized bool } }
@@ -106,6 +119,7 @@ func loadUsers(t *testing.T, uri string) string {
 		_ = client.Disconnect(ctx) // only closes sockets
 	})
 	documents := users.Generate(userCount, 1)
+	documents[0] = bson.D{{Key: "_id", Value: "markup"}, {Key: "username", Value: markup}}
 	for i := 0; i < len(documents); i += 50 { // the embedded server needs small commands
 		if _, err := db.Collection("users").InsertMany(t.Context(), documents[i:min(i+50, len(documents))]); err != nil {
 			t.Fatal(err)
@@ -115,7 +129,8 @@ func loadUsers(t *testing.T, uri string) string {
 }
 
 // run runs one of the programs until the test ends.
-func (s *system) run(t *testing.T, name string) {
+func (s *system) run(name string, settings ...string) *procs.Process {
+	t := s.t
 	t.Helper()
 	path, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
 	if err != nil {
@@ -125,19 +140,20 @@ func (s *system) run(t *testing.T, name string) {
 		t.Fatalf("the programs are not built, run `make build`: %v", err)
 	}
 	cmd := exec.Command(path)
-	cmd.Dir, cmd.Env = t.TempDir(), s.env // which has no .env
+	cmd.Dir, cmd.Env = t.TempDir(), append(slices.Clip(s.env), settings...) // the folder has no .env
 	p, err := procs.Start(cmd, procs.Options{Log: new(procs.Log)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if killed := p.Stop(procs.StopGrace); killed || p.ExitCode() != 0 {
+		if killed := p.Stop(procs.StopGrace); !s.killed[p] && (killed || p.ExitCode() != 0) {
 			t.Errorf("%s ended with %s", name, p.Status())
 		}
 		if t.Failed() {
 			t.Logf("the end of the log of %s:\n%s", name, p.Log().Tail(procs.TailLines))
 		}
 	})
+	return p
 }
 
 // ask sends a request and decodes the answer.
@@ -145,6 +161,9 @@ func (s *system) ask(method, path, body string, answer any) error {
 	request, err := http.NewRequest(method, s.url+path, strings.NewReader(body))
 	if err != nil {
 		return err
+	}
+	if s.key != "" {
+		request.SetBasicAuth("", s.key)
 	}
 	if body != "" {
 		request.Header.Set("Content-Type", "application/json")

@@ -15,8 +15,9 @@ import (
 
 // collection is a sorted list of documents. Inserting is slow, and reading and updating by _id is fast.
 type collection struct {
-	mu   sync.RWMutex
-	list []*document
+	mu      sync.RWMutex
+	list    []*document
+	indexes []*index
 }
 
 // document is one document. Readers see the one before an update or the one after it.
@@ -85,6 +86,7 @@ func (c *collection) insert(documents []bson.Raw) error {
 		}
 	}
 	c.list = list
+	c.reindex()
 	return nil
 }
 
@@ -100,6 +102,7 @@ func (c *collection) remove(selects predicate) int {
 	}
 	removed := len(c.list) - len(kept)
 	c.list = kept
+	c.reindex()
 	return removed
 }
 

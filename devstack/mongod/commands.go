@@ -42,7 +42,11 @@ func (s *Server) answer(m *message) bson.Raw {
 			{Key: "localTime", Value: time.Now()}, {Key: "minWireVersion", Value: 0}, {Key: "maxWireVersion", Value: 21},
 			{Key: "logicalSessionTimeoutMinutes", Value: 30}, {Key: "connectionId", Value: 1},
 		}
-	case "ping", "endSessions", "killCursors", "createIndexes", "dropDatabase", "drop":
+	case "createIndexes":
+		fields, err = s.createIndexes(m)
+	case "listIndexes":
+		fields = s.listIndexes(m)
+	case "ping", "endSessions", "killCursors", "dropDatabase", "drop":
 		fields, err = s.administer(name, m)
 	case "buildInfo":
 		fields = bson.D{{Key: "version", Value: "7.0.0"}, {Key: "versionArray", Value: bson.A{7, 0, 0, 0}}}
@@ -150,10 +154,39 @@ func (s *Server) administer(name string, m *message) (bson.D, error) {
 		for _, id := range ids {
 			delete(s.cursors, id.Int64())
 		}
-	case "createIndexes":
-		return nil, fmt.Errorf("this server has no indexes but the one on _id")
 	}
 	return bson.D{}, nil
+}
+
+func (s *Server) createIndexes(m *message) (bson.D, error) {
+	list, err := m.listed("indexes")
+	if err != nil {
+		return nil, err
+	}
+	for _, spec := range list {
+		parts, err := parseKey(spec.Lookup("key").Document())
+		if err != nil {
+			return nil, err
+		}
+		s.collection(s.namespaceOf(m, "createIndexes")).addIndex(parts)
+	}
+	return bson.D{}, nil
+}
+
+func (s *Server) listIndexes(m *message) bson.D {
+	namespace := s.namespaceOf(m, "listIndexes")
+	batch := bson.A{}
+	c := s.collection(namespace)
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for i, x := range c.indexes {
+		var key bson.D
+		for _, p := range x.parts {
+			key = append(key, bson.E{Key: p.field, Value: p.direction})
+		}
+		batch = append(batch, bson.D{{Key: "v", Value: 2}, {Key: "name", Value: fmt.Sprint("index_", i)}, {Key: "key", Value: key}})
+	}
+	return firstOf(namespace, 0, batch)
 }
 
 func (s *Server) listCollections(m *message) (bson.D, error) {
@@ -269,9 +302,16 @@ func (s *Server) find(m *message) (bson.D, error) {
 	if err != nil {
 		return nil, err
 	}
+	var order []keyPart // nil for that of the _ids
 	for _, name := range []string{"sort", "hint"} {
-		if v := m.command.Lookup(name); v.Type != 0 && v.String() != `{"_id": {"$numberInt":"1"}}` {
-			return nil, fmt.Errorf("%s must be {_id: 1}, was %s", name, v)
+		switch v := m.command.Lookup(name); {
+		case v.Type == 0 || v.String() == `{"_id": {"$numberInt":"1"}}`:
+		case name == "hint":
+			return nil, fmt.Errorf("a hint must be {_id: 1}, was %s", v)
+		default:
+			if order, err = parseKey(v.Document()); err != nil {
+				return nil, err
+			}
 		}
 	}
 	c := &cursor{namespace: s.namespaceOf(m, "find"), selects: selects, limit: m.integer("limit", 0)}
@@ -287,8 +327,12 @@ func (s *Server) find(m *message) (bson.D, error) {
 		c.project["_id"] = true
 		c.keysOnly = len(c.project) == 1 && onlyID(filter)
 	}
-	after, upto := bounds(filter)
-	c.left = within(s.collection(c.namespace).snapshot(), after, upto)
+	if order == nil {
+		after, upto := bounds(filter)
+		c.left = within(s.collection(c.namespace).snapshot(), after, upto)
+	} else if c.left, err = s.collection(c.namespace).inOrder(filter, order); err != nil {
+		return nil, err
+	}
 	if skip := m.integer("skip", 0); skip > 0 {
 		begun := time.Now()
 		spin(begun, time.Duration(c.skip(skip))*s.costs.Key)

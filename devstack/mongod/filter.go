@@ -5,6 +5,8 @@ package mongod
 import (
 	"bytes"
 	"fmt"
+	"regexp"
+	"slices"
 	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -151,6 +153,16 @@ func parseCondition(name string, v bson.RawValue) (predicate, error) {
 
 // parseTest returns the test of a field's value, which has the type 0 if the field is missing.
 func parseTest(v bson.RawValue) (func(bson.RawValue) bool, error) {
+	if pattern, options, ok := v.RegexOK(); ok {
+		expression, err := regexp.Compile(pattern)
+		if err != nil || options != "" {
+			return nil, fmt.Errorf("the expression %s is not known: %w", v, err)
+		}
+		return func(x bson.RawValue) bool {
+			text, ok := x.StringValueOK()
+			return ok && expression.MatchString(text)
+		}, nil
+	}
 	if v.Type != bson.TypeEmbeddedDocument {
 		return func(x bson.RawValue) bool {
 			return x.Type != 0 && bracket(x.Type) == bracket(v.Type) && compare(x, v) == 0
@@ -195,6 +207,25 @@ func parseOperator(name string, v bson.RawValue) (func(bson.RawValue) bool, erro
 		return ordered(func(n int) bool { return n < 0 }), nil
 	case "$lte":
 		return ordered(func(n int) bool { return n <= 0 }), nil
+	case "$ne":
+		equals := ordered(func(n int) bool { return n == 0 })
+		return func(x bson.RawValue) bool { return !equals(x) }, nil
+	case "$in":
+		values, err := v.Array().Values()
+		if err != nil {
+			return nil, err
+		}
+		var all []func(bson.RawValue) bool
+		for _, each := range values {
+			test, err := parseTest(each)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, test)
+		}
+		return func(x bson.RawValue) bool {
+			return slices.ContainsFunc(all, func(test func(bson.RawValue) bool) bool { return test(x) })
+		}, nil
 	case "$not":
 		test, err := parseTest(v)
 		if err != nil {

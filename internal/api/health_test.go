@@ -40,7 +40,7 @@ func TestHealthAsksForOurSchedules(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := setupRegistry(t, syncs().Resolve(test.change))
-			if err := b.jobs.Heartbeat(t.Context(), jobs.RoleWorker, jobs.NewProcessID()); err != nil {
+			if err := b.jobs.Heartbeat(t.Context(), jobs.RoleWorker, jobs.NewProcessID(), jobs.About{}); err != nil {
 				t.Fatal(err)
 			}
 			if test.shown != nil {

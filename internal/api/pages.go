@@ -4,7 +4,6 @@ package api
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"embed"
 	"encoding/base64"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/console"
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
@@ -60,15 +60,7 @@ type links struct {
 	Processes string `json:"processes"`
 }
 
-// front is what the page at the root shows.
-type front struct {
-	links
-	// Live are the workers and schedulers, unless Unknown, when Redis does not answer.
-	Live    []client.Process
-	Unknown bool
-}
-
-// index answers at the root with links: browsers get a page, other clients JSON.
+// index answers at the root: browsers get the console, other clients links.
 func (s *Server) index(c *gin.Context) {
 	at := prefixOf(c.Request)
 	there := links{
@@ -77,13 +69,14 @@ func (s *Server) index(c *gin.Context) {
 	}
 	c.Header("Vary", "Accept")
 	if strings.Contains(c.GetHeader("Accept"), "text/html") {
-		ctx, cancel := context.WithTimeout(c.Request.Context(), answerTimeout)
-		defer cancel()
-		live, err := s.processes(ctx)
+		page, err := console.Page(at)
 		if err != nil {
-			s.log(c).Warn("The page does not show the processes", "error", err)
+			s.log(c).Error("The console could not be made", "error", err)
+			fail(c, http.StatusInternalServerError, "internal error; the log says more")
+			return
 		}
-		s.servePage(c, "index.html", front{there, live, err != nil})
+		c.Header("Content-Security-Policy", console.Policy)
+		c.Data(http.StatusOK, "text/html; charset=utf-8", page)
 		return
 	}
 	c.JSON(http.StatusOK, client.Answer{Success: true, Data: there})

@@ -3,9 +3,11 @@ package api
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/gin-gonic/gin"
 
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/pkg/client"
 )
 
@@ -28,7 +30,22 @@ func (s *Server) processes(ctx context.Context) ([]client.Process, error) {
 	}
 	list := make([]client.Process, len(live))
 	for i, p := range live {
-		list[i] = client.Process{Role: string(p.Role), ID: p.ID, LastSeen: client.Time{Time: p.Seen}}
+		list[i] = client.Process{Role: string(p.Role), ID: p.ID, LastSeen: client.Time{Time: p.Seen}, Version: p.Version, Doing: newDoing(p.Doing)}
+		if p.Started > 0 {
+			list[i].StartedAt = client.Time{Time: time.UnixMilli(p.Started)}
+		}
 	}
 	return list, nil
+}
+
+// newDoing returns what a worker does, by the IDs of its tasks.
+func newDoing(ids []string) (list []client.Doing) {
+	for _, id := range ids {
+		if r, err := tasks.ParseRangeID(id); err == nil {
+			list = append(list, client.Doing{Job: r.Run.String(), Range: &r.Index})
+		} else {
+			list = append(list, client.Doing{Job: id})
+		}
+	}
+	return list
 }

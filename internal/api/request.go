@@ -29,14 +29,17 @@ const requestIDHeader = "X-Request-Id"
 // saneID is an ID that can be logged and sent back as it is.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._:-]{1,64}$`)
 
-// requestKey is the key of the name of a request's API key in its context.
+// requestKey is the key of a request's API key in its context.
 type requestKey struct{}
 
-// keyName returns the name of the API key that a request was sent with; "" without one.
-func keyName(c *gin.Context) string {
-	name, _ := c.Request.Context().Value(requestKey{}).(string)
-	return name
+// keyOf returns the API key that a request was sent with. Without one it has no name.
+func keyOf(c *gin.Context) access.Key {
+	key, _ := c.Request.Context().Value(requestKey{}).(access.Key)
+	return key
 }
+
+// keyName returns the name of the API key that a request was sent with; "" without one.
+func keyName(c *gin.Context) string { return keyOf(c).Name }
 
 // triggeredBy returns who sent a request, as the record of a run and the history name them.
 func triggeredBy(c *gin.Context) jobs.Trigger {
@@ -82,7 +85,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	ctx := context.WithValue(r.Context(), requestLog{}, log)
-	r = r.WithContext(context.WithValue(ctx, requestKey{}, key.Name))
+	r = r.WithContext(context.WithValue(ctx, requestKey{}, key))
 	s.router.ServeHTTP(w, r)
 }
 

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 
 	"github.com/codex-api/codex-jobs/internal/access"
+	"github.com/codex-api/codex-jobs/internal/console"
 	"github.com/codex-api/codex-jobs/internal/history"
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/notify"
@@ -159,6 +160,7 @@ func New(o Options) *Server {
 	r.Match(reading, "/schedules", s.strict(s.listSchedules)...)
 	r.Match(reading, jobTypesPath, s.strict(s.listJobTypes)...)
 	r.Match(reading, processesPath, s.strict(s.listProcesses)...)
+	r.Match(reading, whoamiPath, s.strict(s.whoami)...)
 	r.POST("/jobs/trigger/:job", s.strict(s.trigger)...)
 	r.POST("/jobs/pause", s.strict(s.pause)...)
 	r.POST("/jobs/resume", s.strict(s.resume)...)
@@ -167,6 +169,9 @@ func New(o Options) *Server {
 	r.POST("/jobs/cancel-waiting", s.strict(s.cancelWaiting)...)
 	r.POST("/notify/test", s.strict(s.testNotification)...)
 	r.Match(reading, "/", s.index)
+	for _, path := range []string{console.ScriptPath, console.StylePath} {
+		r.Match(reading, path, func(c *gin.Context) { console.Serve(c.Writer, c.Request, path) })
+	}
 	r.Match(reading, openAPIPath, s.serveOpenAPI)
 	r.Match(reading, docsPath, s.serveDocs)
 	r.Any(DashboardPath, s.ourDashboard)

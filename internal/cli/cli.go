@@ -158,7 +158,7 @@ There is no flag for the key itself: other users of this machine could read it.
 	root.AddCommand(
 		a.statusCommand(), a.triggerCommand(), a.jobsCommand(), a.jobCommand(), a.cancelCommand(), a.retryCommand(), a.historyCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.cleanupCommand(), a.schedulesCommand(), a.jobTypesCommand(), a.processesCommand(), a.healthCommand(),
-		a.notifyTestCommand(),
+		a.notifyTestCommand(), a.whoamiCommand(),
 	)
 	return root
 }

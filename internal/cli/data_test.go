@@ -13,7 +13,8 @@ const (
 	waitingJob = `{"id":"1795495829000:user-sync:aaaaaaaa","job":"user-sync","state":"waiting","data":{"syncType":"incremental"},
 		"progress":0,"attempt":0,"attempts":3,"createdAt":"2026-11-24T04:50:29.000Z"}`
 	activeJob = `{"id":"1795495826751:user-sync:mq4z2etl","job":"user-sync","state":"active","data":{"syncType":"full","batchSize":50},
-		"progress":55,"attempt":1,"attempts":3,"ranges":{"total":5,"ended":2},
+		"progress":55,"attempt":1,"attempts":3,"counts":{"processed":54980,"updated":54977,"failed":3},"total":100012,
+		"ranges":{"total":5,"ended":2},"rescueWithin":58400,
 		"createdAt":"2026-11-24T04:50:26.751Z","startedAt":"2026-11-24T04:50:27.100Z"}`
 	delayedJob = `{"id":"1795495800000:project-sync","job":"project-sync","state":"delayed","data":{"syncType":"incremental"},
 		"progress":40,"attempt":2,"attempts":3,"error":"counting the projects to sync, tried for 60s: server selection error: \u001b[31mcontext deadline exceeded",
@@ -52,13 +53,17 @@ const (
 		{"name":"project-sync","title":"Project sync","schedule":null,"paused":true,"attempts":3,` + syncFields + `},
 		{"name":"issue-sync","title":"Issue sync","schedule":"0 9 * * 1-5","paused":false,"attempts":3,` + syncFields + `},
 		{"name":"welcome-mail","title":"Welcome mail","schedule":null,"paused":false,"attempts":5,
-			"fields":[{"name":"to","type":"string","allowed":"an e-mail address"}]}]}`
-	syncFields = `"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""},
+			"fields":[{"name":"to","type":"string","allowed":"an e-mail address","required":true}]}]}`
+	syncFields = `"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\"","options":["incremental","full"],"default":"incremental"},
 			{"name":"batchSize","type":"integer","allowed":"a whole number from 1 to 10000"}]`
 	welcomeStatus = `{"repeatableJobs":[],"counts":{"active":0,"waiting":2,"completed":0,"failed":0,"delayed":0},"paused":false,"activeJobs":[]}`
 
 	processes = `{"processes":[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},
-		{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]}`
+		{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z","version":"v1.4.0","startedAt":"2026-11-24T03:20:00.000Z",
+			"doing":[{"job":"1795495826751:user-sync:mq4z2etl"},{"job":"1795495826751:user-sync:mq4z2etl","range":0},
+				{"job":"1795495826751:user-sync:mq4z2etl","range":3},{"job":"1795495820000:issue-sync:zzzzzzzz","range":1}]}]}`
+
+	identity = `{"key":"ops","write":true}`
 
 	// What a list has of these entries.
 	historyList = `{"entries":[
@@ -143,6 +148,7 @@ func newSystem(t *testing.T) *fake {
 	f.on("GET /schedules", 200, data(schedules))
 	f.on("GET /job-types", 200, data(jobTypes))
 	f.on("GET /processes", 200, data(processes))
+	f.on("GET /whoami", 200, data(identity))
 	f.on("GET /jobs/status?job=welcome-mail", 200, data(welcomeStatus))
 	f.on("POST /jobs/trigger/welcome-mail", 200, `{"success":true,"message":"Welcome mail (ada@codex.example) triggered successfully",
 		"timestamp":"2026-11-24T04:50:26.753Z","data":{"jobId":"1795495826751:welcome-mail:mq4z2etl","coalesced":false}}`)

@@ -60,6 +60,7 @@ func TestOutput(t *testing.T) {
 		{"schedules", "schedules", "GET /schedules", schedules},
 		{"job-types", "job-types", "GET /job-types", jobTypes},
 		{"processes", "processes", "GET /processes", processes},
+		{"whoami", "whoami", "GET /whoami", identity},
 		{"status-welcome-mail", "status welcome-mail", "GET /jobs/status?job=welcome-mail", welcomeStatus},
 		{"trigger-welcome-mail", `trigger welcome-mail --data {"to":"ada@codex.example"}`, `POST /jobs/trigger/welcome-mail {"to":"ada@codex.example"}`,
 			`{"jobId":"1795495826751:welcome-mail:mq4z2etl","coalesced":false}`},

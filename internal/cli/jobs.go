@@ -154,6 +154,31 @@ func attempts(p *page, j client.Job) (fields []string) {
 	return fields
 }
 
+// recordsOf says what a job has done to its records, of how many; "" if that is not known. The result of one that has completed says
+// it, too.
+func recordsOf(j client.Job) string {
+	if _, ok := syncResult(j); ok {
+		return ""
+	}
+	text := countsOf(j.Counts)
+	switch {
+	case j.Total == 0:
+		return text
+	case text == "":
+		return fmt.Sprintf("%d to visit", j.Total)
+	default:
+		return fmt.Sprintf("%s, of %d", text, j.Total)
+	}
+}
+
+// rescueOf says when another worker takes over what a lost one had; "" if none is lost.
+func rescueOf(j client.Job) string {
+	if j.RescueWithin == nil {
+		return ""
+	}
+	return "lost; another one takes over in at most " + short(time.Duration(*j.RescueWithin)*time.Millisecond)
+}
+
 // waitingFor says what an active job waits for; "" if it goes on.
 func waitingFor(j client.Job, now time.Time) string {
 	if j.Waiting == nil {
@@ -178,8 +203,10 @@ func (a *app) printJob(j client.Job) error {
 			"State", string(j.State),
 			"Data", brief(j.Data),
 			"Progress", percent(j.Progress),
+			"Records", recordsOf(j),
 			"Ranges", ranges,
 			"Waiting for", waitingFor(j, p.now),
+			"Worker", rescueOf(j),
 			"Attempt", fmt.Sprintf("%d of %d", j.Attempt, j.Attempts),
 			"Triggered by", triggeredBy(j),
 			"Created", p.moment(j.CreatedAt.Time),

@@ -41,9 +41,21 @@ func listJobTypes(p *page, types []client.JobType) {
 		}
 		var fields []string
 		for _, f := range t.Fields {
-			fields = append(fields, f.Name+": "+f.Allowed)
+			fields = append(fields, f.Name+": "+f.Allowed+more(f))
 		}
 		rows = append(rows, []string{t.Name, t.Title, schedule, yesNo(t.Paused), strconv.Itoa(t.Attempts), orNone(strings.Join(fields, "; "))})
 	}
 	p.table([]string{"JOB", "TITLE", "SCHEDULE", "PAUSED", "ATTEMPTS", "DATA"}, rows)
+}
+
+// more says what else is known of a field.
+func more(f client.Field) string {
+	switch {
+	case f.Required:
+		return " (required)"
+	case f.Default != nil:
+		return " (default " + string(f.Default) + ")"
+	default:
+		return ""
+	}
 }

@@ -85,7 +85,7 @@ func TestCancelWithADeadWorker(t *testing.T) {
 	if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); err != nil || removed {
 		t.Errorf("%v, %v", removed, err)
 	}
-	if err := active.Save(ctx, []byte("x"), 1); !errors.Is(err, jobs.ErrNoRange) {
+	if err := active.Save(ctx, []byte("x"), jobs.Progress{Percent: 1}); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("a range of a cancelled run goes on: %v", err)
 	}
 	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
@@ -320,7 +320,7 @@ func TestRetriesAreCounted(t *testing.T) {
 	if err := b.Retry(ctx, id, ""); !errors.Is(err, jobs.ErrNotFailed) {
 		t.Errorf("%v", err)
 	}
-	if err := run.Save(ctx, []byte("x"), 1); err != nil {
+	if err := run.Save(ctx, []byte("x"), jobs.Progress{Percent: 1}); err != nil {
 		t.Errorf("the attempt has lost its run: %v", err)
 	}
 	// The count outlives the run's state.

@@ -59,7 +59,7 @@ func TestProcessOfABrokenClock(t *testing.T) {
 	if n, err := b.Live(ctx, jobs.RoleScheduler); n != 0 || err != nil {
 		t.Errorf("%d live schedulers, %v; want none", n, err)
 	}
-	if err := b.Heartbeat(ctx, jobs.RoleScheduler, "live"); err != nil {
+	if err := b.Heartbeat(ctx, jobs.RoleScheduler, "live", jobs.About{}); err != nil {
 		t.Fatal(err)
 	}
 	if list, err := b.Processes(ctx); len(list) != 1 || err != nil {

@@ -141,7 +141,7 @@ func TestCollect(t *testing.T) {
 	want[tasksIn("waiting", "issue-sync", "range")] = 5
 
 	for id, role := range map[string]jobs.Role{"a": jobs.RoleWorker, "b": jobs.RoleWorker, "c": jobs.RoleScheduler} {
-		must(b.Heartbeat(ctx, role, id))
+		must(b.Heartbeat(ctx, role, id, jobs.About{}))
 	}
 	want[`processes{role="worker"}`], want[`processes{role="scheduler"}`] = 2, 1
 	tick := b.def.Schedule.Prev(time.Now().Add(-time.Hour))

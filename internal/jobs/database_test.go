@@ -92,7 +92,7 @@ func TestRunOnAnotherDatabase(t *testing.T) {
 			t.Fatal(err)
 		}
 		checkpoint = string(run.Checkpoint)
-		if err := run.Save(ctx, []byte(owner), 50); err != nil {
+		if err := run.Save(ctx, []byte(owner), jobs.Progress{Percent: 50}); err != nil {
 			t.Fatal(err)
 		}
 		if err := run.AddRange(ctx, 0, []byte(owner), false); err != nil && checkpoint == "" {

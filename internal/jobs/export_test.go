@@ -18,3 +18,6 @@ func (j *Jobs) WatchClockEvery(ctx context.Context, registerer prometheus.Regist
 func (j *Jobs) Restart(ctx context.Context, id tasks.RunID) (bool, error) {
 	return j.restart(ctx, id, "")
 }
+
+// ID returns the ID of the run.
+func (s *RunState) ID() tasks.RunID { return s.id }

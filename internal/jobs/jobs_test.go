@@ -311,7 +311,7 @@ func TestRunState(t *testing.T) {
 	if first.Rescued || first.Checkpoint != nil || time.Since(first.Started) > time.Minute {
 		t.Fatalf("a new run's state: %+v", first)
 	}
-	if err := first.Save(ctx, []byte("one"), 10); err != nil {
+	if err := first.Save(ctx, []byte("one"), jobs.Progress{Percent: 10}); err != nil {
 		t.Fatal(err)
 	}
 	if err := first.Release(ctx); err != nil {
@@ -323,7 +323,7 @@ func TestRunState(t *testing.T) {
 	}
 	// The first owner, woken up, can change nothing.
 	for name, err := range map[string]error{
-		"save": first.Save(ctx, []byte("stale"), 99), "release": first.Release(ctx), "fail attempt": first.FailAttempt(ctx),
+		"save": first.Save(ctx, []byte("stale"), jobs.Progress{Percent: 99}), "release": first.Release(ctx), "fail attempt": first.FailAttempt(ctx),
 		"complete": first.Complete(ctx, []byte("{}")), "fail": first.Fail(ctx, errors.New("told to")),
 	} {
 		if !errors.Is(err, jobs.ErrFenced) {
@@ -598,7 +598,9 @@ func TestLiveProcesses(t *testing.T) {
 	running, stop := context.WithCancel(ctx)
 	var loops sync.WaitGroup
 	for i := range 3 {
-		loops.Go(func() { b.HeartbeatLoop(running, jobs.RoleWorker, fmt.Sprint(i)) })
+		loops.Go(func() {
+			b.HeartbeatLoop(running, jobs.RoleWorker, fmt.Sprint(i), func() jobs.About { return jobs.About{} })
+		})
 	}
 	testbed.Eventually(t, "3 live workers", func() bool { return live() == 3 })
 	// One that said its last word long ago is not counted.

@@ -94,6 +94,9 @@ func (k keys) ofJob(job, what string) string {
 // processes is a sorted set: the processes of a role, by the time (ms) of their last heartbeat.
 func (k keys) processes(role Role) string { return k.ofAll(string(role) + "s") }
 
+// process is JSON: what a live process says of itself. It ends with the process.
+func (k keys) process(role Role, id string) string { return k.ofAll(string(role)) + ":" + id }
+
 // work is the channel of announcements. A message is the name of a queue that has something to do.
 func (k keys) work() string { return k.ofAll("work") }
 

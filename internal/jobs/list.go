@@ -66,14 +66,19 @@ type Job struct {
 	TriggeredBy Trigger
 	// EndedAttempts are the attempts that have ended, those before a retry by hand included, oldest first.
 	EndedAttempts []EndedAttempt
-	// Counts is what an ended run has done. It is nil if that is not known.
+	// Counts is what the run has done to its records, by now or in all. It is nil if that is not known. Total is how many records a run
+	// that has not ended is to visit. It is 0 while that is not known.
 	Counts *RecordCounts
+	Total  int64
 	// Result is the result of a completed run as JSON. It is nil in other states.
 	Result json.RawMessage
 	// Wait is what a run waits for: one that is active, or one that is snoozed. It is nil for others.
 	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
+	// RescueWithin is in how long at the latest another worker takes over what a lost worker had of an active run. It is 0 if no
+	// worker is lost, and if nobody can say.
+	RescueWithin time.Duration
 	// Created is the reference time. A delayed run's is in the future. Started is when the first attempt began, Ended when the run
 	// completed or failed, and NextAttempt when a delayed run's first or next attempt is due. Each is zero if it is not known.
 	Created, Started, Ended, NextAttempt time.Time
@@ -89,7 +94,9 @@ func (j *Jobs) Find(ctx context.Context, id tasks.RunID) (Job, error) {
 		return Job{}, err
 	}
 	found := []Job{newJob(def, id, info)}
-	err = j.addStates(ctx, found)
+	if err = j.addStates(ctx, found); err == nil {
+		err = j.addRescues(ctx, found)
+	}
 	return found[0], err
 }
 
@@ -153,8 +160,8 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 			continue
 		}
 		answers = append(answers, answer{
-			job, pipeline.HMGet(ctx, j.keys.run(job.ID), "progress", "started", "failures", "waiting", "waitingFrom"),
-			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended"), pipeline.Get(ctx, j.keys.wait(job.ID.Job)),
+			job, pipeline.HMGet(ctx, j.keys.run(job.ID), "progress", "started", "failures", "waiting", "waitingFrom", "counts"),
+			pipeline.HMGet(ctx, j.keys.ranges(job.ID), "n", "ended", "counts", "complete"), pipeline.Get(ctx, j.keys.wait(job.ID.Job)),
 		})
 	}
 	if _, err := pipeline.Exec(ctx); err != nil && !errors.Is(err, redis.Nil) {
@@ -189,6 +196,7 @@ func (j *Jobs) addStates(ctx context.Context, list []Job) error {
 			}
 		}
 		a.job.Ranges, a.job.RangesEnded = number(a.ranges, 0), number(a.ranges, 1)
+		readCounts(a.job, text(a.run, 5), text(a.ranges, 2), number(a.ranges, 3) == 1)
 	}
 	return nil
 }
@@ -216,9 +224,14 @@ func (j *Jobs) refresh(ctx context.Context, job *Job) error {
 
 // number returns one field of an answer, which is our own number. It returns 0 if the field is not there.
 func number(c *redis.SliceCmd, field int) int {
-	text, _ := c.Val()[field].(string)
-	n, _ := strconv.Atoi(text)
+	n, _ := strconv.Atoi(text(c, field))
 	return n
+}
+
+// text returns one field of an answer. It returns "" if the field is not there.
+func text(c *redis.SliceCmd, field int) string {
+	value, _ := c.Val()[field].(string)
+	return value
 }
 
 // Filter says which runs List returns.
@@ -263,6 +276,9 @@ func (j *Jobs) List(ctx context.Context, f Filter) (page []Job, total int, err e
 	}
 	page = slices.Concat(lists...)
 	if err := j.addStates(ctx, page); err != nil {
+		return nil, 0, err
+	}
+	if err := j.addRescues(ctx, page); err != nil {
 		return nil, 0, err
 	}
 	newest, n, err := j.newest(ctx, ended, f.States, max(0, first-total), max(0, first+f.PageSize-total))

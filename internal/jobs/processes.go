@@ -5,6 +5,8 @@ package jobs
 import (
 	"context"
 	"crypto/rand"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -46,10 +48,27 @@ redis.call("ZREMRANGEBYSCORE", KEYS[1], "(" .. string.format("%.0f", now + ARGV[
 return 1
 `)
 
-// Heartbeat records that the process with the ID lives.
-func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
-	err := heartbeatScript.Run(ctx, j.rdb, []string{j.keys.processes(role)}, id, heartbeatTTL.Milliseconds()).Err()
+// About is what a process says of itself.
+type About struct {
+	// Version is its release.
+	Version string `json:"version"`
+	// Started is when it started, in ms.
+	Started int64 `json:"started"`
+	// Doing is the IDs of the runs and ranges that it works on, sorted.
+	Doing []string `json:"doing,omitempty"`
+}
+
+// Heartbeat records that the process with the ID lives, and what it says of itself.
+func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string, about About) error {
+	text, err := json.Marshal(about)
 	if err != nil {
+		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
+	}
+	// On a cluster the two keys can be on different nodes.
+	if err := j.rdb.Set(ctx, j.keys.process(role, id), text, heartbeatTTL).Err(); err != nil {
+		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
+	}
+	if err := heartbeatScript.Run(ctx, j.rdb, []string{j.keys.processes(role)}, id, heartbeatTTL.Milliseconds()).Err(); err != nil {
 		return fmt.Errorf("heartbeat of %s %s: %w", role, id, err)
 	}
 	return nil
@@ -57,7 +76,12 @@ func (j *Jobs) Heartbeat(ctx context.Context, role Role, id string) error {
 
 // Leave records that the process with the ID has ended.
 func (j *Jobs) Leave(ctx context.Context, role Role, id string) error {
-	if err := j.rdb.ZRem(ctx, j.keys.processes(role), id).Err(); err != nil {
+	_, err := j.rdb.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRem(ctx, j.keys.processes(role), id)
+		p.Del(ctx, j.keys.process(role, id))
+		return nil
+	})
+	if err != nil {
 		return fmt.Errorf("leaving as %s %s: %w", role, id, err)
 	}
 	return nil
@@ -92,6 +116,8 @@ type Process struct {
 	ID string
 	// Seen is the time of its last heartbeat.
 	Seen time.Time
+	// About is zero for a process of a release that says nothing of itself.
+	About
 }
 
 // Processes returns the live processes, sorted by role and ID.
@@ -111,6 +137,19 @@ func (j *Jobs) Processes(ctx context.Context) ([]Process, error) {
 			all = append(all, Process{Role: role, ID: fmt.Sprint(z.Member), Seen: time.UnixMilli(int64(z.Score)).UTC()})
 		}
 		slices.SortFunc(all[first:], func(a, b Process) int { return strings.Compare(a.ID, b.ID) })
+	}
+	said := make([]*redis.StringCmd, len(all))
+	_, err = j.rdb.Pipelined(ctx, func(pipeline redis.Pipeliner) error {
+		for i, p := range all {
+			said[i] = pipeline.Get(ctx, j.keys.process(p.Role, p.ID))
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("asking what the live processes do: %w", err)
+	}
+	for i := range all {
+		_ = json.Unmarshal([]byte(said[i].Val()), &all[i].About) // of another release, it may say nothing
 	}
 	return all, nil
 }
@@ -133,13 +172,13 @@ func (j *Jobs) LiveHere(ctx context.Context, role Role) error {
 	return fmt.Errorf("no %s on this host has been heard of for %s", role, heartbeatTTL)
 }
 
-// HeartbeatLoop sends heartbeats until ctx ends, and then leaves. A Redis that does not answer is only worth a line for
+// HeartbeatLoop sends heartbeats, with what about returns, until ctx ends, and then leaves. A Redis that does not answer is only worth a line for
 // debugging: other code reports it.
-func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string) {
+func (j *Jobs) HeartbeatLoop(ctx context.Context, role Role, id string, about func() About) {
 	ticker := time.NewTicker(HeartbeatInterval)
 	defer ticker.Stop()
 	for {
-		if err := j.Heartbeat(ctx, role, id); err != nil && ctx.Err() == nil {
+		if err := j.Heartbeat(ctx, role, id, about()); err != nil && ctx.Err() == nil {
 			j.log.Debug("Heartbeat failed", "error", err)
 		}
 		select {

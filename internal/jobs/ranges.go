@@ -5,6 +5,7 @@
 //	complete  1 if no more follow
 //	ended     how many have ended
 //	progress  the sum of their progress in percent
+//	counts    the sum of what was done in them, as JSON
 //	listed    how many failed records the ranges that have ended list
 //
 // The fields of one range begin with its index, such as "3:spec":
@@ -22,7 +23,7 @@
 //	began       when its first attempt began (ms)
 //	closed      when it ended (ms)
 //	worker      the ID of the worker that ended it
-//	counts      what was done in it, once it has ended, as JSON
+//	counts      what was done in it, as JSON
 //	failed      the first records that failed in it, once it has ended, as JSON
 //
 // A range is recorded before its task is enqueued, and the task's ID is made of the run's ID. So an attempt that is in doubt
@@ -109,14 +110,38 @@ return {owner, r[1] or "0", run[1] or "0", r[2] or "", r[3] or "0", spec, run[2]
 	redis.call("HGET", KEYS[3], "codex:retries") or "0"}
 `)
 
-// KEYS: ranges, run. ARGV: index, owner, TTL, progress, checkpoint. Returns -1 if there is nothing left to do.
-var saveRangeScript = redis.NewScript(rangeFence + `
+// sumCounts is a part of scripts that begin with rangeFence. sum(counts, ended) returns what is done in all ranges once that much is
+// done in this one, as JSON, so that nobody needs to read each of them. A range that has ended well had as many records as were
+// visited, and one that has failed as many as before.
+const sumCounts = `
+local function sum(counts, ended)
+	local r = redis.call("HMGET", KEYS[1], "counts", i .. ":counts")
+	local all, before, now = cjson.decode(r[1] or "{}"), cjson.decode(r[2] or "{}"), cjson.decode(counts)
+	if ended == "done" then
+		now.total = now.processed
+	elseif ended then
+		now.total = before.total
+	end
+	before.totals, now.totals = before.total and 1, now.total and 1
+	for _, name in ipairs({"processed", "updated", "failed", "total", "totals"}) do
+		all[name] = (all[name] or 0) + (now[name] or 0) - (before[name] or 0)
+	end
+	return cjson.encode(all)
+end
+`
+
+// KEYS: ranges, run. ARGV: index, owner, TTL, progress, checkpoint, counts or "". Returns -1 if there is nothing left to do.
+var saveRangeScript = redis.NewScript(rangeFence + sumCounts + `
 if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 or redis.call("HEXISTS", KEYS[2], "cancelled") == 1 then
 	return -1
 end
 local before = tonumber(redis.call("HGET", KEYS[1], i .. ":progress") or "0")
 redis.call("HINCRBY", KEYS[1], "progress", tonumber(ARGV[4]) - before)
-redis.call("HSET", KEYS[1], i .. ":progress", ARGV[4], i .. ":checkpoint", ARGV[5])
+if ARGV[6] ~= "" then
+	redis.call("HSET", KEYS[1], i .. ":progress", ARGV[4], i .. ":checkpoint", ARGV[5], "counts", sum(ARGV[6]), i .. ":counts", ARGV[6])
+else
+	redis.call("HSET", KEYS[1], i .. ":progress", ARGV[4], i .. ":checkpoint", ARGV[5])
+end
 redis.call("HDEL", KEYS[1], i .. ":waiting")
 redis.call("EXPIRE", KEYS[1], ARGV[3])
 return 1
@@ -145,7 +170,7 @@ return tonumber(redis.call("HGET", KEYS[1], i .. ":waiting"))
 
 // KEYS: ranges. ARGV: index, owner, TTL, "done" or "failed", checkpoint or "" to leave it, reason, now (ms), worker, counts or "",
 // failed records or "", their number, and up to how many of all ranges are kept.
-var endRangeScript = redis.NewScript(rangeFence + `
+var endRangeScript = redis.NewScript(rangeFence + sumCounts + `
 if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 then
 	return 1 -- asked again, because the answer was lost
 end
@@ -156,7 +181,10 @@ redis.call("HSET", KEYS[1], i .. ":progress", 100, i .. ":end", ARGV[4], i .. ":
 if ARGV[5] ~= "" then
 	redis.call("HSET", KEYS[1], i .. ":checkpoint", ARGV[5])
 end
-redis.call("HSET", KEYS[1], i .. ":closed", ARGV[7], i .. ":worker", ARGV[8], i .. ":counts", ARGV[9])
+redis.call("HSET", KEYS[1], i .. ":closed", ARGV[7], i .. ":worker", ARGV[8])
+if ARGV[9] ~= "" then
+	redis.call("HSET", KEYS[1], "counts", sum(ARGV[9], ARGV[4]), i .. ":counts", ARGV[9])
+end
 if ARGV[10] ~= "" and tonumber(redis.call("HGET", KEYS[1], "listed") or "0") < tonumber(ARGV[12]) then
 	redis.call("HINCRBY", KEYS[1], "listed", ARGV[11])
 	redis.call("HSET", KEYS[1], i .. ":failed", ARGV[10])
@@ -356,9 +384,9 @@ func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*
 	return s, nil
 }
 
-// Save stores the checkpoint, and the progress in percent.
-func (s *RangeState) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return s.change(ctx, saveRangeScript, runSeconds, progress, checkpoint)
+// Save stores the checkpoint, and how far the range is.
+func (s *RangeState) Save(ctx context.Context, checkpoint []byte, p Progress) error {
+	return s.change(ctx, saveRangeScript, runSeconds, p.Percent, checkpoint, p.counts())
 }
 
 // Release ends the attempt at no cost. The state stays for the next attempt, without an owner.

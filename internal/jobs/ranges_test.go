@@ -53,8 +53,8 @@ func TestRanges(t *testing.T) {
 		}
 	}
 	first := open(0)
-	must(first.Save(ctx, []byte("a"), 50))
-	must(first.Save(ctx, []byte("b"), 40)) // progress may turn out to be less
+	must(first.Save(ctx, []byte("a"), jobs.Progress{Percent: 50}))
+	must(first.Save(ctx, []byte("b"), jobs.Progress{Percent: 40})) // progress may turn out to be less
 	must(first.Release(ctx))
 	again := open(0)
 	if again.Rescued || string(again.Checkpoint) != "b" || string(again.Spec) != "0" || again.Started.IsZero() {
@@ -65,7 +65,7 @@ func TestRanges(t *testing.T) {
 		t.Errorf("a range of a dead worker: %+v", successor)
 	}
 	for what, err := range map[string]error{
-		"save": again.Save(ctx, []byte("late"), 99), "give back": again.Release(ctx),
+		"save": again.Save(ctx, []byte("late"), jobs.Progress{Percent: 99}), "give back": again.Release(ctx),
 		"complete": again.Complete(ctx, []byte("late")), "fail": again.Fail(ctx, errors.New("late")),
 	} {
 		if !errors.Is(err, jobs.ErrFenced) || errors.Is(err, jobs.ErrNoRange) {
@@ -78,7 +78,7 @@ func TestRanges(t *testing.T) {
 	for range 2 {
 		must(successor.Complete(ctx, []byte("all")))
 	}
-	if err := successor.Save(ctx, []byte("late"), 50); !errors.Is(err, jobs.ErrNoRange) { // sent before that, and arrived after it
+	if err := successor.Save(ctx, []byte("late"), jobs.Progress{Percent: 50}); !errors.Is(err, jobs.ErrNoRange) { // sent before that, and arrived after it
 		t.Errorf("saving a range that has ended: %v", err)
 	}
 	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
@@ -89,7 +89,7 @@ func TestRanges(t *testing.T) {
 	if second = open(1); second.Failures != 1 || second.Rescued {
 		t.Errorf("after a failed attempt: %+v", second)
 	}
-	must(second.Save(ctx, []byte("half"), 50))
+	must(second.Save(ctx, []byte("half"), jobs.Progress{Percent: 50}))
 	must(second.Fail(ctx, errors.New("a reason")))
 	if split, err := run.Split(ctx); err != nil || split.Ended != 2 || split.Progress != 200/3 {
 		t.Errorf("with two ended: %+v, %v", split, err)
@@ -110,7 +110,7 @@ func TestRanges(t *testing.T) {
 
 	third := open(2)
 	must(run.Complete(ctx, nil))
-	if err := third.Save(ctx, nil, 1); !errors.Is(err, jobs.ErrNoRange) {
+	if err := third.Save(ctx, nil, jobs.Progress{Percent: 1}); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("saving when the run has ended: %v", err)
 	}
 	if n, err := b.rdb.DBSize(ctx).Result(); err != nil || n != 0 {

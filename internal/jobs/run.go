@@ -4,6 +4,7 @@
 //	started     when the first attempt began (ms)
 //	checkpoint  where the run got to
 //	progress    in percent
+//	counts      what was done to records, as JSON, and the total once it is known; of a split run, see ranges.go, only the total
 //	failures    how many attempts have failed
 //	recoveries  how many times it was rescued
 //	postponed   when it was first snoozed because only a newer release understands it (ms)
@@ -80,7 +81,7 @@ local over = ""
 if ARGV[5] == "1" and ARGV[7] ~= "" then
 	local database = redis.call("HGET", KEYS[1], "database")
 	if database and database ~= ARGV[7] then
-		redis.call("HDEL", KEYS[1], "checkpoint", "progress")
+		redis.call("HDEL", KEYS[1], "checkpoint", "progress", "counts")
 		redis.call("UNLINK", KEYS[4])
 		over = "1"
 	end
@@ -115,9 +116,9 @@ record(KEYS[2], ARGV[3])
 return 1
 `)
 
-// KEYS: run. ARGV: owner, TTL, checkpoint, progress.
+// KEYS: run. ARGV: owner, TTL, checkpoint, progress, counts or "".
 var saveScript = redis.NewScript(fence + `
-redis.call("HSET", KEYS[1], "checkpoint", ARGV[3], "progress", ARGV[4])
+redis.call("HSET", KEYS[1], "checkpoint", ARGV[3], "progress", ARGV[4], "counts", ARGV[5])
 redis.call("HDEL", KEYS[1], "waiting")
 redis.call("EXPIRE", KEYS[1], ARGV[2])
 return 1
@@ -277,9 +278,9 @@ func milliseconds(text string) time.Duration {
 	return time.Duration(ms) * time.Millisecond
 }
 
-// Save stores the checkpoint, and the progress in percent.
-func (s *RunState) Save(ctx context.Context, checkpoint []byte, progress int) error {
-	return s.change(ctx, saveScript, runSeconds, checkpoint, progress)
+// Save stores the checkpoint, and how far the run is.
+func (s *RunState) Save(ctx context.Context, checkpoint []byte, p Progress) error {
+	return s.change(ctx, saveScript, runSeconds, checkpoint, p.Percent, p.counts())
 }
 
 // Release ends the attempt at no cost. The state stays for the next attempt, without an owner.

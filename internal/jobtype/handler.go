@@ -51,8 +51,12 @@ type Attempt struct {
 	// Permit waits until one more call is within the job type's rate limit. Call end when the call has ended. It returns an error
 	// when ctx ends, or when Stop is closed, before. It can be nil: then there is no limit.
 	Permit func(ctx context.Context) (end func(), err error)
-	// Count says what the run has done to its records by now, over all attempts, for the record of the run. It can be nil.
+	// Count says what the run has done to its records by now, over all attempts, for the record of the run. The next Save shows it. It
+	// can be nil.
 	Count func(processed, updated, failed int64)
+	// Total says how many records the run, or the range, is to visit. 0 means that this is not known. The next Save shows it. It can be
+	// nil.
+	Total func(records int64)
 	// Failed says which records have failed by now, over all attempts: the first ones, at most jobs.MaxFailedRecords. The attempt
 	// must not change the list afterwards. It can be nil.
 	Failed func(records []jobs.FailedRecord)

@@ -17,6 +17,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/version"
 )
 
 // heartbeatInterval is how often asynq's Scheduler writes its entries. It does so first after one interval: with its default of
@@ -94,7 +95,8 @@ func (s *Scheduler) Run(ctx context.Context) error {
 		s.log.Warn("Could not remove what dead schedulers have left", "error", err) // the next scheduler that starts will do it
 	}
 	s.log.Info("Scheduler ready", "scheduler", s.id)
-	s.jobs.HeartbeatLoop(ctx, jobs.RoleScheduler, s.id)
+	about := jobs.About{Version: version.String(), Started: time.Now().UnixMilli()}
+	s.jobs.HeartbeatLoop(ctx, jobs.RoleScheduler, s.id, func() jobs.About { return about })
 	running.Wait()
 	shown.Shutdown()
 	return nil

@@ -63,15 +63,16 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 				return nil, fmt.Errorf("reading the checkpoint of %s: %w", a.ID, err)
 			}
 		}
+		full := payload.SyncType == tasks.SyncFull
 		done := progress(a)
 		done(resume)
 		pass := syncrun.Pass{
 			Noun: o.Noun, Store: store, Work: work(a, o),
 			Selection: syncrun.Selection{
-				Full: payload.SyncType == tasks.SyncFull, Reference: a.ID.Reference, Freshness: o.Freshness,
+				Full: full, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, Workers: o.Workers, RetryBudget: o.RetryBudget, Stop: a.Stop,
-			Resume: resume, Save: save(a, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
+			Resume: resume, Save: save(a, full, resume, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
 		if a.Range != nil {
 			return syncRange(ctx, a, pass, done)
@@ -160,10 +161,19 @@ func waiting(a *jobtype.Attempt) syncrun.Waiting {
 	}
 }
 
-// save returns a syncrun.Save that stores the checkpoint as JSON, and says what is done.
-func save(a *jobtype.Attempt, done func(syncrun.Checkpoint)) syncrun.Save {
+// save returns a syncrun.Save that stores the checkpoint as JSON, and says what is done, and of how much.
+func save(a *jobtype.Attempt, full bool, resume syncrun.Checkpoint, done func(syncrun.Checkpoint)) syncrun.Save {
+	counted := resume.Processed > 0
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 		done(c)
+		if counted && c.Processed == 0 {
+			count(a, c) // the next attempt begins at the beginning
+		}
+		counted = c.Processed > 0
+		// A range of a full run only knows how long it was made. The run has counted its records.
+		if a.Total != nil && (a.Range == nil || !full) {
+			a.Total(c.Total)
+		}
 		data, err := json.Marshal(c)
 		if err != nil {
 			return fmt.Errorf("encoding a checkpoint: %w", err)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 )
 
@@ -155,6 +156,8 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 		}
 	}
 	r.Log.Info("Sharing the run with all workers", "ranges", split.Ranges, "cutIn", time.Since(started).Round(time.Millisecond).String())
+	counted, stopCounting := r.countAll(ctx)
+	defer stopCounting()
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	var (
@@ -195,10 +198,12 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 		}
 		if split.Progress > shownAs && now.Sub(shown) >= progressInterval {
 			shown, shownAs = now, split.Progress
-			_ = r.Save(ctx, Checkpoint{Elapsed: elapsed()}, min(99, split.Progress)) // if it fails, the next one follows soon
+			_ = r.Save(ctx, Checkpoint{Elapsed: elapsed(), Total: r.Resume.Total}, min(99, split.Progress)) // if it fails, the next one follows soon
 		}
 		select {
 		case <-ticker.C:
+		case r.Resume.Total = <-counted:
+			shownAs = -1 // show it
 		case <-r.Stop:
 			return Checkpoint{}, r.stop(ctx, elapsed(), split)
 		case <-ctx.Done():
@@ -208,6 +213,30 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 	total, err := r.sum(ctx)
 	total.Elapsed = elapsed()
 	return total, err
+}
+
+// countAll counts the records of a full run that is split, while its ranges do the work, unless an earlier attempt has. It is only for
+// people who watch, so it is not tried again. The ranges of an incremental run count their own records. The caller must call end.
+func (r Run) countAll(ctx context.Context) (counted <-chan int64, end func()) {
+	if !r.Selection.Full || r.Resume.Total > 0 {
+		return nil, func() {}
+	}
+	answer := make(chan int64, 1)
+	counting, stop := context.WithCancel(ctx)
+	var count sync.WaitGroup
+	count.Go(func() {
+		n, err := r.Store.Count(counting, r.Selection, Range{})
+		switch {
+		case err == nil:
+			answer <- n
+		case counting.Err() == nil:
+			r.Log.Debug("Could not count the "+r.Noun+"s to sync", "error", err)
+		}
+	})
+	return answer, func() {
+		stop()
+		count.Wait()
+	}
 }
 
 // next returns the range behind the previous one. Its Upto is nil if it is the last.
@@ -244,7 +273,7 @@ func (r Run) stop(ctx context.Context, elapsed time.Duration, split Split) error
 func (r Run) saveElapsed(ctx context.Context, elapsed time.Duration, split Split) {
 	saving, cancel := context.WithTimeout(ctx, finalSaveTimeout)
 	defer cancel()
-	_ = r.Save(saving, Checkpoint{Elapsed: elapsed}, min(99, split.Progress)) // if it fails, the duration lacks this attempt
+	_ = r.Save(saving, Checkpoint{Elapsed: elapsed, Total: r.Resume.Total}, min(99, split.Progress)) // if it fails, the duration lacks this attempt
 }
 
 // sum adds up what the ranges have done. It returns ErrRangesFailed, with the reason of the first failed range, if one failed.

@@ -564,3 +564,51 @@ func TestWorkMustAnswerForEach(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// A full run that is split counts its records once, while its ranges work, and neither waits for that nor fails with it. The ranges of
+// an incremental one count their own.
+func TestTotalOfASplitRun(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		full   bool
+		resume int64 // the total that an earlier attempt has found
+		count  func(context.Context) error
+		total  int64
+		counts int
+	}{
+		{name: "at once", full: true, total: 1200, counts: 1},
+		{name: "slow", full: true, count: func(ctx context.Context) error { sleep(ctx, time.Second); return nil }, total: 1200, counts: 1},
+		{name: "hangs", full: true, count: func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }, counts: 1},
+		{name: "is refused", full: true, count: func(context.Context) error { return errors.New("not authorized") }, counts: 1},
+		{name: "known", full: true, resume: 1234, total: 1234},
+		{name: "incremental", total: 0, counts: 4},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				b := setup(t, 1200)
+				b.run.RangeSize, b.run.Selection.Full, b.run.Resume.Total = 300, test.full, test.resume
+				b.store.before = func(ctx context.Context, operation string, _ []syncrun.Record) error {
+					switch {
+					case operation == "count" && test.count != nil:
+						return test.count(ctx)
+					case operation == "stamp":
+						sleep(ctx, time.Second)
+					}
+					return nil
+				}
+				defer b.crew(t.Context(), 1)()
+				if result := b.do(t); result.Processed != 1200 || result.Elapsed > 33*time.Second {
+					t.Errorf("the result is %+v", result)
+				}
+				if last := b.saved.checkpoint(t); last.Total != test.total || last.Processed != 0 {
+					t.Errorf("the last checkpoint is %+v, want a total of %d", last, test.total)
+				}
+				if n := b.store.calls["count"]; n != test.counts {
+					t.Errorf("counted %d times, want %d", n, test.counts)
+				}
+			})
+		})
+	}
+}

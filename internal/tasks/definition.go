@@ -28,7 +28,8 @@ const (
 )
 
 // Payload is what a trigger's body and a task carry. Implementations are pointers to structs with JSON fields. A field's
-// `allowed` tag says in words what the field must be, for error messages (see Decode) and the description of the API.
+// `allowed` tag says in words what the field must be, for error messages (see Decode) and the description of the API. A field can
+// also have the tags `required:"true"` and `options:"a,b"`, see Field.
 type Payload interface {
 	// UniqueKey says which runs of the job type are the same work: of those with the same key at most one waits, unless
 	// Definition.Unique says otherwise. A job type whose runs are all the same work returns "". See HashedKey, too.

@@ -70,6 +70,8 @@ func TestNewRegistryRefuses(t *testing.T) {
 		{"twice", []tasks.Definition{good, good}, `job type "a-job" is defined twice`},
 		{"no title", []tasks.Definition{with(func(d *tasks.Definition) { d.Title = "" })}, `job type "a-job" has no title`},
 		{"the name of ranges", []tasks.Definition{with(func(d *tasks.Definition) { d.Name = "ranges" })}, `job type "ranges": its name must not be "ranges"`},
+		{"options of a number", []tasks.Definition{with(func(d *tasks.Definition) { d.NewPayload = func() tasks.Payload { return new(optioned) } })},
+			`job type "a-job": the payload's field Size has options, so it must be a text, was int`},
 		{"no payload", []tasks.Definition{with(func(d *tasks.Definition) { d.NewPayload = nil })}, `job type "a-job" has no payload`},
 	} {
 		if _, err := tasks.NewRegistry(test.definitions...); err == nil || err.Error() != test.want {
@@ -83,6 +85,14 @@ func TestNewRegistryRefuses(t *testing.T) {
 		}
 	}
 }
+
+// optioned is a payload with options for a number.
+type optioned struct {
+	Size int `json:"size" options:"1,2"`
+}
+
+func (*optioned) UniqueKey() string { return "" }
+func (*optioned) Validate() error   { return nil }
 
 // Changing the copy leaves the original as it is.
 func TestResolveLeavesTheOriginalAlone(t *testing.T) {

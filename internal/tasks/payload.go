@@ -12,6 +12,7 @@ import (
 	"io"
 	"math"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -39,7 +40,7 @@ func NewFieldError(v any, field string, was any) *FieldError {
 }
 
 // Decode reads a JSON object into the struct that v points to. It is strict: an unknown field, a field that is there twice, a
-// null, a value of another type and anything after the object are errors, which say what is wrong, what it was and what it must
+// required one that is not, a null, a value of another type, a text that is none of its options and anything after the object are errors, which say what is wrong, what it was and what it must
 // be. A whole number may be written as 100.0 and 1e2. Empty data stands for the empty object. Decode validates v if v is a
 // Payload.
 func Decode(data []byte, v any) error {
@@ -81,6 +82,9 @@ func decodeInto(object map[string]json.RawMessage, v any) error {
 	into := reflect.ValueOf(target(v)).Elem()
 	for _, f := range fieldsOf(v) {
 		raw, given := object[f.Name]
+		if !given && f.Required {
+			return &FieldError{Field: f.Name, Was: "missing", Allowed: f.Allowed}
+		}
 		if !given {
 			continue
 		}
@@ -89,6 +93,9 @@ func decodeInto(object map[string]json.RawMessage, v any) error {
 		}
 		if string(raw) == "null" || decodeValue(raw, into.Field(f.index).Addr().Interface()) != nil {
 			return &FieldError{Field: f.Name, Was: abbreviate(string(object[f.Name])), Allowed: f.Allowed}
+		}
+		if text := reflect.Indirect(into.Field(f.index)); f.Options != nil && text.String() != "" && !slices.Contains(f.Options, text.String()) {
+			return &FieldError{Field: f.Name, Was: Describe(text.String()), Allowed: f.Allowed}
 		}
 	}
 	return nil
@@ -186,8 +193,16 @@ type Field struct {
 	// Type is its JSON type: string, integer, number, boolean, array or object. It is "" for a Go type that encodes itself.
 	Type string
 	// Allowed is the field's `allowed` tag. It says in words what the field must be: "a whole number from 1 to 10000". Without a
-	// tag it names the type.
+	// tag it names the options, or the type.
 	Allowed string
+	// Required is true for a field with the tag `required:"true"`. Decode refuses an object without it.
+	Required bool
+	// Options are the values that a text can have, from its tag `options:"incremental,full"`. Decode refuses others. It takes "", which
+	// Validate can make the default. There are none for a field that can have any.
+	Options []string
+	// Default is what Validate makes of an object without the field, as JSON. It is nil if that leaves the zero value, or if the
+	// payload cannot tell.
+	Default json.RawMessage
 }
 
 // allowedByType says what a field without an `allowed` tag must be.
@@ -198,16 +213,43 @@ var allowedByType = map[string]string{
 
 // Fields returns the fields of the job type's payload, in the order of the Go struct.
 func (d Definition) Fields() []Field {
+	p := d.NewPayload()
+	setDefaults(p)
+	value := reflect.ValueOf(target(p)).Elem()
 	var list []Field
-	for _, f := range fieldsOf(d.NewPayload()) {
+	for _, f := range fieldsOf(p) {
+		if set := value.Field(f.index); !f.Required && !set.IsZero() {
+			f.Default, _ = json.Marshal(set.Interface()) // a task carries it as JSON, too
+		}
 		list = append(list, f.Field)
 	}
 	return list
 }
 
+// setDefaults lets Validate set the defaults of an empty payload. It may refuse that, or not be made for it.
+func setDefaults(p Payload) {
+	defer func() { _ = recover() }()
+	_ = p.Validate()
+}
+
 type field struct {
 	Field
 	index int
+}
+
+// The tags of a payload's fields that say more than what they must be in words.
+const (
+	requiredTag = "required"
+	optionsTag  = "options"
+)
+
+// quoted lists texts as error messages do: "a" or "b".
+func quoted(texts []string) string {
+	var list []string
+	for _, text := range texts {
+		list = append(list, strconv.Quote(text))
+	}
+	return strings.Join(list, " or ")
 }
 
 // fieldsOf returns the JSON fields of the struct that v points to.
@@ -217,8 +259,13 @@ func fieldsOf(v any) []field {
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
 		if name != "" && name != "-" {
-			kind := jsonType(t.Field(i).Type)
-			fields = append(fields, field{Field{name, kind, cmp.Or(t.Field(i).Tag.Get("allowed"), allowedByType[kind])}, i})
+			kind, tag := jsonType(t.Field(i).Type), t.Field(i).Tag
+			f := Field{Name: name, Type: kind, Required: tag.Get(requiredTag) == "true"}
+			if options := tag.Get(optionsTag); options != "" {
+				f.Options = strings.Split(options, ",")
+			}
+			f.Allowed = cmp.Or(tag.Get("allowed"), quoted(f.Options), allowedByType[kind])
+			fields = append(fields, field{f, i})
 		}
 	}
 	return fields

@@ -1,9 +1,11 @@
 package tasks_test
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
+	"reflect"
 	"strings"
 	"testing"
 	"time"
@@ -223,5 +225,88 @@ func TestFields(t *testing.T) {
 	}
 	if allowed[0] != "some text" || allowed[10] != "anything" {
 		t.Errorf("they must be %q", allowed)
+	}
+}
+
+// marked is a payload whose tags say more than what its fields are.
+type marked struct {
+	To       string  `json:"to" allowed:"an address" required:"true"`
+	Language string  `json:"language" options:"en,nl"`
+	Tone     *string `json:"tone" allowed:"how to greet" options:"warm,cold"`
+	Copies   int     `json:"copies"`
+	Urgent   bool    `json:"urgent"`
+}
+
+func (*marked) UniqueKey() string { return "" }
+func (m *marked) Validate() error {
+	if m.Language == "" {
+		m.Language = "en"
+	}
+	if m.Copies == 0 {
+		m.Copies = 2
+	}
+	if m.To == "" {
+		return errors.New("to was empty")
+	}
+	return nil
+}
+
+func TestFieldsSayWhatTagsAndDefaultsSay(t *testing.T) {
+	t.Parallel()
+	got := (tasks.Definition{NewPayload: func() tasks.Payload { return new(marked) }}).Fields()
+	want := []tasks.Field{
+		{Name: "to", Type: "string", Allowed: "an address", Required: true},
+		{Name: "language", Type: "string", Allowed: `"en" or "nl"`, Options: []string{"en", "nl"}, Default: json.RawMessage(`"en"`)},
+		{Name: "tone", Type: "string", Allowed: "how to greet", Options: []string{"warm", "cold"}},
+		{Name: "copies", Type: "integer", Allowed: "a whole number", Default: json.RawMessage("2")},
+		{Name: "urgent", Type: "boolean", Allowed: "true or false"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got\n%+v, want\n%+v", got, want)
+	}
+	sync := (tasks.Definition{NewPayload: func() tasks.Payload { return new(tasks.SyncPayload) }}).Fields()
+	if want := []tasks.Field{
+		{Name: "syncType", Type: "string", Allowed: `"incremental" or "full"`, Options: []string{"incremental", "full"}, Default: json.RawMessage(`"incremental"`)},
+		{Name: "batchSize", Type: "integer", Allowed: "a whole number from 1 to 10000"},
+	}; !reflect.DeepEqual(sync, want) {
+		t.Errorf("of a sync:\n%+v, want\n%+v", sync, want)
+	}
+}
+
+func TestDecodeKeepsToTheTags(t *testing.T) {
+	t.Parallel()
+	for body, want := range map[string]string{
+		`{"to": "a"}`: "",
+		`{"to": "a", "language": "nl", "tone": "cold"}`: "",
+		`{"to": "a", "language": "", "tone": ""}`:       "", // Validate decides
+		`{}`:                            "to was missing; it must be an address",
+		``:                              "to was missing; it must be an address",
+		`{"to": ""}`:                    "to was empty",
+		`{"to": "a", "language": "de"}`: `language was "de"; it must be "en" or "nl"`,
+		`{"to": "a", "tone": "Warm"}`:   `tone was "Warm"; it must be how to greet`,
+	} {
+		err := tasks.Decode([]byte(body), new(marked))
+		if err == nil && want != "" || err != nil && err.Error() != want {
+			t.Errorf("%s: %v, want %s", body, err, want)
+		}
+	}
+}
+
+// careless is a payload whose Validate cannot bear an empty one.
+type careless struct {
+	Size *int `json:"size" required:"true"`
+}
+
+func (*careless) UniqueKey() string { return "" }
+func (c *careless) Validate() error {
+	*c.Size++
+	return nil
+}
+
+func TestFieldsOfACarelessPayload(t *testing.T) {
+	t.Parallel()
+	got := (tasks.Definition{NewPayload: func() tasks.Payload { return new(careless) }}).Fields()
+	if want := []tasks.Field{{Name: "size", Type: "integer", Allowed: "a whole number", Required: true}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

@@ -24,7 +24,7 @@ const (
 // SyncPayload is the payload of a sync.
 type SyncPayload struct {
 	// SyncType is SyncFull or SyncIncremental, the default.
-	SyncType string `json:"syncType" allowed:"\"incremental\" or \"full\""`
+	SyncType string `json:"syncType" options:"incremental,full"`
 	// BatchSize is the number of records in a batch; nil leaves it to the worker's settings.
 	BatchSize *int `json:"batchSize,omitempty" allowed:"a whole number from 1 to 10000"`
 }

@@ -60,7 +60,18 @@ func checkFields(v any) error {
 		case seen[name]:
 			return fmt.Errorf("two fields of the payload have the name %q", name)
 		}
+		if _, ok := f.Tag.Lookup(optionsTag); ok && !isText(f.Type) {
+			return fmt.Errorf("the payload's field %s has options, so it must be a text, was %s", f.Name, f.Type)
+		}
 		seen[name] = true
 	}
 	return nil
+}
+
+// isText reports whether a field of the type is a text in Go and in JSON.
+func isText(t reflect.Type) bool {
+	if t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	return t.Kind() == reflect.String && jsonType(t) == "string"
 }

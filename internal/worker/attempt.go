@@ -89,7 +89,7 @@ func (c *consumer) retryDelay(_ int, err error, _ *asynq.Task) time.Duration {
 
 // state is what Redis keeps of a run or a range. Its methods return jobs.ErrFenced if another attempt owns it by now.
 type state interface {
-	Save(ctx context.Context, checkpoint []byte, progress int) error
+	Save(ctx context.Context, checkpoint []byte, p jobs.Progress) error
 	FailAttempt(ctx context.Context) error
 	Release(ctx context.Context) error
 	Wait(ctx context.Context, until time.Time) (since time.Time, err error)
@@ -113,6 +113,7 @@ type attempt struct {
 	part      *jobs.RangeState // of an attempt at a range
 	began     time.Time
 	counts    atomic.Pointer[jobs.RecordCounts]
+	total     atomic.Int64 // records to visit; 0 while that is not known
 	failed    atomic.Pointer[[]jobs.FailedRecord]
 	traceID   string
 	found     jobs.Opened
@@ -239,7 +240,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	result, err := a.handle(limited, &jobtype.Attempt{
 		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Retries: a.found.Retries,
 		Checkpoint: a.found.Checkpoint, Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
-		Waiting: a.waiting, Permit: a.permit, Count: a.count, Failed: a.listFailed, Log: a.log,
+		Waiting: a.waiting, Permit: a.permit, Count: a.count, Total: a.total.Store, Failed: a.listFailed, Log: a.log,
 	})
 	stopWatching()
 	number := a.found.Failures + 1
@@ -309,8 +310,8 @@ func (a *attempt) handle(ctx context.Context, seen *jobtype.Attempt) (result any
 }
 
 // save is Attempt.Save. It ends the attempt's context if the attempt is fenced.
-func (a *attempt) save(ctx context.Context, checkpoint []byte, progress int) error {
-	return a.fence(a.state.Save(ctx, checkpoint, progress))
+func (a *attempt) save(ctx context.Context, checkpoint []byte, percent int) error {
+	return a.fence(a.state.Save(ctx, checkpoint, jobs.Progress{Percent: percent, Counts: a.counts.Load(), Total: a.total.Load()}))
 }
 
 // waiting is Attempt.Waiting.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -449,7 +450,7 @@ func TestRangeThatKillsWorkers(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := part.Save(t.Context(), checkpoint, 50); err != nil {
+				if err := part.Save(t.Context(), checkpoint, jobs.Progress{Percent: 50}); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -514,4 +515,67 @@ func TestPoisonedRanges(t *testing.T) {
 		`ranges_total{outcome="completed"}`: 3, `ranges_total{outcome="failed"}`: 2,
 		"records_processed_total": 300, "records_updated_total": 300, "batch_duration_seconds_count": 30,
 	})
+}
+
+// While a run is active it shows what is done to its records, and how many there are once that is known. Its worker says that it works
+// on the run, and on its ranges.
+func TestActiveRunShowsItsRecords(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name, syncType string
+		n              int
+		done           int64 // before the work is held up
+		total          int64
+		ranges         []string
+	}{
+		{"in one piece", tasks.SyncFull, 80, 50, 80, nil},
+		{"in one piece, incremental", tasks.SyncIncremental, 80, 50, 80, nil},
+		{"shared", tasks.SyncFull, 300, 250, 300, []string{"/2"}},
+		{"shared, incremental", tasks.SyncIncremental, 300, 250, 300, []string{"/2"}},
+		{"shared, incremental, with a range that has not counted", tasks.SyncIncremental, 400, 250, 0, []string{"/2"}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, nil)
+			goOn := make(chan struct{})
+			handler, _ := syncOf(test.n, workFunc(func(_ context.Context, batch []syncrun.Record) error {
+				if int64(batch[0].ID.(number)) > test.done {
+					<-goOn
+				}
+				return nil
+			}))
+			b.start(t, worker.Options{Concurrency: 1}, handler)
+			text := b.trigger(t, "user-sync", test.syncType)
+			id, err := tasks.ParseRunID(text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var job jobs.Job
+			testbed.Eventually(t, "the counts", func() bool {
+				job, err = b.Find(t.Context(), id)
+				return err == nil && job.State == jobs.StateActive && job.Counts != nil && job.Counts.Processed == test.done && job.Total == test.total
+			})
+			if want := (jobs.RecordCounts{Processed: test.done, Updated: test.done}); *job.Counts != want || job.RescueWithin != 0 {
+				t.Errorf("%+v, rescued within %s; want %+v", job.Counts, job.RescueWithin, want)
+			}
+			want := []string{text}
+			for _, index := range test.ranges {
+				want = append(want, text+index)
+			}
+			testbed.Eventually(t, "the worker to say what it does", func() bool {
+				live, err := b.Processes(t.Context())
+				return err == nil && len(live) == 1 && slices.Equal(live[0].Doing, want) && live[0].Started > 0 && live[0].Version != ""
+			})
+			close(goOn)
+			b.await(t, text, asynq.TaskStateCompleted)
+			if job, err = b.Find(t.Context(), id); err != nil || job.Counts == nil || job.Counts.Processed != int64(test.n) || job.Total != 0 {
+				t.Errorf("in the end: %+v, %v", job.Counts, err)
+			}
+			testbed.Eventually(t, "the worker to say that it does nothing", func() bool {
+				live, err := b.Processes(t.Context())
+				return err == nil && len(live) == 1 && len(live[0].Doing) == 0
+			})
+			b.wantNothingLeft(t)
+		})
+	}
 }

@@ -443,6 +443,7 @@ func (s *session) begin(id string, place func()) bool {
 		return false
 	}
 	s.running[id] = make(chan struct{})
+	s.c.w.doing.Store(id, nil)
 	signal(s.changed)
 	return true
 }
@@ -467,6 +468,7 @@ func (s *session) end(id string, released bool) {
 	}
 	close(s.running[id])
 	delete(s.running, id)
+	s.c.w.doing.Delete(id)
 	signal(s.changed)
 }
 

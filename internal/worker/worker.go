@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/jobtype"
 	"github.com/codex-api/codex-jobs/internal/telemetry"
+	"github.com/codex-api/codex-jobs/internal/version"
 )
 
 const (
@@ -64,7 +66,9 @@ type Worker struct {
 	metrics   map[string]*jobMetrics // by job type
 	tracer    trace.Tracer
 	servers   sync.WaitGroup // asynq Servers that shut down
-	ended     chan struct{}  // has a value when a run has ended since the history was told so
+	started   time.Time
+	doing     sync.Map      // the IDs of the tasks that it works on
+	ended     chan struct{} // has a value when a run has ended since the history was told so
 	log       *slog.Logger
 }
 
@@ -80,7 +84,7 @@ func New(j *jobs.Jobs, handlers map[string]jobtype.Handler, options Options, log
 		options.DrainTimeout = defaultDrainTimeout
 	}
 	w := &Worker{
-		id: jobs.NewProcessID(), jobs: j, handlers: handlers, options: options,
+		id: jobs.NewProcessID(), jobs: j, handlers: handlers, options: options, started: time.Now(),
 		places: semaphore.NewWeighted(int64(options.Concurrency)), consumers: make(map[string]*consumer),
 		metrics: newMetrics(options.Metrics, j.Registry()), tracer: telemetry.Tracer(options.Tracing), ended: make(chan struct{}, 1), log: log,
 	}
@@ -104,7 +108,7 @@ func (w *Worker) Serve(ctx context.Context) {
 // Run works until ctx ends. Then it returns when all runs and ranges are released. Redis must have answered once before.
 func (w *Worker) Run(ctx context.Context) {
 	var all sync.WaitGroup
-	all.Go(func() { w.jobs.HeartbeatLoop(ctx, jobs.RoleWorker, w.id) })
+	all.Go(func() { w.jobs.HeartbeatLoop(ctx, jobs.RoleWorker, w.id, w.about) })
 	all.Go(func() { w.jobs.Maintain(ctx) })
 	w.log.Info("Worker ready", "worker", w.id, "concurrency", w.options.Concurrency)
 	if w.options.Database == nil {
@@ -114,6 +118,16 @@ func (w *Worker) Run(ctx context.Context) {
 	}
 	all.Wait()
 	w.servers.Wait()
+}
+
+// about is what the worker says of itself.
+func (w *Worker) about() jobs.About {
+	about := jobs.About{Version: version.String(), Started: w.started.UnixMilli()}
+	for id := range w.doing.Range {
+		about.Doing = append(about.Doing, id.(string))
+	}
+	slices.Sort(about.Doing)
+	return about
 }
 
 // work takes runs and ranges until ctx ends. Then it returns when all are released.

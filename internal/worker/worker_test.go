@@ -449,7 +449,7 @@ func TestRescuedRun(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if err := state.Save(t.Context(), []byte("half"), 50); err != nil {
+				if err := state.Save(t.Context(), []byte("half"), jobs.Progress{Percent: 50}); err != nil {
 					t.Fatal(err)
 				}
 			}

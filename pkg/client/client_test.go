@@ -66,7 +66,7 @@ const (
 	jobTypes = `[{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` +
 		`"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""}]},` +
 		`{"name":"nightly-report","title":"Nightly report","schedule":null,"paused":true,"attempts":1,"fields":[]}]`
-	processes  = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z"}]`
+	processes  = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z","version":"v1.4.0","startedAt":"2026-11-24T03:20:00.000Z","doing":[{"job":"1795495826751:user-sync:mq4z2etl","range":0}]}]`
 	historyRun = `{"id":"1795495826751:user-sync:mq4z2etl","kind":"run","job":"user-sync","at":"2026-11-24T04:50:30.215Z","by":{"kind":"key","key":"ops"},` +
 		`"state":"failed","data":{"syncType":"full"},"startedAt":"2026-11-24T04:50:26.757Z","duration":3458,"attempt":1,"attempts":3,"error":"no",` +
 		`"endedAttempts":[{"number":1,"startedAt":"2026-11-24T04:50:26.757Z","endedAt":"2026-11-24T04:50:30.215Z","worker":"w","outcome":"failed","error":"no"}],` +
@@ -156,6 +156,7 @@ func TestEndpoints(t *testing.T) {
 		{"cancel an odd one", "DELETE /jobs/a%2Fb%3Fc%20%25d:%C3%A4", data(`{"id":"a","state":"removed"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Cancel(ctx, "a/b?c %d:ä") }, `{"id":"a","state":"removed"}`},
 		{"retry", "POST /jobs/" + id + "/retry", data(`{"id":"` + id + `","state":"waiting"}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Retry(ctx, id) }, `{"id":"` + id + `","state":"waiting"}`},
 		{"job types", "GET /job-types", data(`{"jobTypes":` + jobTypes + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.JobTypes(ctx) }, jobTypes},
+		{"whoami", "GET /whoami", data(`{"key":"ops","write":true}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Whoami(ctx) }, `{"key":"ops","write":true}`},
 		{"processes", "GET /processes", data(`{"processes":` + processes + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Processes(ctx) }, processes},
 		{"schedules", "GET /schedules", data(`{"schedules":` + schedules + `}`), func(ctx context.Context, c *client.Client) (any, error) { return c.Schedules(ctx) }, schedules},
 	} {

@@ -237,6 +237,15 @@ func (c *Client) Processes(ctx context.Context) ([]Process, error) {
 	return list.Processes, nil
 }
 
+// Whoami asks what the client's key may do.
+func (c *Client) Whoami(ctx context.Context) (Identity, error) {
+	var who Identity
+	if _, err := c.do(ctx, call{method: http.MethodGet, path: []string{"whoami"}}, &who); err != nil {
+		return Identity{}, fmt.Errorf("asking who this client is: %w", err)
+	}
+	return who, nil
+}
+
 func set(query url.Values, name, value string) {
 	if value != "" {
 		query.Set(name, value)

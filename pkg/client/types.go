@@ -87,14 +87,19 @@ type Job struct {
 	TriggeredBy *TriggeredBy `json:"triggeredBy,omitempty"`
 	// EndedAttempts are the attempts that have ended, oldest first, with those before a retry.
 	EndedAttempts []EndedAttempt `json:"endedAttempts,omitempty"`
-	// Counts is what an ended job has done to its records; nil if that is not known.
+	// Counts is what the job has done to its records, by now or in all; nil if that is not known.
 	Counts *RecordCounts `json:"counts,omitempty"`
+	// Total is how many records a job that has not ended is to visit; 0 while that is not known.
+	Total int64 `json:"total,omitempty"`
 	// Result is the result of a completed job; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
 	// Waiting is set while an active job waits for a server that is away or does not answer.
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
+	// RescueWithin is set while an active job, or one of its ranges, is that of a lost worker: in how many milliseconds at the latest
+	// another worker takes over. It is nil, too, where the server cannot promise that, such as while no worker lives.
+	RescueWithin *int64 `json:"rescueWithin,omitempty"`
 	// CreatedAt is when the job was to start: the time of its tick, of its trigger, or the one that the trigger asked for.
 	CreatedAt Time `json:"createdAt"`
 	// StartedAt and EndedAt are zero where they are not known.
@@ -348,6 +353,12 @@ type Field struct {
 	Type string `json:"type,omitempty"`
 	// Allowed says in words what the field must be.
 	Allowed string `json:"allowed"`
+	// Required is whether each trigger must have the field.
+	Required bool `json:"required,omitempty"`
+	// Options are the only texts that the field can be, if there are such.
+	Options []string `json:"options,omitempty"`
+	// Default is what a trigger without the field means; nil where the server does not say.
+	Default json.RawMessage `json:"default,omitempty"`
 }
 
 // JobTypeList is every job type that the server knows. The first one is meant where a request names none.
@@ -376,11 +387,31 @@ type Process struct {
 	ID string `json:"id"`
 	// LastSeen is when the process last said that it lives; it does so every other second.
 	LastSeen Time `json:"lastSeen"`
+	// Version is its release, and StartedAt when it started; "" and zero for a process of an earlier release, which does not say.
+	Version   string `json:"version,omitempty"`
+	StartedAt Time   `json:"startedAt,omitzero"`
+	// Doing is what a worker works on.
+	Doing []Doing `json:"doing,omitempty"`
+}
+
+// Doing is a job that a worker works on, or one of its ranges.
+type Doing struct {
+	Job string `json:"job"`
+	// Range is the range's index, which counts from 0; nil for the job as a whole.
+	Range *int `json:"range,omitempty"`
 }
 
 // ProcessList is every process that lives.
 type ProcessList struct {
 	Processes []Process `json:"processes"`
+}
+
+// Identity is who the server takes a client for.
+type Identity struct {
+	// Key is the name of the API key that the request was sent with; "" if the server has no keys.
+	Key string `json:"key,omitempty"`
+	// Write is whether the client may change something.
+	Write bool `json:"write"`
 }
 
 // What Health.Status and Dependency.Status are.

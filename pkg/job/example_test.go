@@ -98,17 +98,17 @@ func ExampleOutcome() {
 
 // Welcome is the payload of a mail.
 type Welcome struct {
-	To       string `json:"to" allowed:"an e-mail address"`
-	Language string `json:"language" allowed:"\"en\" or \"nl\""`
+	To       string `json:"to" allowed:"an e-mail address" required:"true"`
+	Language string `json:"language" options:"en,nl"`
 }
 
 // Validate sets defaults, and refuses what is wrong. A client gets the error as its answer, with status 400.
 func (w *Welcome) Validate() error {
-	if !strings.Contains(w.To, "@") {
-		return fmt.Errorf("to was %q; it must be an e-mail address", w.To)
-	}
 	if w.Language == "" {
 		w.Language = "en"
+	}
+	if !strings.Contains(w.To, "@") {
+		return fmt.Errorf("to was %q; it must be an e-mail address", w.To)
 	}
 	return nil
 }

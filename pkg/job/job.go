@@ -17,7 +17,8 @@ import (
 // Job is a job type with a payload of type P and a result of type R.
 //
 // P is a struct. Each of its fields has a json tag with its name, and may have an `allowed` tag that says in words what it must
-// be, for error messages and the description of the API. If *P has a method Validate() error, that sets defaults, and refuses a
+// be, for error messages and the description of the API. The tag `required:"true"` refuses a trigger without the field, and
+// `options:"en,nl"` a text that is none of these. If *P has a method Validate() error, that sets defaults, and refuses a
 // wrong payload with an error that says what was wrong and what is right. A client gets that as its answer. A job type with a
 // schedule must take the payload {}: that is what a tick has.
 type Job[P, R any] struct {

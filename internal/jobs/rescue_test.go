@@ -1,0 +1,105 @@
+package jobs_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"github.com/codex-api/codex-jobs/internal/jobs"
+	"github.com/codex-api/codex-jobs/internal/tasks"
+)
+
+// beat sends a heartbeat of a worker that works on these tasks.
+func (b *testBundle) beat(t *testing.T, tasks ...string) {
+	t.Helper()
+	must(t, b.Heartbeat(t.Context(), jobs.RoleWorker, "host:1:ALIVE1", jobs.About{Doing: tasks}))
+}
+
+// A run whose worker is lost says in how long another worker takes over: 75 s after the lease of its task was renewed last. It
+// promises nothing that may not be kept.
+func TestRescueWithin(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		rest time.Duration // of the lease
+		do   func(t *testing.T, b *testBundle, run *jobs.RunState)
+		want time.Duration // 0 for none
+	}{
+		"the worker lives":      {rest: 25 * time.Second},
+		"just lost":             {rest: 20 * time.Second, want: 65 * time.Second},
+		"lost for a while":      {rest: -10 * time.Second, want: 35 * time.Second},
+		"nobody has rescued it": {rest: -46 * time.Second},
+		"another clock":         {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, run *jobs.RunState) { b.beat(t, run.ID().String()) }},
+		"the job type is paused": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) {
+			must(t, b.Pause(t.Context(), b.def, jobs.Trigger{}))
+		}},
+		"no worker lives": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) {
+			must(t, b.Leave(t.Context(), jobs.RoleWorker, "host:1:ALIVE1"))
+			must(t, b.Heartbeat(t.Context(), jobs.RoleScheduler, "host:2:ALIVE2", jobs.About{}))
+		}},
+		"another run waits": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) {
+			b.trigger(t.Context(), t, tasks.SyncIncremental)
+		}},
+		"another run is active": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) { b.startRun(t, tasks.SyncIncremental) }},
+		"another one is lost, too": {rest: 5 * time.Second, want: 50 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) {
+			other := b.startRun(t, tasks.SyncIncremental)
+			b.lease(t.Context(), t, other.ID().String(), time.Now())
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, ctx := setup(t)
+			b.beat(t)
+			run := b.startRun(t, tasks.SyncFull)
+			b.lease(ctx, t, run.ID().String(), time.Now().Add(test.rest))
+			if test.do != nil {
+				test.do(t, b, run)
+			}
+			b.wantRescue(ctx, t, run.ID(), test.want)
+		})
+	}
+}
+
+// wantRescue checks within how long a run is rescued, to within two seconds: leases have whole seconds.
+func (b *testBundle) wantRescue(ctx context.Context, t *testing.T, id tasks.RunID, want time.Duration) {
+	t.Helper()
+	found, err := b.Find(ctx, id)
+	must(t, err)
+	list, _, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: jobs.States(), Page: 1, PageSize: 10})
+	must(t, err)
+	for _, job := range append(list, found) {
+		if got := job.RescueWithin; job.ID == id && (got > want || want > 0 && got < want-2*time.Second) {
+			t.Errorf("rescued within %s, want %s", got, want)
+		}
+	}
+}
+
+// So does a split run if the worker of a range is lost. A pause does not stop ranges, and other runs are not in their way.
+func TestRescueOfARange(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	b.beat(t)
+	run := b.startRun(t, tasks.SyncFull)
+	must(t, run.AddRange(ctx, 0, []byte("spec"), false))
+	must(t, run.AddRange(ctx, 1, []byte("spec"), true))
+	lease := func(task string, rest time.Duration) {
+		t.Helper()
+		must(t, b.rdb.ZAdd(ctx, "asynq:{user-sync:ranges}:lease", redis.Z{Score: float64(time.Now().Add(rest).Unix()), Member: task}).Err())
+	}
+	lease(run.ID().String()+"/0", 29*time.Second)
+	lease("1795495826751:user-sync:another1/0", time.Second)
+	b.wantRescue(ctx, t, run.ID(), 0)
+	lease(run.ID().String()+"/1", 3*time.Second)
+	b.wantRescue(ctx, t, run.ID(), 48*time.Second)
+	lease(run.ID().String()+"/0", 10*time.Second)
+	b.wantRescue(ctx, t, run.ID(), 55*time.Second)
+	must(t, b.Pause(ctx, b.def, jobs.Trigger{}))
+	b.wantRescue(ctx, t, run.ID(), 55*time.Second)
+	b.lease(ctx, t, run.ID().String(), time.Now()) // of the run itself: that waits until the job type is resumed
+	b.wantRescue(ctx, t, run.ID(), 0)
+	must(t, b.Resume(ctx, b.def, jobs.Trigger{}))
+	b.wantRescue(ctx, t, run.ID(), 55*time.Second)
+	b.beat(t, run.ID().String(), run.ID().String()+"/0", run.ID().String()+"/1")
+	b.wantRescue(ctx, t, run.ID(), 0)
+}
