@@ -27,8 +27,6 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/devstack/demo/upstream"
-	"github.com/codex-api/codex-jobs/internal/codex"
-	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
@@ -50,6 +48,14 @@ var processes = []struct{ name, program string }{
 	{"scheduler", procs.Scheduler},
 	{"worker-1", procs.Worker},
 	{"worker-2", procs.Worker},
+}
+
+// syncs are the product's, with what their settings begin with and the field that the demo's endpoint asks for. They stand here, and a test
+// compares them, because the demo and all that it imports are compiled when it is tried for the first time.
+var syncs = []struct{ name, prefix, nameField string }{
+	{"user-sync", "USER_SYNC", "username"},
+	{"project-sync", "PROJECT_SYNC", "name"},
+	{"issue-sync", "ISSUE_SYNC", "title"},
 }
 
 func main() {
@@ -183,10 +189,9 @@ const restartAfter = 5 * time.Second
 // endpoints returns the settings that make the syncs ask the demo's endpoint, except those that ask another one by the environment.
 func endpoints(getenv func(string) string, asked *upstream.Server) []string {
 	var environ []string
-	for _, sync := range codex.Syncs {
-		prefix := config.SettingPrefix(sync.Name)
-		if getenv(prefix+"_URL") == "" {
-			environ = append(environ, prefix+"_URL="+asked.URL()+"/"+sync.Name, prefix+"_SECRET="+asked.Secret(), prefix+"_FIELDS="+sync.NameField)
+	for _, sync := range syncs {
+		if getenv(sync.prefix+"_URL") == "" {
+			environ = append(environ, sync.prefix+"_URL="+asked.URL()+"/"+sync.name, sync.prefix+"_SECRET="+asked.Secret(), sync.prefix+"_FIELDS="+sync.nameField)
 		}
 	}
 	return environ
