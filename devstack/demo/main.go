@@ -35,9 +35,9 @@ var defaults = map[string]string{
 	"HOST":               "127.0.0.1",
 	"PORT":               "4000",
 	"USER_SYNC_INTERVAL": "15s",
-	// The others have no schedule of their own.
-	"PROJECT_SYNC_INTERVAL": "1m",
-	"ISSUE_SYNC_INTERVAL":   "1m",
+	// The others have no schedule of their own. They are small, so that one of them is the first sync that completes.
+	"PROJECT_SYNC_INTERVAL": "15s",
+	"ISSUE_SYNC_INTERVAL":   "15s",
 	"LOG_FORMAT":            "text",
 	"LOG_LEVEL":             "info",
 }
@@ -274,7 +274,7 @@ const welcome = `
     curl -X POST %[1]s/jobs/pause     (and %[1]s/jobs/resume)
     kill -9 %[3]d     or %[4]d: a worker. Another goes on with its run, and it is started again
 
-  %[8]d users are synchronised every %[5]s here, projects and issues every minute. The worker sends each batch to an endpoint, which
+  %[8]d users are synchronised every %[5]s here, projects and issues every 15s. The worker sends each batch to an endpoint, which
   does the work: the demo's sets the scores of few records, and refuses users whose names have markup in them. It is slow, and at
   times away. The embedded MongoDB is slow, too, most of all where an endpoint sets fields: each user takes it some milliseconds.
   With an endpoint of yours, and 200 users: USER_SYNC_URL=http://localhost:3000/user-sync make run
