@@ -82,7 +82,7 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus, what a release consists of
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags $(TAGS),kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
-	$(GO) -C devstack test -tags $(TAGS),release -count 1 $(TEST_FLAGS) ./release
+	$(GO) -C devstack test -tags $(TAGS),release -count 1 -timeout 20m $(TEST_FLAGS) ./release
 	@if $(HAVE_PROMETHEUS); then (cd deploy/prometheus && promtool check config prometheus.yml && promtool test rules alerts_test.yml) && \
 		$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags $(TAGS),observability -run Observability -count 1 $(TEST_FLAGS) ./e2e; fi
 	@# Most of them wait for leases to expire: four at a time do not keep two processors busy.

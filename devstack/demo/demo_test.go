@@ -29,6 +29,8 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/devstack/ferret"
+	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
@@ -428,6 +430,18 @@ func TestRefusesToStart(t *testing.T) {
 				t.Errorf("collections %q were loaded, error %v", names, err)
 			}
 		})
+	}
+}
+
+func TestSyncsAreTheProducts(t *testing.T) {
+	t.Parallel()
+	if len(syncs) != len(codex.Syncs) {
+		t.Fatalf("the demo knows %d syncs, the product %d", len(syncs), len(codex.Syncs))
+	}
+	for i, sync := range codex.Syncs {
+		if got := syncs[i]; got.name != sync.Name || got.prefix != config.SettingPrefix(sync.Name) || got.nameField != sync.NameField {
+			t.Errorf("the demo knows %+v, the product %s with %s, whose settings begin with %s", got, sync.Name, sync.NameField, config.SettingPrefix(sync.Name))
+		}
 	}
 }
 

@@ -27,8 +27,6 @@ import (
 	"time"
 
 	"github.com/codex-api/codex-jobs/devstack/demo/upstream"
-	"github.com/codex-api/codex-jobs/internal/codex"
-	"github.com/codex-api/codex-jobs/internal/config"
 	"github.com/codex-api/codex-jobs/internal/procs"
 )
 
@@ -37,9 +35,9 @@ var defaults = map[string]string{
 	"HOST":               "127.0.0.1",
 	"PORT":               "4000",
 	"USER_SYNC_INTERVAL": "15s",
-	// The others have no schedule of their own.
-	"PROJECT_SYNC_INTERVAL": "1m",
-	"ISSUE_SYNC_INTERVAL":   "1m",
+	// The others have no schedule of their own. They are small, so that one of them is the first sync that completes.
+	"PROJECT_SYNC_INTERVAL": "15s",
+	"ISSUE_SYNC_INTERVAL":   "15s",
 	"LOG_FORMAT":            "text",
 	"LOG_LEVEL":             "info",
 }
@@ -50,6 +48,14 @@ var processes = []struct{ name, program string }{
 	{"scheduler", procs.Scheduler},
 	{"worker-1", procs.Worker},
 	{"worker-2", procs.Worker},
+}
+
+// syncs are the product's, with what their settings begin with and the field that the demo's endpoint asks for. They stand here, and a test
+// compares them, because the demo and all that it imports are compiled when it is tried for the first time.
+var syncs = []struct{ name, prefix, nameField string }{
+	{"user-sync", "USER_SYNC", "username"},
+	{"project-sync", "PROJECT_SYNC", "name"},
+	{"issue-sync", "ISSUE_SYNC", "title"},
 }
 
 func main() {
@@ -183,10 +189,9 @@ const restartAfter = 5 * time.Second
 // endpoints returns the settings that make the syncs ask the demo's endpoint, except those that ask another one by the environment.
 func endpoints(getenv func(string) string, asked *upstream.Server) []string {
 	var environ []string
-	for _, sync := range codex.Syncs {
-		prefix := config.SettingPrefix(sync.Name)
-		if getenv(prefix+"_URL") == "" {
-			environ = append(environ, prefix+"_URL="+asked.URL()+"/"+sync.Name, prefix+"_SECRET="+asked.Secret(), prefix+"_FIELDS="+sync.NameField)
+	for _, sync := range syncs {
+		if getenv(sync.prefix+"_URL") == "" {
+			environ = append(environ, sync.prefix+"_URL="+asked.URL()+"/"+sync.name, sync.prefix+"_SECRET="+asked.Secret(), sync.prefix+"_FIELDS="+sync.nameField)
 		}
 	}
 	return environ
@@ -269,7 +274,7 @@ const welcome = `
     curl -X POST %[1]s/jobs/pause     (and %[1]s/jobs/resume)
     kill -9 %[3]d     or %[4]d: a worker. Another goes on with its run, and it is started again
 
-  %[8]d users are synchronised every %[5]s here, projects and issues every minute. The worker sends each batch to an endpoint, which
+  %[8]d users are synchronised every %[5]s here, projects and issues every 15s. The worker sends each batch to an endpoint, which
   does the work: the demo's sets the scores of few records, and refuses users whose names have markup in them. It is slow, and at
   times away. The embedded MongoDB is slow, too, most of all where an endpoint sets fields: each user takes it some milliseconds.
   With an endpoint of yours, and 200 users: USER_SYNC_URL=http://localhost:3000/user-sync make run
