@@ -300,7 +300,7 @@ function activeRun(job) {
   const ranges = doing => doing.filter(d => d.range !== undefined).map(d => d.range).sort((a, b) => a - b);
   return el("div", { class: "active", "data-key": job.id },
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
-    el("p", {}, runLink(job.id)), el("p", {}, joined(facts, " · ")),
+    el("p", {}, runLink(job.id)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
     job.rescueWithin !== undefined && el("p", { class: "bad" }, `Its worker is lost. Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`),
     job.waiting && el("p", { class: "bad" }, `It waits for ${job.waiting.upstream ? "its upstream" : "the database"}, which does not answer since `,
       time(job.waiting.since, local(new Date(job.waiting.since)).slice(11)), " ", el("span", { class: "once" }, `(${seconds(since(job.waiting.since))})`), `: ${job.waiting.for}`),
