@@ -10,7 +10,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
 )
 
 var command = regexp.MustCompile(`(?s)<pre class="curl">(.*?)</pre>`)

@@ -42,7 +42,9 @@ func (s *Server) listJobTypes(c *gin.Context) {
 func fieldsOf(def tasks.Definition) []client.Field {
 	list := []client.Field{}
 	for _, f := range def.Fields() {
-		list = append(list, client.Field{Name: f.Name, Type: f.Type, Allowed: f.Allowed})
+		list = append(list, client.Field{
+			Name: f.Name, Type: f.Type, Allowed: f.Allowed, Required: f.Required, Options: f.Options, Default: f.Default,
+		})
 	}
 	return list
 }

@@ -46,8 +46,8 @@ func openAPI(registry *tasks.Registry) []byte {
 	d = set(d, append(data, map[string]string{"type": "null"}), "components", "schemas", "Data", "anyOf")
 	for _, p := range payloads {
 		if p.schema != syncPayloadSchema {
-			d = set(d, p.describe(p.description(), tasks.StartFields()...), "components", "schemas", p.schema)
-			inAnswers := p.describe(strings.TrimSuffix(p.description(), ".") + ", as answers have it.")
+			d = set(d, p.describe(p.description(), p.required(), tasks.StartFields()...), "components", "schemas", p.schema)
+			inAnswers := p.describe(strings.TrimSuffix(p.description(), ".")+", as answers have it.", nil)
 			d = set(d, inAnswers, "components", "schemas", p.dataSchema())
 		}
 	}
@@ -145,19 +145,37 @@ func (p *payload) description() string {
 // dataSchema names the schema of the payload in an answer. A body can have more fields, and for a sync less.
 func (p *payload) dataSchema() string { return strings.TrimSuffix(p.schema, "Payload") + "Data" }
 
-// describe returns a schema of the payload's fields, and of more beside them, with what their tags say.
-func (p *payload) describe(description string, more ...tasks.Field) any {
+// required returns the fields that a body must have.
+func (p *payload) required() (names []string) {
+	for _, f := range p.fields {
+		if f.Required {
+			names = append(names, f.Name)
+		}
+	}
+	return names
+}
+
+// describe returns a schema of the payload's fields, of which some are required, and of more beside them, with what their tags say.
+func (p *payload) describe(description string, required []string, more ...tasks.Field) any {
 	properties := ordered[any]{}
 	for _, f := range slices.Concat(p.fields, more) {
-		property := map[string]string{"description": "Must be " + f.Allowed + "."}
+		property := map[string]any{"description": "Must be " + f.Allowed + "."}
 		if f.Type != "" {
 			property["type"] = f.Type
 		}
+		if f.Options != nil {
+			property["enum"] = append(slices.Clone(f.Options), "") // which stands for the default
+		}
+		if f.Default != nil {
+			property["default"] = f.Default
+		}
 		properties = append(properties, member[any]{f.Name, property})
 	}
-	return ordered[any]{
-		{"type", "object"}, {"description", description}, {"properties", properties}, {"additionalProperties", false},
+	schema := ordered[any]{{"type", "object"}, {"description", description}}
+	if len(required) > 0 {
+		schema = append(schema, member[any]{"required", required})
 	}
+	return append(schema, member[any]{"properties", properties}, member[any]{"additionalProperties", false})
 }
 
 // withExamplesOf returns the shipped description with examples of the registry's job types: where it lacks a shipped one,

@@ -598,7 +598,9 @@ func TestLiveProcesses(t *testing.T) {
 	running, stop := context.WithCancel(ctx)
 	var loops sync.WaitGroup
 	for i := range 3 {
-		loops.Go(func() { b.HeartbeatLoop(running, jobs.RoleWorker, fmt.Sprint(i), func() jobs.About { return jobs.About{} }) })
+		loops.Go(func() {
+			b.HeartbeatLoop(running, jobs.RoleWorker, fmt.Sprint(i), func() jobs.About { return jobs.About{} })
+		})
 	}
 	testbed.Eventually(t, "3 live workers", func() bool { return live() == 3 })
 	// One that said its last word long ago is not counted.

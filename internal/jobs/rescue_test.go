@@ -26,12 +26,14 @@ func TestRescueWithin(t *testing.T) {
 		do   func(t *testing.T, b *testBundle, run *jobs.RunState)
 		want time.Duration // 0 for none
 	}{
-		"the worker lives":       {rest: 25 * time.Second},
-		"just lost":              {rest: 20 * time.Second, want: 65 * time.Second},
-		"lost for a while":       {rest: -10 * time.Second, want: 35 * time.Second},
-		"nobody has rescued it":  {rest: -46 * time.Second},
-		"another clock":          {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, run *jobs.RunState) { b.beat(t, run.ID().String()) }},
-		"the job type is paused": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) { must(t, b.Pause(t.Context(), b.def, jobs.Trigger{})) }},
+		"the worker lives":      {rest: 25 * time.Second},
+		"just lost":             {rest: 20 * time.Second, want: 65 * time.Second},
+		"lost for a while":      {rest: -10 * time.Second, want: 35 * time.Second},
+		"nobody has rescued it": {rest: -46 * time.Second},
+		"another clock":         {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, run *jobs.RunState) { b.beat(t, run.ID().String()) }},
+		"the job type is paused": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) {
+			must(t, b.Pause(t.Context(), b.def, jobs.Trigger{}))
+		}},
 		"no worker lives": {rest: 5 * time.Second, do: func(t *testing.T, b *testBundle, _ *jobs.RunState) {
 			must(t, b.Leave(t.Context(), jobs.RoleWorker, "host:1:ALIVE1"))
 			must(t, b.Heartbeat(t.Context(), jobs.RoleScheduler, "host:2:ALIVE2", jobs.About{}))

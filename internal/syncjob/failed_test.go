@@ -143,3 +143,50 @@ func TestCountOfAnEmptyRun(t *testing.T) {
 		t.Errorf("counted %v, %v", counted, err)
 	}
 }
+
+// After an attempt in which every record failed the next one begins at the beginning, and so do the counts that people see. The record
+// of the attempt has them all the same.
+func TestCountsBeginAgain(t *testing.T) {
+	t.Parallel()
+	for name, resume := range map[string]string{"first attempt": "", "resumed": `{"after":"Xg==","total":95,"processed":94,"errors":94}`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			store, _ := setup(1000)
+			handler := syncjob.New(store, syncjob.Options{
+				Noun: "number", BatchSize: 10, Writers: 1, RangeSize: 1000, RetryBudget: time.Second,
+				Work: func(*jobtype.Attempt) syncrun.Work { return allFail{} },
+			})
+			var saved []byte
+			a := attempt(new(kept), &saved)
+			if resume != "" {
+				a.Checkpoint = []byte(resume)
+			}
+			var processed, total int64
+			a.Count = func(n, _, _ int64) { processed = n }
+			a.Total = func(n int64) { total = n }
+			var shown []int64
+			store0 := a.Save
+			a.Save = func(ctx context.Context, checkpoint []byte, progress int) error {
+				shown = append(shown, processed, total)
+				return store0(ctx, checkpoint, progress)
+			}
+			if _, err := handler(t.Context(), a); !errors.Is(err, syncrun.ErrAllFailed) {
+				t.Fatal(err)
+			}
+			if n := len(shown); n < 2 || shown[n-2] != 0 || shown[n-1] != 0 || processed != 95 {
+				t.Errorf("shown: %v, and %d in the end; want 0 of 0, and 95", shown, processed)
+			}
+		})
+	}
+}
+
+// allFail is work that fails for each record.
+type allFail struct{}
+
+func (allFail) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcome, error) {
+	outcomes := make([]syncrun.Outcome, len(batch))
+	for i := range outcomes {
+		outcomes[i].Err = errors.New("told to")
+	}
+	return outcomes, nil
+}

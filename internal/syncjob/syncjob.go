@@ -65,7 +65,7 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 		}
 		failed := &failures{attempt: a, store: store}
 		full := payload.SyncType == tasks.SyncFull
-		done := progress(a, full, failed)
+		done := progress(a, failed)
 		done(resume)
 		pass := syncrun.Pass{
 			Noun: o.Noun, Store: store, Work: work(a, o),
@@ -73,7 +73,7 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 				Full: full, Reference: a.ID.Reference, Freshness: o.Freshness,
 			},
 			BatchSize: batchSize, Writers: o.Writers, Workers: o.Workers, RetryBudget: o.RetryBudget, Stop: a.Stop,
-			Resume: resume, Save: save(a, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
+			Resume: resume, Save: save(a, full, resume, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
 		defer failed.name(ctx)
 		if a.Range != nil {
@@ -83,17 +83,12 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 	}
 }
 
-// progress returns a function that says what the run, or the range, has done by now. The checkpoint of a split run counts nothing:
-// its ranges do. But one that counts nothing any more says that the run begins at its beginning again.
-func progress(a *jobtype.Attempt, full bool, failed *failures) func(syncrun.Checkpoint) {
-	counted := false
+// progress returns a function that says what the run, or the range, has done by now. The checkpoint of a split run has its progress
+// only, which changes nothing.
+func progress(a *jobtype.Attempt, failed *failures) func(syncrun.Checkpoint) {
 	return func(c syncrun.Checkpoint) {
-		if counted = counted || c.Processed > 0; counted {
+		if c.Processed > 0 {
 			count(a, c)
-		}
-		// A range of a full run only knows how long it was made. The run has counted its records.
-		if a.Total != nil && (a.Range == nil || !full) {
-			a.Total(c.Total)
 		}
 		failed.are(c.Failed)
 	}
@@ -155,10 +150,19 @@ func waiting(a *jobtype.Attempt) syncrun.Waiting {
 	}
 }
 
-// save returns a syncrun.Save that stores the checkpoint as JSON, and says what is done.
-func save(a *jobtype.Attempt, done func(syncrun.Checkpoint)) syncrun.Save {
+// save returns a syncrun.Save that stores the checkpoint as JSON, and says what is done, and of how much.
+func save(a *jobtype.Attempt, full bool, resume syncrun.Checkpoint, done func(syncrun.Checkpoint)) syncrun.Save {
+	counted := resume.Processed > 0
 	return func(ctx context.Context, c syncrun.Checkpoint, progress int) error {
 		done(c)
+		if counted && c.Processed == 0 {
+			count(a, c) // the next attempt begins at the beginning
+		}
+		counted = c.Processed > 0
+		// A range of a full run only knows how long it was made. The run has counted its records.
+		if a.Total != nil && (a.Range == nil || !full) {
+			a.Total(c.Total)
+		}
 		data, err := json.Marshal(c)
 		if err != nil {
 			return fmt.Errorf("encoding a checkpoint: %w", err)
