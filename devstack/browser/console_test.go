@@ -140,7 +140,12 @@ const userSync = `//section[@aria-label="User sync"]`
 // press presses the button with a text in a part of the page, by the keyboard: what moves on the page does not matter to it.
 func (b *browser) press(t *testing.T, in, text string) {
 	t.Helper()
-	b.do(t, chromedp.Focus(fmt.Sprintf(`%s//button[normalize-space()=%q]`, in, text)), chromedp.KeyEvent("\r"))
+	button := fmt.Sprintf(`%s//button[normalize-space()=%q]`, in, text)
+	testbed.Eventually(t, button, func() bool {
+		return evaluate[bool](t, b, fmt.Sprintf(`document.evaluate(%q, document, null, XPathResult.FIRST_ORDERED_NODE_TYPE).singleNodeValue?.focus(),
+			document.activeElement.matches("button") && document.activeElement.textContent === %q`, button, text))
+	})
+	b.do(t, chromedp.KeyEvent("\r"))
 }
 
 // confirm clicks a button of the dialog.
@@ -565,6 +570,10 @@ func readOnly(t *testing.T, s *system, b *browser, _ *endpoint) {
 	b.do(t, chromedp.Click(`//nav//a[.="History"]`))
 	b.says(t, "Older", "Duration, at most 9 min")
 	b.looksRight(t, "read-only")
+	if problems := b.complaints(); len(problems) > 0 {
+		t.Errorf("the browser complained: %q", problems)
+	}
 	b.do(t, chromedp.Click(`//nav//a[.="Queues"]`))
 	b.says(t, "Queue Size")
+	b.complaints() // of asynqmon's manifest, which the browser asks for without the key
 }

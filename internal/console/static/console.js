@@ -58,6 +58,8 @@ function update(old, fresh) {
   for (const listener of ["onclick", "onsubmit"]) old[listener] = fresh[listener];
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const staying = new Set([...fresh.children].map(c => c.dataset.key));
+  for (const c of [...old.children]) if (c.dataset.key && !staying.has(c.dataset.key)) c.remove(); // so that the others find their places
   const keyed = new Map([...old.children].filter(c => c.dataset.key).map(c => [c.dataset.key, c]));
   let at = old.firstChild;
   for (const f of [...fresh.childNodes]) {
@@ -253,7 +255,7 @@ async function lookAtNow(all) {
   seen.processes = processes.processes;
   for (const job of seen.active) {
     const p = points[job.id] ??= [];
-    p.push({ at: Date.now(), processed: job.counts?.processed, progress: job.progress });
+    p.push({ at: Date.now(), processed: job.counts?.processed ?? 0, progress: job.progress });
     while (p.length > 2 && p[0].at < Date.now() - rateWindow) p.shift();
   }
   for (const id of Object.keys(points)) if (!seen.active.some(j => j.id === id)) delete points[id];
@@ -281,9 +283,9 @@ function pace(job) {
   const [first, last] = [points[job.id]?.[0], points[job.id]?.at(-1)];
   const ms = last?.at - first?.at;
   if (!ms) return {};
-  const perSecond = (last.processed - first.processed) / ms * 1000; // NaN without counts
-  const left = job.total !== undefined ? (job.total - last.processed) / perSecond * 1000 : (100 - last.progress) / (last.progress - first.progress) * ms;
-  return { perSecond: perSecond >= 0 ? perSecond : undefined, left: left >= 0 && left < Infinity ? left : undefined };
+  const perSecond = (last.processed - first.processed) / ms * 1000;
+  const left = job.counts && job.total !== undefined ? (job.total - last.processed) / perSecond * 1000 : (100 - last.progress) / (last.progress - first.progress) * ms;
+  return { perSecond: job.counts && perSecond >= 0 ? perSecond : undefined, left: left >= 0 && left < Infinity ? left : undefined };
 }
 
 function activeRun(job) {
