@@ -40,7 +40,7 @@ DIST ?= bin/dist
 # Conditions of checks: the tool is there, or the check is required. The last lines of make check name the checks that were
 # left out.
 HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
-HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || command -v chromium >/dev/null
+HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || { command -v chromium && command -v npm; } >/dev/null
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
 HAVE_NODE := [ -n "$$CLIENTS_TEST_REQUIRED" ] || { command -v node && command -v npm; } >/dev/null
 
@@ -94,7 +94,7 @@ check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run th
 	@if $(HAVE_NODE); then $(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test -tags $(TAGS),clients -count 1 $(TEST_FLAGS) ./clients; fi
 	@command -v redis-server >/dev/null || echo 'chaos: LEFT OUT, redis-server is not installed'
 	@$(HAVE_ENGINE) || echo 'compose: LEFT OUT, no Docker engine answers'
-	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium'
+	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium, or no npm'
 	@$(HAVE_PROMETHEUS) || echo 'observability: LEFT OUT, there is no prometheus, or no promtool'
 	@$(HAVE_NODE) || echo 'clients: LEFT OUT, there is no node, or no npm'
 

@@ -244,6 +244,7 @@ func TestRunsUntilSignalled(t *testing.T) {
 			output := strings.Join(demo.output, "\n")
 			for _, want := range []string{
 				"demo: loaded 2000 users, 40 projects and 60 issues",
+				"Console    http://127.0.0.1:" + b.port + "/\n",
 				"http://127.0.0.1:" + b.port + "/health",
 				"http://127.0.0.1:" + b.port + "/dashboard",
 				`curl -X POST http://127.0.0.1:` + b.port + `/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'`,

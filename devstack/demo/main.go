@@ -258,15 +258,18 @@ func (d *demo) worker(p *procs.Process) int {
 }
 
 const welcome = `
-  codex-jobs is running.
+  codex-jobs is running. Open the console: it shows what runs, and has buttons for all that follows.
 
-    API        %[1]s/health
+    Console    %[1]s/
+
+    API        %[1]s/docs
+    Health     %[1]s/health
     Jobs       %[1]s/jobs/status
     Dashboard  %[1]s/dashboard
     Metrics    %[1]s/metrics, those of the scheduler and the workers at %[2]s
     MongoDB    %[6]s, the collection users of the database %[7]s
 
-  Try:
+  Or by hand:
 
     curl -X POST %[1]s/jobs/trigger/user-sync -H 'Content-Type: application/json' -d '{"syncType":"full"}'
     curl %[1]s/jobs/status

@@ -6,7 +6,7 @@
 const base = location.origin + document.body.dataset.base;
 const main = document.getElementById("main");
 const lookInterval = 1000; // ms between two looks at what runs
-const restInterval = 5000; // ms between two looks at all the rest
+const restInterval = 10000; // ms between two looks at all the rest, which costs the API more
 const readTimeout = 5000, changeTimeout = 30000; // ms for one request
 const rateWindow = 15000; // ms over which the rate of a run is measured
 const noteTime = 10000; // ms for which a note of a success stays
@@ -28,7 +28,7 @@ async function api(path, method = "GET", body) {
   }
   const answer = await response.json().catch(() => null);
   if (answer && (response.ok || answer.status === "DEGRADED")) return answer; // which is what /health says with 503
-  const message = sentence(answer?.message ?? `the API answers ${response.status}`);
+  const message = sentence(answer?.message ?? (response.ok ? "the API does not answer in time" : `the API answers ${response.status}`));
   throw response.status >= 400 && response.status < 500 ? new Refused(message) : new Error(message);
 }
 
@@ -58,6 +58,8 @@ function update(old, fresh) {
   for (const listener of ["onclick", "onsubmit"]) old[listener] = fresh[listener];
   for (const { name } of [...old.attributes]) if (!fresh.hasAttribute(name) && name !== "open") old.removeAttribute(name);
   for (const { name, value } of fresh.attributes) if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  const staying = new Set([...fresh.children].map(c => c.dataset.key));
+  for (const c of [...old.children]) if (c.dataset.key && !staying.has(c.dataset.key)) c.remove(); // so that the others find their places
   const keyed = new Map([...old.children].filter(c => c.dataset.key).map(c => [c.dataset.key, c]));
   let at = old.firstChild;
   for (const f of [...fresh.childNodes]) {
@@ -253,11 +255,11 @@ async function lookAtNow(all) {
   seen.processes = processes.processes;
   for (const job of seen.active) {
     const p = points[job.id] ??= [];
-    p.push({ at: Date.now(), processed: job.counts?.processed, progress: job.progress });
+    p.push({ at: Date.now(), processed: job.counts?.processed ?? 0, progress: job.progress });
     while (p.length > 2 && p[0].at < Date.now() - rateWindow) p.shift();
   }
   for (const id of Object.keys(points)) if (!seen.active.some(j => j.id === id)) delete points[id];
-  if (all || gone || Date.now() - restAt >= restInterval || seen.schedules.some(s => since(s.next) > 0)) await lookAtRest();
+  if (all || gone || Date.now() - restAt >= restInterval || seen.schedules.some(s => since(s.next) > 0 && since(s.next) < restInterval / 2)) await lookAtRest();
 }
 
 async function lookAtRest() {
@@ -281,9 +283,9 @@ function pace(job) {
   const [first, last] = [points[job.id]?.[0], points[job.id]?.at(-1)];
   const ms = last?.at - first?.at;
   if (!ms) return {};
-  const perSecond = (last.processed - first.processed) / ms * 1000; // NaN without counts
-  const left = job.total !== undefined ? (job.total - last.processed) / perSecond * 1000 : (100 - last.progress) / (last.progress - first.progress) * ms;
-  return { perSecond: perSecond >= 0 ? perSecond : undefined, left: left >= 0 && left < Infinity ? left : undefined };
+  const perSecond = (last.processed - first.processed) / ms * 1000;
+  const left = job.counts && job.total !== undefined ? (job.total - last.processed) / perSecond * 1000 : (100 - last.progress) / (last.progress - first.progress) * ms;
+  return { perSecond: job.counts && perSecond >= 0 ? perSecond : undefined, left: left >= 0 && left < Infinity ? left : undefined };
 }
 
 function activeRun(job) {
@@ -300,7 +302,7 @@ function activeRun(job) {
   const ranges = doing => doing.filter(d => d.range !== undefined).map(d => d.range).sort((a, b) => a - b);
   return el("div", { class: "active", "data-key": job.id },
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
-    el("p", {}, runLink(job.id)), el("p", {}, joined(facts, " · ")),
+    el("p", {}, runLink(job.id)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
     job.rescueWithin !== undefined && el("p", { class: "bad" }, `Its worker is lost. Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`),
     job.waiting && el("p", { class: "bad" }, `It waits for ${job.waiting.upstream ? "its upstream" : "the database"}, which does not answer since `,
       time(job.waiting.since, local(new Date(job.waiting.since)).slice(11)), " ", el("span", { class: "once" }, `(${seconds(since(job.waiting.since))})`), `: ${job.waiting.for}`),
@@ -380,33 +382,30 @@ function nowView() {
 // --- The history
 
 const pageSize = 50, chartPage = 100, chartPages = 12; // entries of the list, and of the chart
-const past = { query: null, page: null, runs: [], runsQuery: null, complete: false, stale: true };
+const past = { query: null, page: null, stale: true, chart: { query: null, runs: [], pages: 0, next: null, done: true } };
 
 async function lookAtHistory(query) {
   if (seen.types.length === 0) seen.types = (await list("/job-types")).jobTypes;
-  if (String(query) === past.query && !past.stale) return;
-  const page = await list(`/history?${query}${query.size > 0 ? "&" : ""}limit=${pageSize}`);
-  const ofRuns = new URLSearchParams(query);
-  ofRuns.delete("cursor");
-  const chartStale = past.stale || String(ofRuns) !== past.runsQuery;
-  Object.assign(past, { query: String(query), page, stale: false });
-  if (chartStale) await lookAtRuns(ofRuns);
-}
-
-// lookAtRuns asks for the runs of the chart: more than the list has, so that weeks are seen at once.
-async function lookAtRuns(query) {
-  Object.assign(past, { runs: [], runsQuery: String(query), complete: true });
-  if ((query.get("kind") || "run") !== "run") return;
-  const asked = new URLSearchParams([...query, ["limit", chartPage]]), hash = location.hash;
-  asked.set("kind", "run");
-  for (let i = 0; i < chartPages; i++) {
-    const page = await list(`/history?${asked}`);
-    past.runs.push(...page.entries);
-    past.complete = !page.next;
+  if (String(query) !== past.query || past.stale) {
+    const page = await list(`/history?${new URLSearchParams([...query, ["limit", pageSize]])}`);
+    const ofRuns = new URLSearchParams(query);
+    ofRuns.delete("cursor");
+    if (past.stale || String(ofRuns) !== past.chart.query) {
+      past.chart = { query: String(ofRuns), runs: [], pages: 0, next: null, done: (query.get("kind") ?? "run") !== "run" };
+    }
+    Object.assign(past, { query: String(query), page, stale: false });
+  }
+  // The chart has more runs than the list, so that weeks are seen at once. If a request fails, the next look goes on from here.
+  for (const chart = past.chart, hash = location.hash; !chart.done && location.hash === hash;) {
+    const asked = new URLSearchParams(chart.query);
+    asked.set("kind", "run");
+    asked.set("limit", chartPage);
+    if (chart.next) asked.set("cursor", chart.next);
+    const { entries, next } = await list(`/history?${asked}`);
+    chart.runs.push(...entries);
+    chart.next = next;
+    chart.done = !next || ++chart.pages === chartPages;
     show();
-    if (past.complete) return;
-    if (location.hash !== hash) return void (past.runsQuery = null); // nobody looks at it any more
-    asked.set("cursor", page.next);
   }
 }
 
@@ -446,13 +445,13 @@ function chart(runs, width) {
     local(new Date(from + i * (to - from) / marks)).slice(0, 16)));
   const failed = runs.filter(r => r.state === "failed").length, errors = runs.reduce((sum, r) => sum + (r.counts?.failed ?? 0), 0);
   return el("figure", {}, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Duration, records and errors over time" }, drawn, labels, times),
-    el("figcaption", {}, `${past.complete ? "" : "The last "}${plural(runs.length, "job")} in ${span(to - from)}: ${number(failed)} failed, ${plural(errors, "error")}. `,
+    el("figcaption", {}, `${past.chart.next ? "The last " : ""}${plural(runs.length, "job")} in ${span(to - from)}: ${number(failed)} failed, ${plural(errors, "error")}. `,
       `A column is ${span(each)}; red: a job failed, amber: records failed. A column leads to its jobs.`));
 }
 
 // narrowed returns the query for the jobs of a column.
 function narrowed(runs) {
-  const ends = runs.map(r => Date.parse(r.at)), query = new URLSearchParams(past.runsQuery), minute = 60000;
+  const ends = runs.map(r => Date.parse(r.at)), query = new URLSearchParams(past.chart.query), minute = 60000;
   query.set("from", new Date(Math.floor(Math.min(...ends) / minute) * minute).toISOString());
   query.set("to", new Date(Math.ceil((Math.max(...ends) + 1) / minute) * minute).toISOString());
   return query;
@@ -480,7 +479,7 @@ function historyView(query) {
     e.counts && el("span", { class: e.counts.failed > 0 && "bad" }, number(e.counts.failed)), by(e.by), [runLink(e.id), e.error && el("div", { class: "bad" }, cut(e.error, 300))]];
   const older = new URLSearchParams(query);
   older.set("cursor", past.page.next ?? "");
-  return el("main", {}, parts, refused && el("p", { class: "bad" }, refused), chart(past.runs, contentWidth()),
+  return el("main", {}, parts, refused && el("p", { class: "bad" }, refused), chart(past.chart.runs, contentWidth()),
     past.page.entries.length === 0 ? el("p", {}, "Nothing fits.") : table(["Ended", "Job type", "What", "Took", "#Records", "#Errors", "By", "ID and error"], past.page.entries.map(row)),
     past.page.next && el("p", {}, el("a", { href: `#/history?${older}` }, "Older")));
 }
@@ -578,10 +577,8 @@ async function look(all = false) {
   wanted = false;
   try {
     if (!seen.me || lost !== null) seen.me = await list("/whoami");
-    if (at.view === "history") {
-      past.stale ||= lost !== null;
-      await lookAtHistory(at.query);
-    } else {
+    if (at.view === "history") await lookAtHistory(at.query);
+    else {
       await lookAtNow(everything);
       if (at.view === "run") await lookAtRun(at.id);
     }
