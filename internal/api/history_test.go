@@ -146,7 +146,7 @@ func TestHistory(t *testing.T) {
 		"?to=2026-11-24T05:44:30.215%2B01:00": id(6),
 		"?text=ADA":                           id(0),
 		"?text=selection+time":                id(5),
-		"?text=826000":                        id(4, 5, 6),
+		"?text=1795495826000":                 id(4, 5, 6),
 		"?text=.":                             nil,
 		"?limit=2":                            id(0, 1),
 	} {
