@@ -78,8 +78,7 @@ func (b *bench) driverAlone(ctx context.Context, n int) (_ time.Duration, err er
 // readIDs sends the _ids of all users on in batches.
 func readIDs(ctx context.Context, collection *mongo.Collection, size int, batches chan<- []bson.RawValue) (err error) {
 	byID := bson.D{{Key: "_id", Value: 1}}
-	opts := options.Find().SetSort(byID).SetHint(byID).SetBatchSize(fetchSize).
-		SetProjection(bson.D{{Key: "lastSynced", Value: 1}, {Key: "username", Value: 1}})
+	opts := options.Find().SetSort(byID).SetHint(byID).SetBatchSize(fetchSize).SetProjection(byID)
 	var cursor *mongo.Cursor
 	if err := bounded(ctx, func(ctx context.Context) (err error) {
 		cursor, err = collection.Find(ctx, bson.D{}, opts)

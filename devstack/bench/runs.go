@@ -15,8 +15,9 @@ import (
 )
 
 const (
-	// runPoll is the pause between two looks at a run. The time that is measured does not depend on it.
-	runPoll = 10 * time.Millisecond
+	// runPoll is the pause between two looks at a run. The time that is measured does not depend on it, unless looking takes more of
+	// the processor than it must.
+	runPoll = 100 * time.Millisecond
 	// A run may take runBase, and runPerUser for each user on top, which is a hundred users a second.
 	runBase    = time.Minute
 	runPerUser = 10 * time.Millisecond

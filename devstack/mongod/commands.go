@@ -253,7 +253,7 @@ func (s *Server) update(m *message) (bson.D, error) {
 		if id == nil {
 			return nil, fmt.Errorf("an update without an _id")
 		}
-		spin(s.costs.Update)
+		spin(time.Now(), s.costs.Update)
 		d := c.find(*id)
 		if d == nil {
 			if upsert, _ := each.Lookup("upsert").BooleanOK(); upsert {
@@ -334,7 +334,8 @@ func (s *Server) find(m *message) (bson.D, error) {
 		return nil, err
 	}
 	if skip := m.integer("skip", 0); skip > 0 {
-		spin(time.Duration(c.skip(skip)) * s.costs.Key)
+		begun := time.Now()
+		spin(begun, time.Duration(c.skip(skip))*s.costs.Key)
 	}
 	batch, more := c.next(m.integer("batchSize", firstBatch), s.costs)
 	if !more || m.command.Lookup("singleBatch").Type == bson.TypeBoolean {
@@ -386,7 +387,7 @@ func (c *cursor) next(size int, costs Costs) (batch bson.A, more bool) {
 	if c.keysOnly {
 		cost = costs.Key
 	}
-	defer func() { spin(time.Duration(walked) * cost) }()
+	defer func(begun time.Time) { spin(begun, time.Duration(walked)*cost) }(time.Now())
 	for len(c.left) > 0 {
 		if len(batch) == size || bytes > maxBatch-(1<<20) {
 			return batch, true
@@ -468,13 +469,13 @@ func (s *Server) count(m *message) (bson.D, error) {
 	if onlyID(filter) {
 		cost = s.costs.Key
 	}
-	n := 0
+	n, begun := 0, time.Now()
 	for _, d := range list {
 		if selects(d.raw()) {
 			n++
 		}
 	}
-	spin(time.Duration(len(list)) * cost)
+	spin(begun, time.Duration(len(list))*cost)
 	batch := bson.A{}
 	if n > 0 {
 		batch = append(batch, bson.D{{Key: "_id", Value: 1}, {Key: "n", Value: n}})

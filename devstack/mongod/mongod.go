@@ -214,9 +214,9 @@ func (m *message) reply(document bson.Raw) []byte {
 	return append(append(reply, rest...), document...)
 }
 
-// spin uses processor time.
-func spin(d time.Duration) {
-	for end := time.Now().Add(d); time.Now().Before(end); {
+// spin uses processor time until the work that began then has taken so long.
+func spin(begun time.Time, d time.Duration) {
+	for end := begun.Add(d); time.Now().Before(end); {
 	}
 }
 

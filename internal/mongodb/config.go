@@ -35,7 +35,7 @@ type Config struct {
 	// Collection is the collection's name.
 	Collection string
 	// NameField is the field with the name of a record, or its path: "username", "title", "profile.name". "" means that records
-	// have no name.
+	// have no name. Without Fields it is only read of records that fail, see Store.Names.
 	NameField string
 	// Fields are the fields that the work wants to see of a record, or their paths: "email", "address.city". Unless it is nil,
 	// the Data of each syncrun.Record is a bson.Raw with these fields, as far as the record has them, and with the _id, the
@@ -168,7 +168,10 @@ func (c Config) projection() bson.D {
 	if c.allFields() {
 		return bson.D{}
 	}
-	paths := append([]string{"_id", c.SyncedField, c.NameField}, c.Fields...)
+	paths := []string{"_id", c.SyncedField}
+	if c.Fields != nil {
+		paths = slices.Concat(paths, []string{c.NameField}, c.Fields)
+	}
 	var kept bson.D
 	for i, path := range paths {
 		within := func(outer string) bool { return outer != "" && strings.HasPrefix(path, outer+".") }

@@ -76,8 +76,9 @@ func TestProjection(t *testing.T) {
 		cfg  Config
 		want []string
 	}{
-		"nothing": {Config{}, []string{"_id", "lastSynced"}},
-		"a name":  {Config{NameField: "username"}, []string{"_id", "lastSynced", "username"}},
+		"nothing":                                {Config{}, []string{"_id", "lastSynced"}},
+		"a name":                                 {Config{NameField: "username", Fields: []string{}}, []string{"_id", "lastSynced", "username"}},
+		"a name of records that nobody looks at": {Config{NameField: "username"}, []string{"_id", "lastSynced"}},
 		"other fields": {
 			Config{NameField: "n", SyncedField: "s", Fields: []string{"b", "a.c"}}, []string{"_id", "s", "n", "b", "a.c"},
 		},

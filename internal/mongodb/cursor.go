@@ -64,11 +64,8 @@ func (c *cursor) record(k *key) syncrun.Record {
 	r := syncrun.Record{Key: *k, ID: k, State: outranks(stamp, c.latest)}
 	at, isDate := stamp.DateTimeOK()
 	r.Stamped = isDate && at == int64(date(c.reference))
-	if len(c.store.namePath) > 0 {
-		r.Name, _ = doc.Lookup(c.store.namePath...).StringValueOK()
-	}
 	if c.store.Fields != nil {
-		r.Data = slices.Clone(doc)
+		r.Name, r.Data = c.store.name(doc), slices.Clone(doc)
 	}
 	return r
 }

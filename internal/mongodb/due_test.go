@@ -190,7 +190,7 @@ func TestSimplerFiltersAreWrong(t *testing.T) {
 	}
 }
 
-func TestScanReadsWhatItNeeds(t *testing.T) {
+func TestNamesOfRecords(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.insert(t,
@@ -206,14 +206,17 @@ func TestScanReadsWhatItNeeds(t *testing.T) {
 		t.Errorf("read %q, want %q", got, want)
 	}
 
-	nameless := NewStore(b.client, b.users.Database().Name(), Config{Collection: "users"})
-	cursor, err := nameless.Scan(t.Context(), incremental, syncrun.Range{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer cursor.Close()
-	if r, ok, err := next(t, cursor); err != nil || !ok || r.Name != "" {
-		t.Errorf("without a name field: %+v, %v, %v", r, ok, err)
+	for what, cfg := range map[string]Config{"a NameField": {Fields: []string{}}, "Fields": {NameField: "username"}} {
+		cfg.Collection = "users"
+		nameless := NewStore(b.client, b.users.Database().Name(), cfg)
+		cursor, err := nameless.Scan(t.Context(), incremental, syncrun.Range{After: rawKey(t, int32(1))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer cursor.Close()
+		if r, ok, err := next(t, cursor); err != nil || !ok || r.Name != "" {
+			t.Errorf("without %s: %+v, %v, %v", what, r, ok, err)
+		}
 	}
 }
 

@@ -26,7 +26,7 @@ func TestFieldsOfARecord(t *testing.T) {
 		wantName string
 		want     [][]string // the paths that are there
 	}{
-		"none":          {Config{}, "ada", nil},
+		"none":          {Config{}, "", nil},
 		"an empty list": {Config{Fields: []string{}}, "ada", [][]string{{"_id"}, {"username"}, {lastSynced}}},
 		"some": {
 			Config{Fields: []string{"email", "address.city"}}, "ada",

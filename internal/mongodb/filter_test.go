@@ -23,7 +23,7 @@ var ofTenantA = bson.D{
 // TestFilter visits those records of a mixed collection that take part, in full and incremental runs, as a whole and by ranges.
 func TestFilter(t *testing.T) {
 	t.Parallel()
-	b := setupAt(t, serverURI(t), Config{Filter: ofTenantA})
+	b := setupAt(t, serverURI(t), Config{Filter: ofTenantA, Fields: []string{}})
 	unfiltered := NewStore(b.client, b.users.Database().Name(), Config{Collection: "users"})
 	const records, size = 120, 13
 	takesPart := make(map[string][]string) // the names of those that a run visits

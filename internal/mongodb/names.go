@@ -31,7 +31,7 @@ func (s *Store) Names(ctx context.Context, keys [][]byte) (map[string]string, er
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
 	opts := options.Find().SetHint(byID).SetBatchSize(int32(len(ids))).
-		SetProjection(Config{SyncedField: "_id", NameField: s.NameField}.projection())
+		SetProjection(bson.D{{Key: s.NameField, Value: 1}})
 	found, err := s.collection.Find(bounded, bson.D{{Key: "_id", Value: bson.D{{Key: "$in", Value: ids}}}}, opts)
 	if err != nil {
 		return nil, s.fail(ctx, naming, err)
@@ -41,9 +41,18 @@ func (s *Store) Names(ctx context.Context, keys [][]byte) (map[string]string, er
 		return nil, s.fail(ctx, naming, err)
 	}
 	for _, doc := range docs {
-		if name, ok := doc.Lookup(s.namePath...).StringValueOK(); ok {
+		if name := s.name(doc); name != "" {
 			names[string(newKey(doc.Lookup("_id")))] = name
 		}
 	}
 	return names, nil
+}
+
+// name returns the name of a document, or "".
+func (s *Store) name(doc bson.Raw) string {
+	if len(s.namePath) == 0 {
+		return ""
+	}
+	name, _ := doc.Lookup(s.namePath...).StringValueOK()
+	return name
 }

@@ -28,7 +28,7 @@ func NewRecord(c Config, document any) (syncrun.Record, error) {
 	}
 	k := newKey(id)
 	r := syncrun.Record{Key: k, ID: k}
-	if c.NameField != "" {
+	if c.NameField != "" && c.Fields != nil {
 		r.Name, _ = doc.Lookup(strings.Split(c.NameField, ".")...).StringValueOK()
 	}
 	switch {

@@ -546,7 +546,7 @@ func TestStampRefusesFields(t *testing.T) {
 func TestOtherDateFields(t *testing.T) {
 	t.Parallel()
 	const synced, updated = "syncedAt", "touchedAt"
-	b := setupAt(t, serverURI(t), Config{SyncedField: synced, UpdatedField: updated})
+	b := setupAt(t, serverURI(t), Config{SyncedField: synced, UpdatedField: updated, Fields: []string{}})
 	users := stampedUsers(t)
 	var want []string
 	before := make(map[string]bson.Raw)

@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -139,6 +140,58 @@ func TestLossIsLoggedOnce(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// stallFirst is a hook whose first connection attempt fails, and whose second one waits until it is released and then fails, too.
+type stallFirst struct {
+	dials    atomic.Int32
+	stalling chan struct{}
+	release  chan struct{}
+}
+
+func (s *stallFirst) DialHook(next redis.DialHook) redis.DialHook {
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		switch s.dials.Add(1) {
+		case 1:
+			return nil, errors.New("refused")
+		case 2:
+			close(s.stalling)
+			<-s.release
+			return nil, errors.New("late")
+		}
+		return next(ctx, network, addr)
+	}
+}
+
+func (*stallFirst) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+
+func (*stallFirst) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return next
+}
+
+// A connection attempt that began before Redis came back, and fails after that, is no second loss.
+func TestLateFailureIsNoLoss(t *testing.T) {
+	t.Parallel()
+	log := new(strings.Builder)
+	hook := &stallFirst{stalling: make(chan struct{}), release: make(chan struct{})}
+	rdb := redisconn.New(redistest.Options(t), redisconn.Limits{Timeout: time.Minute}, slog.New(slog.NewTextHandler(log, nil)), hook)
+	t.Cleanup(func() { _ = rdb.Close() })
+	if err := rdb.Ping(t.Context()).Err(); err == nil {
+		t.Fatal("the first attempt did not fail")
+	}
+	var stalled sync.WaitGroup
+	stalled.Go(func() { _ = rdb.Ping(t.Context()).Err() })
+	<-hook.stalling
+	if err := rdb.Ping(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	close(hook.release)
+	stalled.Wait()
+	for _, msg := range []string{"Redis unreachable, reconnecting", "Redis reachable again"} {
+		if got := strings.Count(log.String(), msg); got != 1 {
+			t.Errorf("%q was logged %d times, want once: %s", msg, got, log)
+		}
 	}
 }
 

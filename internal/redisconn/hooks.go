@@ -57,43 +57,50 @@ type connectionLog struct {
 	log  *slog.Logger
 	name string // logged instead of the address, unless it is ""
 
-	mu   sync.Mutex
-	down map[string]bool // by address
+	mu    sync.Mutex
+	links map[string]link // by address
+}
+
+// link is what is known of a connection.
+type link struct {
+	down  bool
+	since time.Time // when that was seen
 }
 
 func newConnectionLog(log *slog.Logger, name string) *connectionLog {
-	return &connectionLog{log: log, name: name, down: make(map[string]bool)}
+	return &connectionLog{log: log, name: name, links: make(map[string]link)}
 }
 
 // DialHook implements redis.Hook.
 func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		begun := time.Now()
 		conn, err := next(ctx, network, addr)
 		if c.name != "" {
 			addr = c.name
 		}
 		switch {
 		case errors.Is(err, errNoTurn):
-		case err != nil && !errors.Is(ctx.Err(), context.Canceled) && c.changed(addr, true):
+		case err != nil && !errors.Is(ctx.Err(), context.Canceled) && c.changed(addr, true, begun):
 			c.log.Warn("Redis unreachable, reconnecting", "addr", addr, "error", err)
-		case err == nil && c.changed(addr, false):
+		case err == nil && c.changed(addr, false, begun):
 			c.log.Info("Redis reachable again", "addr", addr)
 		}
 		return conn, err
 	}
 }
 
-// changed records whether the address is down, and reports whether that has changed.
-func (c *connectionLog) changed(addr string, down bool) bool {
+// changed records whether the address is down, and reports whether that has changed. An attempt that began before the last change
+// says nothing new: it can end late, such as one that has waited for a server that is gone while others reached the next one.
+func (c *connectionLog) changed(addr string, down bool, begun time.Time) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	before := c.down[addr]
-	if down {
-		c.down[addr] = true
-	} else {
-		delete(c.down, addr)
+	before := c.links[addr]
+	if before.down == down || begun.Before(before.since) {
+		return false
 	}
-	return before != down
+	c.links[addr] = link{down: down, since: time.Now()}
+	return true
 }
 
 // ProcessHook implements redis.Hook.

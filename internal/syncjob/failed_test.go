@@ -42,9 +42,9 @@ func (f failing) Do(_ context.Context, batch []syncrun.Record) ([]syncrun.Outcom
 func TestFailedRecords(t *testing.T) {
 	t.Parallel()
 	names := func(context.Context) (map[string]string, error) {
-		return map[string]string{"\x07": "ada", "\x05": "bob", "\x3c": "eve"}, nil
+		return map[string]string{"\x05": "bob", "\x3c": "eve"}, nil
 	}
-	resume := []byte(`{"after":"Cg==","total":95,"processed":10,"updated":9,"errors":1,"failed":[{"id":"7","reason":"earlier","key":"Bw=="}]}`)
+	resume := []byte(`{"after":"Cg==","total":95,"processed":10,"updated":9,"errors":1,"failed":[{"id":"7","name":"ada","reason":"earlier"}]}`)
 	for name, c := range map[string]struct {
 		keep     syncrun.KeepFailed
 		names    func(context.Context) (map[string]string, error)
@@ -118,7 +118,7 @@ func TestFailedRecords(t *testing.T) {
 				if !reflect.DeepEqual(got, c.want) || processed <= 0 {
 					t.Errorf("of %d failed %+v, want %+v", processed, got, c.want)
 				}
-				if took := time.Since(began); took > 3*time.Second {
+				if took := time.Since(began); took > 5*time.Second {
 					t.Errorf("it took %s", took)
 				}
 				if end, isRange := result.(syncrun.Checkpoint); isRange && len(end.Failed) > 0 {

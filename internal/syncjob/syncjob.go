@@ -63,8 +63,7 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 				return nil, fmt.Errorf("reading the checkpoint of %s: %w", a.ID, err)
 			}
 		}
-		failed := &failures{attempt: a, store: store}
-		done := progress(a, failed)
+		done := progress(a)
 		done(resume)
 		pass := syncrun.Pass{
 			Noun: o.Noun, Store: store, Work: work(a, o),
@@ -74,7 +73,6 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 			BatchSize: batchSize, Writers: o.Writers, Workers: o.Workers, RetryBudget: o.RetryBudget, Stop: a.Stop,
 			Resume: resume, Save: save(a, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
-		defer failed.name(ctx)
 		if a.Range != nil {
 			return syncRange(ctx, a, pass, done)
 		}
@@ -84,13 +82,26 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 
 // progress returns a function that says what the run, or the range, has done by now. The checkpoint of a split run has its progress
 // only, which changes nothing.
-func progress(a *jobtype.Attempt, failed *failures) func(syncrun.Checkpoint) {
+func progress(a *jobtype.Attempt) func(syncrun.Checkpoint) {
+	told := 0
 	return func(c syncrun.Checkpoint) {
 		if c.Processed > 0 {
 			count(a, c)
 		}
-		failed.are(c.Failed)
+		if len(c.Failed) > told && a.Failed != nil { // the list only grows
+			told = len(c.Failed)
+			a.Failed(failed(c.Failed))
+		}
 	}
+}
+
+// failed returns records that failed as the run's entry in the history has them.
+func failed(records []syncrun.FailedRecord) []jobs.FailedRecord {
+	list := make([]jobs.FailedRecord, len(records))
+	for i, r := range records {
+		list[i] = jobs.FailedRecord(r)
+	}
+	return list
 }
 
 func count(a *jobtype.Attempt, c syncrun.Checkpoint) {

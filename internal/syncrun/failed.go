@@ -1,12 +1,12 @@
 // The records that fail, by name: what a run keeps of the first ones, from one attempt to the next. A record that does not fail
-// costs nothing here, so its name need not be read: the store is asked for the names of those that failed, at the end.
+// costs nothing here, so its name need not be read: the store is asked for the names of those that failed.
 
 package syncrun
 
 import (
 	"context"
-	"slices"
 	"strings"
+	"time"
 )
 
 // MaxFailed is how many failed records a Checkpoint lists.
@@ -15,8 +15,8 @@ const MaxFailed = 100
 const (
 	// maxFailedText is how long each text about a failed record is, in bytes.
 	maxFailedText = 300
-	// maxFailedKey is how long a key is at most that is kept to ask for the record's name.
-	maxFailedKey = 1024
+	// namingTimeout bounds the question for the names of a batch's records. Without an answer people get their IDs.
+	namingTimeout = 2 * time.Second
 )
 
 // KeepFailed says what a pass keeps of the records that fail.
@@ -39,8 +39,6 @@ type FailedRecord struct {
 	Name string `json:"name,omitempty"`
 	// Reason is why it failed.
 	Reason string `json:"reason"`
-	// Key is the record's position in the store's order, for as long as the store can be asked for its name.
-	Key []byte `json:"key,omitempty"`
 }
 
 // Namer is a Store that knows what people call its records.
@@ -56,12 +54,8 @@ func (c *Checkpoint) addFailed(keep KeepFailed, failed []Failure) {
 	}
 	for _, f := range failed[:min(len(failed), MaxFailed-len(c.Failed))] {
 		r := FailedRecord{ID: shorten(f.Record.ID.String()), Reason: shorten(f.Err.Error())}
-		switch {
-		case keep != KeepNames:
-		case f.Record.Name != "":
+		if keep == KeepNames {
 			r.Name = shorten(f.Record.Name)
-		case len(f.Record.Key) <= maxFailedKey:
-			r.Key = f.Record.Key
 		}
 		c.Failed = append(c.Failed, r)
 	}
@@ -76,27 +70,27 @@ func shorten(text string) string {
 	return strings.ToValidUTF8(text, "\uFFFD")
 }
 
-// NameFailed returns the records with the names that the store finds for those that have none yet. It asks once.
-func NameFailed(ctx context.Context, store Store, failed []FailedRecord) ([]FailedRecord, error) {
-	namer, ok := store.(Namer)
+// name asks the store for the names of the records that it has read without, with one command.
+func (p *Pass) name(ctx context.Context, records []*Record) {
+	namer, ok := p.Store.(Namer)
 	var keys [][]byte
-	for _, r := range failed {
-		if r.Key != nil {
+	for _, r := range records {
+		if r.Name == "" {
 			keys = append(keys, r.Key)
 		}
 	}
 	if !ok || len(keys) == 0 {
-		return failed, nil
+		return
 	}
-	names, err := namer.Names(ctx, keys)
+	bounded, cancel := context.WithTimeout(ctx, namingTimeout)
+	defer cancel()
+	names, err := namer.Names(bounded, keys)
 	if err != nil {
-		return failed, err
+		p.Log.Debug("Could not ask for the names of "+p.Noun+"s", "error", err)
 	}
-	named := slices.Clone(failed)
-	for i, r := range named {
-		if r.Key != nil {
-			named[i].Name, named[i].Key = shorten(names[string(r.Key)]), nil
+	for _, r := range records {
+		if name, found := names[string(r.Key)]; found {
+			r.Name = name
 		}
 	}
-	return named, nil
 }

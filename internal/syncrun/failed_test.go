@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -41,7 +42,10 @@ func (n *nameless) Names(_ context.Context, keys [][]byte) (map[string]string, e
 			names[string(u.key())] = fmt.Sprintf("user%d", u.number)
 		}
 	}
-	return names, n.err
+	if n.err != nil {
+		return nil, n.err
+	}
+	return names, nil
 }
 
 // The checkpoint lists the first hundred records that failed, over all attempts, with what is asked for.
@@ -116,42 +120,37 @@ func TestFailedRecordsOfAFailedRun(t *testing.T) {
 	}
 }
 
-// The store is asked once for the names of the records that have failed, and of no others.
+// The store is asked for the names of the records that have failed, and of no others unless the log shows them. Without an answer
+// the run goes on.
 func TestNamesOfFailedRecords(t *testing.T) {
 	t.Parallel()
-	setup := func(t *testing.T) (*nameless, []syncrun.FailedRecord) {
-		t.Helper()
-		b := setup(t, 40)
-		store := &nameless{memory: b.store}
-		b.run.Store, b.run.KeepFailed, b.run.Writers = store, syncrun.KeepNames, 1
-		for _, n := range []int{3, 20} {
-			b.store.users[n-1].fails = errInvalid
-		}
-		result := b.do(t)
-		if len(store.asked) > 0 {
-			t.Errorf("the pass asked for the names of %q", store.asked)
-		}
-		return store, result.Failed
+	for name, c := range map[string]struct {
+		level slog.Level
+		err   error
+		asked int
+		name  string
+	}{
+		"found":        {slog.LevelInfo, nil, 2, "user20"},
+		"not answered": {slog.LevelInfo, errGone, 2, ""},
+		"all":          {slog.LevelDebug, nil, 40, "user20"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t, 40)
+			b.log.level = c.level
+			store := &nameless{memory: b.store, err: c.err}
+			b.run.Store, b.run.KeepFailed, b.run.Writers = store, syncrun.KeepNames, 1
+			for _, n := range []int{3, 20} {
+				b.store.users[n-1].fails = errInvalid
+			}
+			result := b.do(t)
+			want := []syncrun.FailedRecord{{ID: "id-3", Reason: errInvalid.Error()}, {ID: "id-20", Name: c.name, Reason: errInvalid.Error()}}
+			if fmt.Sprint(result.Failed) != fmt.Sprint(want) || len(store.asked) != c.asked {
+				t.Errorf("%+v, asked for %d; want %+v", result.Failed, len(store.asked), want)
+			}
+			if got, want := b.log.lines("User sync failed")[0], fmt.Sprintf("User sync failed userId=id-20 username=%s error=document failed validation", c.name); got != want {
+				t.Errorf("logged %q, want %q", got, want)
+			}
+		})
 	}
-	t.Run("found", func(t *testing.T) {
-		t.Parallel()
-		store, failed := setup(t)
-		named, err := syncrun.NameFailed(t.Context(), store, failed)
-		want := []syncrun.FailedRecord{{ID: "id-3", Reason: errInvalid.Error()}, {ID: "id-20", Name: "user20", Reason: errInvalid.Error()}}
-		if err != nil || fmt.Sprint(named) != fmt.Sprint(want) || len(store.asked) != 2 {
-			t.Errorf("%+v, %v, asked for %d; want %+v", named, err, len(store.asked), want)
-		}
-		if again, err := syncrun.NameFailed(t.Context(), store, named); err != nil || len(store.asked) != 2 || len(again) != 2 {
-			t.Errorf("asked again: %d, %v", len(store.asked), err)
-		}
-	})
-	t.Run("not answered", func(t *testing.T) {
-		t.Parallel()
-		store, failed := setup(t)
-		store.err = errGone
-		same, err := syncrun.NameFailed(t.Context(), store, failed)
-		if !errors.Is(err, syncrun.ErrUnavailable) || fmt.Sprint(same) != fmt.Sprint(failed) || len(failed) != 2 {
-			t.Errorf("%+v, %v, want %+v", same, err, failed)
-		}
-	})
 }

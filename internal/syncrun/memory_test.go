@@ -276,13 +276,15 @@ func (s *saved) checkpoint(t *testing.T) syncrun.Checkpoint {
 
 // logged collects the records of a log.
 type logged struct {
+	level slog.Level
+
 	mu      sync.Mutex
 	records []slog.Record
 }
 
-func (l *logged) Enabled(context.Context, slog.Level) bool { return true }
-func (l *logged) WithAttrs([]slog.Attr) slog.Handler       { return l }
-func (l *logged) WithGroup(string) slog.Handler            { return l }
+func (l *logged) Enabled(_ context.Context, level slog.Level) bool { return level >= l.level }
+func (l *logged) WithAttrs([]slog.Attr) slog.Handler               { return l }
+func (l *logged) WithGroup(string) slog.Handler                    { return l }
 func (l *logged) Handle(_ context.Context, r slog.Record) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -322,7 +324,7 @@ type testBundle struct {
 
 func setup(t *testing.T, n int) *testBundle {
 	t.Helper()
-	b := &testBundle{store: newMemory(n), saved: &saved{}, log: &logged{}}
+	b := &testBundle{store: newMemory(n), saved: &saved{}, log: &logged{level: slog.LevelDebug}}
 	b.ranges = &ranges{}
 	b.run = syncrun.Run{
 		Pass: syncrun.Pass{

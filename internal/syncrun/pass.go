@@ -528,20 +528,29 @@ func (p *Pass) write(b *batch) error {
 	return nil
 }
 
-// report logs the result for each record of a batch.
+// report logs the result for each record of a batch, with the record's name.
 func (p *Pass) report(b *batch) {
-	isFailed := make(map[string]bool, len(b.failed))
-	for _, f := range b.failed {
-		isFailed[string(f.Record.Key)] = true
-		p.Log.Error(p.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
-	}
-	if !p.Log.Enabled(b.ctx, slog.LevelDebug) {
+	successes := p.Log.Enabled(b.ctx, slog.LevelDebug)
+	if len(b.failed) == 0 && !successes {
 		return
 	}
-	for _, record := range b.records {
-		if !isFailed[string(record.Key)] {
-			p.Log.Debug(p.title()+" synced successfully", "userId", record.ID.String(), "username", record.Name)
+	isFailed := make(map[string]bool, len(b.failed))
+	var failed, good []*Record
+	for i := range b.failed {
+		isFailed[string(b.failed[i].Record.Key)] = true
+		failed = append(failed, &b.failed[i].Record)
+	}
+	for i := range b.records {
+		if r := &b.records[i]; successes && !isFailed[string(r.Key)] {
+			good = append(good, r)
 		}
+	}
+	p.name(b.ctx, slices.Concat(failed, good))
+	for _, f := range b.failed {
+		p.Log.Error(p.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
+	}
+	for _, r := range good {
+		p.Log.Debug(p.title()+" synced successfully", "userId", r.ID.String(), "username", r.Name)
 	}
 }
 

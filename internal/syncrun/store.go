@@ -57,7 +57,7 @@ type Record struct {
 	Key []byte
 	// ID is the record's identifier, for people to read.
 	ID fmt.Stringer
-	// Name is what people call the record. It can be "".
+	// Name is what people call the record. It is "" if it has no name, or if the store has not read it, see Namer.
 	Name string
 	// Data is the fields of the record that the store was asked for. It is nil if it was asked for none.
 	Data any
