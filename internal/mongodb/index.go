@@ -7,7 +7,9 @@ package mongodb
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"time"
@@ -28,6 +30,9 @@ const (
 	maxFewBytes = 4 << 20
 	// fewTimeout bounds the whole look. A server that needs longer does not help.
 	fewTimeout = 10 * time.Second
+	// keepInterval is how often KeepIndex looks whether the index is still there, and keepWait how long it waits at most after an error.
+	keepInterval = time.Hour
+	keepWait     = time.Minute
 	// makeIndexTimeout bounds the making of the indexes. For a hundred million records a server takes minutes. It gives up an
 	// index for which nothing waits any more.
 	makeIndexTimeout = time.Hour
@@ -110,11 +115,53 @@ func (s *Store) MakeIndex(ctx context.Context) error {
 	}
 	bounded, cancel := context.WithTimeout(ctx, makeIndexTimeout)
 	defer cancel()
-	if _, err := s.collection.Indexes().CreateMany(bounded, stampField(s.SyncedField).indexes()); err != nil {
+	_, err = s.collection.Indexes().CreateMany(bounded, stampField(s.SyncedField).indexes())
+	if err == nil || !canPass(err) { // otherwise it is not known, and what was holds
+		s.indexed.Store(err == nil)
+	}
+	if err != nil {
 		return s.fail(ctx, making, err)
 	}
-	s.indexed.Store(true)
 	return nil
+}
+
+// KeepIndex makes the index, and again if it is gone, until ctx ends. It logs once why it cannot. Then runs do without.
+func (s *Store) KeepIndex(ctx context.Context, log *slog.Logger) {
+	const consequence = "incremental runs read all records"
+	stamp := stampField(s.SyncedField)
+	log = log.With("collection", s.namespace, "index", stamp.indexName())
+	was := "" // what the log said last
+	say := func(level slog.Level, now, text string, about ...any) {
+		if ctx.Err() == nil && now != was {
+			was = now
+			log.Log(ctx, level, text, about...)
+		}
+	}
+	retry := firstWait
+	for {
+		err := s.MakeIndex(ctx)
+		wait := retry
+		switch {
+		case err == nil:
+			say(slog.LevelInfo, "made", "The index for incremental runs is there")
+			wait, retry = keepInterval, firstWait
+		case LacksRight(err):
+			say(slog.LevelWarn, "right", "The user of MongoDB lacks a right for the index of SYNC_INDEX", "right", "createIndex",
+				"consequence", consequence, "error", err)
+			wait = keepWait
+		case errors.Is(err, syncrun.ErrUnavailable):
+			retry = min(2*retry, keepWait)
+			log.Debug("Could not make the index for incremental runs yet, trying again", "error", err, "retryIn", wait.String())
+		default:
+			say(slog.LevelWarn, "refused", "Could not make the index of SYNC_INDEX", "consequence", consequence, "error", err)
+			wait = keepInterval
+		}
+		select {
+		case <-time.After(wait):
+		case <-ctx.Done():
+			return
+		}
+	}
 }
 
 // Few implements syncrun.Finder. Without the index it sends no command.

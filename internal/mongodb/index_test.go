@@ -1,12 +1,14 @@
 package mongodb
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -14,7 +16,9 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo"
 
 	"github.com/codex-api/codex-jobs/internal/mongodb/faultproxy"
+	"github.com/codex-api/codex-jobs/internal/procs"
 	"github.com/codex-api/codex-jobs/internal/syncrun"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // makeIndex makes the index of the bundle's store.
@@ -243,5 +247,30 @@ func TestMakeIndexIsRefused(t *testing.T) {
 	proxy.Inject(faultproxy.Fault{Command: "createIndexes", Kind: faultproxy.CutAfter})
 	if err := b.store.MakeIndex(t.Context()); !errors.Is(err, syncrun.ErrUnavailable) || b.store.indexed.Load() {
 		t.Errorf("%v; used: %v", err, b.store.indexed.Load())
+	}
+}
+
+// TestKeepIndex says once why there is no index, and uses it once there is one.
+func TestKeepIndex(t *testing.T) {
+	t.Parallel()
+	b, proxy := setupFaulty(t, Config{})
+	b.insertFresh(t, 1)
+	log, logger := testbed.NewLog(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	var keeping sync.WaitGroup
+	defer keeping.Wait()
+	defer cancel()
+	proxy.Inject(faultproxy.Fault{Command: "createIndexes", Code: 11600, Message: "interrupted at shutdown"}) // which is no news
+	proxy.Inject(faultproxy.Fault{Command: "createIndexes", Kind: faultproxy.CutBefore})
+	proxy.Inject(faultproxy.Fault{Command: "createIndexes", Code: unauthorized, Message: "not authorized"})
+	keeping.Go(func() { b.store.KeepIndex(ctx, logger) })
+	testbed.Await(t, log, 1, procs.Match{Msg: "The user of MongoDB lacks a right for the index of SYNC_INDEX", Attrs: procs.Attrs{
+		"level": "WARN", "right": "createIndex", "collection": b.store.Name(), "index": "codex_jobs_lastSynced",
+	}})
+	if got := log.Find(procs.Match{Msg: "Could not make the index for incremental runs yet, trying again", Attrs: procs.Attrs{"level": "DEBUG"}}); len(got) != 2 {
+		t.Errorf("it tried again %d times, want 2", len(got))
+	}
+	if b.store.indexed.Load() {
+		t.Error("the index is used")
 	}
 }

@@ -157,6 +157,7 @@ func (r *Run) findFew(ctx context.Context) bool {
 	if err != nil || !found {
 		return false
 	}
+	r.Log.Info("Few " + r.Noun + "s are due, reading them by the index")
 	r.Store = few
 	return true
 }
