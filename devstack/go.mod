@@ -22,6 +22,8 @@ require (
 	modernc.org/sqlite v1.32.0 // not the newest: FerretDB 1.24.2 was released with this one, and stores all in it
 )
 
+require github.com/tidwall/btree v1.8.2
+
 require (
 	filippo.io/edwards25519 v1.1.0 // indirect
 	github.com/AlekSi/pointer v1.2.0 // indirect

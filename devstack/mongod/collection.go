@@ -5,6 +5,7 @@ package mongod
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sort"
 	"sync"
 	"sync/atomic"
@@ -29,6 +30,21 @@ type document struct {
 }
 
 func (d *document) raw() bson.Raw { return *d.data.Load() }
+
+// documents returns one document after another, and nil at the end.
+type documents func() *document
+
+// listed returns the documents of a list.
+func listed(list []*document) documents {
+	return func() *document {
+		if len(list) == 0 {
+			return nil
+		}
+		d := list[0]
+		list = list[1:]
+		return d
+	}
+}
 
 // snapshot returns the documents of now.
 func (c *collection) snapshot() []*document {
@@ -57,6 +73,24 @@ func within(list []*document, after, upto *bson.RawValue) []*document {
 	return list[first:max(first, last)]
 }
 
+// byID returns the documents that the filter can select, as far as it says of their _ids.
+func (c *collection) byID(filter bson.Raw) []*document {
+	after, upto := bounds(filter)
+	list := within(c.snapshot(), after, upto)
+	ids, ok := listOf(filter)
+	if !ok {
+		return list
+	}
+	var found []*document
+	slices.SortFunc(ids, compare)
+	for _, id := range slices.CompactFunc(ids, func(a, b bson.RawValue) bool { return compare(a, b) == 0 }) {
+		if i := search(list, id); i < len(list) && compare(list[i].id, id) == 0 {
+			found = append(found, list[i])
+		}
+	}
+	return found
+}
+
 func (c *collection) find(id bson.RawValue) *document {
 	list := c.snapshot()
 	if i := search(list, id); i < len(list) && compare(list[i].id, id) == 0 {
@@ -69,7 +103,7 @@ func (c *collection) find(id bson.RawValue) *document {
 func (c *collection) insert(documents []bson.Raw) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	list := append([]*document(nil), c.list...)
+	list := append(make([]*document, 0, len(c.list)+len(documents)), c.list...)
 	for _, data := range documents {
 		id, err := data.LookupErr("_id")
 		if err != nil {
@@ -79,14 +113,23 @@ func (c *collection) insert(documents []bson.Raw) error {
 		d.data.Store(&data)
 		list = append(list, d)
 	}
-	sort.SliceStable(list, func(i, j int) bool { return compare(list[i].id, list[j].id) < 0 })
-	for i := 1; i < len(list); i++ {
-		if compare(list[i-1].id, list[i].id) == 0 {
-			return fmt.Errorf("E11000 duplicate key: %s", list[i].id)
+	made := list[len(c.list):]
+	ascends := func(list []*document) bool {
+		return slices.IsSortedFunc(list, func(a, b *document) int { return compare(a.id, b.id) })
+	}
+	if !ascends(list[max(0, len(c.list)-1):]) {
+		made = slices.Clone(made)
+		sort.SliceStable(list, func(i, j int) bool { return compare(list[i].id, list[j].id) < 0 })
+	}
+	for _, d := range made {
+		if i := search(list, d.id); i+1 < len(list) && compare(list[i+1].id, d.id) == 0 {
+			return fmt.Errorf("E11000 duplicate key: %s", d.id)
 		}
 	}
 	c.list = list
-	c.reindex()
+	for _, d := range made {
+		c.reindex(d, nil, d.raw())
+	}
 	return nil
 }
 
@@ -96,29 +139,48 @@ func (c *collection) remove(selects predicate) int {
 	defer c.mu.Unlock()
 	var kept []*document
 	for _, d := range c.list {
-		if !selects(d.raw()) {
+		if data := d.raw(); !selects(data) {
 			kept = append(kept, d)
+		} else {
+			c.reindex(d, data, nil)
 		}
 	}
 	removed := len(c.list) - len(kept)
 	c.list = kept
-	c.reindex()
 	return removed
 }
 
-// update applies an update to the document, if the predicate still selects it. It reports whether that is so.
-func (d *document) update(selects predicate, update bson.Raw) (bool, error) {
+// update applies an update to a document, if the predicate still selects it. It reports whether that is so, and how many keys of
+// indexes changed.
+func (c *collection) update(d *document, selects predicate, update bson.Raw) (applied bool, keys int, err error) {
 	d.updating.Lock()
 	defer d.updating.Unlock()
 	before := d.raw()
 	if !selects(before) {
-		return false, nil
+		return false, 0, nil
 	}
 	after, err := change(before, update)
-	if err == nil {
-		d.data.Store(&after)
+	if err != nil {
+		return true, 0, err
 	}
-	return true, err
+	if c.storeWithoutIndexes(d, after) {
+		return true, 0, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	d.data.Store(&after)
+	return true, c.reindex(d, before, after), nil
+}
+
+// storeWithoutIndexes stores a document's data if the collection has no indexes. Then writers need not wait for each other.
+func (c *collection) storeWithoutIndexes(d *document, data bson.Raw) bool {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	if len(c.indexes) > 0 {
+		return false
+	}
+	d.data.Store(&data)
+	return true
 }
 
 // change returns the document after an update with $set, $unset, $max and $currentDate of top-level fields.

@@ -20,7 +20,8 @@ const (
 // cursor is what a find has left.
 type cursor struct {
 	namespace string
-	left      []*document
+	next      *document // the next one, or nil
+	rest      documents // behind it
 	selects   predicate
 	project   map[string]bool // nil for all fields
 	keysOnly  bool            // the index has all that is asked for
@@ -46,6 +47,8 @@ func (s *Server) answer(m *message) bson.Raw {
 		fields, err = s.createIndexes(m)
 	case "listIndexes":
 		fields = s.listIndexes(m)
+	case "dropIndexes":
+		fields, err = bson.D{}, s.collection(s.namespaceOf(m, name)).dropIndexes(m.text("index"))
 	case "ping", "endSessions", "killCursors", "dropDatabase", "drop":
 		fields, err = s.administer(name, m)
 	case "buildInfo":
@@ -164,39 +167,46 @@ func (s *Server) createIndexes(m *message) (bson.D, error) {
 		return nil, err
 	}
 	for _, spec := range list {
-		parts, err := parseKey(spec.Lookup("key").Document())
+		made, err := newIndex(spec)
+		if err == nil {
+			err = s.collection(s.namespaceOf(m, "createIndexes")).addIndex(made)
+		}
 		if err != nil {
 			return nil, err
 		}
-		s.collection(s.namespaceOf(m, "createIndexes")).addIndex(parts)
 	}
 	return bson.D{}, nil
 }
 
 func (s *Server) listIndexes(m *message) bson.D {
 	namespace := s.namespaceOf(m, "listIndexes")
-	batch := bson.A{}
 	c := s.collection(namespace)
 	c.mu.RLock()
 	defer c.mu.RUnlock()
-	for i, x := range c.indexes {
-		var key bson.D
-		for _, p := range x.parts {
-			key = append(key, bson.E{Key: p.field, Value: p.direction})
-		}
-		batch = append(batch, bson.D{{Key: "v", Value: 2}, {Key: "name", Value: fmt.Sprint("index_", i)}, {Key: "key", Value: key}})
+	batch := bson.A{bson.D{{Key: "v", Value: 2}, {Key: "key", Value: bson.D{{Key: "_id", Value: 1}}}, {Key: "name", Value: "_id_"}}}
+	for _, x := range c.indexes {
+		batch = append(batch, x.spec)
 	}
 	return firstOf(namespace, 0, batch)
 }
 
 func (s *Server) listCollections(m *message) (bson.D, error) {
+	filter, _ := m.command.Lookup("filter").DocumentOK()
+	selects, err := parseFilter(filter)
+	if err != nil {
+		return nil, err
+	}
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	database := m.text("$db")
 	found := bson.A{}
-	for namespace := range s.collections {
-		if name, ok := strings.CutPrefix(namespace, database+"."); ok {
-			found = append(found, bson.D{{Key: "name", Value: name}, {Key: "type", Value: "collection"}})
+	for namespace, c := range s.collections {
+		name, ok := strings.CutPrefix(namespace, database+".")
+		if !ok || len(c.snapshot()) == 0 {
+			continue
+		}
+		if described := encode(bson.D{{Key: "name", Value: name}, {Key: "type", Value: "collection"}}); selects(described) {
+			found = append(found, described)
 		}
 	}
 	return firstOf(database+".$cmd.listCollections", 0, found), nil
@@ -265,10 +275,11 @@ func (s *Server) update(m *message) (bson.D, error) {
 			}
 			continue
 		}
-		applied, err := d.update(selects, change)
+		applied, keys, err := c.update(d, selects, change)
 		if err != nil {
 			return nil, err
 		}
+		spin(time.Now(), time.Duration(keys)*s.costs.Key)
 		if applied {
 			matched++
 		}
@@ -283,17 +294,14 @@ func (s *Server) update(m *message) (bson.D, error) {
 // upsert inserts the document that an update of a missing one makes.
 func (c *collection) upsert(id bson.RawValue, update bson.Raw) error {
 	data := encode(bson.D{{Key: "_id", Value: id}})
-	made := new(document)
-	made.data.Store(&data)
-	all := func(bson.Raw) bool { return true }
 	insert, err := update.LookupErr("$setOnInsert")
 	if err == nil {
 		update = encode(bson.D{{Key: "$set", Value: insert}})
 	}
-	if _, err := made.update(all, update); err != nil {
+	if data, err = change(data, update); err != nil {
 		return err
 	}
-	return c.insert([]bson.Raw{made.raw()})
+	return c.insert([]bson.Raw{data})
 }
 
 func (s *Server) find(m *message) (bson.D, error) {
@@ -301,18 +309,6 @@ func (s *Server) find(m *message) (bson.D, error) {
 	selects, err := parseFilter(filter)
 	if err != nil {
 		return nil, err
-	}
-	var order []keyPart // nil for that of the _ids
-	for _, name := range []string{"sort", "hint"} {
-		switch v := m.command.Lookup(name); {
-		case v.Type == 0 || v.String() == `{"_id": {"$numberInt":"1"}}`:
-		case name == "hint":
-			return nil, fmt.Errorf("a hint must be {_id: 1}, was %s", v)
-		default:
-			if order, err = parseKey(v.Document()); err != nil {
-				return nil, err
-			}
-		}
 	}
 	c := &cursor{namespace: s.namespaceOf(m, "find"), selects: selects, limit: m.integer("limit", 0)}
 	if projection, ok := m.command.Lookup("projection").DocumentOK(); ok {
@@ -325,19 +321,18 @@ func (s *Server) find(m *message) (bson.D, error) {
 			c.project[e.Key()] = true
 		}
 		c.project["_id"] = true
-		c.keysOnly = len(c.project) == 1 && onlyID(filter)
+		if len(elements) == 0 {
+			c.project = nil
+		}
 	}
-	if order == nil {
-		after, upto := bounds(filter)
-		c.left = within(s.collection(c.namespace).snapshot(), after, upto)
-	} else if c.left, err = s.collection(c.namespace).inOrder(filter, order); err != nil {
+	if err := s.open(c, m, filter); err != nil {
 		return nil, err
 	}
 	if skip := m.integer("skip", 0); skip > 0 {
 		begun := time.Now()
 		spin(begun, time.Duration(c.skip(skip))*s.costs.Key)
 	}
-	batch, more := c.next(m.integer("batchSize", firstBatch), s.costs)
+	batch, more := c.batch(m.integer("batchSize", firstBatch), s.costs)
 	if !more || m.command.Lookup("singleBatch").Type == bson.TypeBoolean {
 		return firstOf(c.namespace, 0, batch), nil
 	}
@@ -346,6 +341,31 @@ func (s *Server) find(m *message) (bson.D, error) {
 	s.cursors[id] = c
 	s.mu.Unlock()
 	return firstOf(c.namespace, id, batch), nil
+}
+
+// open finds out where the cursor looks for its documents, as a planner does.
+func (s *Server) open(c *cursor, m *message, filter bson.Raw) (err error) {
+	documents := s.collection(c.namespace)
+	const byID = `{"_id": {"$numberInt":"1"}}`
+	hint, order := m.command.Lookup("hint"), m.command.Lookup("sort")
+	name, named := hint.StringValueOK()
+	switch {
+	case named && order.Type == 0:
+		c.rest, c.keysOnly, err = documents.hinted(name, filter, c.project)
+	case named || hint.Type != 0 && hint.String() != byID:
+		err = fmt.Errorf("a hint must be {_id: 1}, or the name of an index without a sort, was %s", hint)
+	case order.Type != 0 && order.String() != byID:
+		var parts []keyPart
+		if parts, err = parseKey(order.Document()); err == nil {
+			c.rest, err = documents.inOrder(filter, parts)
+		}
+	default:
+		c.rest, c.keysOnly = listed(documents.byID(filter)), len(c.project) == 1 && onlyID(filter)
+	}
+	if err == nil {
+		c.next = c.rest()
+	}
+	return err
 }
 
 // onlyID reports whether a filter asks for nothing but the _id.
@@ -370,17 +390,17 @@ func onlyID(filter bson.Raw) bool {
 
 // skip skips documents that are selected. It returns how many it walked over.
 func (c *cursor) skip(n int) (walked int) {
-	for ; len(c.left) > 0 && n > 0; walked++ {
-		if c.selects(c.left[0].raw()) {
+	for ; c.next != nil && n > 0; walked++ {
+		if c.selects(c.next.raw()) {
 			n--
 		}
-		c.left = c.left[1:]
+		c.next = c.rest()
 	}
 	return walked
 }
 
-// next returns the next batch, and whether there may be more.
-func (c *cursor) next(size int, costs Costs) (batch bson.A, more bool) {
+// batch returns the next batch, and whether there may be more.
+func (c *cursor) batch(size int, costs Costs) (batch bson.A, more bool) {
 	batch = bson.A{}
 	walked, bytes := 0, 0
 	cost := costs.Document
@@ -388,12 +408,12 @@ func (c *cursor) next(size int, costs Costs) (batch bson.A, more bool) {
 		cost = costs.Key
 	}
 	defer func(begun time.Time) { spin(begun, time.Duration(walked)*cost) }(time.Now())
-	for len(c.left) > 0 {
+	for c.next != nil {
 		if len(batch) == size || bytes > maxBatch-(1<<20) {
 			return batch, true
 		}
-		d := c.left[0].raw()
-		c.left = c.left[1:]
+		d := c.next.raw()
+		c.next = c.rest()
 		walked++
 		if !c.selects(d) {
 			continue
@@ -430,7 +450,7 @@ func (s *Server) getMore(m *message) (bson.D, error) {
 	if c == nil {
 		return nil, fmt.Errorf("cursor %d is not known", id)
 	}
-	batch, more := c.next(m.integer("batchSize", 1<<30), s.costs)
+	batch, more := c.batch(m.integer("batchSize", 1<<30), s.costs)
 	if !more {
 		s.mu.Lock()
 		delete(s.cursors, id)
@@ -463,8 +483,7 @@ func (s *Server) count(m *message) (bson.D, error) {
 		return nil, err
 	}
 	namespace := s.namespaceOf(m, "aggregate")
-	after, upto := bounds(filter)
-	list := within(s.collection(namespace).snapshot(), after, upto)
+	list := s.collection(namespace).byID(filter)
 	cost := s.costs.Document
 	if onlyID(filter) {
 		cost = s.costs.Key

@@ -4,23 +4,36 @@ package mongod
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
 )
 
+// The brackets that values are compared in.
+const (
+	numbers = 2
+	strs    = 3
+	dates   = 9
+)
+
 // bracket returns the place of a type in MongoDB's order of types. Values of one bracket can be compared.
 func bracket(t bson.Type) int {
 	switch t {
+	case bson.TypeMinKey:
+		return -1
+	case bson.TypeUndefined:
+		return 0
 	case bson.TypeNull, bson.Type(0):
 		return 1
-	case bson.TypeInt32, bson.TypeInt64, bson.TypeDouble:
-		return 2
+	case bson.TypeInt32, bson.TypeInt64, bson.TypeDouble, bson.TypeDecimal128:
+		return numbers
 	case bson.TypeString, bson.TypeSymbol:
-		return 3
+		return strs
 	case bson.TypeEmbeddedDocument:
 		return 4
 	case bson.TypeArray:
@@ -32,11 +45,19 @@ func bracket(t bson.Type) int {
 	case bson.TypeBoolean:
 		return 8
 	case bson.TypeDateTime:
-		return 9
+		return dates
 	case bson.TypeTimestamp:
 		return 10
+	case bson.TypeRegex:
+		return 11
+	case bson.TypeDBPointer:
+		return 12
+	case bson.TypeJavaScript:
+		return 13
+	case bson.TypeCodeWithScope:
+		return 14
 	}
-	return 11
+	return 15
 }
 
 // number returns a number as a double, which is exact for what is measured.
@@ -46,6 +67,9 @@ func number(v bson.RawValue) float64 {
 		return float64(v.Int32())
 	case bson.TypeInt64:
 		return float64(v.Int64())
+	case bson.TypeDecimal128:
+		f, _ := strconv.ParseFloat(v.Decimal128().String(), 64)
+		return f
 	}
 	return v.Double()
 }
@@ -56,26 +80,21 @@ func compare(a, b bson.RawValue) int {
 		return x - y
 	}
 	switch bracket(a.Type) {
-	case 2:
-		switch x, y := number(a), number(b); {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		}
-		return 0
-	case 3:
-		return strings.Compare(a.StringValue(), b.StringValue())
-	case 9:
-		switch x, y := a.DateTime(), b.DateTime(); {
-		case x < y:
-			return -1
-		case x > y:
-			return 1
-		}
-		return 0
+	case numbers:
+		return cmp.Compare(number(a), number(b)) // NaN comes first
+	case strs:
+		return strings.Compare(text(a), text(b))
+	case dates:
+		return cmp.Compare(a.DateTime(), b.DateTime())
 	}
 	return bytes.Compare(a.Value, b.Value)
+}
+
+func text(v bson.RawValue) string {
+	if symbol, ok := v.SymbolOK(); ok {
+		return symbol
+	}
+	return v.StringValue()
 }
 
 // typeNames are the names of the types that the syncs ask for.
@@ -164,9 +183,7 @@ func parseTest(v bson.RawValue) (func(bson.RawValue) bool, error) {
 		}, nil
 	}
 	if v.Type != bson.TypeEmbeddedDocument {
-		return func(x bson.RawValue) bool {
-			return x.Type != 0 && bracket(x.Type) == bracket(v.Type) && compare(x, v) == 0
-		}, nil
+		return parseOperator("$eq", v)
 	}
 	elements, err := v.Document().Elements()
 	if err != nil {
@@ -193,7 +210,10 @@ func parseTest(v bson.RawValue) (func(bson.RawValue) bool, error) {
 func parseOperator(name string, v bson.RawValue) (func(bson.RawValue) bool, error) {
 	ordered := func(ok func(int) bool) func(bson.RawValue) bool {
 		return func(x bson.RawValue) bool {
-			return x.Type != 0 && bracket(x.Type) == bracket(v.Type) && ok(compare(x, v))
+			if x.Type == 0 { // only null is equal to what is missing
+				return v.Type == bson.TypeNull && ok(0)
+			}
+			return bracket(x.Type) == bracket(v.Type) && ok(compare(x, v))
 		}
 	}
 	switch name {
@@ -215,43 +235,20 @@ func parseOperator(name string, v bson.RawValue) (func(bson.RawValue) bool, erro
 		if err != nil {
 			return nil, err
 		}
-		var all []func(bson.RawValue) bool
-		for _, each := range values {
-			test, err := parseTest(each)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, test)
-		}
-		return func(x bson.RawValue) bool {
-			return slices.ContainsFunc(all, func(test func(bson.RawValue) bool) bool { return test(x) })
-		}, nil
+		return parseIn(values)
 	case "$not":
 		test, err := parseTest(v)
 		if err != nil {
 			return nil, err
 		}
 		return func(x bson.RawValue) bool { return !test(x) }, nil
+	case "$exists":
+		wanted, _ := v.BooleanOK()
+		return func(x bson.RawValue) bool { return (x.Type != 0) == wanted }, nil
 	case "$type":
-		var types []bson.Type
-		values := []bson.RawValue{v}
-		if v.Type == bson.TypeArray {
-			values, _ = v.Array().Values()
-		}
-		for _, each := range values {
-			if text, ok := each.StringValueOK(); ok {
-				if text == "number" {
-					types = append(types, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble, bson.TypeDecimal128)
-					continue
-				}
-				t, known := typeNames[text]
-				if !known {
-					return nil, fmt.Errorf("the type %q is not known", text)
-				}
-				types = append(types, t)
-				continue
-			}
-			types = append(types, bson.Type(int8(number(each))))
+		types, err := typesOf(v)
+		if err != nil {
+			return nil, err
 		}
 		return func(x bson.RawValue) bool {
 			for _, t := range types {
@@ -263,6 +260,79 @@ func parseOperator(name string, v bson.RawValue) (func(bson.RawValue) bool, erro
 		}, nil
 	}
 	return nil, fmt.Errorf("the operator %s is not known", name)
+}
+
+// parseIn returns the test for values in a list, which can be long.
+func parseIn(values []bson.RawValue) (func(bson.RawValue) bool, error) {
+	same := make(map[string]bool) // values that are equal byte by byte
+	var others []func(bson.RawValue) bool
+	for _, each := range values {
+		if each.Type == bson.TypeObjectID || each.Type == bson.TypeString {
+			same[string(append([]byte{byte(each.Type)}, each.Value...))] = true
+			continue
+		}
+		equals, err := parseOperator("$eq", each)
+		if each.Type == bson.TypeRegex {
+			equals, err = parseTest(each)
+		}
+		if err != nil {
+			return nil, err
+		}
+		others = append(others, equals)
+	}
+	return func(x bson.RawValue) bool {
+		return same[string(append([]byte{byte(x.Type)}, x.Value...))] ||
+			slices.ContainsFunc(others, func(test func(bson.RawValue) bool) bool { return test(x) })
+	}, nil
+}
+
+// typesOf returns the types that $type names.
+func typesOf(v bson.RawValue) ([]bson.Type, error) {
+	values := []bson.RawValue{v}
+	if v.Type == bson.TypeArray {
+		values, _ = v.Array().Values()
+	}
+	var types []bson.Type
+	for _, each := range values {
+		name, ok := each.StringValueOK()
+		if !ok {
+			types = append(types, bson.Type(int8(number(each))))
+			continue
+		}
+		if name == "number" {
+			types = append(types, bson.TypeInt32, bson.TypeInt64, bson.TypeDouble, bson.TypeDecimal128)
+			continue
+		}
+		t, known := typeNames[name]
+		if !known {
+			return nil, fmt.Errorf("the type %q is not known", name)
+		}
+		types = append(types, t)
+	}
+	return types, nil
+}
+
+// listOf returns the values of a condition that an _id is in a list.
+func listOf(filter bson.Raw) ([]bson.RawValue, bool) {
+	elements, _ := filter.Elements()
+	for _, e := range elements {
+		switch e.Key() {
+		case "$and":
+			values, _ := e.Value().Array().Values()
+			for _, each := range values {
+				if list, ok := listOf(each.Document()); ok {
+					return list, true
+				}
+			}
+		case "_id":
+			condition, _ := e.Value().DocumentOK()
+			if list, ok := condition.Lookup("$in").ArrayOK(); ok {
+				values, err := list.Values()
+				return values, err == nil
+			}
+		}
+	}
+	return nil, false
 }
 
 // bounds returns the range of _ids outside of which the filter selects nothing, as an index would. Nil values are no bound.

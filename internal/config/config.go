@@ -88,6 +88,8 @@ type Sync struct {
 	Writers int
 	// RangeSize is the number of records in a range. A run of a larger collection is split into ranges, which all workers share.
 	RangeSize int
+	// Index makes workers make an index on the stamp of each synchronised collection, and use it where few records are due.
+	Index bool
 	// BulkSize is the highest number of updates in one command to MongoDB.
 	BulkSize int
 	// RetryBudget is how long an attempt keeps trying while MongoDB does not answer.

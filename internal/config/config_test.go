@@ -243,6 +243,7 @@ func TestRefusedValues(t *testing.T) {
 		"SYNC_WRITERS":                {"0", "257"},
 		"SYNC_RANGE_SIZE":             {"0", "1000000001"},
 		"SYNC_BULK_SIZE":              {"0", "100001"},
+		"SYNC_INDEX":                  {"yes", "lastSynced"},
 		"SYNC_PATIENCE":               {"-1s", "60", "200000h"},
 		"JOB_ATTEMPTS":                {"0", "10001"},
 		"JOB_BACKOFF":                 {"999ms", "0", "-1s"},
@@ -309,7 +310,7 @@ func TestAllowedValues(t *testing.T) {
 
 func TestSettingsReachTheDefinitions(t *testing.T) {
 	setup(t, "", "JOB_ATTEMPTS=5", "JOB_BACKOFF=2s", "JOB_BACKOFF_FACTOR=1.5", "JOB_KEEP_COMPLETED=0", "JOB_KEEP_FAILED=7", "JOB_MAX_DURATION=1h",
-		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_RANGE_SIZE=500", "SYNC_BULK_SIZE=10", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
+		"SYNC_BATCH_SIZE=50", "SYNC_WRITERS=2", "SYNC_RANGE_SIZE=500", "SYNC_BULK_SIZE=10", "SYNC_INDEX=true", "SYNC_PATIENCE=5s", "WORKER_CONCURRENCY=2", "DASHBOARD_READ_ONLY=false",
 		"LOG_LEVEL=debug", "LOG_FORMAT=text", "HOST=0.0.0.0", "AUTH_DISABLED=true", "PORT=5000", "MONGODB_DATABASE=other", "MONGODB_URI=mongodb://h:1/x",
 		"ADMIN_HOST=0.0.0.0", "ADMIN_PORT=off", "OTEL_EXPORTER_OTLP_ENDPOINT=https://collector:4318/otlp", "OTEL_EXPORTER_OTLP_HEADERS=a=b%20c, d=",
 		"OTEL_EXPORTER_OTLP_TIMEOUT=2500", "OTEL_TRACES_SAMPLER_ARG=0.25", "HISTORY_COLLECTION=runs", "HISTORY_KEEP=36h", "HISTORY_RECORDS=ids")
@@ -329,7 +330,7 @@ func TestSettingsReachTheDefinitions(t *testing.T) {
 		Tracing: config.Tracing{Endpoint: "https://collector:4318/otlp", Headers: map[string]string{"a": "b c", "d": ""}, Timeout: 2500 * time.Millisecond, Ratio: 0.25},
 		Log:     config.Log{Level: slog.LevelDebug, Format: "text"},
 		Worker:  config.Worker{Concurrency: 2},
-		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, BulkSize: 10, RetryBudget: 5 * time.Second},
+		Sync:    config.Sync{BatchSize: 50, Writers: 2, RangeSize: 500, Index: true, BulkSize: 10, RetryBudget: 5 * time.Second},
 		History: config.History{Collection: "runs", Keep: 36 * time.Hour, Records: config.RecordIDs},
 	}
 	if !reflect.DeepEqual(c, want) {

@@ -77,6 +77,8 @@ func readSync(r *reader) Sync {
 			"how many batches of a run, or of a range of a large run, one worker writes at the same time"),
 		RangeSize: read(g, "SYNC_RANGE_SIZE", "20000", wholeNumber(1, 1_000_000_000),
 			"the number of records in a range; a run of a larger collection is split into ranges, which all workers share"),
+		Index: read(g, "SYNC_INDEX", "false", boolean,
+			"whether workers make an index on the stamp of each collection that is synchronised, by which incremental runs find users that are due if they are few"),
 		BulkSize: read(g, "SYNC_BULK_SIZE", "1000", wholeNumber(1, 100_000), "the highest number of updates in one command to MongoDB"),
 		RetryBudget: read(g, "SYNC_PATIENCE", "60s", duration(0, "60s"),
 			"the retry budget: how long an attempt keeps trying while MongoDB does not answer, before it fails, or while what its work needs is away, before the run is snoozed; one operation of MongoDB may take 10 s even if this is less"),

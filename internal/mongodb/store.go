@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"go.mongodb.org/mongo-driver/v2/bson"
@@ -31,9 +32,14 @@ type Store struct {
 	namespace  string
 	projection bson.D
 	namePath   []string // of NameField, if there is one
+	indexed    *atomic.Bool
+	only       bson.A // nil, or the _ids of the only records that it has, see Few
 }
 
-var _ syncrun.Store = (*Store)(nil)
+var (
+	_ syncrun.Store  = (*Store)(nil)
+	_ syncrun.Finder = (*Store)(nil)
+)
 
 // NewStore returns the store of a collection in the database. The configuration must be valid, and the client's Ping must have
 // succeeded once before.
@@ -42,6 +48,7 @@ func NewStore(client *Client, database string, cfg Config) *Store {
 	s := &Store{
 		Config: cfg, projection: cfg.projection(), writes: client.writes,
 		collection: client.Database(database).Collection(cfg.Collection), namespace: database + "." + cfg.Collection,
+		indexed: new(atomic.Bool),
 	}
 	if cfg.NameField != "" {
 		s.namePath = strings.Split(cfg.NameField, ".")
@@ -99,15 +106,19 @@ func (s *Store) pair(ctx context.Context, filter bson.D, skip int) ([]key, error
 	return keys, nil
 }
 
-// Count implements syncrun.Store. For all records it asks the server how many it thinks it has.
+// Count implements syncrun.Store. For all records it asks the server how many it thinks it has. Of few records that Few has found
+// it knows it.
 func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (int64, error) {
 	const counting = "counting records of"
 	in, err := exactly(within)
 	if err != nil {
 		return 0, s.fail(ctx, counting, err)
 	}
+	if s.only != nil && in == nil && len(s.Filter) == 0 {
+		return int64(len(s.only)), nil
+	}
 	opts := options.Count()
-	if len(in) > 0 {
+	if len(in) > 0 || s.only != nil {
 		// With an index on the stamp, or for the filter, the server would walk over the records of all other ranges.
 		opts.SetHint(byID)
 	}
@@ -150,6 +161,9 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 // filter returns the filter for the selected records that take part, and whose _ids match the conditions.
 func (s *Store) filter(sel syncrun.Selection, in bson.A) bson.D {
 	selected := stampField(s.SyncedField).selected(sel)
+	if s.only != nil {
+		in = append(in, id("$in", s.only))
+	}
 	if len(s.Filter) > 0 {
 		in = append(in, s.Filter)
 	}

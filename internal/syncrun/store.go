@@ -115,3 +115,10 @@ type Store interface {
 	// With an error, it is not known which records were updated. A failure of a single record is no error, but in Stamped.
 	Stamp(ctx context.Context, updates []Update, sel Selection) (Stamped, error)
 }
+
+// Finder is a Store that can find selected records without a walk over all, if they are few.
+type Finder interface {
+	// Few returns a store with the selected records of now only, or false if they are not few, or if it cannot find them faster than
+	// a scan. It must cost next to nothing then.
+	Few(ctx context.Context, sel Selection) (Store, bool, error)
+}

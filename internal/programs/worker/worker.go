@@ -73,7 +73,8 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	connect := func(hooks ...redis.Hook) redis.UniversalClient { // which is gone when rdb is, and that is in the log
 		return redisconn.New(cfg.Redis, redisconn.Subscription, slog.New(slog.DiscardHandler), hooks...)
 	}
-	w, err := worker.New(j, Handlers(client, cfg, types), worker.Options{
+	stores := storesOf(client, cfg, types)
+	w, err := worker.New(j, handlersOf(stores, cfg, types), worker.Options{
 		Concurrency: cfg.Worker.Concurrency, Database: mongodb.NewIdentity(database, cfg.MongoDB.URI).Get, Endpoints: slices.Collect(maps.Keys(cfg.Endpoints)), History: move, Metrics: process.Metrics, Tracing: process.Tracing,
 		Connect: connect,
 	}, log)
@@ -89,6 +90,11 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 	}
 	var watching sync.WaitGroup
 	watching.Go(func() { j.WatchTicks(ctx, jobs.MissedGrace, jobs.MissedInterval) })
+	if cfg.Sync.Index {
+		for _, store := range stores {
+			watching.Go(func() { store.KeepIndex(ctx, log) })
+		}
+	}
 	w.Run(ctx)
 	cancel()
 	watching.Wait()
@@ -98,6 +104,26 @@ func run(ctx context.Context, process *daemon.Process, types []jobtype.Type) (er
 
 // Handlers returns the handlers of the job types, by name. Those of syncs work on the client's database.
 func Handlers(client *mongodb.Client, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
+	return handlersOf(storesOf(client, cfg, types), cfg, types)
+}
+
+// storesOf returns the stores of those job types that are syncs, by name.
+func storesOf(client *mongodb.Client, cfg config.Config, types []jobtype.Type) map[string]*mongodb.Store {
+	stores := make(map[string]*mongodb.Store)
+	for _, t := range types {
+		if t.Sync == nil {
+			continue
+		}
+		records := t.Sync.Store
+		records.BulkSize = cfg.Sync.BulkSize
+		records.ReadTimeout = operationTimeout(cfg.Sync.RetryBudget, mongodb.DefaultReadTimeout)
+		records.WriteTimeout = operationTimeout(cfg.Sync.RetryBudget, mongodb.DefaultWriteTimeout)
+		stores[t.Definition.Name] = mongodb.NewStore(client, cfg.MongoDB.Database, records)
+	}
+	return stores
+}
+
+func handlersOf(stores map[string]*mongodb.Store, cfg config.Config, types []jobtype.Type) map[string]jobtype.Handler {
 	settings, keepFailed := cfg.Sync, failedOf(cfg.History)
 	handlers := make(map[string]jobtype.Handler)
 	for _, t := range types {
@@ -106,11 +132,7 @@ func Handlers(client *mongodb.Client, cfg config.Config, types []jobtype.Type) m
 			handlers[name] = t.Handler
 			continue
 		}
-		records := t.Sync.Store
-		records.BulkSize = settings.BulkSize
-		records.ReadTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultReadTimeout)
-		records.WriteTimeout = operationTimeout(settings.RetryBudget, mongodb.DefaultWriteTimeout)
-		store := mongodb.NewStore(client, cfg.MongoDB.Database, records)
+		store := stores[name]
 		handlers[name] = syncjob.New(store, syncjob.Options{
 			Noun: t.Sync.Noun, Freshness: settings.Freshness[name], BatchSize: settings.BatchSize, MaxBatch: t.Sync.MaxBatch, Exists: store.Exists,
 			Collection: store.Name(), Work: t.Sync.Work, Workers: cfg.Endpoints[name].Concurrency, Writers: settings.Writers, RangeSize: settings.RangeSize,
