@@ -49,14 +49,17 @@ func TestOpenAPIHasEveryRoute(t *testing.T) {
 
 // welcome is the payload of that job type.
 type welcome struct {
-	To       string `json:"to" allowed:"an e-mail address"`
-	Language string `json:"language" allowed:"\"en\" or \"nl\""`
+	To       string `json:"to" allowed:"an e-mail address" required:"true"`
+	Language string `json:"language" options:"en,nl"`
 	Copies   *int   `json:"copies,omitempty" allowed:"a whole number from 1 to 3"`
 }
 
 func (w *welcome) UniqueKey() string { return w.To }
 
 func (w *welcome) Validate() error {
+	if w.Language == "" {
+		w.Language = "en"
+	}
 	if !strings.Contains(w.To, "@") {
 		return tasks.NewFieldError(w, "to", w.To)
 	}
@@ -92,16 +95,19 @@ func TestOpenAPIFollowsTheRegistry(t *testing.T) {
 		d.sound(t)
 		names := strings.Join(registry.Names(), " ")
 		for path, want := range map[string]string{
-			"/components/schemas/JobType/enum":                         "[" + names + "]",
-			"/components/schemas/JobTypeOrAll/enum":                    "[" + names + " all]",
-			"/components/schemas/ControlBody/properties/job/enum":      "[" + names + " all]",
-			"/components/parameters/StatusJob/schema/enum":             "[" + names + " all]",
-			"/components/schemas/WelcomeMailPayload/description":       "The payload of `welcome-mail`.",
-			"/components/schemas/WelcomeMailPayload/properties/to":     "map[description:Must be an e-mail address. type:string]",
-			"/components/schemas/WelcomeMailPayload/properties/copies": "map[description:Must be a whole number from 1 to 3. type:integer]",
-			"/components/schemas/WelcomeMailPayload/properties/delay":  "map[description:Must be a whole number of milliseconds from 0 to 31536000000. type:integer]",
-			"/components/schemas/WelcomeMailData/description":          "The payload of `welcome-mail`, as answers have it.",
-			"/components/schemas/WelcomeMailData/properties/delay":     "<nil>",
+			"/components/schemas/JobType/enum":                           "[" + names + "]",
+			"/components/schemas/JobTypeOrAll/enum":                      "[" + names + " all]",
+			"/components/schemas/ControlBody/properties/job/enum":        "[" + names + " all]",
+			"/components/parameters/StatusJob/schema/enum":               "[" + names + " all]",
+			"/components/schemas/WelcomeMailPayload/description":         "The payload of `welcome-mail`.",
+			"/components/schemas/WelcomeMailPayload/properties/to":       "map[description:Must be an e-mail address. type:string]",
+			"/components/schemas/WelcomeMailPayload/required":            "[to]",
+			"/components/schemas/WelcomeMailPayload/properties/language": `map[default:en description:Must be "en" or "nl". enum:[en nl ] type:string]`,
+			"/components/schemas/WelcomeMailData/required":               "<nil>",
+			"/components/schemas/WelcomeMailPayload/properties/copies":   "map[description:Must be a whole number from 1 to 3. type:integer]",
+			"/components/schemas/WelcomeMailPayload/properties/delay":    "map[description:Must be a whole number of milliseconds from 0 to 31536000000. type:integer]",
+			"/components/schemas/WelcomeMailData/description":            "The payload of `welcome-mail`, as answers have it.",
+			"/components/schemas/WelcomeMailData/properties/delay":       "<nil>",
 		} {
 			if got, _ := d.at(path); fmt.Sprint(got) != want {
 				t.Errorf("%s: %s is %v, want %s", name, path, got, want)
@@ -220,7 +226,8 @@ func TestJobTypes(t *testing.T) {
 	t.Parallel()
 	b := setup(t)
 	b.post(t, "/jobs/pause", `{"job": "project-sync"}`)
-	const syncFields = `"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""},` +
+	const syncFields = `"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\"",` +
+		`"options":["incremental","full"],"default":"incremental"},` +
 		`{"name":"batchSize","type":"integer","allowed":"a whole number from 1 to 10000"}]}`
 	want := `{"success":true,"data":{"jobTypes":[` +
 		`{"name":"user-sync","title":"User sync","schedule":null,"paused":false,"attempts":3,` + syncFields + `,` +
