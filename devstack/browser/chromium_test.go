@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -141,6 +142,7 @@ func (b *browser) picture(t *testing.T, name string) {
 	if !filepath.IsAbs(folder) { // it is relative to the root of the repository
 		folder = filepath.Join("..", "..", folder)
 	}
+	b.do(t, chromedp.MouseEvent(input.DispatchMouseEventTypeMouseMoved, 1, 1)) // nothing is under it there
 	png, err := chromedp.Run(b.ctx, chromedp.CaptureScreenshot())
 	if err != nil {
 		t.Fatalf("taking a picture: %v", err)

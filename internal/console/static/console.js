@@ -598,7 +598,8 @@ function show() {
   const at = here();
   document.title = `${at.title} · codex-jobs`;
   update(connection, el("p", { id: "connection", role: "status" }, lost !== null && [trouble, ", since ", time(new Date(lost).toISOString()), ". What you see is from before."]));
-  for (const a of document.querySelectorAll("nav a")) a.ariaCurrent = a.hash === (at.view === "history" ? "#/history" : "#/") && a.pathname === location.pathname ? "page" : null;
+  const link = { now: "#/", history: "#/history" }[at.view];
+  for (const a of document.querySelectorAll("nav a")) a.ariaCurrent = link && a.getAttribute("href") === link ? "page" : null;
   if (!seen.me) return update(main, el("main", { id: "main", tabindex: -1 }, el("p", {}, refused || "Looking…")));
   update(document.getElementById("key"), el("p", { id: "key" }, seen.me.key && `Key ${seen.me.key}`, !seen.me.write && ", which may only read"));
   const fresh = at.view === "history" ? historyView(at.query) : at.view === "run" ? runView(at.id) : nowView();
