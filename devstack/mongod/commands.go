@@ -26,6 +26,7 @@ type cursor struct {
 	project   map[string]bool // nil for all fields
 	keysOnly  bool            // the index has all that is asked for
 	limit     int             // 0 for none
+	read      int             // documents that were read to find out where to look
 }
 
 // answer returns the answer to a command.
@@ -345,22 +346,26 @@ func (s *Server) find(m *message) (bson.D, error) {
 
 // open finds out where the cursor looks for its documents, as a planner does.
 func (s *Server) open(c *cursor, m *message, filter bson.Raw) (err error) {
-	documents := s.collection(c.namespace)
+	inCollection := s.collection(c.namespace)
 	const byID = `{"_id": {"$numberInt":"1"}}`
 	hint, order := m.command.Lookup("hint"), m.command.Lookup("sort")
 	name, named := hint.StringValueOK()
 	switch {
 	case named && order.Type == 0:
-		c.rest, c.keysOnly, err = documents.hinted(name, filter, c.project)
+		c.rest, c.keysOnly, err = inCollection.hinted(name, filter, c.project)
 	case named || hint.Type != 0 && hint.String() != byID:
 		err = fmt.Errorf("a hint must be {_id: 1}, or the name of an index without a sort, was %s", hint)
 	case order.Type != 0 && order.String() != byID:
 		var parts []keyPart
 		if parts, err = parseKey(order.Document()); err == nil {
-			c.rest, err = documents.inOrder(filter, parts)
+			var beginning documents
+			c.rest, beginning, err = inCollection.inOrder(filter, parts)
+			if beginning != nil && c.limit > 0 {
+				c.rest, c.read = tried(c.rest, beginning, c.selects, c.limit, parts)
+			}
 		}
 	default:
-		c.rest, c.keysOnly = listed(documents.byID(filter)), len(c.project) == 1 && onlyID(filter)
+		c.rest, c.keysOnly = listed(inCollection.byID(filter)), len(c.project) == 1 && onlyID(filter)
 	}
 	if err == nil {
 		c.next = c.rest()
@@ -402,7 +407,8 @@ func (c *cursor) skip(n int) (walked int) {
 // batch returns the next batch, and whether there may be more.
 func (c *cursor) batch(size int, costs Costs) (batch bson.A, more bool) {
 	batch = bson.A{}
-	walked, bytes := 0, 0
+	walked, bytes := c.read, 0
+	c.read = 0
 	cost := costs.Document
 	if c.keysOnly {
 		cost = costs.Key

@@ -178,8 +178,14 @@ func parseTest(v bson.RawValue) (func(bson.RawValue) bool, error) {
 			return nil, fmt.Errorf("the expression %s is not known: %w", v, err)
 		}
 		return func(x bson.RawValue) bool {
-			text, ok := x.StringValueOK()
-			return ok && expression.MatchString(text)
+			elements := []bson.RawValue{x}
+			if list, ok := x.ArrayOK(); ok {
+				elements, _ = list.Values()
+			}
+			return slices.ContainsFunc(elements, func(e bson.RawValue) bool {
+				text, ok := e.StringValueOK()
+				return ok && expression.MatchString(text)
+			})
 		}, nil
 	}
 	if v.Type != bson.TypeEmbeddedDocument {

@@ -7,10 +7,13 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/tidwall/btree"
 	"go.mongodb.org/mongo-driver/v2/bson"
+	"go.mongodb.org/mongo-driver/v2/x/bsonx/bsoncore"
 )
 
 // keyPart is a field of an index, or of a sort, and its direction.
@@ -126,7 +129,9 @@ func intervalsOf(filter bson.Raw, field string) (intervals []interval, exact boo
 			for _, o := range operators {
 				and(intervalsOfOperator(o.Key(), o.Value()))
 			}
-		case v.Type == bson.TypeRegex || v.Type == bson.TypeArray:
+		case v.Type == bson.TypeRegex:
+			and(intervalsOfPattern(v), false)
+		case v.Type == bson.TypeArray:
 			exact = false
 		default:
 			and(intervalsOfOperator("$eq", v))
@@ -167,6 +172,24 @@ func intervalsOfOperator(name string, v bson.RawValue) (intervals []interval, ex
 		return intervals, exact
 	}
 	return everything, false
+}
+
+// beginningPattern is a pattern that only says how a text begins.
+var beginningPattern = regexp.MustCompile(`^\^(?:[^\\.*+?()|\[\]{}^$]|\\[^\pL\pN])+$`)
+
+// intervalsOfPattern returns where texts can be that match. A real server stops at the next text that begins otherwise, too.
+func intervalsOfPattern(v bson.RawValue) []interval {
+	pattern, _ := v.Regex()
+	if !beginningPattern.MatchString(pattern) {
+		return everything
+	}
+	text := strings.ReplaceAll(pattern[1:], `\`, "")
+	from, upto := stringValue(text), stringValue(text+"\xff")
+	return []interval{{bound{bracket(from.Type), &from, false}, bound{bracket(upto.Type), &upto, false}}}
+}
+
+func stringValue(text string) bson.RawValue {
+	return bson.RawValue{Type: bson.TypeString, Value: bsoncore.AppendString(nil, text)}
 }
 
 // parseKey reads the fields of an index or of a sort.
@@ -375,8 +398,9 @@ func (c *collection) hinted(name string, filter bson.Raw, fields map[string]bool
 }
 
 // inOrder returns the documents that a filter can select, in the order of the sort: those of the index with the most fields that the
-// filter asks for by value. Without one it is an error: a real server would sort in memory.
-func (c *collection) inOrder(filter bson.Raw, order []keyPart) (documents, error) {
+// filter asks for by value. Without one it is an error: a real server would sort in memory. It also returns the index that finds those
+// that have a text with a beginning, if the filter asks for that: they come in no order.
+func (c *collection) inOrder(filter bson.Raw, order []keyPart) (ordered, beginning documents, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	equal := make(map[string]bson.RawValue)
@@ -399,12 +423,49 @@ func (c *collection) inOrder(filter bson.Raw, order []keyPart) (documents, error
 		}
 	}
 	if best == nil {
-		return nil, fmt.Errorf("no index has the order %v", order)
+		return nil, nil, fmt.Errorf("no index has the order %v", order)
 	}
 	var first []bson.RawValue
 	for _, p := range best.parts[:prefix] {
 		first = append(first, equal[p.field])
 	}
+	for _, x := range c.indexes {
+		asked, err := filter.LookupErr(x.parts[0].field)
+		if err == nil && asked.Type == bson.TypeRegex && x.only == nil {
+			intervals, _ := intervalsOf(filter, x.parts[0].field)
+			beginning = x.walk(nil, intervals)
+		}
+	}
 	intervals, _ := intervalsOf(filter, order[0].field)
-	return best.walk(first, intervals), nil
+	return best.walk(first, intervals), beginning, nil
+}
+
+// tried does what a planner does who knows two ways to the first documents: it goes both in turns until one has come to its end. It
+// returns the documents of that way in their order, with how many documents it has read for that.
+func tried(ordered, beginning documents, selects predicate, limit int, order []keyPart) (found documents, read int) {
+	var inOrder, matching []*document
+	for ; ; read += 2 {
+		d := ordered()
+		if d != nil && selects(d.raw()) {
+			inOrder = append(inOrder, d)
+		}
+		if d == nil || len(inOrder) == limit {
+			return listed(inOrder), read
+		}
+		d = beginning()
+		if d != nil && selects(d.raw()) {
+			matching = append(matching, d)
+		}
+		if d == nil {
+			slices.SortStableFunc(matching, func(a, b *document) int {
+				for _, p := range order {
+					if n := compare(a.raw().Lookup(p.field), b.raw().Lookup(p.field)); n != 0 {
+						return n * p.direction
+					}
+				}
+				return 0
+			})
+			return listed(matching), read
+		}
+	}
 }
