@@ -29,7 +29,7 @@ func newJob(j jobs.Job) client.Job {
 		Attempt: j.Attempt, Attempts: j.Attempts, Error: j.Error, Result: j.Result,
 		CreatedAt: client.Time{Time: j.Created}, StartedAt: client.Time{Time: j.Started}, EndedAt: client.Time{Time: j.Ended},
 		NextAttemptAt: client.Time{Time: j.NextAttempt}, EndedAttempts: newEndedAttempts(j.EndedAttempts), Counts: (*client.RecordCounts)(j.Counts),
-		Total: j.Total, RescueWithin: millisOrNull(j.RescueWithin),
+		Total: j.Total, WorkerLost: j.WorkerLost, RescueWithin: millisOrNull(j.RescueWithin),
 	}
 	if j.TriggeredBy.Kind != "" {
 		shown.TriggeredBy = &client.TriggeredBy{Kind: j.TriggeredBy.Kind, Key: j.TriggeredBy.Key}

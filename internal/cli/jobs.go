@@ -173,8 +173,11 @@ func recordsOf(j client.Job) string {
 
 // rescueOf says when another worker takes over what a lost one had; "" if none is lost.
 func rescueOf(j client.Job) string {
-	if j.RescueWithin == nil {
+	switch {
+	case !j.WorkerLost:
 		return ""
+	case j.RescueWithin == nil:
+		return "lost; the job goes on when a worker is free for it"
 	}
 	return "lost; another one takes over in at most " + short(time.Duration(*j.RescueWithin)*time.Millisecond)
 }

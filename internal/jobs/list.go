@@ -76,6 +76,8 @@ type Job struct {
 	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
+	// WorkerLost is true while the worker of an active run is lost, or that of one of its ranges.
+	WorkerLost bool
 	// RescueWithin is in how long at the latest another worker takes over what a lost worker had of an active run. It is 0 if no
 	// worker is lost, and if nobody can say.
 	RescueWithin time.Duration

@@ -34,8 +34,8 @@ type stale struct {
 	lease time.Time // its end
 }
 
-// addRescues says of each active run whose worker is lost, or the worker of one of whose ranges is, when another one takes over at the
-// latest. Nobody can say that while no worker lives, or while something else keeps the run from going on, see canGoOn. It costs a
+// addRescues says of each active run whose worker is lost, or the worker of one of whose ranges is, that it is so, and when another one
+// takes over at the latest. Nobody can say that while no worker lives, or while something else keeps the run from going on, see canGoOn. It costs a
 // round trip if there are active runs, and some more if a worker is lost.
 func (j *Jobs) addRescues(ctx context.Context, list []Job) error {
 	found, err := j.findStale(ctx, list)
@@ -55,16 +55,14 @@ func (j *Jobs) addRescues(ctx context.Context, list []Job) error {
 			working[task] = true
 		}
 	}
-	if workers == 0 {
-		return nil
-	}
 	stuck := make(map[*Job]bool)
 	for _, s := range found {
 		if working[s.task] { // its worker lives, and has another clock
 			continue
 		}
+		s.job.WorkerLost = true
 		within := time.Until(s.lease.Add(rescueGrace + takeoverTime))
-		goesOn := within > 0
+		goesOn := within > 0 && workers > 0
 		if goesOn && s.task == s.job.ID.String() {
 			if goesOn, err = j.canGoOn(ctx, s.def); err != nil {
 				return err

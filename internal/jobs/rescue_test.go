@@ -69,6 +69,9 @@ func (b *testBundle) wantRescue(ctx context.Context, t *testing.T, id tasks.RunI
 	list, _, err := b.List(ctx, jobs.Filter{Jobs: b.Registry().All(), States: jobs.States(), Page: 1, PageSize: 10})
 	must(t, err)
 	for _, job := range append(list, found) {
+		if job.ID == id && want > 0 && !job.WorkerLost {
+			t.Error("its worker is not lost")
+		}
 		if got := job.RescueWithin; job.ID == id && (got > want || want > 0 && got < want-2*time.Second) {
 			t.Errorf("rescued within %s, want %s", got, want)
 		}
@@ -98,8 +101,14 @@ func TestRescueOfARange(t *testing.T) {
 	b.wantRescue(ctx, t, run.ID(), 55*time.Second)
 	b.lease(ctx, t, run.ID().String(), time.Now()) // of the run itself: that waits until the job type is resumed
 	b.wantRescue(ctx, t, run.ID(), 0)
+	if job, err := b.Find(ctx, run.ID()); err != nil || !job.WorkerLost {
+		t.Errorf("the worker of a run that cannot go on is not lost: %v", err)
+	}
 	must(t, b.Resume(ctx, b.def, jobs.Trigger{}))
 	b.wantRescue(ctx, t, run.ID(), 55*time.Second)
 	b.beat(t, run.ID().String(), run.ID().String()+"/0", run.ID().String()+"/1")
 	b.wantRescue(ctx, t, run.ID(), 0)
+	if job, err := b.Find(ctx, run.ID()); err != nil || job.WorkerLost {
+		t.Errorf("a live worker is lost: %v", err)
+	}
 }

@@ -97,8 +97,10 @@ type Job struct {
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
-	// RescueWithin is set while an active job, or one of its ranges, is that of a lost worker: in how many milliseconds at the latest
-	// another worker takes over. It is nil, too, where the server cannot promise that, such as while no worker lives.
+	// WorkerLost is true while the worker of an active job is lost, or that of one of its ranges.
+	WorkerLost bool `json:"workerLost,omitempty"`
+	// RescueWithin is in how many milliseconds at the latest another worker takes over then. It is nil where the server cannot promise
+	// that, such as while no worker lives.
 	RescueWithin *int64 `json:"rescueWithin,omitempty"`
 	// CreatedAt is when the job was to start: the time of its tick, of its trigger, or the one that the trigger asked for.
 	CreatedAt Time `json:"createdAt"`

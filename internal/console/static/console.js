@@ -302,8 +302,9 @@ function activeRun(job) {
   const ranges = doing => doing.filter(d => d.range !== undefined).map(d => d.range).sort((a, b) => a - b);
   return el("div", { class: "active", "data-key": job.id },
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
-    el("p", {}, runLink(job.id)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
-    job.rescueWithin !== undefined && el("p", { class: "bad" }, `Its worker is lost. Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`),
+    el("p", {}, runLink(job.id), el("span", { class: "once" }, ` ${[job.data?.syncType, `by ${by(job.triggeredBy)}`].filter(Boolean).join(", ")}`)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
+    job.workerLost && el("p", { class: "bad" }, "Its worker is lost. ", job.rescueWithin !== undefined ? `Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`
+      : seen.processes.some(p => p.role === "worker") ? "Another goes on when the job's turn comes." : "No other one lives."),
     job.waiting && el("p", { class: "bad" }, `It waits for ${job.waiting.upstream ? "its upstream" : "the database"}, which does not answer since `,
       time(job.waiting.since, local(new Date(job.waiting.since)).slice(11)), " ", el("span", { class: "once" }, `(${seconds(since(job.waiting.since))})`), `: ${job.waiting.for}`),
     workers.length > 0 && el("p", {}, "On ", joined(workers.map(([p, doing]) => [code(p.id), ranges(doing).length > 0 && ` (range ${ranges(doing).join(", ")})`]))),
@@ -311,7 +312,7 @@ function activeRun(job) {
 }
 
 const cancelButton = job => seen.me.write && button(job.state === "active" ? "Cancel" : "Remove", () => ask(`${job.state === "active" ? "Cancel" : "Remove"} this job?`,
-  [code(job.id), job.state === "active" ? " stops where it is. What it has done stays done." : " will not run."], job.state === "active" ? "Cancel the job" : "Remove the job", [],
+  [code(job.id), job.state === "active" ? " stops where it is. What it has done stays done. It can be retried, and goes on from there." : " will not run."], job.state === "active" ? "Cancel the job" : "Remove the job", [],
   () => act(jobPath(job.id), "DELETE")));
 
 function pendingRun(job) {
@@ -365,7 +366,7 @@ function processes() {
     if (p.role !== "worker") return "enqueues a job at each tick";
     const jobs = [...new Set((p.doing ?? []).map(d => d.job))];
     const ranges = id => p.doing.filter(d => d.job === id && d.range !== undefined).map(d => d.range);
-    return jobs.length === 0 ? "waits for a job" : joined(jobs.map(id => [runLink(id), ranges(id).length > 0 && ` range ${ranges(id).join(", ")}`]));
+    return jobs.length === 0 ? "waits for a job" : el("span", {}, joined(jobs.map(id => [runLink(id), ranges(id).length > 0 && ` range ${ranges(id).join(", ")}`])));
   };
   return el("section", { class: "card", "data-key": "processes", "aria-label": "Workers and schedulers" }, el("h2", {}, "Workers and schedulers"),
     seen.processes.length === 0 ? el("p", {}, "There is none.") : table(["Role", "Process", "Version", "Up for", "What it does"],
@@ -420,16 +421,17 @@ function chart(runs, width) {
   for (const r of runs) columns[Math.min(n - 1, Math.floor((began(r) - from) / each))].runs.push(r);
   for (const c of columns) {
     c.failed = c.runs.filter(r => r.state === "failed").length;
+    c.cancelled = c.runs.filter(r => r.state === "cancelled").length;
     c.duration = Math.max(0, ...c.runs.map(r => r.duration ?? 0));
     for (const what of ["processed", "failed"]) c[`${what}Records`] = c.runs.reduce((sum, r) => sum + (r.counts?.[what] ?? 0), 0);
-    c.says = `${local(new Date(c.from))} to ${local(new Date(c.from + each))}: ${plural(c.runs.length, "job")}, ${c.failed} failed; the longest ${span(c.duration)}; ` +
+    c.says = `${local(new Date(c.from))} to ${local(new Date(c.from + each))}: ${plural(c.runs.length, "job")}, ${c.failed} failed, ${c.cancelled} cancelled; the longest ${span(c.duration)}; ` +
       counts({ processed: c.processedRecords, failed: c.failedRecords });
   }
   const rows = [["Duration", "duration", span], ["Records", "processedRecords", number], ["Errors", "failedRecords", number]];
   const tall = 56, gap = 24, height = rows.length * (tall + gap) + 20;
   const drawn = columns.map((c, i) => {
     if (c.runs.length === 0) return null;
-    return svg("a", { href: `#/history?${narrowed(c.runs)}`, "aria-label": c.says, tabindex: c.failed > 0 ? 0 : -1, class: c.failed > 0 ? "column failed" : c.failedRecords > 0 ? "column errors" : "column" },
+    return svg("a", { href: `#/history?${narrowed(c.runs)}`, "aria-label": c.says, tabindex: c.failed > 0 ? 0 : -1, class: c.failed > 0 ? "column failed" : c.failedRecords > 0 ? "column errors" : c.cancelled > 0 ? "column cancelled" : "column" },
       svg("title", {}, c.says), svg("rect", { class: "back", x: i * wide, y: 0, width: wide, height: height - 20 }),
       rows.map(([, what], row) => {
         const most = Math.max(...columns.map(c => c[what]));
