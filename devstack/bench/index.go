@@ -28,8 +28,8 @@ const (
 var (
 	withoutIndex = newWorker(settings{"USER_SYNC_FRESHNESS": longFreshness})
 	withIndex    = spec{
-		workerProgram, procs.Match{Msg: "The index for incremental runs is there"},
-		settings{"USER_SYNC_FRESHNESS": longFreshness, "SYNC_INDEX": "true"},
+		program: workerProgram, ready: procs.Match{Msg: "The index for incremental runs is there"},
+		settings: settings{"USER_SYNC_FRESHNESS": longFreshness, "SYNC_INDEX": "true"},
 	}
 )
 
@@ -114,7 +114,7 @@ func (b *bench) someUsers(ctx context.Context, n, wanted int) ([]bson.RawValue, 
 	batches, failed := make(chan []bson.RawValue), make(chan error, 1)
 	go func() {
 		defer close(batches)
-		failed <- readIDs(reading, b.users.collection, n/wanted, batches)
+		failed <- readIDs(reading, b.users.collection, leastFields, n/wanted, batches)
 	}()
 	var ids []bson.RawValue
 	for batch := range batches {

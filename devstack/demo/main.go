@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -178,10 +179,36 @@ func demonstrate(ctx context.Context, bin string, out *console) error {
 			if err != nil {
 				return err
 			}
+			if err := triggerRefused(ctx, base); err != nil {
+				out.printf("demo: no job will fail for you to retry: %v\n", err)
+			}
 			out.printf(welcome, base, metricsOfTheOthers(port), d.pids[2], d.pids[3], tempo, uri, database, count)
 		}
 	}
 }
+
+// triggerRefused triggers the job that fails, because the demo's endpoint refuses it at first.
+func triggerRefused(ctx context.Context, base string) error {
+	ctx, cancel := context.WithTimeout(ctx, triggerTimeout)
+	defer cancel()
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, base+"/jobs/trigger/issue-sync", strings.NewReader(`{"syncType":"full"}`))
+	if err != nil {
+		return fmt.Errorf("triggering a sync: %w", err)
+	}
+	request.Header.Set("Content-Type", "application/json")
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return fmt.Errorf("triggering a sync: %w", err)
+	}
+	_ = response.Body.Close()
+	if response.StatusCode >= http.StatusMultipleChoices {
+		return fmt.Errorf("triggering a sync: the API answered %s", response.Status)
+	}
+	return nil
+}
+
+// triggerTimeout bounds the trigger of the job that fails.
+const triggerTimeout = 5 * time.Second
 
 // restartAfter is how long a worker that was killed is away.
 const restartAfter = 5 * time.Second
@@ -279,7 +306,8 @@ const welcome = `
 
   %[8]d users are synchronised every %[5]s here, projects and issues every 15s. The worker sends each batch to an endpoint, which
   does the work: the demo's sets the scores of few records, and refuses users whose names have markup in them. It is slow, and at
-  times away. The embedded MongoDB is slow, too, most of all where an endpoint sets fields: each user takes it some milliseconds.
+  times away. For its first minute it refuses full syncs of issues: one was triggered, and fails, for you to retry it.
+  The embedded MongoDB is slow, too, most of all where an endpoint sets fields: each user takes it some milliseconds.
   With an endpoint of yours, and 200 users: USER_SYNC_URL=http://localhost:3000/user-sync make run
   Ctrl-C ends all of it.
 

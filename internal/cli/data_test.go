@@ -14,7 +14,7 @@ const (
 		"progress":0,"attempt":0,"attempts":3,"createdAt":"2026-11-24T04:50:29.000Z"}`
 	activeJob = `{"id":"1795495826751:user-sync:mq4z2etl","job":"user-sync","state":"active","data":{"syncType":"full","batchSize":50},
 		"progress":55,"attempt":1,"attempts":3,"counts":{"processed":54980,"updated":54977,"failed":3},"total":100012,
-		"ranges":{"total":5,"ended":2},"rescueWithin":58400,
+		"ranges":{"total":5,"ended":2},"workerLost":true,"rescueWithin":58400,
 		"createdAt":"2026-11-24T04:50:26.751Z","startedAt":"2026-11-24T04:50:27.100Z"}`
 	delayedJob = `{"id":"1795495800000:project-sync","job":"project-sync","state":"delayed","data":{"syncType":"incremental"},
 		"progress":40,"attempt":2,"attempts":3,"error":"counting the projects to sync, tried for 60s: server selection error: \u001b[31mcontext deadline exceeded",

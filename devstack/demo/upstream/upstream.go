@@ -24,6 +24,8 @@ const (
 	answerTime = 30 * time.Millisecond
 	// hereTime is how long the service is there, and awayTime how long it is away then.
 	hereTime, awayTime = 90 * time.Second, 15 * time.Second
+	// closedTime is for how long after its start the service refuses full syncs of issues, so that there is a job that failed.
+	closedTime = time.Minute
 	// changeTime is how long a score lasts, and one in oneIn records has one.
 	changeTime = time.Minute
 	oneIn      = 100
@@ -37,8 +39,9 @@ const (
 
 // Server is the service. It knows a score of few records, which changes each minute. The embedded MongoDB of the demo takes a
 // while for each record that gets a field, so with a score for all of them there would be little to see. It refuses users whose
-// names have markup in them.
+// names have markup in them, and at first full syncs of issues.
 type Server struct {
+	started  time.Time
 	listener net.Listener
 	server   http.Server
 	secret   string
@@ -52,7 +55,7 @@ type Server struct {
 func Start() (*Server, error) {
 	key := make([]byte, secretLength)
 	_, _ = rand.Read(key) // it never fails
-	s := &Server{secret: "whsec_" + base64.StdEncoding.EncodeToString(key)}
+	s := &Server{started: time.Now(), secret: "whsec_" + base64.StdEncoding.EncodeToString(key)}
 	var err error
 	if s.webhook, err = standardwebhooks.NewWebhook(s.secret); err != nil {
 		return nil, fmt.Errorf("starting the upstream: %w", err)
@@ -115,7 +118,9 @@ func (s *Server) isAway() bool {
 // request is what the service reads of a request, and response is its answer.
 type (
 	request struct {
-		Records []record `json:"records"`
+		JobType  string   `json:"jobType"`
+		SyncType string   `json:"syncType"`
+		Records  []record `json:"records"`
 	}
 	record struct {
 		ID       json.RawMessage `json:"_id"`
@@ -148,6 +153,10 @@ func (s *Server) answer(w http.ResponseWriter, r *http.Request) {
 	var asked request
 	if err := json.Unmarshal(body, &asked); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if asked.JobType == "issue-sync" && asked.SyncType == "full" && time.Since(s.started) < closedTime {
+		http.Error(w, "full syncs of issues are closed for the first minute: retry the job later", http.StatusForbidden)
 		return
 	}
 	time.Sleep(answerTime)

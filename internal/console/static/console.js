@@ -448,7 +448,7 @@ function chart(runs, width) {
   const failed = runs.filter(r => r.state === "failed").length, errors = runs.reduce((sum, r) => sum + (r.counts?.failed ?? 0), 0);
   return el("figure", {}, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Duration, records and errors over time" }, drawn, labels, times),
     el("figcaption", {}, `${past.chart.next ? "The last " : ""}${plural(runs.length, "job")} in ${span(to - from)}: ${number(failed)} failed, ${plural(errors, "error")}. `,
-      `A column is ${span(each)}; red: a job failed, amber: records failed. A column leads to its jobs.`));
+      `A column is ${span(each)}; red: a job failed, amber: records failed, grey: a job was cancelled. A column leads to its jobs.`));
 }
 
 // narrowed returns the query for the jobs of a column.
