@@ -300,7 +300,7 @@ function activeRun(job) {
   ].filter(Boolean);
   const workers = seen.processes.map(p => [p, (p.doing ?? []).filter(d => d.job === job.id)]).filter(([, doing]) => doing.length > 0);
   const ranges = doing => doing.filter(d => d.range !== undefined).map(d => d.range).sort((a, b) => a - b);
-  return el("div", { class: "active", "data-key": job.id },
+  return el("div", { class: "run", "data-key": job.id },
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
     el("p", {}, runLink(job.id), el("span", { class: "once" }, ` ${[job.data?.syncType, `by ${by(job.triggeredBy)}`].filter(Boolean).join(", ")}`)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
     job.workerLost && el("p", { class: "bad" }, "Its worker is lost. ", job.rescueWithin !== undefined ? `Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`
@@ -316,7 +316,7 @@ const cancelButton = job => seen.me.write && button(job.state === "active" ? "Ca
   () => act(jobPath(job.id), "DELETE")));
 
 function pendingRun(job) {
-  return el("div", { class: "pending", "data-key": job.id }, el("p", {}, state(job.state), " ", runLink(job.id),
+  return el("div", { class: "run waits", "data-key": job.id }, el("p", {}, state(job.state), " ", runLink(job.id),
     job.nextAttemptAt && [" starts ", since(job.nextAttemptAt) < 0 ? ["in ", time(job.nextAttemptAt, seconds(-since(job.nextAttemptAt)))] : "now"]), cancelButton(job));
 }
 
