@@ -79,7 +79,7 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
 	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
-check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run the slow tests: processes and servers that are killed, chaos, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus, what a release consists of
+check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run the slow tests: processes and servers that are killed, chaos, whether a sync is much slower than it was, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus, what a release consists of
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
 		$(GO) -C devstack test -tags $(TAGS),kubernetes -count 1 $(TEST_FLAGS) ./kubernetes
 	$(GO) -C devstack test -tags $(TAGS),release -count 1 -timeout 20m $(TEST_FLAGS) ./release
@@ -88,11 +88,12 @@ check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run th
 	@# Most of them wait for leases to expire: four at a time do not keep two processors busy.
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags $(TAGS),slow -run Slow -parallel 4 -timeout 20m $(TEST_FLAGS) ./e2e ./internal/...
 	@if command -v redis-server >/dev/null; then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
+	@if command -v redis-server >/dev/null; then bin/devstack --measuring $(DEVSTACK_FLAGS) -- bin/bench -bin bin -check; fi
 	@if $(HAVE_ENGINE); then $(GO) test -tags $(TAGS),compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
 	@if $(HAVE_CHROMIUM); then \
 		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test $(RACE) -tags $(TAGS),browser -count 1 $(TEST_FLAGS) ./browser; fi
 	@if $(HAVE_NODE); then $(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test -tags $(TAGS),clients -count 1 $(TEST_FLAGS) ./clients; fi
-	@command -v redis-server >/dev/null || echo 'chaos: LEFT OUT, redis-server is not installed'
+	@command -v redis-server >/dev/null || echo 'chaos and the check of speed: LEFT OUT, redis-server is not installed'
 	@$(HAVE_ENGINE) || echo 'compose: LEFT OUT, no Docker engine answers'
 	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium, or no npm'
 	@$(HAVE_PROMETHEUS) || echo 'observability: LEFT OUT, there is no prometheus, or no promtool'
