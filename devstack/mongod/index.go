@@ -352,7 +352,7 @@ func (x *index) walk(first []bson.RawValue, intervals []interval) documents {
 	at, begun := keys.Iter(), false
 	return func() *document {
 		for len(stretches) > 0 {
-			more := false
+			var more bool
 			if begun {
 				more = at.Next()
 			} else {
