@@ -492,7 +492,7 @@ func twoWeeks(t *testing.T, s *system, b *browser, _ *endpoint) {
 	b.do(t, chromedp.EmulateViewport(usualWidth, 800))
 	b.picture(t, "console-history.png")
 	bad := evaluate[[]string](t, b, `[...document.querySelectorAll("a.column.failed")].map(a => a.ariaLabel + " " + a.tabIndex)`)
-	if len(bad) < 2 || len(bad) > 8 || !strings.Contains(bad[0], " failed; the longest 9 min; ") {
+	if len(bad) < 2 || len(bad) > 8 || !strings.Contains(bad[0], " failed, 0 cancelled; the longest 9 min; ") {
 		t.Errorf("the chart marks %q", bad)
 	}
 
