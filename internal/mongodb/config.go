@@ -35,7 +35,7 @@ type Config struct {
 	// Collection is the collection's name.
 	Collection string
 	// NameField is the field with the name of a record, or its path: "username", "title", "profile.name". "" means that records
-	// have no name. Without Fields it is only read of records that fail, see Store.Names.
+	// have no name. Without Fields it is only read of records that fail, see Store.Names, unless a Selection asks for it.
 	NameField string
 	// Fields are the fields that the work wants to see of a record, or their paths: "email", "address.city". Unless it is nil,
 	// the Data of each syncrun.Record is a bson.Raw with these fields, as far as the record has them, and with the _id, the
@@ -164,14 +164,15 @@ func (c Config) allFields() bool { return slices.Contains(c.Fields, AllFields) }
 
 // projection returns which fields the server sends of each record. An empty one means all. The server refuses a path twice, and a
 // path that is in another one. So only the shortest remain.
-func (c Config) projection() bson.D {
+func (c Config) projection(named bool) bson.D {
 	if c.allFields() {
 		return bson.D{}
 	}
 	paths := []string{"_id", c.SyncedField}
-	if c.Fields != nil {
-		paths = slices.Concat(paths, []string{c.NameField}, c.Fields)
+	if named || c.Fields != nil {
+		paths = append(paths, c.NameField)
 	}
+	paths = append(paths, c.Fields...)
 	var kept bson.D
 	for i, path := range paths {
 		within := func(outer string) bool { return outer != "" && strings.HasPrefix(path, outer+".") }

@@ -73,35 +73,37 @@ func TestValidate(t *testing.T) {
 func TestProjection(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
-		cfg  Config
-		want []string
+		cfg   Config
+		want  []string
+		named bool
 	}{
-		"nothing":                                {Config{}, []string{"_id", "lastSynced"}},
-		"a name":                                 {Config{NameField: "username", Fields: []string{}}, []string{"_id", "lastSynced", "username"}},
-		"a name of records that nobody looks at": {Config{NameField: "username"}, []string{"_id", "lastSynced"}},
+		"nothing":                                {Config{}, []string{"_id", "lastSynced"}, false},
+		"a name":                                 {Config{NameField: "username", Fields: []string{}}, []string{"_id", "lastSynced", "username"}, false},
+		"a name of records that nobody looks at": {Config{NameField: "username"}, []string{"_id", "lastSynced"}, false},
+		"a name that is asked for":               {Config{NameField: "username"}, []string{"_id", "lastSynced", "username"}, true},
 		"other fields": {
-			Config{NameField: "n", SyncedField: "s", Fields: []string{"b", "a.c"}}, []string{"_id", "s", "n", "b", "a.c"},
+			Config{NameField: "n", SyncedField: "s", Fields: []string{"b", "a.c"}}, []string{"_id", "s", "n", "b", "a.c"}, false,
 		},
-		"twice":                {Config{Fields: []string{"a", "b.c", "a", "b.c"}}, []string{"_id", "lastSynced", "a", "b.c"}},
-		"the longer one first": {Config{Fields: []string{"a.b", "a.b.c", "a"}}, []string{"_id", "lastSynced", "a"}},
+		"twice":                {Config{Fields: []string{"a", "b.c", "a", "b.c"}}, []string{"_id", "lastSynced", "a", "b.c"}, false},
+		"the longer one first": {Config{Fields: []string{"a.b", "a.b.c", "a"}}, []string{"_id", "lastSynced", "a"}, false},
 		"the shorter one first": {
-			Config{Fields: []string{"a.b", "a-b", "ab", "a.b.c", "a.bc"}}, []string{"_id", "lastSynced", "a.b", "a-b", "ab", "a.bc"},
+			Config{Fields: []string{"a.b", "a-b", "ab", "a.b.c", "a.bc"}}, []string{"_id", "lastSynced", "a.b", "a-b", "ab", "a.bc"}, false,
 		},
-		"the name":        {Config{NameField: "n", Fields: []string{"n", "n.first"}}, []string{"_id", "lastSynced", "n"}},
-		"around the name": {Config{NameField: "n.first", Fields: []string{"n"}}, []string{"_id", "lastSynced", "n"}},
+		"the name":        {Config{NameField: "n", Fields: []string{"n", "n.first"}}, []string{"_id", "lastSynced", "n"}, false},
+		"around the name": {Config{NameField: "n.first", Fields: []string{"n"}}, []string{"_id", "lastSynced", "n"}, false},
 		"beside the name": {
-			Config{NameField: "n.first", Fields: []string{"n.last"}}, []string{"_id", "lastSynced", "n.first", "n.last"},
+			Config{NameField: "n.first", Fields: []string{"n.last"}}, []string{"_id", "lastSynced", "n.first", "n.last"}, false,
 		},
-		"the stamp":           {Config{Fields: []string{"lastSynced", "lastSynced.x"}}, []string{"_id", "lastSynced"}},
-		"the stamp as name":   {Config{NameField: "at", SyncedField: "at"}, []string{"_id", "at"}},
-		"the _id":             {Config{NameField: "_id", Fields: []string{"_id", "_id.x"}}, []string{"_id", "lastSynced"}},
-		"a part of the _id":   {Config{Fields: []string{"_id.x", "_idx"}}, []string{"_id", "lastSynced", "_idx"}},
-		"the time of updates": {Config{Fields: []string{"updatedAt"}}, []string{"_id", "lastSynced", "updatedAt"}},
+		"the stamp":           {Config{Fields: []string{"lastSynced", "lastSynced.x"}}, []string{"_id", "lastSynced"}, false},
+		"the stamp as name":   {Config{NameField: "at", SyncedField: "at"}, []string{"_id", "at"}, false},
+		"the _id":             {Config{NameField: "_id", Fields: []string{"_id", "_id.x"}}, []string{"_id", "lastSynced"}, false},
+		"a part of the _id":   {Config{Fields: []string{"_id.x", "_idx"}}, []string{"_id", "lastSynced", "_idx"}, false},
+		"the time of updates": {Config{Fields: []string{"updatedAt"}}, []string{"_id", "lastSynced", "updatedAt"}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			var got []string
-			for _, e := range test.cfg.withDefaults().projection() {
+			for _, e := range test.cfg.withDefaults().projection(test.named) {
 				if e.Value != 1 {
 					t.Errorf("%s: %v", e.Key, e.Value)
 				}

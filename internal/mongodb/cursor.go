@@ -20,6 +20,7 @@ type cursor struct {
 	reference time.Time // the run's
 	latest    time.Time // the latest stamp that is believed
 	resumed   bool      // the query begins behind a key, and so behind MinKey
+	named     bool      // records are read with their names
 }
 
 // Read implements syncrun.Cursor. Each fetch from the server has a deadline.
@@ -64,8 +65,11 @@ func (c *cursor) record(k *key) syncrun.Record {
 	r := syncrun.Record{Key: *k, ID: k, State: outranks(stamp, c.latest)}
 	at, isDate := stamp.DateTimeOK()
 	r.Stamped = isDate && at == int64(date(c.reference))
+	if c.named || c.store.Fields != nil {
+		r.Name = c.store.name(doc)
+	}
 	if c.store.Fields != nil {
-		r.Name, r.Data = c.store.name(doc), slices.Clone(doc)
+		r.Data = slices.Clone(doc)
 	}
 	return r
 }

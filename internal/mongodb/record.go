@@ -36,7 +36,7 @@ func NewRecord(c Config, document any) (syncrun.Record, error) {
 		r.Data = doc
 	case c.Fields != nil:
 		var paths []string
-		for _, e := range c.projection() {
+		for _, e := range c.projection(false) {
 			paths = append(paths, e.Key)
 		}
 		r.Data, err = project(doc, paths, "")

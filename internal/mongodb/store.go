@@ -30,7 +30,6 @@ type Store struct {
 	collection *mongo.Collection
 	writes     bson.Raw // the write concern
 	namespace  string
-	projection bson.D
 	namePath   []string // of NameField, if there is one
 	indexed    *atomic.Bool
 	only       bson.A // nil, or the _ids of the only records that it has, see Few
@@ -46,7 +45,7 @@ var (
 func NewStore(client *Client, database string, cfg Config) *Store {
 	cfg = cfg.withDefaults()
 	s := &Store{
-		Config: cfg, projection: cfg.projection(), writes: client.writes,
+		Config: cfg, writes: client.writes,
 		collection: client.Database(database).Collection(cfg.Collection), namespace: database + "." + cfg.Collection,
 		indexed: new(atomic.Bool),
 	}
@@ -147,7 +146,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 		SetSort(byID).
 		// With an index on the stamp, or for the filter, the server would sort millions of records in memory.
 		SetHint(byID).
-		SetProjection(s.projection).
+		SetProjection(s.projection(sel.Named)).
 		SetBatchSize(fetchSize)
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
@@ -155,7 +154,7 @@ func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
-	return &cursor{store: s, found: found, reference: sel.Reference, latest: sel.Latest(), resumed: within.After != nil}, nil
+	return &cursor{store: s, found: found, reference: sel.Reference, latest: sel.Latest(), resumed: within.After != nil, named: sel.Named}, nil
 }
 
 // filter returns the filter for the selected records that take part, and whose _ids match the conditions.

@@ -124,6 +124,7 @@ type batch struct {
 // writer, or for each worker, if there are more of them; of a pass that only stamps, at most 50 in all.
 func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	_, p.stamping = p.Work.(Stamping)
+	p.Selection.Named = p.Log.Enabled(ctx, slog.LevelDebug) // which names each record
 	switch {
 	case p.stamping:
 		p.Workers = 0 // the writers do it themselves, as it waits for nothing
@@ -551,7 +552,7 @@ func (p *Pass) report(b *batch) {
 			good = append(good, r)
 		}
 	}
-	p.name(b.ctx, slices.Concat(failed, good))
+	p.name(b.ctx, failed)
 	for _, f := range b.failed {
 		p.Log.Error(p.title()+" sync failed", "userId", f.Record.ID.String(), "username", f.Record.Name, "error", f.Err)
 	}

@@ -26,6 +26,8 @@ type Selection struct {
 	Reference time.Time
 	// Freshness is how old a stamp can be before its record is due again.
 	Freshness time.Duration
+	// Named asks Scan for the records' names, even if the store would not read them.
+	Named bool
 }
 
 // Latest returns the latest stamp that is believed: Freshness + MaxClockError after Reference. A later one comes from a broken
