@@ -134,6 +134,9 @@ func setupFaulty(t *testing.T, cfg Config) (*testBundle, *faultproxy.Proxy) {
 		if err := proxy.Heal(); err != nil {
 			t.Error(err)
 		}
+		testbed.Eventually(t, "a connection, which the client only looks for now and then", func() bool {
+			return b.client.Ping(context.WithoutCancel(t.Context())) == nil
+		})
 	})
 	return b, proxy
 }
