@@ -506,8 +506,10 @@ async function lookAtRun(id) {
   if (job && !job.endedAt) return void Object.assign(run, { entry: job, kept: false });
   const entry = await from(`/history/${encodeURIComponent(id)}`);
   if (!job && !entry) throw new Refused(`Neither the jobs nor the history have ${id}`);
-  // A job gets into the history a moment after its end. Where no history is kept it never does.
-  Object.assign(run, { entry: { ...job, ...entry, canRetry: job?.state === "failed" || job?.state === "cancelled" }, kept: Boolean(entry) || since(job.endedAt) > 60000 });
+  // A job gets into the history a moment after its end: till then a retried one has the entry of before. Where no history is kept it never does.
+  const before = job && entry && (entry.state !== job.state || Date.parse(entry.at) < Date.parse(job.endedAt) - 5000);
+  const kept = before ? null : entry;
+  Object.assign(run, { entry: { ...job, ...kept, canRetry: job?.state === "failed" || job?.state === "cancelled" }, kept: Boolean(kept) || since(job.endedAt) > 60000 });
 }
 
 function runView(id) {
