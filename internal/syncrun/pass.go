@@ -92,7 +92,7 @@ type Pass struct {
 	worked   chan *batch   // worked on, to be written
 	written  chan *batch   // written, in any order
 	window   chan struct{} // has a value for each batch that is read but not in the saved checkpoint
-	counted  chan int64    // has the total, once it is known; nil if it is known from the beginning
+	counted  <-chan int64  // has the total, once it is known; nil if it is known from the beginning
 	complete map[int]*batch
 	next     int // sequence number of the batch that continues the checkpoint
 	unsaved  int // batches in the checkpoint that are not in the saved one
@@ -166,25 +166,33 @@ func (p *Pass) learnTotal(ctx context.Context) (end func()) {
 	if p.checkpoint.After != nil {
 		rest.After = p.checkpoint.After
 	}
-	p.counted = make(chan int64, 1)
-	counting, stop := p.untilStopped(ctx)
-	var count sync.WaitGroup
-	count.Go(func() {
-		var n int64
-		err := p.retry(counting, "counting the "+p.Noun+"s to sync", func(ctx context.Context) (err error) {
+	p.counted, end = p.countMeanwhile(ctx, func(ctx context.Context) (n int64, err error) {
+		err = p.retry(ctx, "counting the "+p.Noun+"s to sync", func(ctx context.Context) (err error) {
 			n, err = p.Store.Count(ctx, p.Selection, rest)
 			return err
 		})
+		return done + n, err
+	})
+	return end
+}
+
+// countMeanwhile counts records while the work goes on. The channel gets the number, or nothing after an error. The caller must call end.
+func (p *Pass) countMeanwhile(ctx context.Context, count func(context.Context) (int64, error)) (counted <-chan int64, end func()) {
+	answer := make(chan int64, 1)
+	counting, stop := p.untilStopped(ctx)
+	var running sync.WaitGroup
+	running.Go(func() {
+		n, err := count(counting)
 		switch {
 		case err == nil:
-			p.counted <- done + n
+			answer <- n
 		case counting.Err() == nil: // the work goes on, and will say more if it cannot
 			p.Log.Debug("Could not count the "+p.Noun+"s to sync", "error", err)
 		}
 	})
-	return func() {
+	return answer, func() {
 		stop()
-		count.Wait()
+		running.Wait()
 	}
 }
 

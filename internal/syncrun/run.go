@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 )
 
@@ -244,22 +243,7 @@ func (r Run) countAll(ctx context.Context) (counted <-chan int64, end func()) {
 	if !r.Selection.Full || r.Resume.Total > 0 {
 		return nil, func() {}
 	}
-	answer := make(chan int64, 1)
-	counting, stop := context.WithCancel(ctx)
-	var count sync.WaitGroup
-	count.Go(func() {
-		n, err := r.Store.Count(counting, r.Selection, Range{})
-		switch {
-		case err == nil:
-			answer <- n
-		case counting.Err() == nil:
-			r.Log.Debug("Could not count the "+r.Noun+"s to sync", "error", err)
-		}
-	})
-	return answer, func() {
-		stop()
-		count.Wait()
-	}
+	return r.countMeanwhile(ctx, func(ctx context.Context) (int64, error) { return r.Store.Count(ctx, r.Selection, Range{}) })
 }
 
 // next returns the range behind the previous one. Its Upto is nil if it is the last.
