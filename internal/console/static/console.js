@@ -92,6 +92,7 @@ function table(columns, rows) {
 // --- Words
 
 const number = n => Number(n).toLocaleString("en");
+const rangeNumber = index => index + 1; // people count from 1, as in the terminal
 const plural = (n, word) => `${number(n)} ${word}${n === 1 ? "" : "s"}`;
 const sentence = text => text.charAt(0).toUpperCase() + text.slice(1);
 const cut = (text, n) => text.length > n ? `${text.slice(0, n)}…` : text;
@@ -299,7 +300,7 @@ function activeRun(job) {
     job.startedAt && ["for ", time(job.startedAt, seconds(since(job.startedAt)))],
   ].filter(Boolean);
   const workers = seen.processes.map(p => [p, (p.doing ?? []).filter(d => d.job === job.id)]).filter(([, doing]) => doing.length > 0);
-  const ranges = doing => doing.filter(d => d.range !== undefined).map(d => d.range).sort((a, b) => a - b);
+  const ranges = doing => doing.filter(d => d.range !== undefined).map(d => rangeNumber(d.range)).sort((a, b) => a - b);
   return el("div", { class: "run", "data-key": job.id },
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
     el("p", {}, runLink(job.id), el("span", { class: "once" }, ` ${[job.data?.syncType, `by ${by(job.triggeredBy)}`].filter(Boolean).join(", ")}`)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
@@ -365,7 +366,7 @@ function processes() {
   const does = p => {
     if (p.role !== "worker") return "enqueues a job at each tick";
     const jobs = [...new Set((p.doing ?? []).map(d => d.job))];
-    const ranges = id => p.doing.filter(d => d.job === id && d.range !== undefined).map(d => d.range);
+    const ranges = id => p.doing.filter(d => d.job === id && d.range !== undefined).map(d => rangeNumber(d.range));
     return jobs.length === 0 ? "waits for a job" : el("span", {}, joined(jobs.map(id => [runLink(id), ranges(id).length > 0 && ` range ${ranges(id).join(", ")}`])));
   };
   return el("section", { class: "card", "data-key": "processes", "aria-label": "Workers and schedulers" }, el("h2", {}, "Workers and schedulers"),
@@ -539,7 +540,7 @@ function runView(id) {
       (a, i) => [i, a.number, time(a.startedAt), took(a), state(a.outcome), code(a.worker), a.error && el("span", { class: "bad" }, a.error)]),
     card("Records that failed", e.failedRecords, ["Name", "Record", "Reason"], r => [r.id, r.name, code(r.id), el("span", { class: "bad" }, r.reason)]),
     card(`Ranges: ${number(e.rangesTotal ?? 0)}`, ranges, ["Range", "Worker", "Started", "Took", "Outcome", "#Records", "#Errors", "Error"],
-      r => [r.index, r.index, r.worker && code(r.worker), r.startedAt && time(r.startedAt), took(r), state(r.outcome), r.counts && number(r.counts.processed), r.counts && number(r.counts.failed), r.error],
+      r => [r.index, rangeNumber(r.index), r.worker && code(r.worker), r.startedAt && time(r.startedAt), took(r), state(r.outcome), r.counts && number(r.counts.processed), r.counts && number(r.counts.failed), r.error],
       course(ranges, contentWidth() - 44)));
 }
 
@@ -553,7 +554,7 @@ function course(ranges, width) {
   return el("figure", {}, svg("svg", { width, height: workers.length * line, viewBox: `0 0 ${width} ${workers.length * line}`, role: "group", "aria-label": "The ranges as they went over the workers" },
     workers.map((w, i) => svg("text", { x: 0, y: i * line + 15 }, `${w || "an unknown worker"}: ${plural(drawn.filter(r => r.worker === w).length, "range")}`)),
     drawn.map(r => {
-      const says = `Range ${r.index} on ${r.worker}: ${r.outcome} in ${span(end(r) - start(r))}${r.counts ? `, ${counts(r.counts)}` : ""}`;
+      const says = `Range ${rangeNumber(r.index)} on ${r.worker}: ${r.outcome} in ${span(end(r) - start(r))}${r.counts ? `, ${counts(r.counts)}` : ""}`;
       return svg("rect", { class: `bar ${r.outcome}`, role: "img", "aria-label": says, x: x(start(r)), y: workers.indexOf(r.worker) * line + 20, width: Math.max(2, x(end(r)) - x(start(r)) - 1), height: 16 }, svg("title", {}, says));
     })), el("figcaption", {}, `From ${local(new Date(from))}, for ${span(to - from)}.`));
 }
