@@ -39,6 +39,7 @@ DIST ?= bin/dist
 
 # Conditions of checks: the tool is there, or the check is required. The last lines of make check name the checks that were
 # left out.
+HAVE_REDIS := [ -n "$$REDIS_SERVER_REQUIRED" ] || command -v redis-server >/dev/null
 HAVE_ENGINE := [ -n "$$COMPOSE_TEST_REQUIRED" ] || docker info >/dev/null 2>&1
 HAVE_CHROMIUM := [ -n "$$BROWSER_TEST_REQUIRED" ] || { command -v chromium && command -v npm; } >/dev/null
 HAVE_PROMETHEUS := [ -n "$$PROMETHEUS_TEST_REQUIRED" ] || { command -v prometheus && command -v promtool; } >/dev/null
@@ -77,7 +78,7 @@ test: devstack ## run the quick tests, on throwaway servers or those that the en
 	@# Once more, without the cache: the go command does not notice changes outside of the module.
 	$(GO) -C devstack test -count 1 $(TEST_FLAGS) ./grafana
 	@[ -n "$(RACE)" ] || echo 'test: WITHOUT the race detector, there is no C compiler'
-	@command -v redis-server >/dev/null || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
+	@$(HAVE_REDIS) || echo 'test: LEFT OUT the few tests that start a redis-server, which is not installed'
 
 check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run the slow tests: processes and servers that are killed, chaos, whether a sync is much slower than it was, the Compose file on a Docker engine, the pages in a browser, clients that generators make of the API and an endpoint in TypeScript, the manifests for Kubernetes, the rules and queries for Prometheus, what a release consists of
 	KUSTOMIZE=$(CURDIR)/$(KUSTOMIZE) KUBECONFORM=$(CURDIR)/$(KUBECONFORM) \
@@ -87,13 +88,13 @@ check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run th
 		$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags $(TAGS),observability -run Observability -count 1 $(TEST_FLAGS) ./e2e; fi
 	@# Most of them wait for leases to expire: four at a time do not keep two processors busy.
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags $(TAGS),slow -run Slow -parallel 4 -timeout 20m $(TEST_FLAGS) ./e2e ./internal/...
-	@if command -v redis-server >/dev/null; then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
-	@if command -v redis-server >/dev/null; then bin/devstack --measuring $(DEVSTACK_FLAGS) -- bin/bench -bin bin -check; fi
+	@if $(HAVE_REDIS); then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
+	@if $(HAVE_REDIS); then bin/devstack --measuring $(DEVSTACK_FLAGS) -- bin/bench -bin bin -check; fi
 	@if $(HAVE_ENGINE); then $(GO) test -tags $(TAGS),compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
 	@if $(HAVE_CHROMIUM); then \
 		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test $(RACE) -tags $(TAGS),browser -count 1 $(TEST_FLAGS) ./browser; fi
 	@if $(HAVE_NODE); then $(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test -tags $(TAGS),clients -count 1 $(TEST_FLAGS) ./clients; fi
-	@command -v redis-server >/dev/null || echo 'chaos and the check of speed: LEFT OUT, redis-server is not installed'
+	@$(HAVE_REDIS) || echo 'chaos and the check of speed: LEFT OUT, redis-server is not installed'
 	@$(HAVE_ENGINE) || echo 'compose: LEFT OUT, no Docker engine answers'
 	@$(HAVE_CHROMIUM) || echo 'browser: LEFT OUT, there is no chromium, or no npm'
 	@$(HAVE_PROMETHEUS) || echo 'observability: LEFT OUT, there is no prometheus, or no promtool'
