@@ -1,4 +1,4 @@
-// The short form for every change: it does not tell small differences, but one that somebody should look at.
+// The short form for make check. It finds a sync that has become much slower. For small differences there is the whole bench.
 
 package main
 

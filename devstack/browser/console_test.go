@@ -393,7 +393,7 @@ func changeMany(t *testing.T, _ *system, b *browser, _ *endpoint) {
 	b.dismiss(t)
 }
 
-// hidden says to the page that nobody sees it, as the browser does when another tab is in front.
+// hidden tells the page that it is hidden, as the browser does when another tab is in front.
 func hidden(t *testing.T, _ *system, b *browser, _ *endpoint) {
 	const requests = `performance.getEntriesByType("resource").length`
 	looks := func() int {

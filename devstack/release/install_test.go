@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// The repository as the go command sees it: each address that begins with origin is that of a directory.
+// These settings make git read the repository from a directory, for each address that begins with origin.
 const (
 	modulePath = "github.com/codex-api/codex-jobs"
 	origin     = "https://" + modulePath

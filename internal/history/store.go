@@ -188,8 +188,8 @@ func (s *Store) replace(ctx context.Context, collection *mongo.Collection, d doc
 // newest is the order of lists.
 var newest = bson.D{{Key: fieldAt, Value: -1}, {Key: fieldID, Value: -1}}
 
-// indexes are those of lists. Each begins with what a filter asks for, and goes on in the order of lists. That of the words finds
-// the few entries with a rare one; of a frequent one the server finds a page sooner in the order of the list.
+// indexes returns the indexes for List. Most begin with the field of a filter, and go on in the order of the list. The index on the
+// words finds entries with a rare word. For a frequent word the server reads in the order of the list, which fills a page sooner.
 func indexes() []mongo.IndexModel {
 	models := []mongo.IndexModel{{Keys: newest}, {Keys: bson.D{{Key: fieldWords, Value: 1}}}}
 	for _, field := range []string{fieldJob, fieldWhat} {

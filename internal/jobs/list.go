@@ -76,10 +76,10 @@ type Job struct {
 	Wait *Wait
 	// Ranges and RangesEnded count the ranges of a split run that has not ended.
 	Ranges, RangesEnded int
-	// WorkerLost is true while the worker of an active run is lost, or that of one of its ranges.
+	// WorkerLost is true while an active run, or one of its ranges, has lost its worker.
 	WorkerLost bool
-	// RescueWithin is in how long at the latest another worker takes over what a lost worker had of an active run. It is 0 if no
-	// worker is lost, and if nobody can say.
+	// RescueWithin is the longest time until another worker takes over from the lost one. It is 0 if no worker is lost, and if the
+	// time is not known.
 	RescueWithin time.Duration
 	// Created is the reference time. A delayed run's is in the future. Started is when the first attempt began, Ended when the run
 	// completed or failed, and NextAttempt when a delayed run's first or next attempt is due. Each is zero if it is not known.

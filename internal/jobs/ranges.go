@@ -110,9 +110,9 @@ return {owner, r[1] or "0", run[1] or "0", r[2] or "", r[3] or "0", spec, run[2]
 	redis.call("HGET", KEYS[3], "codex:retries") or "0"}
 `)
 
-// sumCounts is a part of scripts that begin with rangeFence. sum(counts, ended) returns what is done in all ranges once that much is
-// done in this one, as JSON, so that nobody needs to read each of them. A range that has ended well had as many records as were
-// visited, and one that has failed as many as before.
+// sumCounts is a part of scripts that begin with rangeFence. Its function sum(counts, ended) returns the counts of all ranges together,
+// as JSON, with new counts for this range. A list of jobs then reads one sum, and not each range. A completed range has a total of
+// the records that it visited. A failed range keeps its total.
 const sumCounts = `
 local function sum(counts, ended)
 	local r = redis.call("HMGET", KEYS[1], "counts", i .. ":counts")

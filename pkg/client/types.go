@@ -97,7 +97,7 @@ type Job struct {
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
-	// WorkerLost is true while the worker of an active job is lost, or that of one of its ranges.
+	// WorkerLost is true while an active job, or one of its ranges, has lost its worker.
 	WorkerLost bool `json:"workerLost,omitempty"`
 	// RescueWithin is in how many milliseconds at the latest another worker takes over then. It is nil where the server cannot promise
 	// that, such as while no worker lives.
