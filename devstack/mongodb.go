@@ -15,7 +15,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/mongo/options"
 
 	"github.com/codex-api/codex-jobs/devstack/ferret"
-	"github.com/codex-api/codex-jobs/devstack/mongod"
+	"github.com/codex-api/codex-jobs/devstack/measuring"
 )
 
 // The values of DEVSTACK_MONGODB.
@@ -67,7 +67,7 @@ func findMongoDB(ctx context.Context, uri, database string) (*server, error) {
 
 // startMeasuring starts the server for measurements inside this process.
 func startMeasuring(dir, database string) (*server, error) {
-	s, err := mongod.Start(dir, mongod.Measured)
+	s, err := measuring.Start(dir, measuring.Measured)
 	if err != nil {
 		return nil, err
 	}

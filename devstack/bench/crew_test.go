@@ -19,6 +19,7 @@ import (
 	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/codex-api/codex-jobs/internal/procs"
+	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
 // pretend stands for a worker. It logs its environment. BENCH_BATCH_WAIT=dies makes it end by itself once it is ready.
@@ -175,5 +176,32 @@ func TestUsersAreOfTheUsualSize(t *testing.T) {
 	}
 	if len(data) < 180 || len(data) > 220 {
 		t.Errorf("a user has %d bytes, want about 200", len(data))
+	}
+}
+
+func TestProcessorTime(t *testing.T) {
+	t.Parallel()
+	if !known {
+		t.Log("not known here")
+		return
+	}
+	before, err := processorTime(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := 0
+	testbed.Eventually(t, "the time that it takes to count", func() bool {
+		for i := range 10_000_000 {
+			sum += i
+		}
+		after, err := processorTime(os.Getpid())
+		return err == nil && after > before
+	})
+	own, err := ownTime()
+	if after, failed := processorTime(os.Getpid()); err != nil || failed != nil || own < after-2*tick {
+		t.Errorf("%s and %s, %v, %v: %d", own, after, err, failed, sum)
+	}
+	if _, err := processorTime(-1); err == nil {
+		t.Error("there is no process -1")
 	}
 }

@@ -1,7 +1,7 @@
 // Indexes besides the one on _id: the keys of a collection in a tree, which each update keeps up to date. A find walks between the bounds
 // that a real server would find for its filter.
 
-package mongod
+package measuring
 
 import (
 	"bytes"

@@ -1,6 +1,6 @@
 // The documents of a collection, in the order of their _ids.
 
-package mongod
+package measuring
 
 import (
 	"errors"

@@ -1,9 +1,9 @@
-// Package mongod is a server for measurements that speaks MongoDB's protocol, with the costs of a real one: each index key that it
+// Package measuring is a server for measurements that speaks MongoDB's protocol, with the costs of a real one: each index key that it
 // walks over, each document that it reads and each update takes processor time, and each command that writes waits until its
 // log is on disk. A stand-in in memory would be kinder than what the product meets.
 //
-// It knows what a sync and the bench ask, and refuses everything else.
-package mongod
+// It knows what syncs, the history and the bench ask, and refuses everything else.
+package measuring
 
 import (
 	"bufio"
@@ -62,7 +62,7 @@ func Start(dir string, costs Costs) (*Server, error) {
 	}
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("starting mongod: %w", err), log.close())
+		return nil, errors.Join(fmt.Errorf("starting the server for measurements: %w", err), log.close())
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{

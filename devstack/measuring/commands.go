@@ -1,6 +1,6 @@
 // The commands that the server knows.
 
-package mongod
+package measuring
 
 import (
 	"fmt"

@@ -1,6 +1,6 @@
 // Filters, and the order of values.
 
-package mongod
+package measuring
 
 import (
 	"bytes"

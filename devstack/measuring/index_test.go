@@ -1,4 +1,4 @@
-package mongod
+package measuring
 
 import (
 	"fmt"
