@@ -6,6 +6,7 @@ package redisconn
 import (
 	"context"
 	"log/slog"
+	"slices"
 	"strings"
 
 	"github.com/redis/go-redis/v9"
@@ -42,37 +43,33 @@ func New(o Options, l Limits, log *slog.Logger, hooks ...redis.Hook) redis.Unive
 	if l.Gentle {
 		own = append(own, newGentle(l == Subscription))
 	}
-	name := ""
-	if o.Sentinels != nil {
-		name = o.Master + " of the sentinels " + strings.Join(o.Sentinels, ",")
-	}
-	own = append(own, newConnectionLog(log, name))
+	connections, server := newConnectionLog(log), o.Addr
 	var client *redis.Client
 	switch {
 	case o.Cluster != nil:
 		options.Addrs = o.Cluster
-		return newCluster(options, limit, append(own, hooks...))
+		return newCluster(options, limit, func(addr string) []redis.Hook { return slices.Concat(own, []redis.Hook{connections.of(addr)}, hooks) })
 	case o.Sentinels != nil:
-		options.Addrs = o.Sentinels
+		options.Addrs, server = o.Sentinels, o.Master+" of the sentinels "+strings.Join(o.Sentinels, ",")
 		client = redis.NewFailoverClient(options.Failover())
 	default:
 		options.Addrs = []string{o.Addr}
 		client = redis.NewClient(options.Simple())
 	}
-	for _, hook := range append(own, hooks...) {
+	for _, hook := range slices.Concat(own, []redis.Hook{connections.of(server)}, hooks) {
 		client.AddHook(hook)
 	}
 	return client
 }
 
-func newCluster(options *redis.UniversalOptions, limit *commandLimit, hooks []redis.Hook) redis.UniversalClient {
+func newCluster(options *redis.UniversalOptions, limit *commandLimit, hooks func(addr string) []redis.Hook) redis.UniversalClient {
 	client := redis.NewClusterClient(options.Cluster())
 	// A node that does not answer may have been replaced. The client itself only looks for that every ten seconds. Look after
 	// each failed try, so that the next try can go to another node.
 	limit.failed = client.ReloadState
 	client.AddHook(limit)
 	client.OnNewNode(func(node *redis.Client) {
-		for _, hook := range hooks {
+		for _, hook := range hooks(node.Options().Addr) {
 			node.AddHook(hook)
 		}
 	})

@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -143,55 +142,73 @@ func TestLossIsLoggedOnce(t *testing.T) {
 	}
 }
 
-// stallFirst is a hook whose first connection attempt fails, and whose second one waits until it is released and then fails, too.
-type stallFirst struct {
-	dials    atomic.Int32
-	stalling chan struct{}
-	release  chan struct{}
+// attempts is a hook that has something done at each of the first connection attempts. Without an error the attempt goes on.
+type attempts struct {
+	done int
+	do   []func() error
 }
 
-func (s *stallFirst) DialHook(next redis.DialHook) redis.DialHook {
+func (a *attempts) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
-		switch s.dials.Add(1) {
-		case 1:
-			return nil, errors.New("refused")
-		case 2:
-			close(s.stalling)
-			<-s.release
-			return nil, errors.New("late")
+		if a.done++; a.done <= len(a.do) {
+			if err := a.do[a.done-1](); err != nil {
+				return nil, err
+			}
 		}
 		return next(ctx, network, addr)
 	}
 }
 
-func (*stallFirst) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (*attempts) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
 
-func (*stallFirst) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+func (*attempts) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
 	return next
 }
 
-// A connection attempt that began before Redis came back, and fails after that, is no second loss.
+// A connection attempt that fails after Redis has answered others, which began later, is no second loss.
 func TestLateFailureIsNoLoss(t *testing.T) {
 	t.Parallel()
-	log := new(strings.Builder)
-	hook := &stallFirst{stalling: make(chan struct{}), release: make(chan struct{})}
-	rdb := redisconn.New(redistest.Options(t), redisconn.Limits{Timeout: time.Minute}, slog.New(slog.NewTextHandler(log, nil)), hook)
-	t.Cleanup(func() { _ = rdb.Close() })
-	if err := rdb.Ping(t.Context()).Err(); err == nil {
-		t.Fatal("the first attempt did not fail")
-	}
-	var stalled sync.WaitGroup
-	stalled.Go(func() { _ = rdb.Ping(t.Context()).Err() })
-	<-hook.stalling
-	if err := rdb.Ping(t.Context()).Err(); err != nil {
-		t.Fatal(err)
-	}
-	close(hook.release)
-	stalled.Wait()
-	for _, msg := range []string{"Redis unreachable, reconnecting", "Redis reachable again"} {
-		if got := strings.Count(log.String(), msg); got != 1 {
-			t.Errorf("%q was logged %d times, want once: %s", msg, got, log)
-		}
+	refused, good := func() error { return errors.New("refused") }, func() error { return nil }
+	for name, before := range map[string][]func() error{
+		"begun during the loss":     {refused},
+		"begun after Redis' return": {refused, good},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			log := new(strings.Builder)
+			stalling, release := make(chan struct{}), make(chan struct{})
+			hook := &attempts{do: append(before, func() error {
+				close(stalling)
+				<-release
+				return errors.New("late")
+			})}
+			rdb := redisconn.New(redistest.Options(t), redisconn.Limits{Timeout: time.Minute}, slog.New(slog.NewTextHandler(log, nil)), hook)
+			t.Cleanup(func() { _ = rdb.Close() })
+			client, ok := rdb.(*redis.Client)
+			if !ok {
+				t.Fatalf("the client is a %T", rdb)
+			}
+			held := client.Conn() // so that the next command needs another connection
+			defer held.Close()
+			for i := range before {
+				if err := held.Ping(t.Context()).Err(); (err != nil) != (i == 0) {
+					t.Fatalf("attempt %d: %v", i+1, err)
+				}
+			}
+			var stalled sync.WaitGroup
+			stalled.Go(func() { _ = rdb.Ping(t.Context()).Err() })
+			<-stalling
+			if err := held.Ping(t.Context()).Err(); err != nil {
+				t.Fatal(err)
+			}
+			close(release)
+			stalled.Wait()
+			for _, msg := range []string{"Redis unreachable, reconnecting", "Redis reachable again"} {
+				if got := strings.Count(log.String(), msg); got != 1 {
+					t.Errorf("%q was logged %d times, want once: %s", msg, got, log)
+				}
+			}
+		})
 	}
 }
 

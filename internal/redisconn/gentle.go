@@ -99,12 +99,11 @@ func (g *gentle) inTrouble() bool {
 func (g *gentle) note(err error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	var answer redis.Error
 	_, refused := Refusal(err)
 	switch {
 	case refused:
 		g.refused, g.away = time.Now(), false
-	case err == nil || errors.As(err, &answer):
+	case err == nil || isAnswer(err):
 		g.away = false
 	case !errors.Is(err, context.Canceled):
 		g.away = true

@@ -45,68 +45,105 @@ func (c *commandLimit) do(ctx context.Context, next func(context.Context) error)
 		defer cancel()
 	}
 	err := next(ctx)
-	var answer redis.Error
-	if err != nil && c.failed != nil && !errors.As(err, &answer) && !errors.Is(err, context.Canceled) {
+	if err != nil && c.failed != nil && !isAnswer(err) && !errors.Is(err, context.Canceled) {
 		c.failed(ctx)
 	}
 	return err
 }
 
-// connectionLog is a hook that logs the loss and the return of the connection, once each. In a cluster it does so for each node.
+// connectionLog logs the loss and the return of the connection to each server, once each.
 type connectionLog struct {
-	log  *slog.Logger
-	name string // logged instead of the address, unless it is ""
+	log *slog.Logger
 
 	mu    sync.Mutex
-	links map[string]link // by address
+	links map[string]*link // by server
 }
 
-// link is what is known of a connection.
+func newConnectionLog(log *slog.Logger) *connectionLog {
+	return &connectionLog{log: log, links: make(map[string]*link)}
+}
+
+// of returns the hook of a client of the server, which is an address, or what its sentinels call it. A cluster's client makes and
+// forgets clients of a node; they share what is known of it.
+func (c *connectionLog) of(server string) *link {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.links[server] == nil {
+		c.links[server] = &link{log: c.log.With("addr", server)}
+	}
+	return c.links[server]
+}
+
+// link is what is known of the connection to a server, and the hook that finds it out.
 type link struct {
-	down  bool
-	since time.Time // when that was seen
-}
+	log *slog.Logger
 
-func newConnectionLog(log *slog.Logger, name string) *connectionLog {
-	return &connectionLog{log: log, name: name, links: make(map[string]link)}
+	mu    sync.Mutex
+	down  bool
+	since time.Time // when that, or an answer, was last seen
 }
 
 // DialHook implements redis.Hook.
-func (c *connectionLog) DialHook(next redis.DialHook) redis.DialHook {
+func (l *link) DialHook(next redis.DialHook) redis.DialHook {
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
 		begun := time.Now()
 		conn, err := next(ctx, network, addr)
-		if c.name != "" {
-			addr = c.name
-		}
 		switch {
 		case errors.Is(err, errNoTurn):
-		case err != nil && !errors.Is(ctx.Err(), context.Canceled) && c.changed(addr, true, begun):
-			c.log.Warn("Redis unreachable, reconnecting", "addr", addr, "error", err)
-		case err == nil && c.changed(addr, false, begun):
-			c.log.Info("Redis reachable again", "addr", addr)
+		case err != nil && !errors.Is(ctx.Err(), context.Canceled) && l.changed(true, begun):
+			l.log.Warn("Redis unreachable, reconnecting", "error", err)
+		case err == nil && l.changed(false, begun):
+			l.log.Info("Redis reachable again")
 		}
 		return conn, err
 	}
 }
 
-// changed records whether the address is down, and reports whether that has changed. An attempt that began before the last change
-// says nothing new: it can end late, such as one that has waited for a server that is gone while others reached the next one.
-func (c *connectionLog) changed(addr string, down bool, begun time.Time) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	before := c.links[addr]
-	if before.down == down || begun.Before(before.since) {
+// changed records whether the server is down, and reports whether that has changed. An attempt that began before the last change, or
+// before the last answer, says nothing new: it can end late, such as one that has waited for a server that is gone, or for a
+// sentinel that is slow, while others reached the next server.
+func (l *link) changed(down bool, begun time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.down == down || begun.Before(l.since) {
 		return false
 	}
-	c.links[addr] = link{down: down, since: time.Now()}
+	l.down, l.since = down, time.Now()
 	return true
 }
 
 // ProcessHook implements redis.Hook.
-func (c *connectionLog) ProcessHook(next redis.ProcessHook) redis.ProcessHook { return next }
+func (l *link) ProcessHook(next redis.ProcessHook) redis.ProcessHook {
+	return func(ctx context.Context, cmd redis.Cmder) error {
+		err := next(ctx, cmd)
+		l.note(err)
+		return err
+	}
+}
 
 // ProcessPipelineHook implements redis.Hook.
-func (c *connectionLog) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
-	return next
+func (l *link) ProcessPipelineHook(next redis.ProcessPipelineHook) redis.ProcessPipelineHook {
+	return func(ctx context.Context, cmds []redis.Cmder) error {
+		err := next(ctx, cmds)
+		l.note(err)
+		return err
+	}
+}
+
+// note remembers that a command was answered, while the server is thought to be there.
+func (l *link) note(err error) {
+	if err != nil && !isAnswer(err) {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.down {
+		l.since = time.Now()
+	}
+}
+
+// isAnswer reports whether the error is a server's answer.
+func isAnswer(err error) bool {
+	var answer redis.Error
+	return errors.As(err, &answer)
 }
