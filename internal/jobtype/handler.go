@@ -45,6 +45,9 @@ type Attempt struct {
 	Save func(ctx context.Context, checkpoint []byte, progress int) error
 	// Ranges splits the run. It is nil in an attempt at a range.
 	Ranges Ranges
+	// Exhausted says that the attempt has read the last record, and only finishes what it has begun. The worker can begin the next range
+	// meanwhile, so what both do must share its bounds. It can be nil.
+	Exhausted func()
 	// Observe measures and traces the work on a batch of records. Call it before the work, and do the work with the context that
 	// it returns. Then call end with the numbers of records, or with the error that makes them unknown.
 	Observe func(ctx context.Context, records int) (working context.Context, end func(updated, failed int64, err error))

@@ -76,13 +76,29 @@ func (s *Store) Name() string { return s.namespace }
 var byID = bson.D{{Key: "_id", Value: 1}}
 
 // EndOfRange implements syncrun.Store. The server only walks over the index on _id, and sends at most two _ids. At the end of a
-// bracket it must look once more, and at the records themselves.
+// bracket it must look once more, and at the records themselves. A small collection it does not walk over at all.
 func (s *Store) EndOfRange(ctx context.Context, after []byte, size int) ([]byte, error) {
+	if after == nil {
+		n, err := s.size(ctx)
+		if err != nil {
+			return nil, s.fail(ctx, "splitting records of", err)
+		}
+		if n <= int64(size) {
+			return nil, nil
+		}
+	}
 	upto, err := endOfRange(after, size, func(filter bson.D, skip int) ([]key, error) { return s.pair(ctx, filter, skip) })
 	if err != nil {
 		return nil, s.fail(ctx, "splitting records of", err)
 	}
 	return upto, nil
+}
+
+// size returns about how many records there are, selected or not, without a look at them: the server knows it.
+func (s *Store) size(ctx context.Context) (int64, error) {
+	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
+	defer cancel()
+	return s.collection.EstimatedDocumentCount(bounded)
 }
 
 // pair returns the first two _ids that filter selects after skipping some.
@@ -121,13 +137,13 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 		// With an index on the stamp, or for the filter, the server would walk over the records of all other ranges.
 		opts.SetHint(byID)
 	}
-	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
-	defer cancel()
 	var n int64
 	if filter := s.filter(sel, in); len(filter) > 0 {
+		bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
+		defer cancel()
 		n, err = s.collection.CountDocuments(bounded, filter, opts)
 	} else {
-		n, err = s.collection.EstimatedDocumentCount(bounded) // which the server need not count
+		n, err = s.size(ctx)
 	}
 	if err != nil {
 		return 0, s.fail(ctx, counting, err)

@@ -45,6 +45,7 @@ type Options struct {
 
 // New returns a handler that syncs the records of the store.
 func New(store syncrun.Store, o Options) jobtype.Handler {
+	slots := syncrun.NewSlots(o.Writers, o.Workers) // of ranges: a worker begins one while it finishes another
 	return func(ctx context.Context, a *jobtype.Attempt) (any, error) {
 		payload, ok := a.Payload.(*tasks.SyncPayload)
 		if !ok {
@@ -75,6 +76,7 @@ func New(store syncrun.Store, o Options) jobtype.Handler {
 			Resume: resume, Save: save(a, full, resume, done), KeepFailed: o.KeepFailed, Observe: a.Observe, Waiting: waiting(a), Log: a.Log.With("syncType", payload.SyncType),
 		}
 		if a.Range != nil {
+			pass.Slots, pass.Exhausted = slots, a.Exhausted
 			return syncRange(ctx, a, pass, done)
 		}
 		return syncAll(ctx, a, pass, o, done)

@@ -15,6 +15,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"golang.org/x/sync/semaphore"
 )
 
 const (
@@ -61,6 +63,10 @@ type Pass struct {
 	BatchSize int
 	// Writers is how many batches are written at the same time, and Workers on how many the Work works. 0 means as many as Writers.
 	Writers, Workers int
+	// Slots are shared with other passes, if one begins while another one finishes. With nil the pass has its own.
+	Slots *Slots
+	// Exhausted is called when the last record is read. It can be nil.
+	Exhausted func()
 	// KeepFailed says what the checkpoint keeps of the records that fail.
 	KeepFailed KeepFailed
 	// RetryBudget is how long the attempt keeps trying while a store is unavailable, before it fails.
@@ -96,6 +102,15 @@ type Pass struct {
 	complete map[int]*batch
 	next     int // sequence number of the batch that continues the checkpoint
 	unsaved  int // batches in the checkpoint that are not in the saved one
+}
+
+// Slots bound how many batches are written, and worked on, at the same time by passes of which one begins while another one finishes.
+// A writer that has nothing left to do frees its slot for one of the next pass.
+type Slots struct{ writers, workers *semaphore.Weighted }
+
+// NewSlots returns slots for as many writers, and as many workers. 0 workers are as many as writers.
+func NewSlots(writers, workers int) *Slots {
+	return &Slots{semaphore.NewWeighted(int64(writers)), semaphore.NewWeighted(int64(cmp.Or(workers, writers)))}
 }
 
 // Observe measures and traces the work on a batch. The pass calls it before the work, from several goroutines at the same time,
@@ -134,6 +149,9 @@ func (p Pass) Do(ctx context.Context) (Checkpoint, error) {
 	window := max(p.Workers, p.Writers) * windowPerWriter
 	if p.stamping {
 		window = max(window, stampWindow)
+	}
+	if p.Slots == nil {
+		p.Slots = NewSlots(p.Writers, p.Workers)
 	}
 	p.started, p.checkpoint = time.Now(), p.Resume
 	p.ahead = make(chan *batch, p.Workers) // so that no worker waits for a fetch of the cursor
@@ -228,8 +246,11 @@ func (p *Pass) run(outer context.Context) error {
 		reading, end := p.untilStopped(begin)
 		defer end()
 		err := p.safely(func() error { return p.readAhead(reading) })
-		if err != nil && !errors.Is(err, ErrStopped) {
+		switch {
+		case err != nil && !errors.Is(err, ErrStopped):
 			fail(err)
+		case err == nil && p.Exhausted != nil:
+			p.Exhausted()
 		}
 	})
 	work := func(b *batch) bool {
@@ -249,6 +270,10 @@ func (p *Pass) run(outer context.Context) error {
 	}
 	for range p.Workers {
 		workers.Go(func() {
+			if p.Slots.workers.Acquire(ctx, 1) != nil {
+				return
+			}
+			defer p.Slots.workers.Release(1)
 			for b := range p.ahead {
 				if !work(b) {
 					return
@@ -263,6 +288,10 @@ func (p *Pass) run(outer context.Context) error {
 	}
 	for range p.Writers {
 		writers.Go(func() {
+			if p.Slots.writers.Acquire(ctx, 1) != nil {
+				return
+			}
+			defer p.Slots.writers.Release(1)
 			for b := range toWrite {
 				if p.Workers == 0 && !work(b) {
 					return

@@ -105,7 +105,7 @@ type Cursor interface {
 // earlier if ctx ends. Errors that can pass wrap ErrUnavailable.
 type Store interface {
 	// EndOfRange returns the key of the size-th record behind the given key, selected or not. It returns nil if the collection
-	// ends there or before. A nil key is the beginning of the collection.
+	// ends there or before. A nil key is the beginning of the collection. From there it may go by about how many records there are.
 	EndOfRange(ctx context.Context, after []byte, size int) (upto []byte, err error)
 	// Count returns the number of selected records of the range. Of a full selection of the whole collection it may return about that.
 	Count(ctx context.Context, sel Selection, within Range) (int64, error)

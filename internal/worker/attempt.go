@@ -240,7 +240,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	result, err := a.handle(limited, &jobtype.Attempt{
 		ID: a.id, Definition: a.c.def, Payload: payload, Number: a.found.Failures + 1, Retries: a.found.Retries,
 		Checkpoint: a.found.Checkpoint, Range: a.spec, Stop: a.s.stopping, Save: a.save, Ranges: a.ranges, Observe: a.c.w.observer(a.c.def),
-		Waiting: a.waiting, Permit: a.permit, Count: a.count, Total: a.total.Store, Failed: a.listFailed, Log: a.log,
+		Exhausted: a.place, Waiting: a.waiting, Permit: a.permit, Count: a.count, Total: a.total.Store, Failed: a.listFailed, Log: a.log,
 	})
 	stopWatching()
 	number := a.found.Failures + 1

@@ -216,6 +216,94 @@ func TestLargeRunIsShared(t *testing.T) {
 	b.wantNothingLeft(t)
 }
 
+// A worker begins the next range while it finishes the last batch of one, and does no more at once than in one range. It takes no other
+// range before: another worker could have it.
+func TestNextRangeBeginsEarly(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	store := &numbers{n: 300, stamped: make(map[int]int)}
+	var working, ranges, mostWorking, mostRanges atomic.Int32
+	begun := make(map[int]chan struct{}) // by the first record of a batch
+	for first := 1; first <= 300; first += 10 {
+		begun[first] = make(chan struct{})
+	}
+	inner := syncjob.New(store, syncjob.Options{
+		Noun: "number", BatchSize: 10, Writers: 2, RangeSize: 100, RetryBudget: time.Second,
+		Work: workOf(func(ctx context.Context, batch []syncrun.Record) error {
+			storeMax(&mostWorking, working.Add(1))
+			defer working.Add(-1)
+			first := int(batch[0].ID.(number))
+			close(begun[first])
+			if first != 91 && first != 191 {
+				return nil
+			}
+			select {
+			case <-begun[first+10]: // the next range's first one
+				return nil
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			case <-time.After(time.Minute):
+				return errors.New("the next range has not begun")
+			}
+		}),
+	})
+	b.start(t, worker.Options{}, func(ctx context.Context, run *jobtype.Attempt) (any, error) {
+		if run.Range != nil {
+			storeMax(&mostRanges, ranges.Add(1))
+			defer ranges.Add(-1)
+			exhausted := run.Exhausted
+			run.Exhausted = func() {
+				if n := ranges.Load(); n > 2 {
+					t.Errorf("%d ranges are active", n)
+				}
+				exhausted()
+			}
+		}
+		return inner(ctx, run)
+	})
+	info := b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+	if r := syncResult(t, info); r.UsersUpdated != 300 || r.Errors != 0 || info.Retried != 0 {
+		t.Errorf("result %+v, retried %d times", r, info.Retried)
+	}
+	if mostRanges.Load() != 2 || mostWorking.Load() != 2 {
+		t.Errorf("at most %d ranges and %d batches at once, want 2 and 2", mostRanges.Load(), mostWorking.Load())
+	}
+	store.wantEachOnce(t)
+	b.wantNothingLeft(t)
+}
+
+// storeMax makes most at least n.
+func storeMax(most *atomic.Int32, n int32) {
+	for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+	}
+}
+
+// While a range has more to read, its worker takes no other.
+func TestOneRangeIsRead(t *testing.T) {
+	t.Parallel()
+	b := setup(t, nil)
+	handler, _ := syncOf(500, wait(time.Millisecond))
+	var reading, read atomic.Int32
+	b.start(t, worker.Options{}, func(ctx context.Context, run *jobtype.Attempt) (any, error) {
+		if run.Range != nil {
+			if n := reading.Add(1); n > 1 {
+				t.Errorf("%d ranges are being read", n)
+			}
+			exhausted := run.Exhausted
+			run.Exhausted = func() {
+				reading.Add(-1)
+				read.Add(1)
+				exhausted()
+			}
+		}
+		return handler(ctx, run)
+	})
+	b.await(t, b.trigger(t, "user-sync", tasks.SyncFull), asynq.TaskStateCompleted)
+	if n := read.Load(); n != 5 {
+		t.Errorf("%d ranges were read to their end, want 5", n)
+	}
+}
+
 // Runs of all job types wait for their ranges at the same time, in one worker with one place.
 func TestRangesAreNotStarved(t *testing.T) {
 	t.Parallel()

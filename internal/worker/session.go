@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -71,6 +72,7 @@ type session struct {
 	over     chan struct{} // has a value when another worker should have the queue
 	stopping chan struct{} // closed to ask the attempts to stop
 	released chan struct{} // closed when asynq has pushed the released tasks back
+	turn     chan struct{} // of a session for ranges: has a value while another range may be taken
 	working  context.Context
 	abandon  context.CancelCauseFunc // ends working, and with it the context of each attempt
 
@@ -87,6 +89,10 @@ func newSession(c *consumer, lease *jobs.Lease, reserved func()) *session {
 		changed: make(chan struct{}, 1), over: make(chan struct{}, 1),
 		stopping: make(chan struct{}), released: make(chan struct{}), running: make(map[string]chan struct{}),
 	}
+	if c.unit == unitRange {
+		s.turn = make(chan struct{}, 1)
+		s.turn <- struct{}{}
+	}
 	s.working, s.abandon = context.WithCancelCause(context.Background())
 	return s
 }
@@ -102,6 +108,9 @@ type serverClient struct {
 	redis.UniversalClient
 	own     redis.UniversalClient
 	channel string
+	// turn has a value while the Server may take a task, and stopping is closed when it never may again. With a nil turn it always may.
+	turn     chan struct{}
+	stopping <-chan struct{}
 
 	mu    sync.Mutex
 	conns []net.Conn
@@ -124,9 +133,48 @@ func (s *serverClient) ZAdd(ctx context.Context, key string, members ...redis.Z)
 	return redis.NewIntCmd(ctx) // without an error
 }
 
-// EvalSha implements redis.UniversalClient. It sends the ZADDs before it along with the script. What becomes of them does not
-// matter to asynq: the next heartbeat writes the same.
+// EvalSha implements redis.UniversalClient.
 func (s *serverClient) EvalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
+	return s.inTurn(ctx, keys, func() *redis.Cmd { return s.evalSha(ctx, sha, keys, args...) })
+}
+
+// Eval implements redis.UniversalClient. asynq calls it for a script that Redis does not know yet.
+func (s *serverClient) Eval(ctx context.Context, script string, keys []string, args ...any) *redis.Cmd {
+	return s.inTurn(ctx, keys, func() *redis.Cmd { return s.UniversalClient.Eval(ctx, script, keys, args...) })
+}
+
+// inTurn calls run. If that takes a task from a queue, it waits for the turn, which then belongs to the task. After a wait it runs
+// nothing: the lease of a task that asynq has asked for could be over. asynq asks again.
+func (s *serverClient) inTurn(ctx context.Context, keys []string, run func() *redis.Cmd) *redis.Cmd {
+	if s.turn == nil || !takesTask(keys) {
+		return run()
+	}
+	select {
+	case <-s.turn:
+		command := run()
+		if command.Err() != nil { // there is no task
+			s.turn <- struct{}{}
+		}
+		return command
+	default:
+	}
+	select {
+	case <-s.turn:
+		s.turn <- struct{}{}
+	case <-s.stopping:
+	}
+	command := redis.NewCmd(ctx)
+	command.SetErr(redis.Nil) // no task
+	return command
+}
+
+// takesTask reports whether the keys are those of asynq's script that takes a task: pending, paused, active and lease of a queue. No other
+// script of a Server looks whether the queue is paused.
+func takesTask(keys []string) bool { return len(keys) == 4 && strings.HasSuffix(keys[1], ":paused") }
+
+// evalSha sends the ZADDs before it along with the script. What becomes of them does not matter to asynq: the next heartbeat writes
+// the same.
+func (s *serverClient) evalSha(ctx context.Context, sha string, keys []string, args ...any) *redis.Cmd {
 	s.mu.Lock()
 	beats := s.beats
 	s.beats = nil
@@ -198,10 +246,14 @@ func (s *serverClient) cut() {
 
 // run runs a Server until watch returns, and shuts it down. It returns watch's reason, or errRedisHangs.
 func (s *session) run(ctx context.Context) error {
-	client := newServerClient(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel())
+	client, concurrency := newServerClient(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel()), s.c.handlers
+	if s.turn != nil { // the next range begins while the last one is finished
+		client.turn, client.stopping = s.turn, s.stopping
+		concurrency++
+	}
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
-		Concurrency:              s.c.handlers,
+		Concurrency:              concurrency,
 		TaskCheckInterval:        taskCheckInterval,
 		DelayedTaskCheckInterval: delayedTaskCheckInterval,
 		ShutdownTimeout:          abortTimeout,
@@ -378,9 +430,15 @@ func (s *session) ProcessTask(ctx context.Context, task *asynq.Task) error {
 		s.awaitRelease(ctx)
 		return errReleased
 	}
-	err := newAttempt(s, task, id, place).do(ctx)
+	free := sync.OnceFunc(func() {
+		place()
+		if s.turn != nil {
+			s.turn <- struct{}{}
+		}
+	})
+	err := newAttempt(s, task, id, free).do(ctx)
 	s.end(id, errors.Is(err, errReleased))
-	place()
+	free()
 	// A session with several handlers goes on. There asynq moves a released task to its retries, as due at once.
 	if errors.Is(err, errReleased) && (s.c.handlers == 1 || s.stopped()) {
 		s.awaitRelease(ctx)
