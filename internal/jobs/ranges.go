@@ -34,6 +34,7 @@ package jobs
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -169,7 +170,7 @@ return tonumber(redis.call("HGET", KEYS[1], i .. ":waiting"))
 `)
 
 // KEYS: ranges. ARGV: index, owner, TTL, "done" or "failed", checkpoint or "" to leave it, reason, now (ms), worker, counts or "",
-// failed records or "", their number, and up to how many of all ranges are kept.
+// failed records or "", their number, up to how many of all ranges are kept, and the channel that announces the end of all ranges.
 var endRangeScript = redis.NewScript(rangeFence + sumCounts + `
 if redis.call("HEXISTS", KEYS[1], i .. ":end") == 1 then
 	return 1 -- asked again, because the answer was lost
@@ -190,6 +191,10 @@ if ARGV[10] ~= "" and tonumber(redis.call("HGET", KEYS[1], "listed") or "0") < t
 	redis.call("HSET", KEYS[1], i .. ":failed", ARGV[10])
 end
 redis.call("EXPIRE", KEYS[1], ARGV[3])
+local all = redis.call("HMGET", KEYS[1], "complete", "n", "ended")
+if all[1] == "1" and all[2] == all[3] then
+	redis.call("PUBLISH", ARGV[13], KEYS[1])
+end
 return 1
 `)
 
@@ -241,6 +246,9 @@ func (s *RunState) AddRange(ctx context.Context, index int, spec []byte, last bo
 	return nil
 }
 
+// RangesEnded returns what is announced when all ranges of the run have ended, see Announcements.
+func (s *RunState) RangesEnded() (announcement string) { return s.ranges }
+
 // DiscardRanges removes all ranges of the run.
 func (s *RunState) DiscardRanges(ctx context.Context) error {
 	return s.changeKeys(ctx, discardScript, []string{s.run, s.ranges}, s.owner)
@@ -264,24 +272,13 @@ const rangesPage = 1000
 // Ranges returns how far the ranges of the run are, from the given index on, up to a thousand at a time. It returns none if
 // there are no more.
 func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
-	fields := []string{"n"}
-	for i := from; i < from+rangesPage; i++ {
-		for _, name := range []string{"end", "checkpoint", "reason", "until"} {
-			fields = append(fields, strconv.Itoa(i)+":"+name)
-		}
-	}
-	values, err := s.rdb.HMGet(ctx, s.ranges, fields...).Result()
+	values, err := s.page(ctx, from, "end", "checkpoint", "reason", "until")
 	if err != nil {
-		return nil, fmt.Errorf("reading the ranges of run %s from %d on: %w", s.id, from, err)
+		return nil, err
 	}
-	text := func(i int) string {
-		value, _ := values[i].(string) // nil for a field that is not there
-		return value
-	}
-	n, _ := strconv.Atoi(text(0)) // our own number, so it parses
-	ranges := make([]RangeInfo, max(0, min(n-from, rangesPage)))
-	for i := range ranges {
-		end, checkpoint, reason, until := text(4*i+1), text(4*i+2), text(4*i+3), text(4*i+4)
+	ranges := make([]RangeInfo, len(values))
+	for i, of := range values {
+		end, checkpoint, reason, until := of[0], of[1], of[2], of[3]
 		ranges[i] = RangeInfo{Checkpoint: []byte(checkpoint), Ended: end != ""}
 		if until != "" {
 			ranges[i].Until = time.UnixMilli(milliseconds(until).Milliseconds())
@@ -293,42 +290,60 @@ func (s *RunState) Ranges(ctx context.Context, from int) ([]RangeInfo, error) {
 	return ranges, nil
 }
 
+// page returns fields of each range, from the given index on, up to a thousand ranges. A field that is not there is "".
+func (s *RunState) page(ctx context.Context, from int, names ...string) (values [][]string, err error) {
+	n, err := s.rdb.HGet(ctx, s.ranges, "n").Int()
+	if err != nil && !errors.Is(err, redis.Nil) {
+		return nil, fmt.Errorf("counting the ranges of run %s: %w", s.id, err)
+	}
+	var fields []string
+	for i := from; i < min(n, from+rangesPage); i++ {
+		for _, name := range names {
+			fields = append(fields, strconv.Itoa(i)+":"+name)
+		}
+	}
+	if len(fields) == 0 {
+		return nil, nil
+	}
+	found, err := s.rdb.HMGet(ctx, s.ranges, fields...).Result()
+	if err != nil {
+		return nil, fmt.Errorf("reading the ranges of run %s from %d on: %w", s.id, from, err)
+	}
+	for of := range slices.Chunk(found, len(names)) {
+		texts := make([]string, len(names))
+		for i, value := range of {
+			texts[i], _ = value.(string)
+		}
+		values = append(values, texts)
+	}
+	return values, nil
+}
+
 // maxListed is how many failed records the ranges of one run list in Redis. A little more than an entry has, because ranges do not
 // end in their order.
 const maxListed = 10 * MaxFailedRecords
 
 // endedRanges returns the ranges that have ended among the thousand from the given index on, and the records that failed in them.
 func (s *RunState) endedRanges(ctx context.Context, from int) (ended []EndedRange, failed []FailedRecord, err error) {
-	names := []string{"end", "reason", "began", "closed", "worker", "counts", "failed"}
-	var fields []string
-	for i := from; i < from+rangesPage; i++ {
-		for _, name := range names {
-			fields = append(fields, strconv.Itoa(i)+":"+name)
-		}
-	}
-	values, err := s.rdb.HMGet(ctx, s.ranges, fields...).Result()
+	values, err := s.page(ctx, from, "end", "reason", "began", "closed", "worker", "counts", "failed")
 	if err != nil {
-		return nil, nil, fmt.Errorf("reading what the ranges of run %s did, from %d on: %w", s.id, from, err)
+		return nil, nil, err
 	}
-	for i, of := 0, slices.Collect(slices.Chunk(values, len(names))); i < len(of); i++ {
-		text := func(field int) string {
-			value, _ := of[i][field].(string) // nil for a field that is not there
-			return value
-		}
-		at := func(field int) time.Time { return fromMillis(milliseconds(text(field)).Milliseconds()) }
-		if text(0) == "" {
+	for i, of := range values {
+		at := func(field int) time.Time { return fromMillis(milliseconds(of[field]).Milliseconds()) }
+		if of[0] == "" {
 			continue
 		}
-		r := EndedRange{Index: from + i, Worker: text(4), Started: at(2), Ended: at(3), Outcome: OutcomeCompleted}
-		if text(0) == rangeFailed {
-			r.Outcome, r.Error = OutcomeFailed, shortened(text(1))
+		r := EndedRange{Index: from + i, Worker: of[4], Started: at(2), Ended: at(3), Outcome: OutcomeCompleted}
+		if of[0] == rangeFailed {
+			r.Outcome, r.Error = OutcomeFailed, shortened(of[1])
 		}
 		var counts RecordCounts
-		if json.Unmarshal([]byte(text(5)), &counts) == nil {
+		if json.Unmarshal([]byte(of[5]), &counts) == nil {
 			r.Counts = &counts
 		}
 		var records []FailedRecord
-		if json.Unmarshal([]byte(text(6)), &records) == nil {
+		if json.Unmarshal([]byte(of[6]), &records) == nil {
 			failed = append(failed, records...)
 		}
 		ended = append(ended, r)
@@ -362,6 +377,7 @@ type RangeState struct {
 
 	rdb         redis.UniversalClient
 	run, ranges string // keys
+	channel     string // of announcements
 	id          tasks.RangeID
 	owner       string
 }
@@ -369,7 +385,7 @@ type RangeState struct {
 // OpenRange makes the caller the owner of the range. Calling it twice with the same owner is calling it once. It returns
 // ErrNoRange if the range has ended, or its run has ended or was cancelled.
 func (j *Jobs) OpenRange(ctx context.Context, id tasks.RangeID, owner string) (*RangeState, error) {
-	s := &RangeState{rdb: j.rdb, run: j.keys.run(id.Run), ranges: j.keys.ranges(id.Run), id: id, owner: owner}
+	s := &RangeState{rdb: j.rdb, run: j.keys.run(id.Run), ranges: j.keys.ranges(id.Run), channel: j.Channel(), id: id, owner: owner}
 	reply, err := openRangeScript.Run(ctx, j.rdb, []string{s.run, s.ranges, j.keys.task(id.Run)}, id.Index, owner, runSeconds,
 		millis(time.Now())).StringSlice()
 	if err != nil {
@@ -430,7 +446,7 @@ func (s *RangeState) end(ctx context.Context, end string, checkpoint []byte, rea
 		failed = string(encoded)
 	}
 	return s.change(ctx, endRangeScript, runSeconds, end, checkpoint, reason, millis(ended), worker, counts, failed, len(s.FailedRecords),
-		maxListed)
+		maxListed, s.channel)
 }
 
 func (s *RangeState) change(ctx context.Context, script *redis.Script, args ...any) error {

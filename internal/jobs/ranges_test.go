@@ -189,3 +189,60 @@ func TestEnqueueRangeOnce(t *testing.T) {
 		t.Errorf("a range counts as a job: %+v, %v", status.Counts, err)
 	}
 }
+
+// The end of the last range is announced, and no other.
+func TestEndOfAllRangesIsAnnounced(t *testing.T) {
+	t.Parallel()
+	for name, last := range map[string]func(*jobs.RangeState) error{
+		"completed": func(s *jobs.RangeState) error { return s.Complete(t.Context(), []byte("all")) },
+		"failed":    func(s *jobs.RangeState) error { return s.Fail(t.Context(), errors.New("a reason")) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b, ctx := setup(t)
+			id := tasks.TriggerID(b.def.Name, time.Now())
+			run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+			if err != nil {
+				t.Fatal(err)
+			}
+			subscription := b.rdb.Subscribe(ctx, b.Channel())
+			defer subscription.Close()
+			if _, err := subscription.Receive(ctx); err != nil { // that it is subscribed
+				t.Fatal(err)
+			}
+			heard := subscription.Channel()
+			end := func(index int, f func(*jobs.RangeState) error) {
+				t.Helper()
+				s, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: index}, jobs.NewOwner())
+				if err == nil {
+					err = f(s)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			complete := func(s *jobs.RangeState) error { return s.Complete(ctx, nil) }
+			for i := range 2 {
+				if err := run.AddRange(ctx, i, []byte(strconv.Itoa(i)), false); err != nil {
+					t.Fatal(err)
+				}
+				end(i, complete) // all so far, but more can follow
+			}
+			for i := 2; i < 4; i++ {
+				if err := run.AddRange(ctx, i, []byte(strconv.Itoa(i)), i == 3); err != nil {
+					t.Fatal(err)
+				}
+			}
+			end(3, complete)
+			if err := b.rdb.Publish(ctx, b.Channel(), "before the end").Err(); err != nil {
+				t.Fatal(err)
+			}
+			end(2, last)
+			for _, want := range []string{"before the end", run.RangesEnded()} {
+				if got := <-heard; got == nil || got.Payload != want {
+					t.Fatalf("heard %v, want %q", got, want)
+				}
+			}
+		})
+	}
+}

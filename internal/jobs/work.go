@@ -41,7 +41,7 @@ func (j *Jobs) announce(ctx context.Context, queue string) {
 // Channel returns the name of the channel of announcements.
 func (j *Jobs) Channel() string { return j.keys.work() }
 
-// Announcements returns a channel with the names of queues that have something to do. The caller must call stop. While Redis is
+// Announcements returns a channel with the names of queues that have something to do, and with what RunState.RangesEnded returns. The caller must call stop. While Redis is
 // away, announcements are lost.
 func (j *Jobs) Announcements(ctx context.Context) (queues <-chan *redis.Message, stop func() error) {
 	subscription := j.rdb.Subscribe(ctx, j.Channel())

@@ -77,6 +77,8 @@ type Ranges interface {
 	Split(ctx context.Context) (jobs.Split, error)
 	// Add records the next range, and enqueues it. Index counts from 0, and last says that no more ranges follow.
 	Add(ctx context.Context, index int, spec []byte, last bool) error
+	// Ended returns a channel that has a value when all ranges have ended. While Redis is away, the value can be lost.
+	Ended() <-chan struct{}
 	// Requeue enqueues each range that has not ended, unless it is in the queue or active.
 	Requeue(ctx context.Context) error
 	// Each calls f for each range, in their order, until f returns an error. It returns that error.

@@ -278,6 +278,9 @@ func (r ranges) Add(ctx context.Context, index int, next syncrun.Range, last boo
 	return r.ranges.Add(ctx, index, spec, last)
 }
 
+// Ended implements syncrun.Ranges.
+func (r ranges) Ended() <-chan struct{} { return r.ranges.Ended() }
+
 // Requeue implements syncrun.Ranges.
 func (r ranges) Requeue(ctx context.Context) error { return r.ranges.Requeue(ctx) }
 

@@ -108,6 +108,8 @@ func (k *kept) Add(_ context.Context, index int, spec []byte, last bool) error {
 	return nil
 }
 
+func (k *kept) Ended() <-chan struct{} { return nil }
+
 func (k *kept) Requeue(context.Context) error { return nil }
 
 func (k *kept) Each(_ context.Context, f func(int, jobs.RangeInfo) error) error {

@@ -325,7 +325,7 @@ type testBundle struct {
 func setup(t *testing.T, n int) *testBundle {
 	t.Helper()
 	b := &testBundle{store: newMemory(n), saved: &saved{}, log: &logged{level: slog.LevelDebug}}
-	b.ranges = &ranges{}
+	b.ranges = &ranges{ended: make(chan struct{}, 1)}
 	b.run = syncrun.Run{
 		Pass: syncrun.Pass{
 			Noun: "user", Store: b.store, Work: syncrun.Stamping{}, Selection: incremental, BatchSize: 10, Writers: 4,

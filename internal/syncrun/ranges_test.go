@@ -22,6 +22,7 @@ type ranges struct {
 	complete bool
 	queue    []int // indexes, in the order in which they were enqueued
 	requeued int
+	ended    chan struct{}
 }
 
 type rangeTask struct {
@@ -83,6 +84,19 @@ func (r *ranges) enqueue(index int) {
 	if p := r.list[index]; !p.queued && !p.ended {
 		p.queued = true
 		r.queue = append(r.queue, index)
+	}
+}
+
+func (r *ranges) Ended() <-chan struct{} { return r.ended }
+
+// end ends a range.
+func (r *ranges) end(p *rangeTask) {
+	p.progress, p.ended = 100, true
+	if r.complete && !slices.ContainsFunc(r.list, func(p *rangeTask) bool { return !p.ended }) {
+		select {
+		case r.ended <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -185,12 +199,16 @@ func (r *ranges) work(ctx context.Context, pass syncrun.Pass, p *rangeTask, owne
 	if err != nil {
 		return err
 	}
-	return r.owned(p, owner, func() { p.checkpoint, p.progress, p.ended = done, 100, true })
+	return r.owned(p, owner, func() {
+		p.checkpoint = done
+		r.end(p)
+	})
 }
 
 // fail ends a range as failed.
 func (r *ranges) fail(p *rangeTask, reason error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	p.ended, p.progress, p.failure = true, 100, reason.Error()
+	p.failure = reason.Error()
+	r.end(p)
 }

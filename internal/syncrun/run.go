@@ -19,10 +19,8 @@ const (
 	// run visits few if nearly all are fresh, and one that is always bad is always among them.
 	leastFailed = 20
 
-	// watchInterval is how often a run looks how far its ranges are. It ends up to that long after its last range.
-	watchInterval = 25 * time.Millisecond
-	// progressInterval is how often a run saves the progress of its ranges.
-	progressInterval = 250 * time.Millisecond
+	// watchInterval is how often a run looks how far its ranges are, and saves their progress.
+	watchInterval = 250 * time.Millisecond
 	// stallTimeout is how long the ranges make no progress before a run enqueues those again that are in no queue.
 	stallTimeout = 30 * time.Second
 )
@@ -49,6 +47,8 @@ type Ranges interface {
 	Split(ctx context.Context) (Split, error)
 	// Add records the next range, and enqueues it. Index counts from 0, and last says that no more ranges follow.
 	Add(ctx context.Context, index int, r Range, last bool) error
+	// Ended returns a channel that has a value when all ranges have ended. The value can be lost.
+	Ended() <-chan struct{}
 	// Requeue enqueues each range that has not ended, unless it is in the queue or active.
 	Requeue(ctx context.Context) error
 	// Waiting returns when the first range goes on if all that have not ended wait for what is away. Otherwise it returns the
@@ -185,7 +185,6 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 	var (
 		before  Split
 		moved   = time.Now() // when there was progress
-		shown   time.Time    // when it was shown
 		shownAs = -1
 	)
 	for {
@@ -218,12 +217,13 @@ func (r Run) doRanges(ctx context.Context, split Split, started time.Time) (Chec
 			}
 			moved = now
 		}
-		if split.Progress > shownAs && now.Sub(shown) >= progressInterval {
-			shown, shownAs = now, split.Progress
+		if split.Progress > shownAs {
+			shownAs = split.Progress
 			_ = r.Save(ctx, Checkpoint{Elapsed: elapsed(), Total: r.Resume.Total}, min(99, split.Progress)) // if it fails, the next one follows soon
 		}
 		select {
 		case <-ticker.C:
+		case <-r.Ranges.Ended():
 		case r.Resume.Total = <-counted:
 			shownAs = -1 // show it
 		case <-r.Stop:

@@ -207,7 +207,7 @@ func (a *attempt) open(ctx context.Context, payload tasks.Payload) error {
 			return err
 		}
 		a.run, a.state, a.found, a.cancelled = opened, opened, opened.Opened, opened.Cancelled
-		a.ranges = &runRanges{attempt: a, state: opened}
+		a.ranges = &runRanges{attempt: a, state: opened, ended: make(chan struct{}, 1)}
 		if opened.StartsOver {
 			a.log.Warn("The run starts over: it was begun on another database")
 		}
@@ -233,6 +233,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	defer cancel(nil)
 	stopWatching := a.watchCancel(handling, cancel)
 	defer stopWatching()
+	defer a.hearOfRanges()()
 	tooLong := fmt.Errorf("exceeded its maximum duration of %s", a.c.def.MaxDuration)
 	limited, lift := context.WithDeadlineCause(handling, a.found.Started.Add(a.c.def.MaxDuration+a.found.Waited), tooLong)
 	defer lift()
@@ -273,6 +274,17 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	}
 	a.c.metrics.retries[string(a.c.unit)].Inc()
 	return failedAttempt{err, number}
+}
+
+// hearOfRanges makes an attempt at a run hear of the end of all its ranges, until end is called.
+func (a *attempt) hearOfRanges() (end func()) {
+	ranges, ok := a.ranges.(*runRanges)
+	if !ok {
+		return func() {}
+	}
+	announcement := ranges.state.RangesEnded()
+	a.c.w.split.Store(announcement, ranges.ended)
+	return func() { a.c.w.split.CompareAndDelete(announcement, ranges.ended) }
 }
 
 // watchCancel ends the context of a run's handler with errCancelled when the run is cancelled. Calling stop ends the watch.

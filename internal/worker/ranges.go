@@ -15,7 +15,11 @@ import (
 type runRanges struct {
 	attempt *attempt
 	state   *jobs.RunState
+	ended   chan struct{} // has a value when all ranges have ended
 }
+
+// Ended implements Ranges.
+func (r *runRanges) Ended() <-chan struct{} { return r.ended }
 
 var _ jobtype.Ranges = (*runRanges)(nil)
 

@@ -68,6 +68,7 @@ type Worker struct {
 	servers   sync.WaitGroup // asynq Servers that shut down
 	started   time.Time
 	doing     sync.Map      // the IDs of the tasks that it works on
+	split     sync.Map      // channels of the runs whose ranges' end is of interest, by its announcement
 	ended     chan struct{} // has a value when a run has ended since the history was told so
 	log       *slog.Logger
 }
@@ -147,7 +148,7 @@ func (w *Worker) work(ctx context.Context) {
 // place returns a function that frees an acquired place. Calling it again does nothing.
 func (w *Worker) place() (free func()) { return sync.OnceFunc(func() { w.places.Release(1) }) }
 
-// hear wakes the consumer of each announced queue.
+// hear wakes the consumer of each announced queue, and each run whose ranges have ended.
 func (w *Worker) hear(ctx context.Context) {
 	announced, stop := w.jobs.Announcements(ctx)
 	defer func() { _ = stop() }() // the connection is of no more use
@@ -159,6 +160,9 @@ func (w *Worker) hear(ctx context.Context) {
 			}
 			if c := w.consumers[message.Payload]; c != nil {
 				c.announced()
+			}
+			if ended, ok := w.split.Load(message.Payload); ok {
+				signal(ended.(chan struct{}))
 			}
 		case <-ctx.Done():
 			return
