@@ -190,10 +190,7 @@ func (s *Store) filter(sel syncrun.Selection, in bson.A) bson.D {
 
 // Stamp implements syncrun.Store. It sends commands of at most BulkSize updates, and of what the server takes.
 func (s *Store) Stamp(ctx context.Context, updates []syncrun.Update, sel syncrun.Selection) (syncrun.Stamped, error) {
-	stamps, err := s.newStamps(sel)
-	if err != nil {
-		return syncrun.Stamped{}, fmt.Errorf("updating records of %s: %w", s.namespace, err)
-	}
+	stamps := s.newStamps(sel)
 	var stamped syncrun.Stamped
 	for len(updates) > 0 {
 		command, err := s.newCommand(stamps, updates)

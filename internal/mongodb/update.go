@@ -25,36 +25,46 @@ const (
 	maxUpdate = 16 << 20
 )
 
-// stamps makes updates that stamp records with one reference time. Most updates are one of two, which are encoded once.
+// stamps makes updates that stamp records with one reference time. Most updates are one of two, which are encoded once, without
+// the driver's encoder: there are stamps for each batch.
 type stamps struct {
 	reference, latest time.Time
 	synced            stampField
 	updated           string
 	raise, replace    bson.Raw
-	unlessLater       []byte // noValidStamp as an element
+	unlessLater       []byte // noValidStamp as an element; nil until it is needed
 }
 
-func (s *Store) newStamps(sel syncrun.Selection) (*stamps, error) {
+func (s *Store) newStamps(sel syncrun.Selection) *stamps {
 	made := &stamps{reference: sel.Reference, latest: sel.Latest(), synced: stampField(s.SyncedField), updated: s.UpdatedField}
-	stamp := made.synced.is(date(made.reference))
-	var err error
-	if made.raise, err = bson.Marshal(bson.D{{Key: "$max", Value: stamp}, made.touch()}); err != nil {
-		return nil, err
+	stamp := bsoncore.AppendDateTimeElement(nil, s.SyncedField, int64(date(made.reference)))
+	touch := bsoncore.AppendBooleanElement(nil, s.UpdatedField, true)
+	encode := func(operator string) bson.Raw {
+		fields := bsoncore.BuildDocumentElement(nil, operator, stamp)
+		return bson.Raw(bsoncore.BuildDocument(nil, bsoncore.BuildDocumentElement(fields, touched, touch)))
 	}
-	if made.replace, err = bson.Marshal(bson.D{{Key: "$set", Value: stamp}, made.touch()}); err != nil {
-		return nil, err
-	}
-	unlessLater, err := bson.Marshal(bson.D{made.synced.noValidStamp(made.reference, made.latest)})
-	if err != nil {
-		return nil, err
-	}
-	made.unlessLater = unlessLater[4 : len(unlessLater)-1] // without its length and its end
-	return made, nil
+	made.raise, made.replace = encode("$max"), encode("$set")
+	return made
 }
+
+// appendUnlessLater appends the condition that no later run has stamped the record.
+func (s *stamps) appendUnlessLater(b []byte) ([]byte, error) {
+	if s.unlessLater == nil {
+		encoded, err := bson.Marshal(bson.D{s.synced.noValidStamp(s.reference, s.latest)})
+		if err != nil {
+			return nil, err
+		}
+		s.unlessLater = encoded[4 : len(encoded)-1] // without its length and its end
+	}
+	return append(b, s.unlessLater...), nil
+}
+
+// touched is the operator that makes the server set a field to its time.
+const touched = "$currentDate"
 
 // touch makes the server set the time of the update.
 func (s *stamps) touch() bson.E {
-	return bson.E{Key: "$currentDate", Value: bson.D{{Key: s.updated, Value: true}}}
+	return bson.E{Key: touched, Value: bson.D{{Key: s.updated, Value: true}}}
 }
 
 // command is one command of updates, and what became of those that it was made of.
@@ -127,10 +137,13 @@ func (s *stamps) append(b []byte, place string, u *syncrun.Update) ([]byte, erro
 	} else {
 		b = bsoncore.AppendValueElement(b, "_id", id)
 	}
+	var err error
 	if unlessLater {
-		b = append(b, s.unlessLater...)
+		if b, err = s.appendUnlessLater(b); err != nil {
+			return nil, err
+		}
 	}
-	b, err := bsoncore.AppendDocumentEnd(b, query)
+	b, err = bsoncore.AppendDocumentEnd(b, query)
 	if err != nil {
 		return nil, err
 	}

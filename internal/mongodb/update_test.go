@@ -33,10 +33,7 @@ func TestCommandsAreBounded(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			s := &Store{Config: Config{Collection: "users", BulkSize: 3}.withDefaults(), writes: writes}
-			stamps, err := s.newStamps(everything)
-			if err != nil {
-				t.Fatal(err)
-			}
+			stamps := s.newStamps(everything)
 			var updates []syncrun.Update
 			for i, size := range c.sizes {
 				u := syncrun.Update{Record: syncrun.Record{Key: rawKey(t, int32(i)), State: false}}
