@@ -65,7 +65,7 @@ type Pass struct {
 	Writers, Workers int
 	// Slots are shared with other passes, if one begins while another one finishes. With nil the pass has its own.
 	Slots *Slots
-	// Exhausted is called when the last record is read. It can be nil.
+	// Exhausted is called when the last record is read, while batches are still worked on. It can be nil.
 	Exhausted func()
 	// KeepFailed says what the checkpoint keeps of the records that fail.
 	KeepFailed KeepFailed
