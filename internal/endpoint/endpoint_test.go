@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"math"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -582,5 +583,43 @@ func TestEndOfContext(t *testing.T) {
 	}()
 	if _, err := client.Update(ctx, batch(t, withID(1))); !errors.Is(err, cancelled) {
 		t.Errorf("got %v", err)
+	}
+}
+
+// What is sent is what the driver writes as relaxed Extended JSON, whatever the type.
+func TestValuesAreWrittenAsByTheDriver(t *testing.T) {
+	t.Parallel()
+	client, all := serve(t, endpoint.Options{Fields: []string{"*"}}, nil, status(http.StatusNoContent, ""))
+	decimal, err := bson.ParseDecimal128("1.50")
+	if err != nil {
+		t.Fatal(err)
+	}
+	values := bson.A{
+		oid, true, false, nil, bson.Undefined{}, bson.MinKey{}, bson.MaxKey{}, decimal, bson.Symbol("symbol"), bson.Timestamp{T: 1, I: 2},
+		bson.Binary{Subtype: 4, Data: []byte{1, 2}}, bson.Regex{Pattern: `"\d`, Options: "i"}, bson.JavaScript("x < 1"),
+		bson.CodeWithScope{Code: "x", Scope: bson.D{{Key: "x", Value: int64(1)}}}, bson.DBPointer{DB: "db", Pointer: oid},
+		"", "plain", "a<b>&c'/\x7f", "Zoë 日本 🙂", "\"quoted\"", `back\slash`, "\n\r\t\b\f\x00\x1f", "no \xff UTF-8", "\uFFFD", "\u2028\u2029",
+		int32(-5), int64(1) << 60, int64(-1) << 63, 0.0, math.Copysign(0, -1), 1.0, -2.5, 1e20, 1e21, 1e-7, 1.0 / 3, 123456789.0, 1e6,
+		math.MaxFloat64, math.NaN(), math.Inf(1), math.Inf(-1),
+		bson.D{}, bson.A{}, bson.D{{Key: "a\"b", Value: bson.A{1, bson.D{{Key: "ë", Value: "x"}}}}, {Key: "", Value: bson.A{bson.A{}}}},
+	}
+	for _, ms := range []int64{0, 1, 999, -1, 1795574402123, 253402300799999, 253402300800000, -62135596800000, math.MaxInt64, math.MinInt64} {
+		values = append(values, bson.DateTime(ms))
+	}
+	for i, v := range values {
+		document := bson.D{{Key: "_id", Value: i}, {Key: "value", Value: v}, {Key: "values", Value: bson.A{v, bson.D{{Key: "v", Value: v}}}}}
+		if _, err := client.Update(t.Context(), batch(t, document)); err != nil {
+			t.Errorf("%v: %v", v, err)
+			continue
+		}
+		want, err := bson.MarshalExtJSON(document, false, false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked := all()
+		_, records, _ := strings.Cut(string(asked[len(asked)-1].body), `"records":`)
+		if records != "["+string(want)+"]}" {
+			t.Errorf("the records are\n%s\nwant\n[%s]}", records, want)
+		}
 	}
 }

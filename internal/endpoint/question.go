@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -18,10 +17,7 @@ import (
 	"github.com/codex-api/codex-jobs/pkg/job"
 )
 
-// maxSafe is the largest integer that JavaScript keeps.
-const maxSafe = 1<<53 - 1
-
-// timeLayout is the layout of times in requests: RFC 3339 with milliseconds, in UTC.
+// timeLayout is the layout of the reference time: RFC 3339 with milliseconds, in UTC.
 const timeLayout = "2006-01-02T15:04:05.000Z"
 
 // question is what a request asks about a batch.
@@ -34,11 +30,9 @@ type question struct {
 	places map[string]int
 }
 
-// newQuestion returns the question about a batch. Of each record it has the _id and the fields. The body is made as one document,
-// because an encoder for each record would cost more than the encoding.
+// newQuestion returns the question about a batch. Of each record it has the _id and the fields.
 func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error) {
 	q := &question{records: len(batch.Records), places: make(map[string]int, len(batch.Records))}
-	all := slices.Contains(fields, "*")
 	named := sha256.New()
 	name := func(kind []byte, part []byte) {
 		var size [8]byte
@@ -49,18 +43,20 @@ func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error)
 	}
 	name(nil, []byte(batch.RunID))
 	name(nil, []byte(strconv.Itoa(batch.Retries)))
-	size := 512
-	for _, record := range batch.Records {
-		size += len(record.Data) + 16
+	about, err := bson.MarshalExtJSON(bson.D{
+		{Key: "jobType", Value: batch.JobType}, {Key: "runId", Value: batch.RunID}, {Key: "syncType", Value: batch.SyncType},
+		{Key: "attempt", Value: batch.Number}, {Key: "retries", Value: batch.Retries},
+		{Key: "reference", Value: batch.Reference.UTC().Format(timeLayout)},
+	}, false, false)
+	if err != nil {
+		return nil, fmt.Errorf("encoding a batch for the endpoint: %w", err)
 	}
-	start, doc := bsoncore.AppendDocumentStart(make([]byte, 0, size))
-	doc = bsoncore.AppendStringElement(doc, "jobType", batch.JobType)
-	doc = bsoncore.AppendStringElement(doc, "runId", batch.RunID)
-	doc = bsoncore.AppendStringElement(doc, "syncType", batch.SyncType)
-	doc = bsoncore.AppendInt64Element(doc, "attempt", int64(batch.Number))
-	doc = bsoncore.AppendInt64Element(doc, "retries", int64(batch.Retries))
-	doc = bsoncore.AppendStringElement(doc, "reference", batch.Reference.UTC().Format(timeLayout))
-	list, doc := bsoncore.AppendArrayElementStart(doc, "records")
+	size := len(about) + 16
+	for _, record := range batch.Records {
+		size += len(record.Data) + 24
+	}
+	body := append(append(make([]byte, 0, size), about[:len(about)-1]...), `,"records":[`...)
+	kept := keeper(fields)
 	for i, record := range batch.Records {
 		id, err := record.Data.LookupErr("_id")
 		if err != nil {
@@ -72,66 +68,36 @@ func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error)
 			return nil, job.Halve(fmt.Errorf("the _id of record %s looks like that of another record in JSON", record.ID), 1)
 		}
 		q.places[k] = i
-		if doc, err = appendRecord(doc, strconv.Itoa(i), id, record.Data, fields, all); err != nil {
+		if body, err = appendRecord(body, id, record.Data, kept); err != nil {
 			return nil, fmt.Errorf("encoding record %s for the endpoint: %w", record.ID, err)
 		}
 	}
 	q.id = "msg_" + hex.EncodeToString(named.Sum(nil)[:16])
-	doc, err := bsoncore.AppendArrayEnd(doc, list)
-	if err == nil {
-		doc, err = bsoncore.AppendDocumentEnd(doc, start)
-	}
-	if err == nil {
-		q.body, err = bson.MarshalExtJSON(bson.Raw(doc), false, false)
-	}
-	if err != nil {
-		return nil, fmt.Errorf("encoding a batch for the endpoint: %w", err)
-	}
+	q.body = append(closeWith(body, ']'), '}')
 	return q, nil
 }
 
-// appendRecord appends a record to the list: its _id first, and those of the fields that it has, or all.
-func appendRecord(list []byte, place string, id bson.RawValue, record bson.Raw, fields []string, all bool) ([]byte, error) {
-	start, doc := bsoncore.AppendDocumentElementStart(list, place)
-	var err error
-	if doc, err = appendExact(doc, "_id", id); err != nil {
-		return nil, err
+// keeper returns whether an element of a record, besides its _id, is one of the fields or has one of them within it.
+func keeper(fields []string) func(name []byte) bool {
+	outer := make(map[string]bool, len(fields))
+	for _, f := range fields {
+		name, _, _ := strings.Cut(f, ".")
+		outer[name] = true
 	}
-	for rest := []byte(record[4:]); len(rest) > 1; { // without its length, up to its end
-		var e bsoncore.Element
-		var ok bool
-		if e, rest, ok = bsoncore.ReadElement(rest); !ok {
-			return nil, errors.New("it is no valid BSON")
-		}
-		within := func(f string) bool { return f == e.Key() || strings.HasPrefix(f, e.Key()+".") }
-		if e.Key() != "_id" && (all || slices.ContainsFunc(fields, within)) {
-			doc = append(doc, e...)
-		}
-	}
-	return bsoncore.AppendDocumentEnd(doc, start)
+	all := slices.Contains(fields, "*")
+	return func(name []byte) bool { return (all || outer[string(name)]) && string(name) != "_id" }
 }
 
-// appendExact appends a value in which each integer that JavaScript would round is an object: the answer must have the same.
-func appendExact(doc []byte, name string, v bson.RawValue) ([]byte, error) {
-	switch v.Type {
-	case bson.TypeInt64:
-		if n := v.Int64(); n > maxSafe || n < -maxSafe {
-			return bsoncore.BuildDocumentElement(doc, name, bsoncore.AppendStringElement(nil, "$numberLong", strconv.FormatInt(n, 10))), nil
-		}
-	case bson.TypeEmbeddedDocument, bson.TypeArray:
-		elements, err := bson.Raw(v.Value).Elements()
-		if err != nil {
-			return nil, err
-		}
-		start, doc := bsoncore.AppendDocumentStart(bsoncore.AppendHeader(doc, bsoncore.Type(v.Type), name))
-		for _, e := range elements {
-			if doc, err = appendExact(doc, e.Key(), e.Value()); err != nil {
-				return nil, err
-			}
-		}
-		return bsoncore.AppendDocumentEnd(doc, start)
+// appendRecord appends a record and a comma: its _id first, which the answer must have again, and those of the fields that it has.
+func appendRecord(b []byte, id bson.RawValue, record bson.Raw, kept func(name []byte) bool) ([]byte, error) {
+	b, err := appendValue(append(b, `{"_id":`...), bsoncore.Value{Type: bsoncore.Type(id.Type), Data: id.Value}, true)
+	if err != nil {
+		return nil, err
 	}
-	return bsoncore.AppendValueElement(doc, name, bsoncore.Value{Type: bsoncore.Type(v.Type), Data: v.Value}), nil
+	if b, err = appendMembers(append(b, ','), record, true, false, kept); err != nil {
+		return nil, err
+	}
+	return append(closeWith(b, '}'), ','), nil
 }
 
 // key returns the same text for values that are the same _id in JSON. Numbers are the same if their values are: JSON does not keep the
