@@ -46,6 +46,18 @@ func listed(list []*document) documents {
 	}
 }
 
+// backwards returns the documents of a list from the last one on.
+func backwards(list []*document) documents {
+	return func() *document {
+		if len(list) == 0 {
+			return nil
+		}
+		d := list[len(list)-1]
+		list = list[:len(list)-1]
+		return d
+	}
+}
+
 // snapshot returns the documents of now.
 func (c *collection) snapshot() []*document {
 	c.mu.RLock()

@@ -347,7 +347,7 @@ func (s *Server) find(m *message) (bson.D, error) {
 // open finds out where the cursor looks for its documents, as a planner does.
 func (s *Server) open(c *cursor, m *message, filter bson.Raw) (err error) {
 	inCollection := s.collection(c.namespace)
-	const byID = `{"_id": {"$numberInt":"1"}}`
+	const byID, byIDBackwards = `{"_id": {"$numberInt":"1"}}`, `{"_id": {"$numberInt":"-1"}}`
 	hint, order := m.command.Lookup("hint"), m.command.Lookup("sort")
 	name, named := hint.StringValueOK()
 	switch {
@@ -355,6 +355,8 @@ func (s *Server) open(c *cursor, m *message, filter bson.Raw) (err error) {
 		c.rest, c.keysOnly, err = inCollection.hinted(name, filter, c.project)
 	case named || hint.Type != 0 && hint.String() != byID:
 		err = fmt.Errorf("a hint must be {_id: 1}, or the name of an index without a sort, was %s", hint)
+	case order.String() == byIDBackwards:
+		c.rest, c.keysOnly = backwards(inCollection.byID(filter)), len(c.project) == 1 && onlyID(filter)
 	case order.Type != 0 && order.String() != byID:
 		var parts []keyPart
 		if parts, err = parseKey(order.Document()); err == nil {

@@ -108,14 +108,14 @@ func TestFilterOfAModel(t *testing.T) {
 	} {
 		store := Store{Config: Config{Filter: filter}.withDefaults()}
 		for _, size := range []int{3, 17} {
-			ranges := splitAll(t, size, func(after []byte, size int) ([]byte, error) { return endOfRange(after, size, m.pair) })
+			ranges := splitAll(t, size, func(after []byte, size int) ([]byte, error) { return endOfRange(after, size, m.pair, m.edge) })
 			var read []int
 			for _, r := range ranges {
-				in, err := conditions(r)
+				in, err := conditions(r, false)
 				if err != nil {
 					t.Fatal(err)
 				}
-				exact, err := exactly(r)
+				exact, err := exactly(r, false)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -179,7 +179,20 @@ type model struct {
 	present []bool
 }
 
-// pair does what Store.pair does.
+// edge does what Store.edge does.
+func (m model) edge(last bool) (key, error) {
+	at := slices.Index(m.present, true)
+	if last {
+		for at = len(m.present) - 1; at >= 0 && !m.present[at]; at-- {
+		}
+	}
+	if at < 0 {
+		return nil, nil
+	}
+	return newKey(m.values[at]), nil
+}
+
+// pair does what Store.keys does for endOfRange.
 func (m model) pair(filter bson.D, skip int) ([]key, error) {
 	var found []key
 	for at := range m.values {

@@ -11,9 +11,30 @@ import (
 	"github.com/codex-api/codex-jobs/internal/syncrun"
 )
 
+// alike reports whether a range with one bound is known to reach into no other bracket. Edge returns the first or the last _id of the
+// collection, or nil. Such a range needs one bound, and so any server finds it in the index. Many do not for a negated condition.
+func alike(r syncrun.Range, edge func(last bool) (key, error)) (bool, error) {
+	bound, last := r.After, true
+	if r.After == nil {
+		bound, last = r.Upto, false
+	}
+	if (r.After == nil) == (r.Upto == nil) {
+		return false, nil
+	}
+	from, err := parseKey(bound)
+	if err != nil || !from.bounds() {
+		return false, err
+	}
+	at, err := edge(last)
+	if err != nil || at == nil {
+		return false, err
+	}
+	return at.bounds() && bracketOf(at.value().Type) == bracketOf(from.value().Type), nil
+}
+
 // conditions returns the conditions that select the _ids of a range. There are none for the whole collection. If the range has a
-// beginning but no end, they do not exclude MinKey, see after.
-func conditions(r syncrun.Range) (bson.A, error) {
+// beginning but no end, they do not exclude MinKey, see after. Alike says that the range reaches into no other bracket.
+func conditions(r syncrun.Range, alike bool) (bson.A, error) {
 	var after, upto key
 	var err error
 	if r.After != nil {
@@ -29,8 +50,12 @@ func conditions(r syncrun.Range) (bson.A, error) {
 	switch {
 	case after == nil && upto == nil:
 		return nil, nil
+	case upto == nil && alike:
+		return bson.A{id("$gt", after.value())}, nil
 	case upto == nil:
 		return after.after(), nil
+	case after == nil && alike:
+		return bson.A{id("$lte", upto.value())}, nil
 	case after == nil:
 		return upto.upto(), nil
 	case after.bounds() && upto.bounds() && bracketOf(after.value().Type) == bracketOf(upto.value().Type):
@@ -40,39 +65,45 @@ func conditions(r syncrun.Range) (bson.A, error) {
 }
 
 // exactly returns conditions that exclude MinKey, too. It is for queries whose results include no _id to skip.
-func exactly(r syncrun.Range) (bson.A, error) {
-	in, err := conditions(r)
-	if err == nil && r.After != nil && r.Upto == nil {
+func exactly(r syncrun.Range, alike bool) (bson.A, error) {
+	in, err := conditions(r, alike)
+	if err == nil && r.After != nil && r.Upto == nil && !alike {
 		in = append(in, idNotOf(bson.TypeMinKey))
 	}
 	return in, err
 }
 
-// endOfRange is Store.EndOfRange, with find, which returns the first two _ids that a filter selects after skipping some.
-func endOfRange(after []byte, size int, find func(filter bson.D, skip int) ([]key, error)) ([]byte, error) {
-	filters := []bson.D{{}}
+// endOfRange is Store.EndOfRange, with find, which returns the first two _ids that a filter selects after skipping some, and edge of
+// alike.
+func endOfRange(after []byte, size int, find func(filter bson.D, skip int) ([]key, error), edge func(last bool) (key, error)) ([]byte, error) {
+	filter := bson.D{}
 	if after != nil {
-		behind, err := exactly(syncrun.Range{After: after})
+		rest := syncrun.Range{After: after}
+		behind, err := exactly(rest, false)
 		if err != nil {
 			return nil, err
 		}
-		filters = []bson.D{{{Key: "$and", Value: behind}}}
+		filter = bson.D{{Key: "$and", Value: behind}}
 		if k := key(after); k.bounds() {
-			filters = []bson.D{id("$gt", k.value()), filters[0]}
+			found, err := find(id("$gt", k.value()), size-1)
+			if err != nil {
+				return nil, err
+			}
+			if len(found) == 2 {
+				return found[0], nil
+			}
+			// There are too few in this bracket.
+			if alike, err := alike(rest, edge); alike || err != nil {
+				return nil, err
+			}
 		}
 	}
-	for _, filter := range filters {
-		found, err := find(filter, size-1)
-		if err != nil {
-			return nil, err
-		}
-		if len(found) < 2 {
-			continue // there are too few in this bracket, or, with the last filter, in the collection
-		}
-		if found[0].value().Type == bson.TypeMinKey { // no bound, because some servers do not know it
-			return endOfRange(after, size+1, find)
-		}
-		return found[0], nil // which is not MaxKey, because an _id follows
+	found, err := find(filter, size-1)
+	if err != nil || len(found) < 2 {
+		return nil, err
 	}
-	return nil, nil
+	if found[0].value().Type == bson.TypeMinKey { // no bound, because some servers do not know it
+		return endOfRange(after, size+1, find, edge)
+	}
+	return found[0], nil // which is not MaxKey, because an _id follows
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -97,11 +98,11 @@ func TestConditionsSelectTheRange(t *testing.T) {
 	for _, from := range ends {
 		for _, to := range ends {
 			r := syncrun.Range{After: keyAt(from), Upto: keyAt(to)}
-			in, err := conditions(r)
+			in, err := conditions(r, false)
 			if err != nil {
 				t.Fatal(err)
 			}
-			exact, err := exactly(r)
+			exact, err := exactly(r, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -151,12 +152,12 @@ func checkPlain(t *testing.T, conditions bson.A) {
 // TestNoConditionsButThoseNeeded checks that without ranges the filters have no conditions for them.
 func TestNoConditionsButThoseNeeded(t *testing.T) {
 	t.Parallel()
-	if in, err := conditions(syncrun.Range{}); err != nil || in != nil {
+	if in, err := conditions(syncrun.Range{}, false); err != nil || in != nil {
 		t.Errorf("for the whole collection: %v (%v)", in, err)
 	}
 	for _, v := range orderedValues(t) {
 		k := newKey(v)
-		in, err := conditions(syncrun.Range{After: k})
+		in, err := conditions(syncrun.Range{After: k}, false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -175,7 +176,7 @@ func TestExactBounds(t *testing.T) {
 	values := orderedValues(t)
 	for i, a := range values {
 		for _, b := range values[i+1:] {
-			in, err := conditions(syncrun.Range{After: newKey(a), Upto: newKey(b)})
+			in, err := conditions(syncrun.Range{After: newKey(a), Upto: newKey(b)}, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -195,6 +196,7 @@ func TestSplitOfAModel(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
 	random := rand.New(rand.NewPCG(seed, 2))
+	open := make(map[bool]int) // ranges, by whether they are known to have _ids that are alike
 	for round := range 60 {
 		m := model{matcher: newMatcher(t, values), present: make([]bool, len(values))}
 		density := random.Float64()
@@ -207,17 +209,22 @@ func TestSplitOfAModel(t *testing.T) {
 		}
 		minKey := m.present[0]
 		size := []int{1, 2, max(records/3, 1), max(records-1, 1), max(records, 1), records + 1, random.IntN(30) + 1}[round%7]
-		ranges := splitAll(t, size, func(after []byte, size int) ([]byte, error) { return endOfRange(after, size, m.pair) })
+		ranges := splitAll(t, size, func(after []byte, size int) ([]byte, error) { return endOfRange(after, size, m.pair, m.edge) })
 
 		// read returns what the ranges hold one after the other.
 		read := func() (all []int, sizes []int) {
 			for _, r := range ranges {
-				in, err := conditions(r)
+				same, err := alike(r, m.edge)
+				if err != nil {
+					t.Fatal(err)
+				}
+				open[same]++
+				in, err := conditions(r, same)
 				if err != nil {
 					t.Fatal(err)
 				}
 				found := slices.DeleteFunc(m.find(in), func(at int) bool { return at == 0 && r.After != nil }) // as a cursor does
-				exact, err := exactly(r)
+				exact, err := exactly(r, same)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -246,6 +253,50 @@ func TestSplitOfAModel(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("in round %d, ranges of %d", round, size)
 		}
+	}
+	if open[true] < 5 || open[false] < 5 {
+		t.Errorf("ranges by whether their _ids are alike: %v", open)
+	}
+}
+
+// TestPlainBounds checks that a collection whose _ids have one type is read with plain bounds, which any server finds in an index.
+func TestPlainBounds(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		others []any  // _ids besides ObjectIDs
+		plain  []bool // of the first range, and of the last one
+	}{
+		"alike":    {plain: []bool{true, true}},
+		"a number": {others: []any{int32(5)}, plain: []bool{false, true}},
+		"a date":   {others: []any{time.Now()}, plain: []bool{true, false}},
+		"both":     {others: []any{int32(5), time.Now()}, plain: []bool{false, false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			b := setup(t)
+			for range 10 {
+				if _, err := b.users.InsertOne(t.Context(), bson.D{}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, id := range test.others {
+				if _, err := b.users.InsertOne(t.Context(), bson.D{{Key: "_id", Value: id}}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			ranges := b.split(t, 4)
+			for i, r := range []syncrun.Range{ranges[0], ranges[len(ranges)-1]} {
+				for what, condition := range map[string]func(syncrun.Range, bool) (bson.A, error){"read": conditions, "count": exactly} {
+					in, err := b.store.within(t.Context(), r, condition)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if plain := !strings.Contains(fmt.Sprint(in), "$not"); plain != test.plain[i] || len(in) == 0 {
+						t.Errorf("%s from %v to %v: %v", what, keyName(r.After), keyName(r.Upto), in)
+					}
+				}
+			}
+		})
 	}
 }
 
@@ -419,8 +470,8 @@ func TestCommandsOfARange(t *testing.T) {
 	}
 
 	found := sent.take("find")
-	if len(found) != 4 { // one for each range, and one more at the end of the bracket
-		t.Fatalf("sent %d commands to split", len(found))
+	if len(found) != 4 || field(found[3], "sort") != `{"_id":-1}` || field(found[3], "limit") != "1" { // one for each range, and the last _id
+		t.Fatalf("sent %v to split", found)
 	}
 	for i, want := range []string{`{}`, `{"_id":{"$gt":` + oid(1) + `}}`, `{"_id":{"$gt":` + oid(3) + `}}`} {
 		if got := field(found[i], "filter"); got != want {

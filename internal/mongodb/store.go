@@ -76,7 +76,7 @@ func (s *Store) Name() string { return s.namespace }
 var byID = bson.D{{Key: "_id", Value: 1}}
 
 // EndOfRange implements syncrun.Store. The server only walks over the index on _id, and sends at most two _ids. At the end of a
-// bracket it must look once more, and at the records themselves. A small collection it does not walk over at all.
+// bracket, unless it is the last one, it must look once more, and at the records themselves. A small collection it does not walk over at all.
 func (s *Store) EndOfRange(ctx context.Context, after []byte, size int) ([]byte, error) {
 	if after == nil {
 		n, err := s.size(ctx)
@@ -87,7 +87,8 @@ func (s *Store) EndOfRange(ctx context.Context, after []byte, size int) ([]byte,
 			return nil, nil
 		}
 	}
-	upto, err := endOfRange(after, size, func(filter bson.D, skip int) ([]key, error) { return s.pair(ctx, filter, skip) })
+	find := func(filter bson.D, skip int) ([]key, error) { return s.keys(ctx, filter, 1, skip, 2) }
+	upto, err := endOfRange(after, size, find, func(last bool) (key, error) { return s.edge(ctx, last) })
 	if err != nil {
 		return nil, s.fail(ctx, "splitting records of", err)
 	}
@@ -101,9 +102,32 @@ func (s *Store) size(ctx context.Context) (int64, error) {
 	return s.collection.EstimatedDocumentCount(bounded)
 }
 
-// pair returns the first two _ids that filter selects after skipping some.
-func (s *Store) pair(ctx context.Context, filter bson.D, skip int) ([]key, error) {
-	opts := options.Find().SetSort(byID).SetHint(byID).SetProjection(byID).SetSkip(int64(skip)).SetLimit(2).SetBatchSize(2)
+// within returns the conditions of a range as condition makes them, which is conditions or exactly.
+func (s *Store) within(ctx context.Context, r syncrun.Range, condition func(r syncrun.Range, alike bool) (bson.A, error)) (bson.A, error) {
+	alike, err := alike(r, func(last bool) (key, error) { return s.edge(ctx, last) })
+	if err != nil {
+		return nil, err
+	}
+	return condition(r, alike)
+}
+
+// edge returns the first or the last _id, or nil if there is none.
+func (s *Store) edge(ctx context.Context, last bool) (key, error) {
+	direction := 1
+	if last {
+		direction = -1
+	}
+	found, err := s.keys(ctx, bson.D{}, direction, 0, 1)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+// keys returns the first _ids that filter selects after skipping some, in the direction of 1 or -1.
+func (s *Store) keys(ctx context.Context, filter bson.D, direction, skip, limit int) ([]key, error) {
+	opts := options.Find().SetSort(bson.D{{Key: "_id", Value: direction}}).SetHint(byID).SetProjection(byID).
+		SetSkip(int64(skip)).SetLimit(int64(limit)).SetBatchSize(int32(limit))
 	bounded, cancel := context.WithTimeout(ctx, s.ReadTimeout)
 	defer cancel()
 	found, err := s.collection.Find(bounded, filter, opts)
@@ -125,7 +149,7 @@ func (s *Store) pair(ctx context.Context, filter bson.D, skip int) ([]key, error
 // it knows it.
 func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (int64, error) {
 	const counting = "counting records of"
-	in, err := exactly(within)
+	in, err := s.within(ctx, within, exactly)
 	if err != nil {
 		return 0, s.fail(ctx, counting, err)
 	}
@@ -154,7 +178,7 @@ func (s *Store) Count(ctx context.Context, sel syncrun.Selection, within syncrun
 // Scan implements syncrun.Store. The cursor walks in the order of the _ids.
 func (s *Store) Scan(ctx context.Context, sel syncrun.Selection, within syncrun.Range) (syncrun.Cursor, error) {
 	const reading = "reading records of"
-	in, err := conditions(within)
+	in, err := s.within(ctx, within, conditions)
 	if err != nil {
 		return nil, s.fail(ctx, reading, err)
 	}
