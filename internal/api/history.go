@@ -33,11 +33,9 @@ func newHistoryEntry(e jobs.Entry) client.HistoryEntry {
 	shown := client.HistoryEntry{
 		ID: e.ID, Kind: e.Kind, Job: e.Job, At: client.Time{Time: e.At}, State: client.State(e.State), Data: e.Data,
 		StartedAt: client.Time{Time: e.Started}, Attempt: e.Attempt, Attempts: e.Attempts, Error: e.Error,
-		EndedAttempts: newEndedAttempts(e.EndedAttempts), Counts: (*client.RecordCounts)(e.Counts), Result: e.Result,
+		By: newTriggeredBy(e.By), EndedAttempts: newEndedAttempts(e.EndedAttempts), Rescues: newRescues(e.Rescues),
+		Counts: (*client.RecordCounts)(e.Counts), Result: e.Result,
 		RangesTotal: e.RangesTotal, TraceID: e.TraceID, Target: e.Target,
-	}
-	if e.By.Kind != "" {
-		shown.By = &client.TriggeredBy{Kind: e.By.Kind, Key: e.By.Key}
 	}
 	if !e.Started.IsZero() {
 		duration := max(0, e.At.Sub(e.Started).Milliseconds())

@@ -74,9 +74,10 @@ func entries() []jobs.Entry {
 	counts := &jobs.RecordCounts{Processed: 200, Updated: 199, Failed: 1}
 	return []jobs.Entry{
 		{
-			ID: "1795495826751:user-sync:mq4z2etl", Kind: jobs.EntryRun, Job: "user-sync", At: ago(0), By: jobs.Trigger{Kind: jobs.TriggeredByKey, Key: "ops"},
+			ID: "1795495826751:user-sync:mq4z2etl", Kind: jobs.EntryRun, Job: "user-sync", At: ago(0), By: jobs.Trigger{Kind: jobs.TriggeredByRetry, Key: "ops", At: ago(1).UnixMilli()},
 			State: jobs.StateCompleted, Data: json.RawMessage(`{"syncType":"full"}`), Started: ago(1), Attempt: 1, Attempts: 3, Counts: counts,
 			EndedAttempts: []jobs.EndedAttempt{{Number: 1, Started: ago(1), Ended: ago(0), Worker: "host-1-x", Outcome: jobs.OutcomeCompleted}},
+			Rescues:       []jobs.Rescue{{At: ago(1), Worker: "host-1-x"}, {At: ago(1), Range: new(1), Lost: "host-2-y", Worker: "host-1-x"}},
 			Result:        json.RawMessage(`{"success":true,"usersProcessed":200,"usersUpdated":199,"errors":1,"duration":60000,"timestamp":"2026-11-24T04:50:30.215Z"}`),
 			FailedRecords: []jobs.FailedRecord{{ID: "65a1", Name: "Ada", Reason: "no"}}, RangesTotal: 2, TraceID: "0af7651916cd43dd8448eb211c80319c",
 			Ranges: []jobs.EndedRange{
@@ -172,11 +173,11 @@ func TestHistory(t *testing.T) {
 		}
 	}
 	whole := b.get(t, "/history/"+all[0].ID).json(t)["data"]
-	want := `map[at:2026-11-24T04:50:30.215Z attempt:1 attempts:3 by:map[key:ops kind:key] counts:map[failed:1 processed:200 updated:199] data:map[syncType:full] ` +
+	want := `map[at:2026-11-24T04:50:30.215Z attempt:1 attempts:3 by:map[at:2026-11-24T04:49:30.215Z key:ops kind:retry] counts:map[failed:1 processed:200 updated:199] data:map[syncType:full] ` +
 		`duration:60000 endedAttempts:[map[endedAt:2026-11-24T04:50:30.215Z number:1 outcome:completed startedAt:2026-11-24T04:49:30.215Z worker:host-1-x]] ` +
 		`failedRecords:[map[id:65a1 name:Ada reason:no]] id:1795495826751:user-sync:mq4z2etl job:user-sync kind:run ` +
 		`ranges:[map[counts:map[failed:1 processed:200 updated:199] endedAt:2026-11-24T04:50:30.215Z index:0 outcome:completed startedAt:2026-11-24T04:49:30.215Z worker:host-1-x] ` +
-		`map[error:no index:1 outcome:failed]] rangesTotal:2 ` +
+		`map[error:no index:1 outcome:failed]] rangesTotal:2 rescues:[map[at:2026-11-24T04:49:30.215Z worker:host-1-x] map[at:2026-11-24T04:49:30.215Z lostWorker:host-2-y range:1 worker:host-1-x]] ` +
 		`result:map[duration:60000 errors:1 success:true timestamp:2026-11-24T04:50:30.215Z usersProcessed:200 usersUpdated:199] ` +
 		`startedAt:2026-11-24T04:49:30.215Z state:completed traceId:0af7651916cd43dd8448eb211c80319c]`
 	if got := fmt.Sprint(whole); got != want {

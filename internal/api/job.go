@@ -25,14 +25,11 @@ const (
 
 func newJob(j jobs.Job) client.Job {
 	shown := client.Job{
-		ID: j.ID.String(), Job: j.ID.Job, State: client.State(j.State), Data: j.Data, Progress: j.Progress,
+		ID: j.ID.String(), Job: j.ID.Job, TriggeredBy: newTriggeredBy(j.TriggeredBy), State: client.State(j.State), Data: j.Data, Progress: j.Progress,
 		Attempt: j.Attempt, Attempts: j.Attempts, Error: j.Error, Result: j.Result,
 		CreatedAt: client.Time{Time: j.Created}, StartedAt: client.Time{Time: j.Started}, EndedAt: client.Time{Time: j.Ended},
-		NextAttemptAt: client.Time{Time: j.NextAttempt}, EndedAttempts: newEndedAttempts(j.EndedAttempts), Counts: (*client.RecordCounts)(j.Counts),
+		NextAttemptAt: client.Time{Time: j.NextAttempt}, EndedAttempts: newEndedAttempts(j.EndedAttempts), Rescues: newRescues(j.Rescues), Counts: (*client.RecordCounts)(j.Counts),
 		Total: j.Total, WorkerLost: j.WorkerLost, RescueWithin: millisOrNull(j.RescueWithin),
-	}
-	if j.TriggeredBy.Kind != "" {
-		shown.TriggeredBy = &client.TriggeredBy{Kind: j.TriggeredBy.Kind, Key: j.TriggeredBy.Key}
 	}
 	if !j.Started.IsZero() && !j.Ended.IsZero() {
 		duration := max(0, j.Ended.Sub(j.Started).Milliseconds())
@@ -58,8 +55,27 @@ func newEndedAttempts(ended []jobs.EndedAttempt) (shown []client.EndedAttempt) {
 	return shown
 }
 
+// newTriggeredBy returns nil if it is not known.
+func newTriggeredBy(by jobs.Trigger) *client.TriggeredBy {
+	if by.Kind == "" {
+		return nil
+	}
+	shown := client.TriggeredBy{Kind: by.Kind, Key: by.Key}
+	if by.At != 0 {
+		shown.At = client.Time{Time: time.UnixMilli(by.At)}
+	}
+	return &shown
+}
+
+func newRescues(rescues []jobs.Rescue) (shown []client.Rescue) {
+	for _, r := range rescues {
+		shown = append(shown, client.Rescue{At: client.Time{Time: r.At}, Range: r.Range, LostWorker: r.Lost, Worker: r.Worker})
+	}
+	return shown
+}
+
 func newWaiting(w jobs.Wait) client.Waiting {
-	return client.Waiting{For: w.For, Since: client.Time{Time: w.Since}, Upstream: w.Upstream}
+	return client.Waiting{For: w.For, Since: client.Time{Time: w.Since}, Upstream: w.Upstream, Slow: w.Slow}
 }
 
 func (s *Server) listJobs(c *gin.Context) {

@@ -15,6 +15,8 @@ const (
 	activeJob = `{"id":"1795495826751:user-sync:mq4z2etl","job":"user-sync","state":"active","data":{"syncType":"full","batchSize":50},
 		"progress":55,"attempt":1,"attempts":3,"counts":{"processed":54980,"updated":54977,"failed":3},"total":100012,
 		"ranges":{"total":5,"ended":2},"workerLost":true,"rescueWithin":58400,
+		"rescues":[{"at":"2026-11-24T04:50:28.100Z","worker":"host-b:1:ZZ11AA"},
+			{"at":"2026-11-24T04:50:28.200Z","range":3,"lostWorker":"host-c:7:YY\u001b[31m","worker":"host-b:1:ZZ11AA"}],
 		"createdAt":"2026-11-24T04:50:26.751Z","startedAt":"2026-11-24T04:50:27.100Z"}`
 	delayedJob = `{"id":"1795495800000:project-sync","job":"project-sync","state":"delayed","data":{"syncType":"incremental"},
 		"progress":40,"attempt":2,"attempts":3,"error":"counting the projects to sync, tried for 60s: server selection error: \u001b[31mcontext deadline exceeded",
@@ -76,11 +78,12 @@ const (
 			"target":"1795408800000:issue-sync:zzzzzzzz"},
 		{"id":"1795408800000:issue-sync:zzzzzzzz","kind":"run","job":"issue-sync","at":"2026-11-23T04:41:10.500Z","state":"failed","attempt":3,"attempts":3,
 			"error":"all 100 issues of a batch failed: not authorized: \u001b[31mcontext deadline exceeded"}],"next":"TmV4dA"}`
-	historyRun = `{"id":"1795494000000:user-sync","kind":"run","job":"user-sync","at":"2026-11-24T04:20:04.260Z","by":{"kind":"retry","key":"ops"},
+	historyRun = `{"id":"1795494000000:user-sync","kind":"run","job":"user-sync","at":"2026-11-24T04:20:04.260Z","by":{"kind":"retry","key":"ops","at":"2026-11-24T04:19:59.000Z"},
 		"state":"completed","data":{"syncType":"incremental"},"startedAt":"2026-11-24T04:20:00.010Z","duration":4250,"attempt":1,"attempts":3,
 		"endedAttempts":[
 			{"number":3,"startedAt":"2026-11-24T04:10:00.010Z","endedAt":"2026-11-24T04:10:01.010Z","worker":"host-b:1:ZZ11AA","outcome":"failed","error":"not\u001b[31m authorized"},
 			{"number":1,"startedAt":"2026-11-24T04:20:00.010Z","endedAt":"2026-11-24T04:20:04.260Z","worker":"host-b:1:ZZ11AA","outcome":"completed"}],
+		"rescues":[{"at":"2026-11-24T04:20:01.010Z","range":0,"lostWorker":"host-c:7:YY22BB","worker":"host-b:1:ZZ11AA"}],
 		"counts":{"processed":2000,"updated":1998,"failed":2},
 		"result":{"success":true,"usersProcessed":2000,"usersUpdated":1998,"errors":2,"duration":4250,"timestamp":"2026-11-24T04:20:04.260Z"},
 		"failedRecords":[{"id":"65a1f0c2e4b0a1b2c3d4e5f6","name":"ada","reason":"Document failed validation"}],

@@ -231,6 +231,11 @@ func (a *app) printHistoryEntry(e client.HistoryEntry) error {
 		}
 		p.section([]string{"ATTEMPT", "STARTED", "TOOK", "OUTCOME", "WORKER", "ERROR"}, rows)
 		rows = nil
+		for _, x := range e.Rescues {
+			rows = append(rows, []string{date(x.At.Time), rescued(x), orNone(x.LostWorker), x.Worker})
+		}
+		p.section([]string{"RESCUED", "WHAT", "LOST WORKER", "WENT ON"}, rows)
+		rows = nil
 		for _, x := range e.Ranges {
 			took := ""
 			if !x.StartedAt.IsZero() && !x.EndedAt.IsZero() {

@@ -154,6 +154,22 @@ func attempts(p *page, j client.Job) (fields []string) {
 	return fields
 }
 
+// rescues lists which workers were lost, and which went on.
+func rescues(p *page, list []client.Rescue) (fields []string) {
+	for _, r := range list {
+		fields = append(fields, "Rescue", fmt.Sprintf("%s, of %s: %s was lost, %s went on", p.moment(r.At.Time), rescued(r), cmp.Or(r.LostWorker, "a worker"), r.Worker))
+	}
+	return fields
+}
+
+// rescued says what another worker went on with.
+func rescued(r client.Rescue) string {
+	if r.Range == nil {
+		return "the run"
+	}
+	return fmt.Sprintf("range %d", *r.Range+1) // people count from 1
+}
+
 // recordsOf says what a job has done to its records, of how many; "" if that is not known. The result of one that has completed says
 // it, too.
 func recordsOf(j client.Job) string {
@@ -171,7 +187,7 @@ func recordsOf(j client.Job) string {
 	}
 }
 
-// rescueOf says when another worker takes over what a lost one had; "" if none is lost.
+// rescueOf says when what a lost worker had is put back; "" if none is lost.
 func rescueOf(j client.Job) string {
 	switch {
 	case !j.WorkerLost:
@@ -179,7 +195,7 @@ func rescueOf(j client.Job) string {
 	case j.RescueWithin == nil:
 		return "lost; the job goes on when a worker is free for it"
 	}
-	return "lost; another one takes over in at most " + short(time.Duration(*j.RescueWithin)*time.Millisecond)
+	return "lost; the job is put back in at most " + short(time.Duration(*j.RescueWithin)*time.Millisecond) + ", and then waits its turn"
 }
 
 // waitingFor says what an active job waits for; "" if it goes on.
@@ -187,7 +203,11 @@ func waitingFor(j client.Job, now time.Time) string {
 	if j.Waiting == nil {
 		return ""
 	}
-	return j.Waiting.For + ", for " + short(now.Sub(j.Waiting.Since.Time))
+	what := j.Waiting.For
+	if j.Waiting.Slow {
+		what += ", which is slow"
+	}
+	return what + ", for " + short(now.Sub(j.Waiting.Since.Time))
 }
 
 func (a *app) printJob(j client.Job) error {
@@ -219,7 +239,7 @@ func (a *app) printJob(j client.Job) error {
 			"Took", took(j, p.now),
 			"Error", j.Error,
 			"Result", resultOf(j),
-		}, attempts(p, j)...)...)
+		}, append(attempts(p, j), rescues(p, j.Rescues)...)...)...)
 	})
 }
 

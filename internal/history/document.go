@@ -72,7 +72,7 @@ func newDocument(e jobs.Entry, keep time.Duration) (document, error) {
 	if e.Kind == jobs.EntryRun {
 		d.What = string(e.State)
 	}
-	e.Data, e.Result, e.EndedAttempts, e.FailedRecords, e.Ranges = nil, nil, nil, nil, nil
+	e.Data, e.Result, e.EndedAttempts, e.Rescues, e.FailedRecords, e.Ranges = nil, nil, nil, nil, nil, nil
 	e.Error = cut(e.Error, maxSummaryError)
 	short, err := json.Marshal(e)
 	if err != nil {

@@ -50,7 +50,12 @@ func TestRetryFailed(t *testing.T) {
 		t.Errorf("the cancelled one: %+v, %v", run, err)
 	}
 	id, _ := tasks.ParseRunID(waiting[0].ID)
-	if run, err := b.Find(ctx, id); err != nil || run.TriggeredBy != (jobs.Trigger{Kind: jobs.TriggeredByRetry, Key: "ops"}) {
+	run, err := b.Find(ctx, id)
+	if at := time.UnixMilli(run.TriggeredBy.At); time.Since(at).Abs() > time.Minute {
+		t.Errorf("it was retried at %s", at)
+	}
+	run.TriggeredBy.At = 0
+	if err != nil || run.TriggeredBy != (jobs.Trigger{Kind: jobs.TriggeredByRetry, Key: "ops"}) {
 		t.Errorf("one of the others: %+v, %v", run, err)
 	}
 }

@@ -232,7 +232,7 @@ func (j *Jobs) Retry(ctx context.Context, id tasks.RunID, key string) error {
 // restart lets a failed run begin anew, and counts that. So a number is skipped, but never used twice, if the process dies before it
 // enqueues the run. It returns false if the run has not failed, or waits again.
 func (j *Jobs) restart(ctx context.Context, id tasks.RunID, key string) (bool, error) {
-	by, _ := json.Marshal(Trigger{Kind: TriggeredByRetry, Key: key}) // it has strings only
+	by, _ := json.Marshal(Trigger{Kind: TriggeredByRetry, Key: key, At: time.Now().UnixMilli()}) // its types encode
 	keys := []string{j.keys.run(id), j.keys.ranges(id), j.keys.task(id)}
 	n, err := retryScript.Run(ctx, j.rdb, keys, by, runSeconds).Int()
 	if err != nil {

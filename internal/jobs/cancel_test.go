@@ -46,7 +46,7 @@ func TestCancelRescued(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
-	dead, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	dead, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +56,7 @@ func TestCancelRescued(t *testing.T) {
 	if removed, err := b.Cancel(ctx, id, jobs.Trigger{}); err != nil || !removed {
 		t.Errorf("%v, %v", removed, err)
 	}
-	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
+	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner("host:1:abc")); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("a range of a removed run can be opened: %v", err)
 	}
 	if keys, err := b.rdb.Keys(ctx, "codex-jobs:*").Result(); err != nil || len(keys) > 0 {
@@ -71,14 +71,14 @@ func TestCancelWithADeadWorker(t *testing.T) {
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
 	took, release := b.hold(t)
 	<-took // asynq counts the task as active
-	dead, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	dead, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := dead.AddRange(ctx, 0, []byte("{}"), true); err != nil {
 		t.Fatal(err)
 	}
-	active, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner())
+	active, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestCancelWithADeadWorker(t *testing.T) {
 	if err := active.Save(ctx, []byte("x"), jobs.Progress{Percent: 1}); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("a range of a cancelled run goes on: %v", err)
 	}
-	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
+	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner("host:1:abc")); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("a range of a cancelled run begins: %v", err)
 	}
 	release()
@@ -101,7 +101,7 @@ func TestCancelAtTheEnd(t *testing.T) {
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
 	took, release := b.hold(t)
 	<-took
-	run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	run, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -271,14 +271,14 @@ func TestRetriesAreCounted(t *testing.T) {
 	queue, _ := b.OurQueue(b.def.Queue())
 	want := func(want int) *jobs.RunState {
 		t.Helper()
-		run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+		run, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		if err := run.AddRange(ctx, 0, []byte("{}"), true); err != nil {
 			t.Fatal(err)
 		}
-		part, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner())
+		part, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -327,7 +327,7 @@ func TestRetriesAreCounted(t *testing.T) {
 	if err := b.rdb.Del(ctx, "codex-jobs:{user-sync}:run:"+id.String(), "codex-jobs:{user-sync}:ranges:"+id.String()).Err(); err != nil {
 		t.Fatal(err)
 	}
-	if run, err := b.OpenRun(ctx, id, jobs.NewOwner()); err != nil || run.Retries != 6 {
+	if run, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc")); err != nil || run.Retries != 6 {
 		t.Errorf("%+v, %v", run, err)
 	}
 }

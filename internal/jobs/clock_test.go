@@ -76,7 +76,7 @@ func TestTickThatComesAgain(t *testing.T) {
 	b, ctx := setup(t)
 	tickTime := b.def.Schedule.Prev(time.Now())
 	b.wantTick(t, tickTime, jobs.Tick{Enqueued: true})
-	if _, err := b.StartRun(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.inspector.ArchiveTask(b.def.Name, tasks.TickID(b.def.Name, tickTime).String()); err != nil {
@@ -104,7 +104,7 @@ func TestRunOfATickOfABrokenClock(t *testing.T) {
 		t.Fatal(err)
 	}
 	ahead := tasks.TickID(b.def.Name, tickTime.Add(2*time.Hour))
-	if _, err := b.StartRun(ctx, ahead, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, ahead, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	if last, err := b.LastTick(ctx, b.def); err != nil || !last.Equal(tickTime) {

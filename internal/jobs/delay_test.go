@@ -168,13 +168,13 @@ func TestDelayedRunTakesTheKeyWhenItIsDue(t *testing.T) {
 				t.Errorf("left are %v", keys)
 			}
 			// The run that had the key still waits, and its start does not free the key of the other one.
-			if _, err := b.StartRun(ctx, before.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+			if _, err := b.StartRun(ctx, before.ID, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 				t.Fatal(err)
 			}
 			if got := b.trigger(ctx, t, tasks.SyncIncremental); got != want {
 				t.Errorf("a trigger after the start of the former one: %+v", got)
 			}
-			if _, err := b.StartRun(ctx, last.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+			if _, err := b.StartRun(ctx, last.ID, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 				t.Fatal(err)
 			}
 			if got := b.trigger(ctx, t, tasks.SyncIncremental); got.Coalesced {
@@ -203,7 +203,7 @@ func TestDelayedRunThatTakesNoKey(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(context.Context, *testing.T, *testBundle, tasks.RunID){
 		"begun": func(ctx context.Context, t *testing.T, b *testBundle, id tasks.RunID) {
-			if _, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner()); err != nil {
+			if _, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc")); err != nil {
 				t.Error(err)
 			}
 			if keys := b.dueKeys(ctx, t); len(keys) > 0 {
@@ -211,7 +211,7 @@ func TestDelayedRunThatTakesNoKey(t *testing.T) {
 			}
 		},
 		"begun by a worker of the release before": func(ctx context.Context, t *testing.T, b *testBundle, id tasks.RunID) {
-			if _, err := b.OpenRun(ctx, id, jobs.NewOwner()); err != nil {
+			if _, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc")); err != nil {
 				t.Error(err)
 			}
 		},

@@ -8,6 +8,7 @@
 //	started   when the run began (ms), or null
 //	retried   who retried the run by hand last, or null
 //	attempts  the attempts that have ended
+//	rescues   the rescues of the run and of its ranges
 
 package jobs
 
@@ -78,6 +79,8 @@ type Entry struct {
 	Error string
 	// EndedAttempts are the attempts that have ended, those before a retry by hand included, oldest first.
 	EndedAttempts []EndedAttempt
+	// Rescues say which workers were lost during the run, and which went on, oldest first.
+	Rescues []Rescue
 	// Counts is what the run has done. It is nil if that is not known.
 	Counts *RecordCounts
 	// Result is the result of a completed run as JSON.
@@ -139,6 +142,7 @@ type entryJSON struct {
 	Attempts      int             `json:"attempts,omitempty"`
 	Error         string          `json:"error,omitempty"`
 	EndedAttempts []attemptLine   `json:"endedAttempts,omitempty"`
+	Rescues       []rescueLine    `json:"rescues,omitempty"`
 	Counts        *RecordCounts   `json:"counts,omitempty"`
 	Result        json.RawMessage `json:"result,omitempty"`
 	FailedRecords []FailedRecord  `json:"failedRecords,omitempty"`
@@ -174,6 +178,9 @@ func (e Entry) MarshalJSON() ([]byte, error) {
 	for _, a := range e.EndedAttempts {
 		x.EndedAttempts = append(x.EndedAttempts, a.line())
 	}
+	for _, r := range e.Rescues {
+		x.Rescues = append(x.Rescues, r.line())
+	}
 	for _, r := range e.Ranges {
 		x.Ranges = append(x.Ranges, rangeJSON{r.Index, r.Worker, toMillis(r.Started), toMillis(r.Ended), r.Outcome, r.Counts, r.Error})
 	}
@@ -193,6 +200,9 @@ func (e *Entry) UnmarshalJSON(data []byte) error {
 	}
 	for _, a := range x.EndedAttempts {
 		e.EndedAttempts = append(e.EndedAttempts, a.attempt())
+	}
+	for _, r := range x.Rescues {
+		e.Rescues = append(e.Rescues, r.rescue())
 	}
 	for _, r := range x.Ranges {
 		e.Ranges = append(e.Ranges, EndedRange{r.Index, r.Worker, fromMillis(r.Started), fromMillis(r.Ended), r.Outcome, r.Counts, r.Error})
@@ -238,7 +248,7 @@ local function enter(list, dropped, text)
 	return 2
 end
 local function enterRun(list, dropped, task, entry, started, at, attempt)
-	local r = redis.call("HMGET", task, "codex:attempts", "codex:retried", "codex:entered")
+	local r = redis.call("HMGET", task, "codex:attempts", "codex:retried", "codex:entered", "codex:rescues")
 	at = tonumber(at)
 	if r[3] and tonumber(r[3]) >= at then
 		at = tonumber(r[3]) + 1 -- the clock of another process has written that
@@ -247,9 +257,11 @@ local function enterRun(list, dropped, task, entry, started, at, attempt)
 	if redis.call("EXISTS", task) == 1 then
 		redis.call("HSET", task, "codex:entered", at)
 	end
-	local attempts = (r[1] or attempt):gsub("\n$", ""):gsub("\n", ",")
+	local function lines(text)
+		return (text:gsub("\n$", ""):gsub("\n", ","))
+	end
 	return enter(list, dropped, '{"entry":' .. entry .. ',"at":' .. at .. ',"started":' .. (started or "null") ..
-		',"retried":' .. (r[2] or "null") .. ',"attempts":[' .. attempts .. ']}')
+		',"retried":' .. (r[2] or "null") .. ',"attempts":[' .. lines(r[1] or attempt) .. '],"rescues":[' .. lines(r[4] or "") .. ']}')
 end
 `, MaxEntries)
 
@@ -394,6 +406,7 @@ type listedJSON struct {
 	Started  int64         `json:"started"`
 	Retried  *Trigger      `json:"retried"`
 	Attempts []attemptLine `json:"attempts"`
+	Rescues  []rescueLine  `json:"rescues"`
 }
 
 // Listed is one text of a job type's list.
@@ -427,6 +440,9 @@ func readListed(text string) Listed {
 	}
 	for _, a := range x.Attempts {
 		e.EndedAttempts = append(e.EndedAttempts, a.attempt())
+	}
+	for _, r := range x.Rescues {
+		e.Rescues = append(e.Rescues, r.rescue())
 	}
 	if n := len(e.EndedAttempts); e.Attempt == 0 && !e.Started.IsZero() && n > 0 { // it ended while it waited for its next attempt
 		e.Attempt = e.EndedAttempts[n-1].Number

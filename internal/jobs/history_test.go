@@ -81,7 +81,7 @@ func TestEachEndHasAnEntry(t *testing.T) {
 	// open begins the run as a worker does, at a time that a test can compare.
 	open := func(ctx context.Context, t *testing.T, b *testBundle, id tasks.RunID) *jobs.RunState {
 		t.Helper()
-		run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner())
+		run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -269,7 +269,7 @@ func TestEntryOfARetry(t *testing.T) {
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
 	end := func(at time.Time, outcome jobs.Outcome, end func(*jobs.RunState) error) {
 		t.Helper()
-		run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner())
+		run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -325,7 +325,7 @@ func TestEntryOfARunThatEndsTwice(t *testing.T) {
 	b, ctx := setupHistory(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
 	for range 2 {
-		run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner())
+		run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -348,11 +348,11 @@ func TestFencedAttemptHasNoEntry(t *testing.T) {
 	t.Parallel()
 	b, ctx := setupHistory(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
-	frozen, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner())
+	frozen, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	if err := frozen.Complete(ctx, []byte("{}")); !errors.Is(err, jobs.ErrFenced) {
@@ -372,7 +372,7 @@ func TestEntryHasRanges(t *testing.T) {
 	t.Parallel()
 	b, ctx := setupHistory(t)
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
-	run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner())
+	run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -384,7 +384,7 @@ func TestEntryHasRanges(t *testing.T) {
 	}
 	before := time.Now().Truncate(time.Millisecond)
 	for i := ranges - 2; i >= 0; i-- { // the last one has not begun
-		part, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: i}, jobs.NewOwner())
+		part, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: i}, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -601,10 +601,10 @@ func TestScriptsOfTheHistoryTouchOneSlot(t *testing.T) {
 	must(nil, b.ArchiveTask(ctx, queue, archived.String(), ops))
 	must(b.Cleanup(ctx, b.def, time.Now().Add(time.Hour), ops))
 	run := b.trigger(ctx, t, tasks.SyncFull).ID
-	state, err := b.StartRun(ctx, run, tasks.SyncFull, jobs.NewOwner())
+	state, err := b.StartRun(ctx, run, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 	must(nil, err)
 	must(nil, state.AddRange(ctx, 0, []byte("{}"), true))
-	part, err := b.OpenRange(ctx, tasks.RangeID{Run: run}, jobs.NewOwner())
+	part, err := b.OpenRange(ctx, tasks.RangeID{Run: run}, jobs.NewOwner("host:1:abc"))
 	must(nil, err)
 	must(nil, part.Complete(ctx, []byte("{}")))
 	must(nil, state.Complete(ctx, []byte("{}")))

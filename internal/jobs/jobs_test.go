@@ -91,7 +91,7 @@ func TestTriggerCoalesces(t *testing.T) {
 	}
 
 	// Once the run has begun the next one may wait.
-	if _, err := b.StartRun(ctx, first.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, first.ID, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	third := b.trigger(ctx, t, tasks.SyncIncremental)
@@ -198,7 +198,7 @@ func TestTickIsEnqueuedOnce(t *testing.T) {
 	}
 
 	// The tick stays handled after its run has begun, ended and been removed.
-	if _, err := b.StartRun(ctx, id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, id, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.inspector.DeleteTask(b.def.Name, id.String()); err != nil {
@@ -248,7 +248,7 @@ func TestTickAfterItsRunBegan(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	tickTime := b.def.Schedule.Prev(time.Now())
-	if _, err := b.StartRun(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, tasks.TickID(b.def.Name, tickTime), tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	b.wantTick(t, tickTime, jobs.Tick{})
@@ -301,7 +301,7 @@ func TestRunState(t *testing.T) {
 	id := tasks.TriggerID(b.def.Name, time.Now())
 	open := func() *jobs.RunState {
 		t.Helper()
-		state, err := b.OpenRun(ctx, id, jobs.NewOwner())
+		state, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -346,7 +346,7 @@ func TestRunState(t *testing.T) {
 func TestRunStateAskedTwice(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
-	id, owner := tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner()
+	id, owner := tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner("host:1:abc")
 	for range 10 {
 		state, err := b.OpenRun(ctx, id, owner)
 		if err != nil || state.Rescued || state.Rescues != 0 {

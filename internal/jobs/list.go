@@ -66,6 +66,8 @@ type Job struct {
 	TriggeredBy Trigger
 	// EndedAttempts are the attempts that have ended, those before a retry by hand included, oldest first.
 	EndedAttempts []EndedAttempt
+	// Rescues say which workers were lost during the run, and which went on, oldest first.
+	Rescues []Rescue
 	// Counts is what the run has done to its records, by now or in all. It is nil if that is not known. Total is how many records a run
 	// that has not ended is to visit. It is 0 while that is not known.
 	Counts *RecordCounts

@@ -23,7 +23,7 @@ import (
 // endAs ends a run with the outcome, as its worker does.
 func (b *testBundle) endAs(ctx context.Context, t *testing.T, id tasks.RunID, outcome jobs.Outcome, counts *jobs.RecordCounts) {
 	t.Helper()
-	run, err := b.StartRun(ctx, id, "", jobs.NewOwner())
+	run, err := b.StartRun(ctx, id, "", jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,7 +30,7 @@ func (b *testBundle) startRun(t *testing.T, syncType string) *jobs.RunState {
 		t.Fatalf("took %s", taken)
 	}
 	b.lease(ctx, t, id.String(), time.Now().Add(30*time.Second))
-	run, err := b.StartRun(ctx, id, syncType, jobs.NewOwner())
+	run, err := b.StartRun(ctx, id, syncType, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +72,7 @@ func TestCountsOfASplitRun(t *testing.T) {
 	}
 	open := func(index int) *jobs.RangeState {
 		t.Helper()
-		s, err := b.OpenRange(ctx, tasks.RangeID{Run: run.ID(), Index: index}, jobs.NewOwner())
+		s, err := b.OpenRange(ctx, tasks.RangeID{Run: run.ID(), Index: index}, jobs.NewOwner("host:1:abc"))
 		must(t, err)
 		return s
 	}

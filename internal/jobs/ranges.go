@@ -11,7 +11,7 @@
 // The fields of one range begin with its index, such as "3:spec":
 //
 //	spec        what the range is, as the attempt that split the run gave it
-//	owner       the token of the attempt that works on it, "" for none
+//	owner       the token of the attempt that works on it, with its worker, "" for none
 //	recoveries  how many times it was rescued
 //	failures    how many attempts have failed
 //	checkpoint  where it got to; when it has ended, what was done
@@ -89,7 +89,7 @@ return {tostring(n), r[2] or "0", r[3] or "0", r[4] or "0", spec}
 
 // KEYS: run, ranges, asynq's task of the run. ARGV: index, owner, TTL, now (ms). Returns {} if there is nothing left to do, otherwise {former
 // owner, rescues, the run's start, checkpoint, failures, spec, time (ms) that the run was snoozed, the run's retries by hand}.
-var openRangeScript = redis.NewScript(`
+var openRangeScript = redis.NewScript(recordRescue + `
 local i = ARGV[1]
 local spec = redis.call("HGET", KEYS[2], i .. ":spec")
 if not spec or redis.call("HEXISTS", KEYS[2], i .. ":end") == 1 or redis.call("HEXISTS", KEYS[1], "cancelled") == 1 then
@@ -100,6 +100,7 @@ if owner == ARGV[2] then
 	owner = "" -- asked again, because the answer was lost
 elseif owner ~= "" then
 	redis.call("HINCRBY", KEYS[2], i .. ":recoveries", 1)
+	recordRescue(KEYS[3], owner, ARGV[2], ARGV[4], i)
 end
 redis.call("HSET", KEYS[2], i .. ":owner", ARGV[2])
 redis.call("HDEL", KEYS[2], i .. ":until")

@@ -15,7 +15,7 @@ func TestRanges(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := tasks.TriggerID(b.def.Name, time.Now())
-	run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	run, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -40,7 +40,7 @@ func TestRanges(t *testing.T) {
 
 	open := func(index int) *jobs.RangeState {
 		t.Helper()
-		s, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: index}, jobs.NewOwner())
+		s, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: index}, jobs.NewOwner("host:1:abc"))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func TestRanges(t *testing.T) {
 	if err := successor.Save(ctx, []byte("late"), jobs.Progress{Percent: 50}); !errors.Is(err, jobs.ErrNoRange) { // sent before that, and arrived after it
 		t.Errorf("saving a range that has ended: %v", err)
 	}
-	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner()); !errors.Is(err, jobs.ErrNoRange) {
+	if _, err := b.OpenRange(ctx, tasks.RangeID{Run: id}, jobs.NewOwner("host:1:abc")); !errors.Is(err, jobs.ErrNoRange) {
 		t.Errorf("opening a range that has ended: %v", err)
 	}
 	second := open(1)
@@ -122,7 +122,7 @@ func TestRanges(t *testing.T) {
 func TestManyRanges(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
-	run, err := b.OpenRun(ctx, tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner())
+	run, err := b.OpenRun(ctx, tasks.TriggerID(b.def.Name, time.Now()), jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -157,11 +157,11 @@ func TestRangesOfAFencedRun(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
 	id := tasks.TriggerID(b.def.Name, time.Now())
-	old, err := b.OpenRun(ctx, id, jobs.NewOwner())
+	old, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.OpenRun(ctx, id, jobs.NewOwner()); err != nil {
+	if _, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	if err := old.AddRange(ctx, 0, []byte("0"), true); !errors.Is(err, jobs.ErrFenced) {
@@ -201,7 +201,7 @@ func TestEndOfAllRangesIsAnnounced(t *testing.T) {
 			t.Parallel()
 			b, ctx := setup(t)
 			id := tasks.TriggerID(b.def.Name, time.Now())
-			run, err := b.OpenRun(ctx, id, jobs.NewOwner())
+			run, err := b.OpenRun(ctx, id, jobs.NewOwner("host:1:abc"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -213,7 +213,7 @@ func TestEndOfAllRangesIsAnnounced(t *testing.T) {
 			heard := subscription.Channel()
 			end := func(index int, f func(*jobs.RangeState) error) {
 				t.Helper()
-				s, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: index}, jobs.NewOwner())
+				s, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: index}, jobs.NewOwner("host:1:abc"))
 				if err == nil {
 					err = f(s)
 				}

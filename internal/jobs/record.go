@@ -5,6 +5,7 @@
 //	codex:started   when the first attempt began (ms); after a retry by hand, that of the retry
 //	codex:ended     when the run ended (ms)
 //	codex:attempts  the attempts that have ended, one line of JSON each
+//	codex:rescues   the rescues of the run and of its ranges, one line of JSON each
 //	codex:counts    what the run has done, as JSON
 //	codex:retried   who retried it by hand last, as JSON
 //	codex:retries   how many times it was retried by hand
@@ -51,6 +52,8 @@ type Trigger struct {
 	Kind string `json:"kind"`
 	// Key is the name of the API key. It is "" without one.
 	Key string `json:"key,omitempty"`
+	// At is when the run was retried by hand, in ms. It is 0 for other kinds: the run's ID says when.
+	At int64 `json:"at,omitempty"`
 }
 
 // Outcome is how an attempt ended.
@@ -77,6 +80,30 @@ type EndedAttempt struct {
 	// Error is why it failed. It is "" if it did not.
 	Error string
 }
+
+// Rescue says that a worker was lost, and which one went on with what it did.
+type Rescue struct {
+	// At is when the other worker took over.
+	At time.Time
+	// Range is the index of the range that it took over. It is nil if that was the run itself.
+	Range *int
+	// Lost is the ID of the worker that was lost. It is "" if that was of an older release.
+	Lost string
+	// Worker is the ID of the worker that went on.
+	Worker string
+}
+
+// rescueLine is a Rescue as Redis has it. The time is in ms.
+type rescueLine struct {
+	At     int64  `json:"at"`
+	Range  *int   `json:"range,omitempty"`
+	Lost   string `json:"lost,omitempty"`
+	Worker string `json:"worker"`
+}
+
+func (r Rescue) line() rescueLine { return rescueLine{r.At.UnixMilli(), r.Range, r.Lost, r.Worker} }
+
+func (l rescueLine) rescue() Rescue { return Rescue{fromMillis(l.At), l.Range, l.Lost, l.Worker} }
 
 // RecordCounts says what a run has done to its records.
 type RecordCounts struct {
@@ -132,6 +159,24 @@ local function record(task, attempt)
 end
 `
 
+// recordRescue begins the scripts that open a run or a range: recordRescue(task, lost, owner, now, range) adds to the run's task, if it still
+// is there, that the owner took over from a lost one. The range is nil if that was the run. Of many rescues the last ones stay: about a
+// hundred.
+const recordRescue = `
+local function recordRescue(task, lost, owner, now, range)
+	if redis.call("EXISTS", task) == 0 then
+		return
+	end
+	local rescue = '{"at":' .. now .. (range and ',"range":' .. range or "") ..
+		',"lost":' .. cjson.encode(lost:match(" (.*)") or "") .. ',"worker":' .. cjson.encode(owner:match(" (.*)") or "") .. "}\n"
+	local all = (redis.call("HGET", task, "codex:rescues") or "") .. rescue
+	while #all > 16384 do
+		all = all:gsub("^[^\n]*\n", "", 1)
+	end
+	redis.call("HSET", task, "codex:rescues", all)
+end
+`
+
 // KEYS: task, list of entries, dropped, the noticeKeys. ARGV: attempt, started, ended (ms), entry or "", the endNotices. For a task that no attempt could open. It
 // does nothing if the task is gone, or if it has recorded that before, and asynq has not.
 var refuseScript = redis.NewScript(record + enter + noteEnd + `
@@ -177,7 +222,7 @@ return redis.call("HINCRBY", KEYS[3], "codex:retries", 1)
 `)
 
 // recordFields are the fields that readRecord reads.
-var recordFields = []string{"codex:started", "codex:ended", "codex:attempts", "codex:counts", "codex:retried"}
+var recordFields = []string{"codex:started", "codex:ended", "codex:attempts", "codex:counts", "codex:retried", "codex:rescues"}
 
 // readRecord adds to the job what is recorded of it. What a process of the previous release has done is not.
 func readRecord(job *Job, answer *redis.SliceCmd) {
@@ -199,6 +244,12 @@ func readRecord(job *Job, answer *redis.SliceCmd) {
 		var a attemptLine
 		if json.Unmarshal([]byte(line), &a) == nil {
 			job.EndedAttempts = append(job.EndedAttempts, a.attempt())
+		}
+	}
+	for line := range strings.Lines(text(5)) {
+		var r rescueLine
+		if json.Unmarshal([]byte(line), &r) == nil {
+			job.Rescues = append(job.Rescues, r.rescue())
 		}
 	}
 	var counts RecordCounts

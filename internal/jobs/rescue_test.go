@@ -2,6 +2,8 @@ package jobs_test
 
 import (
 	"context"
+	"encoding/json"
+	"reflect"
 	"testing"
 	"time"
 
@@ -110,5 +112,94 @@ func TestRescueOfARange(t *testing.T) {
 	b.wantRescue(ctx, t, run.ID(), 0)
 	if job, err := b.Find(ctx, run.ID()); err != nil || job.WorkerLost {
 		t.Errorf("a live worker is lost: %v", err)
+	}
+}
+
+// A run says which workers were lost during it, and which went on: of itself and of its ranges, while it runs, after its end, and in the
+// history. An attempt that was asked for twice, or that ended in order, is no rescue.
+func TestRescuesAreRecorded(t *testing.T) {
+	t.Parallel()
+	b, ctx := setupHistory(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	start := func(owner string) *jobs.RunState {
+		t.Helper()
+		run, err := b.StartRun(ctx, id, tasks.SyncFull, owner)
+		must(t, err)
+		return run
+	}
+	open := func(owner string) *jobs.RangeState {
+		t.Helper()
+		part, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: 1}, owner)
+		must(t, err)
+		return part
+	}
+	before := time.Now().Truncate(time.Millisecond)
+	first := start(jobs.NewOwner("host:1:FIRST1"))
+	must(t, first.Release(ctx))
+	start("KDBQT5TOTFZBTPEVFCBFPQRSTU") // of an older release
+	owner := jobs.NewOwner("host:2:SECOND")
+	start(owner)
+	run := start(owner) // the answer was lost
+	must(t, run.AddRange(ctx, 0, []byte("spec"), false))
+	must(t, run.AddRange(ctx, 1, []byte("spec"), true))
+	must(t, open(jobs.NewOwner("host:1:FIRST1")).FailAttempt(ctx))
+	open(jobs.NewOwner(`odd"host:1:FIRST1`))
+	owner = jobs.NewOwner("host:2:SECOND")
+	open(owner)
+	must(t, open(owner).Complete(ctx, []byte("{}")))
+
+	check := func(where string, got []jobs.Rescue) {
+		t.Helper()
+		want := []jobs.Rescue{{Worker: "host:2:SECOND"}, {Range: new(1), Lost: `odd"host:1:FIRST1`, Worker: "host:2:SECOND"}}
+		for i := range got {
+			if got[i].At.Before(before) || got[i].At.After(time.Now()) {
+				t.Errorf("%s it was rescued at %s", where, got[i].At)
+			}
+			got[i].At = time.Time{}
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("%s the rescues are %+v, want %+v", where, got, want)
+		}
+	}
+	found, err := b.Find(ctx, id)
+	must(t, err)
+	check("while it runs", found.Rescues)
+	must(t, run.Complete(ctx, []byte("{}")))
+	found, err = b.Find(ctx, id)
+	must(t, err)
+	check("afterwards", found.Rescues)
+	list := b.entries(ctx, t)
+	if len(list) != 1 {
+		t.Fatalf("the entries are %+v", list)
+	}
+	check("in the history", list[0].Rescues)
+	encoded, err := json.Marshal(list[0])
+	must(t, err)
+	var again jobs.Entry
+	must(t, json.Unmarshal(encoded, &again))
+	if !reflect.DeepEqual(again, list[0]) {
+		t.Errorf("the entry is %+v as JSON and back, was %+v", again, list[0])
+	}
+}
+
+// Of very many rescues the last ones stay.
+func TestRescuesAreBounded(t *testing.T) {
+	t.Parallel()
+	b, ctx := setup(t)
+	id := b.trigger(ctx, t, tasks.SyncFull).ID
+	run, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
+	must(t, err)
+	const ranges = 300
+	for i := range ranges {
+		must(t, run.AddRange(ctx, i, []byte("spec"), i == ranges-1))
+		for range 2 {
+			_, err := b.OpenRange(ctx, tasks.RangeID{Run: id, Index: i}, jobs.NewOwner("host:1:abc"))
+			must(t, err)
+		}
+	}
+	found, err := b.Find(ctx, id)
+	must(t, err)
+	if n := len(found.Rescues); n < 50 || n >= ranges || *found.Rescues[n-1].Range != ranges-1 {
+		t.Errorf("%d rescues are kept", n)
 	}
 }

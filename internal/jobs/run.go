@@ -1,6 +1,6 @@
 // The state of a run, and which attempt owns it. It is a hash with these fields:
 //
-//	owner       the token of the attempt that works on it, "" for none
+//	owner       the token of the attempt that works on it, with its worker, "" for none
 //	started     when the first attempt began (ms)
 //	checkpoint  where the run got to
 //	progress    in percent
@@ -56,7 +56,7 @@ end
 // or "". Returns {former owner, rescues, started, checkpoint, failures, "1" if it was cancelled, "1" if this is its first start
 // ever, "1" if it starts over, time (ms) that it was snoozed, retries by hand}. A checkpoint, and ranges, say nothing of another database: there
 // the run starts over.
-var openScript = redis.NewScript(`
+var openScript = redis.NewScript(recordRescue + `
 if ARGV[5] == "1" then
 	if redis.call("HGET", KEYS[2], "id") == ARGV[4] then
 		redis.call("DEL", KEYS[2])
@@ -93,6 +93,7 @@ if owner == ARGV[1] then
 	owner = "" -- asked again, because the answer was lost
 elseif owner ~= "" then
 	rescues = redis.call("HINCRBY", KEYS[1], "recoveries", 1)
+	recordRescue(KEYS[7], owner, ARGV[1], ARGV[2])
 end
 redis.call("HSET", KEYS[1], "owner", ARGV[1], "started", started or ARGV[2])
 redis.call("EXPIRE", KEYS[1], ARGV[3])
@@ -211,8 +212,8 @@ type RunState struct {
 	owner             string
 }
 
-// NewOwner returns a new owner token.
-func NewOwner() string { return rand.Text() }
+// NewOwner returns a new owner token. It names the worker, so that the attempt that takes over knows whose the run was.
+func NewOwner(worker string) string { return rand.Text() + " " + worker }
 
 // StartRun begins an attempt at a run: it makes the caller the owner of the run's state, frees the unique key, so that the next
 // run with that key can wait, and records the run's tick as handled. Calling it twice with the same owner is calling it once.

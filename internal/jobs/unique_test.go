@@ -26,7 +26,7 @@ func setupUnique(t *testing.T, unique tasks.Unique) (*testBundle, context.Contex
 // run begins the run as a worker does, and ends it.
 func (b *testBundle) run(ctx context.Context, t *testing.T, id tasks.RunID, end func(*jobs.RunState) error) {
 	t.Helper()
-	state, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner())
+	state, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc"))
 	if err == nil {
 		err = end(state)
 	}
@@ -148,7 +148,7 @@ func TestUniqueForConcurrently(t *testing.T) {
 		if ids[got.ID] = true; !got.Coalesced {
 			fresh++
 		}
-		if _, err := b.StartRun(ctx, got.ID, tasks.SyncFull, jobs.NewOwner()); err != nil {
+		if _, err := b.StartRun(ctx, got.ID, tasks.SyncFull, jobs.NewOwner("host:1:abc")); err != nil {
 			t.Error(err)
 		}
 	}
@@ -210,7 +210,7 @@ func TestUniqueForAndTicks(t *testing.T) {
 	last := b.def.Schedule.Prev(time.Now())
 	first := b.trigger(ctx, t, tasks.SyncIncremental)
 	b.wantTick(t, last.Add(-b.def.Schedule.Every), jobs.Tick{ServedBy: first.ID.String()})
-	if _, err := b.StartRun(ctx, first.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, first.ID, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	b.wantTick(t, last, jobs.Tick{Enqueued: true})
@@ -224,7 +224,7 @@ func TestUniqueForAndTicks(t *testing.T) {
 	b2.wantTick(t, last, jobs.Tick{Enqueued: true})
 	awaitTime(t, delayed.RunAt)
 	for _, id := range []tasks.RunID{delayed.ID, tasks.TickID(b2.def.Name, last)} {
-		if _, err := b2.StartRun(ctx, id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+		if _, err := b2.StartRun(ctx, id, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 			t.Fatal(err)
 		}
 	}

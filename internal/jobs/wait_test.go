@@ -14,7 +14,7 @@ func TestRunThatWaits(t *testing.T) {
 	id := b.trigger(ctx, t, tasks.SyncFull).ID
 	taken, _ := b.hold(t)
 	<-taken
-	if _, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(ctx, id, tasks.SyncFull, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	look := func() (*jobs.Wait, []jobs.Wait) {

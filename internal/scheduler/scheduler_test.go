@@ -188,7 +188,7 @@ func (b *testBundle) drain(t *testing.T, seen map[string]int) {
 		if time.Since(id.Reference) < deletable {
 			continue
 		}
-		if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+		if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 			t.Fatal(err)
 		}
 		if err := b.inspector.DeleteTask(b.user.Name, info.ID); err != nil {
@@ -355,7 +355,7 @@ func TestClockThatSteps(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+			if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 				t.Fatal(err)
 			}
 			if err := b.inspector.DeleteTask(b.user.Name, info.ID); err != nil {
@@ -501,7 +501,7 @@ func TestSchedulersWhoseClocksDiffer(t *testing.T) {
 					} else {
 						right[info.ID] = true
 					}
-					if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+					if _, err := b.StartRun(t.Context(), id, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 						t.Fatal(err)
 					}
 					if err := b.inspector.DeleteTask(b.user.Name, info.ID); err != nil {
@@ -544,7 +544,7 @@ func TestTickServedByWaitingRun(t *testing.T) {
 	}
 
 	// Once it has begun the next tick has a run of its own.
-	if _, err := b.StartRun(t.Context(), waiting.ID, tasks.SyncIncremental, jobs.NewOwner()); err != nil {
+	if _, err := b.StartRun(t.Context(), waiting.ID, tasks.SyncIncremental, jobs.NewOwner("host:1:abc")); err != nil {
 		t.Fatal(err)
 	}
 	if err := b.inspector.DeleteTask(b.user.Name, waiting.ID.String()); err != nil {

@@ -159,7 +159,7 @@ func waiting(a *jobtype.Attempt) syncrun.Waiting {
 		return nil
 	}
 	return func(ctx context.Context, w syncrun.Wait) {
-		a.Waiting(ctx, jobs.Wait{For: w.For, Since: w.Since, Upstream: w.Upstream})
+		a.Waiting(ctx, jobs.Wait{For: w.For, Since: w.Since, Upstream: w.Upstream, Slow: w.Slow})
 	}
 }
 

@@ -34,6 +34,8 @@ type Wait struct {
 	Since time.Time
 	// Upstream is true if it is for the Work, not for the store: that must wait, and For has the reason, or it takes long.
 	Upstream bool
+	// Slow is true if no try has failed by now. Then it takes long, and nobody knows whether it will end.
+	Slow bool
 }
 
 // retry calls f, which uses the store, again while f returns ErrUnavailable and the retry budget lasts. It returns ErrStopped if
@@ -189,7 +191,7 @@ func (p *Pass) watchWaits(ctx context.Context) (end func()) {
 			case now := <-ticker.C:
 				o := p.waits.oldest(now)
 				if o.what != "" {
-					wait := Wait{For: o.what, Since: o.begun, Upstream: o.upstream}
+					wait := Wait{For: o.what, Since: o.begun, Upstream: o.upstream, Slow: !o.failed}
 					if o.reason != "" {
 						wait.For += ": " + o.reason
 					}

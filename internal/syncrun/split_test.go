@@ -418,7 +418,7 @@ func TestWorkIsWaitedFor(t *testing.T) {
 		if result := b.do(t); result.Updated != 100 {
 			t.Errorf("the result is %+v", result)
 		}
-		if w := said.Load(); w == nil || !w.Upstream || w.For != "working on users: no route to host" {
+		if w := said.Load(); w == nil || !w.Upstream || w.Slow || w.For != "working on users: no route to host" {
 			t.Errorf("it said that it waits for %+v", w)
 		}
 	})
@@ -433,7 +433,7 @@ func TestSlowWork(t *testing.T) {
 		b.run.Waiting = func(_ context.Context, w syncrun.Wait) { said.Store(&w) }
 		b.run.Work = slow{25 * time.Second}
 		b.do(t)
-		if w := said.Load(); w == nil || !w.Upstream || w.For != "working on users" {
+		if w := said.Load(); w == nil || !w.Upstream || !w.Slow || w.For != "working on users" {
 			t.Errorf("it said that it waits for %+v", w)
 		}
 		if lines := b.log.lines("Database does not answer"); len(lines) > 0 {

@@ -125,7 +125,7 @@ type attempt struct {
 }
 
 func newAttempt(s *session, task *asynq.Task, taskID string, place func()) *attempt {
-	return &attempt{s: s, c: s.c, task: task, taskID: taskID, place: place, owner: jobs.NewOwner(), began: time.Now()}
+	return &attempt{s: s, c: s.c, task: task, taskID: taskID, place: place, owner: jobs.NewOwner(s.c.w.id), began: time.Now()}
 }
 
 // do makes the attempt. It returns nil if nothing is left to do, errReleased if the task goes back to its queue, and otherwise

@@ -518,7 +518,7 @@ func TestRangeThatKillsWorkers(t *testing.T) {
 				t.Fatal(err)
 			}
 			// Workers that split the run and died in its first range leave this.
-			state, err := b.OpenRun(t.Context(), run, jobs.NewOwner())
+			state, err := b.OpenRun(t.Context(), run, jobs.NewOwner("host:1:abc"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -530,7 +530,7 @@ func TestRangeThatKillsWorkers(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range test.crashes {
-				part, err := b.OpenRange(t.Context(), tasks.RangeID{Run: run}, jobs.NewOwner())
+				part, err := b.OpenRange(t.Context(), tasks.RangeID{Run: run}, jobs.NewOwner("host:1:abc"))
 				if err != nil {
 					t.Fatal(err)
 				}

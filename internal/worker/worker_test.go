@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -445,7 +446,7 @@ func TestRescuedRun(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range test.crashes { // workers that took the run and died
-				state, err := b.OpenRun(t.Context(), run, jobs.NewOwner())
+				state, err := b.OpenRun(t.Context(), run, jobs.NewOwner("host:1:abc"))
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -459,6 +460,11 @@ func TestRescuedRun(t *testing.T) {
 			info := b.await(t, id, test.state)
 			if len(b.log.Find(procs.Match{Text: "Recovered run from a dead worker"})) == 0 {
 				t.Error("the log does not say that the run was rescued")
+			}
+			if found, err := b.Find(t.Context(), run); err != nil || len(found.Rescues) != test.crashes {
+				t.Errorf("%d rescues are recorded of %d: %v", len(found.Rescues), test.crashes, err)
+			} else if last := found.Rescues[test.crashes-1]; last.Lost != "host:1:abc" || !strings.Contains(last.Worker, fmt.Sprintf(":%d:", os.Getpid())) {
+				t.Errorf("the last rescue is %+v", last)
 			}
 			if test.state == asynq.TaskStateCompleted && string(info.Result) != `"1half"` {
 				t.Errorf("result %s, want the first attempt to go on at its checkpoint", info.Result)

@@ -53,7 +53,7 @@ func newClient(t *testing.T, url string, options ...client.Option) *client.Clien
 const (
 	id  = "1795495826751:user-sync:mq4z2etl"
 	job = `{"id":"1795495826751:user-sync:mq4z2etl","job":"user-sync","state":"active","data":{"syncType":"full"},"progress":55,"attempt":2,` +
-		`"attempts":3,"error":"once","ranges":{"total":5,"ended":2},"createdAt":"2026-11-24T04:50:26.750Z","startedAt":"2026-11-24T04:50:27.100Z"}`
+		`"attempts":3,"error":"once","rescues":[{"at":"2026-11-24T04:50:27.050Z","range":1,"lostWorker":"v","worker":"w"}],"ranges":{"total":5,"ended":2},"createdAt":"2026-11-24T04:50:26.750Z","startedAt":"2026-11-24T04:50:27.100Z"}`
 	ended = `{"id":"1795495826751:user-sync:mq4z2etl","job":"user-sync","state":"completed","data":{"syncType":"full"},"progress":100,"attempt":1,"attempts":3,` +
 		`"result":{"success":true,"usersProcessed":5,"usersUpdated":4,"errors":1,"duration":340,"timestamp":"2026-11-24T04:50:30.200Z"},` +
 		`"createdAt":"2026-11-24T04:50:26.750Z","endedAt":"2026-11-24T04:50:30.000Z"}`
@@ -67,9 +67,9 @@ const (
 		`"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""}]},` +
 		`{"name":"nightly-report","title":"Nightly report","schedule":null,"paused":true,"attempts":1,"fields":[]}]`
 	processes  = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z","version":"v1.4.0","startedAt":"2026-11-24T03:20:00.000Z","doing":[{"job":"1795495826751:user-sync:mq4z2etl","range":0}]}]`
-	historyRun = `{"id":"1795495826751:user-sync:mq4z2etl","kind":"run","job":"user-sync","at":"2026-11-24T04:50:30.215Z","by":{"kind":"key","key":"ops"},` +
+	historyRun = `{"id":"1795495826751:user-sync:mq4z2etl","kind":"run","job":"user-sync","at":"2026-11-24T04:50:30.215Z","by":{"kind":"retry","key":"ops","at":"2026-11-24T04:50:26.750Z"},` +
 		`"state":"failed","data":{"syncType":"full"},"startedAt":"2026-11-24T04:50:26.757Z","duration":3458,"attempt":1,"attempts":3,"error":"no",` +
-		`"endedAttempts":[{"number":1,"startedAt":"2026-11-24T04:50:26.757Z","endedAt":"2026-11-24T04:50:30.215Z","worker":"w","outcome":"failed","error":"no"}],` +
+		`"endedAttempts":[{"number":1,"startedAt":"2026-11-24T04:50:26.757Z","endedAt":"2026-11-24T04:50:30.215Z","worker":"w","outcome":"failed","error":"no"}],"rescues":[{"at":"2026-11-24T04:50:27.000Z","worker":"w"}],` +
 		`"counts":{"processed":3,"updated":2,"failed":1},"result":{"success":false},"failedRecords":[{"id":"65a1","name":"ada","reason":"bad"}],` +
 		`"ranges":[{"index":0,"worker":"w","startedAt":"2026-11-24T04:50:27.000Z","endedAt":"2026-11-24T04:50:29.000Z","outcome":"failed",` +
 		`"counts":{"processed":3,"updated":2,"failed":1},"error":"no"}],"rangesTotal":2,"traceId":"0af7651916cd43dd8448eb211c80319c"}`

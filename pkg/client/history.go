@@ -68,6 +68,8 @@ type HistoryEntry struct {
 	Error string `json:"error,omitempty"`
 	// EndedAttempts are the attempts, oldest first, with those before a retry. A detail.
 	EndedAttempts []EndedAttempt `json:"endedAttempts,omitempty"`
+	// Rescues say which workers were lost during the job, and which went on, oldest first. A detail.
+	Rescues []Rescue `json:"rescues,omitempty"`
 	// Counts is what the job has done to its records; nil if that is not known.
 	Counts *RecordCounts `json:"counts,omitempty"`
 	// Result is the result of a completed job; see SyncResult. A detail.

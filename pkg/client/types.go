@@ -87,20 +87,22 @@ type Job struct {
 	TriggeredBy *TriggeredBy `json:"triggeredBy,omitempty"`
 	// EndedAttempts are the attempts that have ended, oldest first, with those before a retry.
 	EndedAttempts []EndedAttempt `json:"endedAttempts,omitempty"`
+	// Rescues say which workers were lost during the job, and which went on, oldest first.
+	Rescues []Rescue `json:"rescues,omitempty"`
 	// Counts is what the job has done to its records, by now or in all; nil if that is not known.
 	Counts *RecordCounts `json:"counts,omitempty"`
 	// Total is how many records a job that has not ended is to visit; 0 while that is not known.
 	Total int64 `json:"total,omitempty"`
 	// Result is the result of a completed job; see SyncResult.
 	Result json.RawMessage `json:"result,omitempty"`
-	// Waiting is set while an active job waits for a server that is away or does not answer.
+	// Waiting is set while a job that has begun waits for a server that is away, or is very slow.
 	Waiting *Waiting `json:"waiting,omitempty"`
 	// Ranges is set while several workers share a large run.
 	Ranges *Ranges `json:"ranges,omitempty"`
 	// WorkerLost is true while an active job, or one of its ranges, has lost its worker.
 	WorkerLost bool `json:"workerLost,omitempty"`
-	// RescueWithin is in how many milliseconds at the latest another worker takes over then. It is nil where the server cannot promise
-	// that, such as while no worker lives.
+	// RescueWithin is in how many milliseconds at the latest the job is put back into its queue then. There it waits its turn: if no
+	// other one comes first, another worker goes on at once. It is nil where the server cannot promise that, such as while no worker lives.
 	RescueWithin *int64 `json:"rescueWithin,omitempty"`
 	// CreatedAt is when the job was to start: the time of its tick, of its trigger, or the one that the trigger asked for.
 	CreatedAt Time `json:"createdAt"`
@@ -124,6 +126,8 @@ type TriggeredBy struct {
 	Kind string `json:"kind"`
 	// Key is the name of the API key; "" without one.
 	Key string `json:"key,omitempty"`
+	// At is when the job was retried; zero if it was not.
+	At Time `json:"at,omitzero"`
 }
 
 // The values of TriggeredBy.Kind.
@@ -153,6 +157,18 @@ type EndedAttempt struct {
 	Error string `json:"error,omitempty"`
 }
 
+// Rescue says that a worker was lost, and which one went on with what it did. The attempt of the lost worker is not among the ended ones.
+type Rescue struct {
+	// At is when the other worker took over.
+	At Time `json:"at"`
+	// Range is the index of the range that it took over, which counts from 0; nil if that was the job as a whole.
+	Range *int `json:"range,omitempty"`
+	// LostWorker is the ID of the worker that was lost; "" if that is not known.
+	LostWorker string `json:"lostWorker,omitempty"`
+	// Worker is the ID of the worker that went on.
+	Worker string `json:"worker"`
+}
+
 // RecordCounts says what a job has done to its records.
 type RecordCounts struct {
 	Processed int64 `json:"processed"`
@@ -160,7 +176,7 @@ type RecordCounts struct {
 	Failed    int64 `json:"failed"`
 }
 
-// Waiting is what an active job waits for.
+// Waiting is what a job waits for that has begun.
 type Waiting struct {
 	// For is what the job waits to be done, for people, such as "updating users".
 	For string `json:"for"`
@@ -168,6 +184,8 @@ type Waiting struct {
 	Since Time `json:"since"`
 	// Upstream is true if it waits for what its own work needs, such as another service. Then this system itself may be well.
 	Upstream bool `json:"upstream,omitempty"`
+	// Slow is true if what it waits for has not failed by now, but takes long: it may be away, or only slow.
+	Slow bool `json:"slow,omitempty"`
 }
 
 // WaitingJob is an active job that waits.
