@@ -22,6 +22,7 @@ import (
 	"github.com/chromedp/cdproto/cdp"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/chromedp"
+	"go.mongodb.org/mongo-driver/v2/bson"
 
 	"github.com/codex-api/codex-jobs/internal/access/accesstest"
 	"github.com/codex-api/codex-jobs/internal/history"
@@ -41,7 +42,7 @@ const (
 	watched = 150 * time.Millisecond
 )
 
-// endpoint does the work of the user sync, as slowly as the test wants or not at all. It refuses names with markup.
+// endpoint does the work of the user sync, as slowly as the test wants or not at all. It refuses names with markup, and projects.
 type endpoint struct {
 	url   string
 	delay atomic.Int64 // a time.Duration
@@ -66,6 +67,10 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) {
 	}
 	if e.away.Load() || json.NewDecoder(r.Body).Decode(&asked) != nil {
 		http.Error(w, "away", http.StatusServiceUnavailable)
+		return
+	}
+	if r.URL.Path == "/project-sync" {
+		http.Error(w, "no projects today", http.StatusForbidden)
 		return
 	}
 	type result struct {
@@ -93,12 +98,13 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) {
 func TestConsole(t *testing.T) {
 	work := startEndpoint(t)
 	s := start(t, 2, "API_KEYS=ops:write:"+writeKey+",guest:read:"+readKey,
-		"USER_SYNC_URL="+work.url+"/user-sync", "USER_SYNC_FIELDS=username", "SYNC_BATCH_SIZE=5", "SYNC_RANGE_SIZE=50",
+		"USER_SYNC_URL="+work.url+"/user-sync", "USER_SYNC_FIELDS=username", "PROJECT_SYNC_URL="+work.url+"/project-sync", "PROJECT_SYNC_FIELDS=name", "SYNC_BATCH_SIZE=5", "SYNC_RANGE_SIZE=50",
 		"USER_SYNC_INTERVAL=24h") // hardly ever does a tick come in between
 	s.key = writeKey
 	b := open(t)
 	b.axe = axe(t)
 	b.do(t, chromedp.Navigate(asUser(s.url, writeKey)))
+	s.insert(t, "projects", bson.D{{Key: "_id", Value: "p1"}, {Key: "name", Value: "Orion"}})
 	for _, step := range []struct {
 		name string
 		do   func(*testing.T, *system, *browser, *endpoint)
@@ -107,6 +113,7 @@ func TestConsole(t *testing.T) {
 		{"pause and resume", pauseInConsole},
 		{"a run from 0 to 100", watchRun},
 		{"names that are HTML", markupInNames},
+		{"times of another zone", anotherZone},
 		{"what waits", waits},
 		{"cancel and retry", cancelAndRetry},
 		{"change many jobs", changeMany},
@@ -301,7 +308,7 @@ func watchRun(t *testing.T, _ *system, b *browser, work *endpoint) {
 
 	evaluate[int](t, b, recordProgress)
 	b.sync(t)
-	b.says(t, "User sync running", "ranges done", "attempt 1 of 3", "(range ")
+	b.says(t, "User sync active", "ranges done", "attempt 1 of 3", "(range ")
 	b.says(t, "records/s", "left")
 	b.picture(t, "console.png")
 	b.looksRight(t, "running")
@@ -312,6 +319,47 @@ func watchRun(t *testing.T, _ *system, b *browser, work *endpoint) {
 	}
 	work.delay.Store(0)
 	b.dismiss(t)
+}
+
+// anotherZone looks at the times of the run in a zone of half hours, and at a filter for them.
+func anotherZone(t *testing.T, _ *system, b *browser, _ *endpoint) {
+	const started = `document.evaluate('//dt[.="Started"]/following-sibling::dd[1]/time', document, null, XPathResult.FIRST_ORDERED_NODE_TYPE).singleNodeValue`
+	b.do(t, chromedp.Click(userSync+`//p[contains(., "Last:")]/a`))
+	b.says(t, "Times in UTC", "Started")
+	b.zone(t, "Asia/Kolkata")
+	b.do(t, chromedp.Reload())
+	b.says(t, "Times in Asia/", "Started")
+	shown := evaluate[[]string](t, b, `[`+started+`].map(e => [e.dateTime, e.textContent, e.title])[0]`)
+	at, err := time.Parse(time.RFC3339, shown[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := at.In(time.FixedZone("", 5*3600+1800)).Format(time.DateTime); shown[1] != want || shown[2] != at.UTC().Format(time.DateTime)+" UTC" {
+		t.Errorf("%s is shown as %q, and %q on hover; want %s", at, shown[1], shown[2], want)
+	}
+	const hash = "#/history?from=2026-11-27T20%3A00%3A00.000Z"
+	b.hash(t, hash)
+	b.says(t, "Look again")
+	testbed.Eventually(t, "the filter in the zone of the browser", func() bool {
+		return evaluate[string](t, b, `document.querySelector("[name=from]")?.value ?? ""`) == "2026-11-28T01:30"
+	})
+	b.do(t, chromedp.Click(`//form//button[.="Search"]`))
+	if got := evaluate[string](t, b, `location.hash`); got != hash {
+		t.Errorf("the same search is at %s", got)
+	}
+	b.zone(t, "")
+	b.hash(t, "#/")
+	b.do(t, chromedp.Reload())
+	b.says(t, "Times in UTC")
+}
+
+// zone sets the time zone of the browser; "" is that of the machine.
+func (b *browser) zone(t *testing.T, name string) {
+	t.Helper()
+	b.do(t, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
+		_, err := cdp.Call(ctx, target, emulation.SetTimezoneOverride, emulation.SetTimezoneOverrideParams{TimezoneID: name})
+		return err
+	}))
 }
 
 func markupInNames(t *testing.T, _ *system, b *browser, _ *endpoint) {
@@ -326,20 +374,44 @@ func markupInNames(t *testing.T, _ *system, b *browser, _ *endpoint) {
 	b.hash(t, "#/")
 }
 
-func waits(t *testing.T, _ *system, b *browser, work *endpoint) {
-	work.away.Store(true)
+func waits(t *testing.T, s *system, b *browser, work *endpoint) {
+	// That a server does not answer is said once it is known. Till then it may be slow.
+	work.delay.Store(int64(14 * time.Second))
 	b.sync(t)
+	b.says(t, "It waits for its upstream since", ", which is slow, or away: working on users")
+	b.looksRight(t, "slow")
+	if strings.Contains(b.text(), "does not answer") {
+		t.Error("the page says of a slow upstream that it does not answer")
+	}
+	work.away.Store(true)
+	work.delay.Store(0)
 	b.says(t, "It waits for its upstream, which does not answer since")
+
+	// What waits says for what: for its turn, for its time.
+	behind, later := s.triggerWith(t, `{"syncType": "incremental"}`), s.triggerWith(t, `{"syncType": "full", "delay": 3600000}`)
+	b.says(t, "It waits its turn: until ", " has ended.", "It waits for its time: ")
+	b.hash(t, "#/run/"+behind)
+	b.says(t, "It waits its turn: until ", " has ended.")
+	b.press(t, "//main", "Remove")
+	b.confirm(t, "Remove the job")
+	b.says(t, behind+" removed")
+	b.hash(t, "#/run/"+later)
+	b.says(t, "It waits for its time: ", " (in 59 min ")
+	b.hash(t, "#/")
 	b.looksRight(t, "waits")
+	b.press(t, `//div[@data-key="`+later+`"]`, "Remove")
+	b.confirm(t, "Remove the job")
+	b.says(t, later+" removed")
 	work.away.Store(false)
 	b.says(t, "Last: completed", "User sync idle")
 	b.dismiss(t)
+	b.complaints() // of the browser, that the page of a job found it no more
 
 	// A paused job type's job waits, and can be removed.
 	b.press(t, userSync, "Pause")
 	b.says(t, "User sync paused")
 	b.sync(t)
-	b.says(t, "it is waiting")
+	b.says(t, "it is waiting", "It waits until User sync is resumed.")
 	b.press(t, userSync, "Remove")
 	b.confirm(t, "Remove the job")
 	b.says(t, " removed")
@@ -359,7 +431,7 @@ func cancelAndRetry(t *testing.T, _ *system, b *browser, work *endpoint) {
 	b.dismiss(t)
 	b.press(t, userSync, "Cancel")
 	b.confirm(t, "Not now")
-	b.says(t, "User sync running")
+	b.says(t, "User sync active")
 	b.press(t, userSync, "Cancel")
 	b.confirm(t, "Cancel the job")
 	b.says(t, "is being cancelled", "it is cancelled", "Last: cancelled")
@@ -368,16 +440,35 @@ func cancelAndRetry(t *testing.T, _ *system, b *browser, work *endpoint) {
 	b.do(t, chromedp.Click(userSync+`//p[contains(., "Last:")]/a`))
 	b.press(t, "//main", "Retry")
 	b.says(t, "will be tried again", "it is completed")
-	b.says(t, "completed\nJob type")
+	b.says(t, "completed\nJob type", "a retry by hand with key ops at ", "after 1 earlier attempt: see below", "1, before the retry")
+	if bad := evaluate[string](t, b, `[...document.querySelectorAll('dl .bad, [aria-label=Attempts] .bad')].map(e => e.textContent).join()`); bad != "" {
+		t.Errorf("the page of a cancelled job has %q as a failure", bad)
+	}
 	b.hash(t, "#/")
 	b.dismiss(t)
 }
 
-func changeMany(t *testing.T, _ *system, b *browser, _ *endpoint) {
+func changeMany(t *testing.T, s *system, b *browser, _ *endpoint) {
 	all := `//section[@aria-label="All job types"]`
+	b.press(t, userSync, "Retry failed")
+	b.says(t, "User sync: no job has failed")
+	id := s.failedProjects(t)
+	b.says(t, "Last: failed")
+	b.looksRight(t, "failed")
 	b.press(t, all, "Retry failed")
-	b.confirm(t, "Retry them")
-	b.says(t, "All: 0 failed jobs will be tried again")
+	b.says(t, "Retry 1 failed job of all job types?")
+	b.confirm(t, "Retry 1")
+	b.says(t, "All: 1 failed job will be tried again")
+	// The attempts of before stay, with why they failed.
+	b.hash(t, "#/run/"+id)
+	b.says(t, "a retry by hand with key ops at ", "after 3 earlier attempts: see below", "3, before the retry", "no projects today",
+		"Attempt 1 of 3 has failed. The next one begins at ")
+	b.looksRight(t, "retried")
+	b.press(t, "//main", "Remove")
+	b.confirm(t, "Remove the job")
+	b.says(t, id+" removed")
+	b.hash(t, "#/")
+	b.complaints() // of the browser, that the page of a job found it no more
 	b.press(t, all, "Cancel waiting")
 	b.confirm(t, "Cancel them")
 	b.says(t, "All: 0 waiting jobs removed")
@@ -411,9 +502,9 @@ func hidden(t *testing.T, _ *system, b *browser, _ *endpoint) {
 func apiRestarts(t *testing.T, s *system, b *browser, work *endpoint) {
 	work.delay.Store(int64(2 * watched))
 	b.sync(t)
-	b.says(t, "User sync running")
+	b.says(t, "User sync active")
 	s.api.Stop(procs.StopGrace)
-	b.says(t, "The API does not answer, since", "What you see is from before.", "User sync running")
+	b.says(t, "The API does not answer, since", "What you see is from before.", "User sync active")
 	b.press(t, userSync, "Pause")
 	b.says(t, "The API does not answer\n")
 	s.api = s.run(procs.API)
@@ -430,18 +521,40 @@ func apiRestarts(t *testing.T, s *system, b *browser, work *endpoint) {
 func workerKilled(t *testing.T, s *system, b *browser, work *endpoint) {
 	work.delay.Store(int64(watched))
 	b.sync(t)
-	b.says(t, "User sync running", "(range ")
+	b.says(t, "User sync active", "(range ")
 	holder := s.holder(t)
+	lost := fmt.Sprintf(":%d:", holder.PID())
 	s.killed[holder] = true
 	holder.Kill()
 	b.looksRight(t, "killed")
 	work.delay.Store(0)
-	b.saysWithin(t, rescueLimit, "Its worker is lost. Another goes on in at most")
+	b.saysWithin(t, rescueLimit, "Its worker is lost. It is put back in at most", "; then it waits its turn.")
 	b.saysWithin(t, rescueLimit, "User sync idle", "Last: completed", fmt.Sprintf("%d records, 1 error", userCount))
-	if strings.Contains(b.text(), fmt.Sprintf(":%d:", holder.PID())) {
+	if strings.Contains(b.text(), lost) {
 		t.Error("the page lists a worker that is dead")
 	}
+	// The page of the run says afterwards what happened, from the jobs and then from the history.
+	b.do(t, chromedp.Click(userSync+`//p[contains(., "Last:")]/a`))
+	b.says(t, "Lost workers", "the run", "Attempts")
+	testbed.Eventually(t, "the lost worker on the page of the run", func() bool {
+		section := evaluate[string](t, b, `document.querySelector('[aria-label="Lost workers"]')?.innerText ?? ""`)
+		return strings.Contains(section, lost) && strings.Contains(section, "the run") && !strings.Contains(section, "(unknown)")
+	})
+	b.says(t, "Ranges: 6")
+	b.looksRight(t, "rescued")
+	b.hash(t, "#/")
 	b.dismiss(t)
+}
+
+// failedProjects triggers the project sync, which its endpoint refuses, and returns its ID once it has failed.
+func (s *system) failedProjects(t *testing.T) string {
+	t.Helper()
+	var answer struct{ Data struct{ JobID string } }
+	if err := s.ask(http.MethodPost, "/jobs/trigger/project-sync", `{"syncType": "full"}`, &answer); err != nil {
+		t.Fatal(err)
+	}
+	s.reaches(t, answer.Data.JobID, "failed")
+	return answer.Data.JobID
 }
 
 // holder returns the worker that has the active run of the user sync, not only ranges of it.

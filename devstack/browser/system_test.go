@@ -43,6 +43,7 @@ const (
 type system struct {
 	t   *testing.T // the programs run until it ends
 	url string
+	bin string // the folder of the programs
 	// key is what requests are sent with; "" if the API has no keys.
 	key string
 	// mongodb is a proxy before MongoDB that makes runs slow.
@@ -57,6 +58,12 @@ type system struct {
 // start starts an API whose dashboard may change things, a scheduler and some workers, with users to be synchronised.
 func start(t *testing.T, workers int, settings ...string) *system {
 	t.Helper()
+	return startFrom(t, filepath.Join("..", "..", "bin"), workers, settings...)
+}
+
+// startFrom does so with the programs of a folder.
+func startFrom(t *testing.T, bin string, workers int, settings ...string) *system {
+	t.Helper()
 	uri := os.Getenv("MONGODB_URI")
 	if uri == "" {
 		t.Fatal("MONGODB_URI is not set: run the test with `make check`")
@@ -65,7 +72,7 @@ func start(t *testing.T, workers int, settings ...string) *system {
 	if err != nil {
 		t.Fatal("MONGODB_URI cannot be put behind a proxy")
 	}
-	s := &system{t: t, mongodb: testbed.NewProxy(t, server.Host), uri: uri, database: loadUsers(t, uri), killed: make(map[*procs.Process]bool)}
+	s := &system{t: t, bin: bin, mongodb: testbed.NewProxy(t, server.Host), uri: uri, database: loadUsers(t, uri), killed: make(map[*procs.Process]bool)}
 	server.Host = s.mongodb.Addr
 	query := server.Query()
 	query.Set("directConnection", "true") // a replica set tells its own addresses
@@ -128,11 +135,24 @@ func loadUsers(t *testing.T, uri string) string {
 	return db.Name()
 }
 
+// insert adds a document to a collection of the test's database.
+func (s *system) insert(t *testing.T, collection string, document bson.D) {
+	t.Helper()
+	client, err := mongo.Connect(options.Client().ApplyURI(s.uri))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = client.Disconnect(context.WithoutCancel(t.Context())) }() // only closes sockets
+	if _, err := client.Database(s.database).Collection(collection).InsertOne(t.Context(), document); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // run runs one of the programs until the test ends.
 func (s *system) run(name string, settings ...string) *procs.Process {
 	t := s.t
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("..", "..", "bin", name))
+	path, err := filepath.Abs(filepath.Join(s.bin, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -188,8 +208,14 @@ func (s *system) ask(method, path, body string, answer any) error {
 // trigger starts a full synchronisation of the users, and returns its ID.
 func (s *system) trigger(t *testing.T) string {
 	t.Helper()
+	return s.triggerWith(t, `{"syncType": "full"}`)
+}
+
+// triggerWith triggers a synchronisation of the users with a body, and returns its ID.
+func (s *system) triggerWith(t *testing.T, body string) string {
+	t.Helper()
 	var answer struct{ Data struct{ JobID string } }
-	if err := s.ask(http.MethodPost, "/jobs/trigger/user-sync", `{"syncType": "full"}`, &answer); err != nil {
+	if err := s.ask(http.MethodPost, "/jobs/trigger/user-sync", body, &answer); err != nil {
 		t.Fatal(err)
 	}
 	return answer.Data.JobID

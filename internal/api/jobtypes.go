@@ -33,7 +33,7 @@ func (s *Server) listJobTypes(c *gin.Context) {
 			return
 		}
 		list.JobTypes = append(list.JobTypes, client.JobType{
-			Name: def.Name, Title: def.Title, Schedule: specs[def.Name], Paused: paused, Attempts: def.Attempts, Fields: fieldsOf(def),
+			Name: def.Name, Title: def.Title, Schedule: specs[def.Name], Paused: paused, Attempts: def.Attempts, Overall: def.Overall, Fields: fieldsOf(def),
 		})
 	}
 	c.JSON(http.StatusOK, client.Answer{Success: true, Data: list})

@@ -230,9 +230,9 @@ func TestJobTypes(t *testing.T) {
 		`"options":["incremental","full"],"default":"incremental"},` +
 		`{"name":"batchSize","type":"integer","allowed":"a whole number from 1 to 10000"}]}`
 	want := `{"success":true,"data":{"jobTypes":[` +
-		`{"name":"user-sync","title":"User sync","schedule":null,"paused":false,"attempts":3,` + syncFields + `,` +
-		`{"name":"project-sync","title":"Project sync","schedule":null,"paused":true,"attempts":3,` + syncFields + `,` +
-		`{"name":"issue-sync","title":"Issue sync","schedule":null,"paused":false,"attempts":3,` + syncFields + `]}}`
+		`{"name":"user-sync","title":"User sync","schedule":null,"paused":false,"attempts":3,"overall":1,` + syncFields + `,` +
+		`{"name":"project-sync","title":"Project sync","schedule":null,"paused":true,"attempts":3,"overall":1,` + syncFields + `,` +
+		`{"name":"issue-sync","title":"Issue sync","schedule":null,"paused":false,"attempts":3,"overall":1,` + syncFields + `]}}`
 	if got := b.get(t, "/job-types"); got.status != http.StatusOK || got.text != want {
 		t.Errorf("got %d %s, want %s", got.status, got.text, want)
 	}

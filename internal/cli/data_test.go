@@ -51,7 +51,7 @@ const (
 
 	// welcome-mail is a job type that codexctl has never heard of.
 	jobTypes = `{"jobTypes":[
-		{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` + syncFields + `},
+		{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,"overall":1,` + syncFields + `},
 		{"name":"project-sync","title":"Project sync","schedule":null,"paused":true,"attempts":3,` + syncFields + `},
 		{"name":"issue-sync","title":"Issue sync","schedule":"0 9 * * 1-5","paused":false,"attempts":3,` + syncFields + `},
 		{"name":"welcome-mail","title":"Welcome mail","schedule":null,"paused":false,"attempts":5,

@@ -63,7 +63,7 @@ const (
 		`"activeJobs":[{"id":"1795495826751:user-sync:mq4z2etl","data":{"syncType":"full"},"progress":55}]}`
 	schedules = `[{"job":"user-sync","spec":"@every 20m","every":1200000,"next":"2026-11-24T05:00:00.000Z","previous":"2026-11-24T04:40:00.000Z","paused":false},` +
 		`{"job":"issue-sync","spec":"0 9 * * 1-5","every":null,"next":"2026-11-24T09:00:00.000Z","previous":null,"paused":true}]`
-	jobTypes = `[{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,` +
+	jobTypes = `[{"name":"user-sync","title":"User sync","schedule":"@every 20m","paused":false,"attempts":3,"overall":1,` +
 		`"fields":[{"name":"syncType","type":"string","allowed":"\"incremental\" or \"full\""}]},` +
 		`{"name":"nightly-report","title":"Nightly report","schedule":null,"paused":true,"attempts":1,"fields":[]}]`
 	processes  = `[{"role":"scheduler","id":"host-a:17:MQ4Z2E","lastSeen":"2026-11-24T04:50:25.120Z"},{"role":"worker","id":"host-b:1:ZZ11AA","lastSeen":"2026-11-24T04:50:26.001Z","version":"v1.4.0","startedAt":"2026-11-24T03:20:00.000Z","doing":[{"job":"1795495826751:user-sync:mq4z2etl","range":0}]}]`

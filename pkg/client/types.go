@@ -362,6 +362,8 @@ type JobType struct {
 	Paused bool `json:"paused"`
 	// Attempts is how often one of its jobs is tried.
 	Attempts int `json:"attempts"`
+	// Overall is how many of its jobs are active at the same time, over all workers; 0 where that has no limit.
+	Overall int `json:"overall,omitempty"`
 	// Fields are those of its payload. The body of a trigger may have these, and runAt or delay; see RunAt and Delay.
 	Fields []Field `json:"fields"`
 }

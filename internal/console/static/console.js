@@ -128,7 +128,7 @@ function by(trigger) {
     case "tick": return "the schedule";
     case "key": return `key ${trigger.key}`;
     case "api": return "the API, without a key";
-    case "retry": return trigger.key ? `a retry with key ${trigger.key}` : "a retry";
+    case "retry": return trigger.key ? `a retry by hand with key ${trigger.key}` : "a retry by hand";
   }
   return "unknown";
 }
@@ -138,6 +138,8 @@ function counts(c) {
 }
 
 const state = s => el("span", { class: `state ${s}` }, s);
+// failure shows why something failed. That it was cancelled is no failure, and its state says it.
+const failure = (text, what) => text && what !== "cancelled" && el("span", { class: "bad" }, text);
 const code = text => el("code", {}, text);
 const runLink = (id, text) => el("a", { href: `#/run/${encodeURIComponent(id)}` }, text ?? code(id));
 const joined = (items, between = ", ") => items.map((item, i) => [i > 0 && between, item]);
@@ -303,11 +305,11 @@ function activeRun(job) {
   const ranges = doing => doing.filter(d => d.range !== undefined).map(d => rangeNumber(d.range)).sort((a, b) => a - b);
   return el("div", { class: "run", "data-key": job.id },
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
-    el("p", {}, runLink(job.id), el("span", { class: "once" }, ` ${[job.data?.syncType, `by ${by(job.triggeredBy)}`].filter(Boolean).join(", ")}`)), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
-    job.workerLost && el("p", { class: "bad" }, "Its worker is lost. ", job.rescueWithin !== undefined ? `Another goes on in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}.`
-      : seen.processes.some(p => p.role === "worker") ? "Another goes on when the job's turn comes." : "No other one lives."),
-    job.waiting && el("p", { class: "bad" }, `It waits for ${job.waiting.upstream ? "its upstream" : "the database"}, which does not answer since `,
-      time(job.waiting.since, local(new Date(job.waiting.since)).slice(11)), " ", el("span", { class: "once" }, `(${seconds(since(job.waiting.since))})`), `: ${job.waiting.for}`),
+    el("p", {}, runLink(job.id), el("span", { class: "once" }, whose(job))), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
+    job.workerLost && el("p", { class: "bad" }, "Its worker is lost. ", job.rescueWithin !== undefined ? `It is put back in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}; then it waits its turn.`
+      : seen.processes.some(p => p.role === "worker") ? "It goes on when its turn comes." : "No other one lives."),
+    job.rescues && el("p", { class: "warn" }, rescued(job.rescues.at(-1)), job.rescues.length > 1 && ` Before that, ${plural(job.rescues.length - 1, "other rescue")}.`),
+    job.waiting && waitsFor(job.waiting),
     workers.length > 0 && el("p", {}, "On ", joined(workers.map(([p, doing]) => [code(p.id), ranges(doing).length > 0 && ` (range ${ranges(doing).join(", ")})`]))),
     cancelButton(job));
 }
@@ -316,22 +318,55 @@ const cancelButton = job => seen.me.write && button(job.state === "active" ? "Ca
   [code(job.id), job.state === "active" ? " stops where it is. What it has done stays done. It can be retried, and goes on from there." : " will not run."], job.state === "active" ? "Cancel the job" : "Remove the job", [],
   () => act(jobPath(job.id), "DELETE")));
 
+// whose says what kind of run a job is, and who made it.
+const whose = job => ` ${[job.data?.syncType, `by ${by(job.triggeredBy)}`].filter(Boolean).join(", ")}`;
+
+const clock = iso => time(iso, local(new Date(iso)).slice(11));
+
+// waitsFor says what a job waits for that has begun. That a server does not answer is known only once something has failed.
+function waitsFor({ upstream, slow, since: from, for: what }) {
+  const name = upstream ? "its upstream" : "the database", long = el("span", { class: "once" }, `(${seconds(since(from))})`);
+  return slow ? el("p", { class: "warn" }, `It waits for ${name} since `, clock(from), " ", long, `, which is slow, or away: ${what}`)
+    : el("p", { class: "bad" }, `It waits for ${name}, which does not answer since `, clock(from), " ", long, `: ${what}`);
+}
+
+// rescued says that a worker was lost, and which one went on.
+const rescued = r => ["Worker ", code(r.lostWorker ?? "(unknown)"), " was lost. ", code(r.worker), ` went on${r.range === undefined ? "" : ` with range ${rangeNumber(r.range)}`} at `, clock(r.at), "."];
+
+// reason says why a job that has not begun, or waits for its next attempt, does not go on.
+function reason(job) {
+  const type = seen.types.find(t => t.name === job.job), ofType = j => j.job === job.job;
+  if (since(job.nextAttemptAt) < 0) {
+    const when = [time(job.nextAttemptAt), " (in ", time(job.nextAttemptAt, seconds(-since(job.nextAttemptAt))), ")"];
+    return [job.waiting && waitsFor(job.waiting), el("p", {}, job.waiting ? "It is tried again at " : job.attempt > 0 ? `Attempt ${job.attempt} of ${job.attempts} has failed. The next one begins at ` : "It waits for its time: ",
+      when, type?.paused && `, or when ${type.title} is resumed`, ".", !job.waiting && job.error && [" ", failure(cut(job.error, 300))])];
+  }
+  const active = seen.active.filter(j => ofType(j) && !j.workerLost), waiting = seen.pending.filter(j => ofType(j) && j.state === "waiting").map(j => j.id);
+  const before = waiting.includes(job.id) ? waiting.indexOf(job.id) : waiting.length; // they are in the order in which they begin
+  const turns = [active.length >= (type?.overall ?? Infinity) && ["until ", joined(active.slice(0, 3).map(j => runLink(j.id))), " has ended"], before > 0 && `after ${plural(before, "other job")} that ${before === 1 ? "waits" : "wait"}`].filter(Boolean);
+  return el("p", {}, "It waits ", type?.paused ? `until ${type.title} is resumed` : !seen.processes.some(p => p.role === "worker") ? "for a worker: none lives" :
+    turns.length > 0 ? ["its turn: ", joined(turns, ", and ")] : ["for a worker with a free place", seen.health?.database.status === "disconnected" && ". The database is away, or slow"], ".");
+}
+
 function pendingRun(job) {
-  return el("div", { class: "run waits", "data-key": job.id }, el("p", {}, state(job.state), " ", runLink(job.id),
-    job.nextAttemptAt && [" starts ", since(job.nextAttemptAt) < 0 ? ["in ", time(job.nextAttemptAt, seconds(-since(job.nextAttemptAt)))] : "now"]), cancelButton(job));
+  return el("div", { class: "run waits", "data-key": job.id }, el("div", {}, el("p", {}, state(job.state), " ", runLink(job.id), el("span", { class: "once" }, whose(job))), reason(job)), cancelButton(job));
 }
 
 function lastRun(job) {
   if (!job) return el("p", { class: "faint" }, "No job has ended yet.");
-  return el("p", {}, "Last: ", runLink(job.id, state(job.state)), " ", ago(job.endedAt), job.duration !== undefined && ` in ${span(job.duration)}`,
-    job.counts && [" · ", el("span", { class: "once" }, counts(job.counts))], job.error && el("span", { class: "bad" }, ` · ${cut(job.error, 120)}`));
+  return el("p", {}, "Last: ", runLink(job.id, state(job.state)), " ", ago(job.endedAt), job.duration !== undefined && ` in ${span(job.duration)}`, `, by ${by(job.triggeredBy)}`,
+    job.counts && [" · ", el("span", { class: "once" }, counts(job.counts))], job.error && job.state !== "cancelled" && [" · ", failure(cut(job.error, 120))]);
 }
 
 const control = (verb, job) => button(verb, () => act(`/jobs/${verb.split(" ")[0].toLowerCase()}`, "POST", { job }));
 
 // bulk are the buttons that change many jobs: those of a job type, or of all.
 const bulk = (job, title) => [
-  button("Retry failed", () => ask(`Retry the failed jobs of ${title}?`, "Each gets all of its attempts again.", "Retry them", [], () => act("/jobs/retry-failed", "POST", { job }))),
+  button("Retry failed", async () => {
+    const failed = await list(`/jobs?job=${job}&state=failed&pageSize=1`).catch(error => void say(error.message, true));
+    if (failed?.total === 0) say(`${sentence(title)}: no job has failed`);
+    else if (failed) ask(`Retry ${plural(failed.total, "failed job")} of ${title}?`, "Each gets all of its attempts again. Cancelled jobs stay.", `Retry ${number(failed.total)}`, [], () => act("/jobs/retry-failed", "POST", { job }));
+  }),
   button("Cancel waiting", () => ask(`Cancel the waiting jobs of ${title}?`, "They are removed. Active and delayed jobs stay.", "Cancel them", [], () => act("/jobs/cancel-waiting", "POST", { job }))),
   button("Clean up", () => ask(`Clean up ${title}?`, "Removes the jobs that ended longer ago than this. They can not be retried then. The history keeps them.", "Clean up",
     [{ name: "gracePeriodHours", label: "Hours", type: "number", default: 24, allowed: "a number from 0 to 8760" }], values => act("/jobs/cleanup", "POST", { job, ...values }))),
@@ -346,7 +381,7 @@ function jobType(t) {
   const trigger = () => ask(`${t.name.endsWith("-sync") ? "Sync now" : "Trigger"}: ${t.title}`, t.paused && "It is paused: the job waits until it is resumed.", "Trigger", t.fields,
     values => act(`/jobs/trigger/${t.name}`, "POST", values));
   return el("section", { class: "card", "data-key": t.name, "aria-label": t.title },
-    el("h2", {}, t.title, " ", active.length > 0 && state("running"), " ", t.paused && state("paused"), active.length === 0 && !t.paused && state("idle")),
+    el("h2", {}, t.title, " ", active.length > 0 && state("active"), " ", t.paused && state("paused"), active.length === 0 && !t.paused && state("idle")),
     el("p", {}, next, schedule && el("small", {}, ` ${schedule.spec}`)),
     active.map(activeRun),
     pending.slice(0, pendingShown).map(pendingRun), pending.length > pendingShown && el("p", {}, `and ${number(pending.length - pendingShown)} or more wait`),
@@ -356,7 +391,8 @@ function jobType(t) {
 
 function health() {
   const h = seen.health;
-  const away = [["database", "MongoDB"], ["redis", "Redis"]].filter(([d]) => h?.[d].status !== "connected").map(([d, name]) => h?.[d].error ?? `${name} does not answer`);
+  const away = [["database", "MongoDB"], ["redis", "Redis"]].filter(([d]) => h?.[d].status !== "connected").map(([d, name]) => h?.[d].error ??
+    (h?.[d].responseTime < 1000 ? `${name} does not answer` : `${name} has not answered the API within ${span(h?.[d].responseTime)}: it is away, or slow`));
   const missing = (h?.jobs.missing ?? []).filter(m => m !== "Redis").map(m => `There is not ${m}`);
   const problems = [...away, ...missing, ...(h?.jobs.warnings ?? []).map(sentence)];
   return h && problems.length > 0 && el("section", { class: "card warn", "data-key": "health", "aria-label": "Health" }, el("h2", {}, "Something is missing"), el("ul", {}, problems.map(p => el("li", {}, p))));
@@ -370,6 +406,7 @@ function processes() {
     return jobs.length === 0 ? "waits for a job" : el("span", {}, joined(jobs.map(id => [runLink(id), ranges(id).length > 0 && ` range ${ranges(id).join(", ")}`])));
   };
   return el("section", { class: "card", "data-key": "processes", "aria-label": "Workers and schedulers" }, el("h2", {}, "Workers and schedulers"),
+    seen.processes.length > 0 && el("p", { class: "faint" }, "A process is called by its host, its process ID, and something random."),
     seen.processes.length === 0 ? el("p", {}, "There is none.") : table(["Role", "Process", "Version", "Up for", "What it does"],
       seen.processes.map(p => [p.role + p.id, p.role, code(p.id), p.version, p.startedAt && time(p.startedAt, seconds(since(p.startedAt))), does(p)])));
 }
@@ -479,7 +516,7 @@ function historyView(query) {
     el("button", { class: "primary" }, "Search"), button("Look again", () => { past.stale = true; look(); }))];
   if (!past.page) return el("main", {}, parts, el("p", {}, refused || "Looking…"));
   const row = e => [e.id, time(e.at), e.job, state(e.state || e.kind), e.duration !== undefined && span(e.duration), e.counts && number(e.counts.processed),
-    e.counts && el("span", { class: e.counts.failed > 0 && "bad" }, number(e.counts.failed)), by(e.by), [runLink(e.id), e.error && el("div", { class: "bad" }, cut(e.error, 300))]];
+    e.counts && el("span", { class: e.counts.failed > 0 && "bad" }, number(e.counts.failed)), by(e.by), [runLink(e.id), e.error && el("div", {}, failure(cut(e.error, 300), e.state))]];
   const older = new URLSearchParams(query);
   older.set("cursor", past.page.next ?? "");
   return el("main", {}, parts, refused && el("p", { class: "bad" }, refused), chart(past.chart.runs, contentWidth()),
@@ -516,16 +553,17 @@ async function lookAtRun(id) {
 function runView(id) {
   const e = run.id === id && run.entry;
   if (!e) return el("main", {}, el("h1", {}, code(id)), el("p", {}, refused || "Looking…"));
+  const trigger = e.triggeredBy ?? e.by, isEarlier = a => Date.parse(a.endedAt) <= Date.parse(trigger?.at), earlier = (e.endedAttempts ?? []).filter(isEarlier);
   const took = r => r.startedAt && r.endedAt && span(Date.parse(r.endedAt) - Date.parse(r.startedAt));
   const facts = [
-    ["Job type", e.job], ["By", by(e.triggeredBy ?? e.by)], e.target && ["Job", runLink(e.target)],
+    ["Job type", e.job], ["By", [by(trigger), trigger?.at && [" at ", time(trigger.at), earlier.length > 0 && `, after ${plural(earlier.length, "earlier attempt")}: see below`]]], e.target && ["Job", runLink(e.target)],
     e.data && ["Data", code(JSON.stringify(e.data))],
     e.nextAttemptAt && ["Starts", time(e.nextAttemptAt)], e.startedAt && ["Started", time(e.startedAt)], (e.endedAt ?? e.at) && [e.kind && e.kind !== "run" ? "At" : "Ended", time(e.at ?? e.endedAt)],
     e.duration !== undefined && ["Took", span(e.duration)], e.attempt > 0 && ["Attempts", `${e.attempt} of ${e.attempts}`],
     e.counts && ["Records", `${number(e.counts.processed)} processed, ${number(e.counts.updated)} updated, ${number(e.counts.failed)} failed`],
     e.removed && ["Removed", `${plural(e.removed.completed, "completed job")}, ${plural(e.removed.failed, "failed job")}`],
-    e.result?.warnings && ["Warnings", joined(e.result.warnings, "; ")],
-    e.traceId && ["Trace", code(e.traceId)], e.error && ["Error", el("span", { class: "bad" }, e.error)],
+    e.result && !("usersProcessed" in e.result) && ["Result", code(JSON.stringify(e.result))], e.result?.warnings && ["Warnings", joined(e.result.warnings, "; ")],
+    e.traceId && ["Trace", code(e.traceId)], e.error && e.state !== "cancelled" && ["Error", failure(e.error)],
   ].filter(Boolean);
   const card = (title, items, columns, row, before) => items?.length > 0 &&
     el("section", { class: "card", "data-key": title, "aria-label": title }, el("h2", {}, title), before, table(columns, items.map(row)));
@@ -535,12 +573,14 @@ function runView(id) {
     active.map(activeRun),
     el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
     seen.me.write && e.canRetry && el("p", { class: "buttons" }, button("Retry", async () => { run.kept = false; await act(`${jobPath(id)}/retry`, "POST"); }, true)),
-    active.length === 0 && ["waiting", "delayed"].includes(e.state) && el("p", { class: "buttons" }, cancelButton(e)),
+    active.length === 0 && ["waiting", "delayed"].includes(e.state) && [reason(e), el("p", { class: "buttons" }, cancelButton(e))],
     card("Attempts", e.endedAttempts, ["Attempt", "Started", "Took", "Outcome", "Worker", "Error"],
-      (a, i) => [i, a.number, time(a.startedAt), took(a), state(a.outcome), code(a.worker), a.error && el("span", { class: "bad" }, a.error)]),
+      (a, i) => [i, [a.number, isEarlier(a) && ", before the retry"], time(a.startedAt), took(a), state(a.outcome), code(a.worker), failure(a.error, a.outcome)]),
+    card("Lost workers", e.rescues, ["Lost worker", "Had", "Went on", "At"],
+      (r, i) => [i, code(r.lostWorker ?? "(unknown)"), r.range === undefined ? "the run" : `range ${rangeNumber(r.range)}`, code(r.worker), time(r.at)]),
     card("Records that failed", e.failedRecords, ["Name", "Record", "Reason"], r => [r.id, r.name, code(r.id), el("span", { class: "bad" }, r.reason)]),
     card(`Ranges: ${number(e.rangesTotal ?? 0)}`, ranges, ["Range", "Worker", "Started", "Took", "Outcome", "#Records", "#Errors", "Error"],
-      r => [r.index, rangeNumber(r.index), r.worker && code(r.worker), r.startedAt && time(r.startedAt), took(r), state(r.outcome), r.counts && number(r.counts.processed), r.counts && number(r.counts.failed), r.error],
+      r => [r.index, rangeNumber(r.index), [r.worker && code(r.worker), (e.rescues ?? []).filter(x => x.range === r.index).map(x => el("div", { class: "warn" }, "after ", code(x.lostWorker ?? "(unknown)"), " was lost"))], r.startedAt && time(r.startedAt), took(r), state(r.outcome), r.counts && number(r.counts.processed), r.counts && number(r.counts.failed), r.error],
       course(ranges, contentWidth() - 44)));
 }
 
@@ -606,7 +646,7 @@ function show() {
   const link = { now: "#/", history: "#/history" }[at.view];
   for (const a of document.querySelectorAll("nav a")) a.ariaCurrent = link && a.getAttribute("href") === link ? "page" : null;
   if (!seen.me) return update(main, el("main", { id: "main", tabindex: -1 }, el("p", {}, refused || "Looking…")));
-  update(document.getElementById("key"), el("p", { id: "key" }, seen.me.key && `Key ${seen.me.key}`, !seen.me.write && ", which may only read"));
+  update(document.getElementById("key"), el("p", { id: "key" }, [seen.me.key && `Key ${seen.me.key}${seen.me.write ? "" : ", which may only read"}`, `Times in ${Intl.DateTimeFormat().resolvedOptions().timeZone}`].filter(Boolean).join(" · ")));
   const fresh = at.view === "history" ? historyView(at.query) : at.view === "run" ? runView(at.id) : nowView();
   fill(fresh, { id: "main", tabindex: -1 }, []);
   update(main, fresh);
