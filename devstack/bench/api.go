@@ -64,7 +64,7 @@ func (a *api) ask(ctx context.Context, method, path, body string, data any) erro
 	if err != nil {
 		return fmt.Errorf("reading the answer to %s %s: %w", method, path, err)
 	}
-	if response.StatusCode != http.StatusOK {
+	if response.StatusCode/100 != 2 {
 		return fmt.Errorf("%s %s: %s: %s", method, path, response.Status, text)
 	}
 	if err := json.Unmarshal(text, &struct{ Data any }{data}); err != nil {

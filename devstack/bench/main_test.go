@@ -25,12 +25,12 @@ func TestParse(t *testing.T) {
 		json, big  bool
 		only, err  string
 	}{
-		{name: "all", args: "-bin x", only: "sync settings index workers endpoint mails latency status"},
-		{name: "JSON", args: "--bin x --json --big", json: true, big: true, only: "sync settings index workers endpoint mails latency status"},
+		{name: "all", args: "-bin x", only: "sync settings index workers endpoint mails latency status consoles"},
+		{name: "JSON", args: "--bin x --json --big", json: true, big: true, only: "sync settings index workers endpoint mails latency status consoles"},
 		{name: "some, in the order of the table", args: "-bin x -only status,sync", only: "sync status"},
 		{name: "no directory", args: "-json", err: "-bin is missing"},
 		{name: "an argument", args: "-bin x sync", err: `unexpected argument "sync"`},
-		{name: "no such section", args: "-bin x -only sync,speed", err: `there is no "speed"; it must be a list of sync, settings, index, workers, endpoint, mails, latency, status`},
+		{name: "no such section", args: "-bin x -only sync,speed", err: `there is no "speed"; it must be a list of sync, settings, index, workers, endpoint, mails, latency, status, consoles`},
 		{name: "no such flag", args: "-bin x -fast", err: "not defined: -fast"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -24,6 +24,7 @@ var sections = []section{
 	{"mails", "100 small runs that all wait, on three workers, against the time that they take at least", []string{slowProgram}, (*bench).measureMails},
 	{"latency", "from a trigger to the start of its handler, and what an idle worker costs, against asynq alone", []string{apiProgram, workerProgram}, (*bench).measureLatency},
 	{"status", "GET /jobs/status with many runs waiting against few", []string{apiProgram}, (*bench).measureStatus},
+	{"consoles", "what ten open consoles cost the API", []string{apiProgram, slowProgram}, (*bench).measureConsoles},
 }
 
 func sectionNames() []string {

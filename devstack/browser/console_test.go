@@ -385,7 +385,7 @@ func waits(t *testing.T, s *system, b *browser, work *endpoint) {
 	}
 	work.away.Store(true)
 	work.delay.Store(0)
-	b.says(t, "It waits for its upstream, which does not answer since")
+	b.says(t, "It waits for its upstream, which is away since")
 
 	// What waits says for what: for its turn, for its time.
 	behind, later := s.triggerWith(t, `{"syncType": "incremental"}`), s.triggerWith(t, `{"syncType": "full", "delay": 3600000}`)

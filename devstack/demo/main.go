@@ -234,8 +234,8 @@ func (c *console) sayUpstream(away bool, d time.Duration) {
 }
 
 const (
-	killed = "demo: %s (process %d) has ended: %s. If it had a run, a worker goes on with it from its checkpoint within 75 s,\n" +
-		"demo: and that costs no attempt. It is started again in %s\n"
+	killed = "demo: %s (process %d) has ended: %s. If it had a run, that is put back within 75 s, and goes on from its checkpoint\n" +
+		"demo: when its turn comes. That costs no attempt, and the run's page in the console says it. The worker is started again in %s\n"
 	rescued = "demo: %s goes on with the run of the worker that was killed, from its checkpoint\n"
 )
 

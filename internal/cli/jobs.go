@@ -193,7 +193,7 @@ func rescueOf(j client.Job) string {
 	case !j.WorkerLost:
 		return ""
 	case j.RescueWithin == nil:
-		return "lost; the job goes on when a worker is free for it"
+		return "lost; the job is put back once a worker lives"
 	}
 	return "lost; the job is put back in at most " + short(time.Duration(*j.RescueWithin)*time.Millisecond) + ", and then waits its turn"
 }

@@ -80,7 +80,7 @@ type Job struct {
 	Ranges, RangesEnded int
 	// WorkerLost is true while an active run, or one of its ranges, has lost its worker.
 	WorkerLost bool
-	// RescueWithin is the longest time until another worker takes over from the lost one. It is 0 if no worker is lost, and if the
+	// RescueWithin is the longest time until what the lost worker had is put back into its queue. It is 0 if no worker is lost, and if the
 	// time is not known.
 	RescueWithin time.Duration
 	// Created is the reference time. A delayed run's is in the future. Started is when the first attempt began, Ended when the run

@@ -1,4 +1,4 @@
-// When a lost worker's run goes on. asynq keeps a lease of each active task. A live worker renews it every 5 s, so it tells that a
+// When a lost worker's run is put back. asynq keeps a lease of each active task. A live worker renews it every 5 s, so it tells that a
 // worker is lost, and since when, long before another one takes over.
 
 package jobs
@@ -12,16 +12,14 @@ import (
 	"time"
 
 	"github.com/redis/go-redis/v9"
-
-	"github.com/codex-api/codex-jobs/internal/tasks"
 )
 
 const (
 	// staleLease is how long the rest of a task's lease is if its worker was last heard of when a process stops to count as live.
 	staleLease = taskLease - heartbeatTTL
-	// takeoverTime is how long after rescueGrace another worker begins at the latest, also on a busy machine: with the lease and the grace
-	// that makes the 75 s of docs/reliability.md.
-	takeoverTime = 15 * time.Second
+	// putBackTime is how long after rescueGrace another worker puts the task back at the latest, also on a busy machine: with the lease and
+	// the grace that makes the 75 s of docs/reliability.md.
+	putBackTime = 15 * time.Second
 	// maxLostRanges is at how many ranges of lost workers a list looks.
 	maxLostRanges = 1000
 )
@@ -29,14 +27,13 @@ const (
 // stale is a task of an active run whose lease was not renewed for some time.
 type stale struct {
 	job   *Job
-	def   tasks.Definition
 	task  string
 	lease time.Time // its end
 }
 
-// addRescues says of each active run whose worker is lost, or the worker of one of whose ranges is, that it is so, and when another one
-// takes over at the latest. Nobody can say that while no worker lives, or while something else keeps the run from going on, see canGoOn. It costs a
-// round trip if there are active runs, and some more if a worker is lost.
+// addRescues says of each active run whose worker is lost, or the worker of one of whose ranges is, that it is so, and when that is put back
+// into its queue at the latest. Any worker does that, whatever waits and whatever is paused. So only while none lives nobody can say when.
+// It costs a round trip if there are active runs, and some more if a worker is lost.
 func (j *Jobs) addRescues(ctx context.Context, list []Job) error {
 	found, err := j.findStale(ctx, list)
 	if err != nil || len(found) == 0 {
@@ -61,14 +58,8 @@ func (j *Jobs) addRescues(ctx context.Context, list []Job) error {
 			continue
 		}
 		s.job.WorkerLost = true
-		within := time.Until(s.lease.Add(rescueGrace + takeoverTime))
-		goesOn := within > 0 && workers > 0
-		if goesOn && s.task == s.job.ID.String() {
-			if goesOn, err = j.canGoOn(ctx, s.def); err != nil {
-				return err
-			}
-		}
-		stuck[s.job] = stuck[s.job] || !goesOn
+		within := time.Until(s.lease.Add(rescueGrace + putBackTime))
+		stuck[s.job] = stuck[s.job] || within <= 0 || workers == 0
 		s.job.RescueWithin = max(s.job.RescueWithin, within)
 	}
 	for job := range stuck {
@@ -95,7 +86,7 @@ func (j *Jobs) findStale(ctx context.Context, list []Job) ([]stale, error) {
 		if job.State != StateActive || !known {
 			continue
 		}
-		a := answer{stale: stale{job: job, def: def, task: job.ID.String()}}
+		a := answer{stale: stale{job: job, task: job.ID.String()}}
 		a.run = pipeline.ZScore(ctx, asynqKey(def.Queue(), "lease"), a.task)
 		if job.RangesEnded < job.Ranges {
 			a.ranges = pipeline.ZRangeByScoreWithScores(ctx, asynqKey(def.RangeQueue(), "lease"),
@@ -120,23 +111,9 @@ func (j *Jobs) findStale(ctx context.Context, list []Job) ([]stale, error) {
 		}
 		for _, z := range a.ranges.Val() {
 			if task := fmt.Sprint(z.Member); strings.HasPrefix(task, a.job.ID.String()+"/") {
-				found = append(found, stale{job: a.job, def: a.def, task: task, lease: time.Unix(int64(z.Score), 0)})
+				found = append(found, stale{job: a.job, task: task, lease: time.Unix(int64(z.Score), 0)})
 			}
 		}
 	}
 	return found, nil
-}
-
-// canGoOn reports whether nothing keeps a run that is put back from going on: its job type is not paused, and no other run has, or
-// takes before, the lease of the job type that it needs. Ranges need none, and a pause does not stop them.
-func (j *Jobs) canGoOn(ctx context.Context, def tasks.Definition) (bool, error) {
-	live := strconv.FormatInt(time.Now().Add(staleLease).Unix()+1, 10)
-	pipeline := j.rdb.Pipeline()
-	paused := pipeline.Exists(ctx, asynqKey(def.Queue(), "paused"))
-	active := pipeline.ZCount(ctx, asynqKey(def.Queue(), "lease"), live, "+inf")
-	waiting := pipeline.LLen(ctx, asynqKey(def.Queue(), "pending"))
-	if _, err := pipeline.Exec(ctx); err != nil {
-		return false, fmt.Errorf("looking whether a run of %s can go on: %w", def.Name, err)
-	}
-	return paused.Val() == 0 && (def.Overall == 0 || active.Val()+waiting.Val() < int64(def.Overall)), nil
 }

@@ -101,8 +101,8 @@ type Job struct {
 	Ranges *Ranges `json:"ranges,omitempty"`
 	// WorkerLost is true while an active job, or one of its ranges, has lost its worker.
 	WorkerLost bool `json:"workerLost,omitempty"`
-	// RescueWithin is in how many milliseconds at the latest the job is put back into its queue then. There it waits its turn: if no
-	// other one comes first, another worker goes on at once. It is nil where the server cannot promise that, such as while no worker lives.
+	// RescueWithin is in how many milliseconds at the latest the job, or its range, is put back into its queue then. There it waits its
+	// turn. It is nil where the server cannot promise that, such as while no worker lives.
 	RescueWithin *int64 `json:"rescueWithin,omitempty"`
 	// CreatedAt is when the job was to start: the time of its tick, of its trigger, or the one that the trigger asked for.
 	CreatedAt Time `json:"createdAt"`

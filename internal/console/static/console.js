@@ -297,7 +297,7 @@ function activeRun(job) {
   const facts = [
     job.counts && `${number(job.counts.processed)}${job.total !== undefined ? ` of ${number(job.total)}` : ""} records`,
     job.counts?.failed > 0 && el("span", { class: "bad" }, plural(job.counts.failed, "error")),
-    perSecond !== undefined && `${number(Math.round(perSecond))} records/s`, left !== undefined && `about ${span(Math.ceil(left / 1000) * 1000)} left`,
+    perSecond !== undefined && `${number(Math.round(perSecond))} records/s`, left !== undefined && !job.waiting && `about ${span(Math.ceil(left / 1000) * 1000)} left`,
     job.ranges && `${number(job.ranges.ended)} of ${plural(job.ranges.total, "range")} done`, `attempt ${job.attempt} of ${job.attempts}`,
     job.startedAt && ["for ", time(job.startedAt, seconds(since(job.startedAt)))],
   ].filter(Boolean);
@@ -307,7 +307,7 @@ function activeRun(job) {
     el("progress", { max: 100, value: share, "aria-label": `Progress of ${job.id}` }), el("span", { class: "percent" }, `${Math.floor(share)} %`),
     el("p", {}, runLink(job.id), el("span", { class: "once" }, whose(job))), el("p", {}, joined(facts.map(fact => el("span", { class: "once" }, fact)), " · ")),
     job.workerLost && el("p", { class: "bad" }, "Its worker is lost. ", job.rescueWithin !== undefined ? `It is put back in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}; then it waits its turn.`
-      : seen.processes.some(p => p.role === "worker") ? "It goes on when its turn comes." : "No other one lives."),
+      : seen.processes.some(p => p.role === "worker") ? "It is put back soon; then it waits its turn." : "No other one lives."),
     job.rescues && el("p", { class: "warn" }, rescued(job.rescues.at(-1)), job.rescues.length > 1 && ` Before that, ${plural(job.rescues.length - 1, "other rescue")}.`),
     job.waiting && waitsFor(job.waiting),
     workers.length > 0 && el("p", {}, "On ", joined(workers.map(([p, doing]) => [code(p.id), ranges(doing).length > 0 && ` (range ${ranges(doing).join(", ")})`]))),
@@ -327,7 +327,7 @@ const clock = iso => time(iso, local(new Date(iso)).slice(11));
 function waitsFor({ upstream, slow, since: from, for: what }) {
   const name = upstream ? "its upstream" : "the database", long = el("span", { class: "once" }, `(${seconds(since(from))})`);
   return slow ? el("p", { class: "warn" }, `It waits for ${name} since `, clock(from), " ", long, `, which is slow, or away: ${what}`)
-    : el("p", { class: "bad" }, `It waits for ${name}, which does not answer since `, clock(from), " ", long, `: ${what}`);
+    : el("p", { class: "bad" }, `It waits for ${name}, which ${upstream ? "is away" : "does not answer"} since `, clock(from), " ", long, `: ${what}`);
 }
 
 // rescued says that a worker was lost, and which one went on.
@@ -339,7 +339,7 @@ function reason(job) {
   if (since(job.nextAttemptAt) < 0) {
     const when = [time(job.nextAttemptAt), " (in ", time(job.nextAttemptAt, seconds(-since(job.nextAttemptAt))), ")"];
     return [job.waiting && waitsFor(job.waiting), el("p", {}, job.waiting ? "It is tried again at " : job.attempt > 0 ? `Attempt ${job.attempt} of ${job.attempts} has failed. The next one begins at ` : "It waits for its time: ",
-      when, type?.paused && `, or when ${type.title} is resumed`, ".", !job.waiting && job.error && [" ", failure(cut(job.error, 300))])];
+      when, type?.paused && `, or when ${type.title} is resumed`, ".")];
   }
   const active = seen.active.filter(j => ofType(j) && !j.workerLost), waiting = seen.pending.filter(j => ofType(j) && j.state === "waiting").map(j => j.id);
   const before = waiting.includes(job.id) ? waiting.indexOf(job.id) : waiting.length; // they are in the order in which they begin
@@ -349,7 +349,7 @@ function reason(job) {
 }
 
 function pendingRun(job) {
-  return el("div", { class: "run waits", "data-key": job.id }, el("div", {}, el("p", {}, state(job.state), " ", runLink(job.id), el("span", { class: "once" }, whose(job))), reason(job)), cancelButton(job));
+  return el("div", { class: "run waits", "data-key": job.id }, el("div", {}, el("p", {}, state(job.state), " ", runLink(job.id), el("span", { class: "once" }, whose(job))), reason(job), job.error && !job.waiting && el("p", {}, failure(cut(job.error, 300)))), cancelButton(job));
 }
 
 function lastRun(job) {
@@ -516,7 +516,7 @@ function historyView(query) {
     el("button", { class: "primary" }, "Search"), button("Look again", () => { past.stale = true; look(); }))];
   if (!past.page) return el("main", {}, parts, el("p", {}, refused || "Looking…"));
   const row = e => [e.id, time(e.at), e.job, state(e.state || e.kind), e.duration !== undefined && span(e.duration), e.counts && number(e.counts.processed),
-    e.counts && el("span", { class: e.counts.failed > 0 && "bad" }, number(e.counts.failed)), by(e.by), [runLink(e.id), e.error && el("div", {}, failure(cut(e.error, 300), e.state))]];
+    e.counts && el("span", { class: e.counts.failed > 0 && "bad" }, number(e.counts.failed)), by(e.by), [runLink(e.id), e.target && el("div", {}, "of ", runLink(e.target)), e.error && el("div", {}, failure(cut(e.error, 300), e.state))]];
   const older = new URLSearchParams(query);
   older.set("cursor", past.page.next ?? "");
   return el("main", {}, parts, refused && el("p", { class: "bad" }, refused), chart(past.chart.runs, contentWidth()),
@@ -558,7 +558,7 @@ function runView(id) {
   const facts = [
     ["Job type", e.job], ["By", [by(trigger), trigger?.at && [" at ", time(trigger.at), earlier.length > 0 && `, after ${plural(earlier.length, "earlier attempt")}: see below`]]], e.target && ["Job", runLink(e.target)],
     e.data && ["Data", code(JSON.stringify(e.data))],
-    e.nextAttemptAt && ["Starts", time(e.nextAttemptAt)], e.startedAt && ["Started", time(e.startedAt)], (e.endedAt ?? e.at) && [e.kind && e.kind !== "run" ? "At" : "Ended", time(e.at ?? e.endedAt)],
+    e.startedAt && ["Started", time(e.startedAt)], (e.endedAt ?? e.at) && [e.kind && e.kind !== "run" ? "At" : "Ended", time(e.at ?? e.endedAt)],
     e.duration !== undefined && ["Took", span(e.duration)], e.attempt > 0 && ["Attempts", `${e.attempt} of ${e.attempts}`],
     e.counts && ["Records", `${number(e.counts.processed)} processed, ${number(e.counts.updated)} updated, ${number(e.counts.failed)} failed`],
     e.removed && ["Removed", `${plural(e.removed.completed, "completed job")}, ${plural(e.removed.failed, "failed job")}`],
