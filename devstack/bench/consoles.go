@@ -93,7 +93,7 @@ func openConsoles(ctx context.Context, client *api) error {
 		opened.Go(func() error {
 			rest := time.Now().Add(rand.N(restInterval))
 			if err := pause(bounded, rand.N(lookInterval)); err != nil {
-				return nil //nolint:nilerr // the time is over
+				return nil // the time is over
 			}
 			ticker := time.NewTicker(lookInterval)
 			defer ticker.Stop()

@@ -310,6 +310,7 @@ func watchRun(t *testing.T, _ *system, b *browser, work *endpoint) {
 	b.sync(t)
 	b.says(t, "User sync active", "ranges done", "attempt 1 of 3", "(range ")
 	b.says(t, "records/s", "left")
+	testbed.Eventually(t, "both workers to have ranges", func() bool { return strings.Count(b.text(), "(range ") > 1 })
 	b.picture(t, "console.png")
 	b.looksRight(t, "running")
 	b.says(t, "Last: completed", fmt.Sprintf("%d records, 1 error", userCount), "User sync idle")

@@ -352,7 +352,7 @@ func TestKilledWorkerIsStartedAgain(t *testing.T) {
 	}
 	output := strings.Join(demo.output, "\n")
 	for _, want := range []string{
-		fmt.Sprintf("demo: worker-2 (process %d) has ended: signal: killed. If it had a run, a worker goes on with it", second),
+		fmt.Sprintf("demo: worker-2 (process %d) has ended: signal: killed. If it had a run, that is put back within 75 s", second),
 		"demo: worker-2 runs again, kill -9 ", "demo: worker-2 goes on with the run of the worker that was killed",
 	} {
 		if !strings.Contains(output, want) {

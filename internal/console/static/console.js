@@ -349,7 +349,7 @@ function reason(job) {
 }
 
 function pendingRun(job) {
-  return el("div", { class: "run waits", "data-key": job.id }, el("div", {}, el("p", {}, state(job.state), " ", runLink(job.id), el("span", { class: "once" }, whose(job))), reason(job), job.error && !job.waiting && el("p", {}, failure(cut(job.error, 300)))), cancelButton(job));
+  return el("div", { class: "run", "data-key": job.id }, el("p", {}, state(job.state), " ", runLink(job.id), el("span", { class: "once" }, whose(job))), reason(job), job.error && !job.waiting && el("p", {}, failure(cut(job.error, 300))), cancelButton(job));
 }
 
 function lastRun(job) {
