@@ -27,8 +27,10 @@ const (
 	reserveTime = 250 * time.Millisecond
 	// taskCheckInterval is how often an asynq Server with nothing to do looks at its queue, on average.
 	taskCheckInterval = 5 * time.Millisecond
-	// delayedTaskCheckInterval is how often a Server looks for retries. asynq's default of 5 s would delay each by up to that.
-	delayedTaskCheckInterval = 250 * time.Millisecond
+	// delayedRunInterval and delayedRangeInterval are how often a Server looks for retries. asynq's default of 5 s would delay each by up
+	// to that. Nobody waits for a single range, and the looks are a tenth of what a long run costs Redis.
+	delayedRunInterval   = 250 * time.Millisecond
+	delayedRangeInterval = time.Second
 	// subscribeDelay holds back asynq's subscription, which we do not need, until the Server has taken its first task.
 	subscribeDelay = 50 * time.Millisecond
 	// renewInterval is how often a lease is renewed.
@@ -246,16 +248,17 @@ func (s *serverClient) cut() {
 
 // run runs a Server until watch returns, and shuts it down. It returns watch's reason, or errRedisHangs.
 func (s *session) run(ctx context.Context) error {
-	client, concurrency := newServerClient(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel()), s.c.handlers
+	client := newServerClient(s.c.w.jobs.Redis(), s.c.w.options.Connect, s.c.w.jobs.Channel())
+	concurrency, delayed := s.c.handlers, delayedRunInterval
 	if s.turn != nil { // the next range begins while the last one is finished
 		client.turn, client.stopping = s.turn, s.stopping
-		concurrency++
+		concurrency, delayed = concurrency+1, delayedRangeInterval
 	}
 	server := asynq.NewServerFromRedisClient(client, asynq.Config{
 		Queues:                   map[string]int{s.c.queue: 1},
 		Concurrency:              concurrency,
 		TaskCheckInterval:        taskCheckInterval,
-		DelayedTaskCheckInterval: delayedTaskCheckInterval,
+		DelayedTaskCheckInterval: delayed,
 		ShutdownTimeout:          abortTimeout,
 		RetryDelayFunc:           s.c.retryDelay,
 		IsFailure: func(err error) bool {
