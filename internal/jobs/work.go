@@ -21,6 +21,8 @@ const (
 	rescueGrace = 30 * time.Second
 	// taskLease is how long asynq's lease of a task lasts if it is not renewed.
 	taskLease = 30 * time.Second
+	// subscribeTimeout bounds the wait until the announcements are subscribed to.
+	subscribeTimeout = time.Second
 	// findLimit is how many tasks of each list one look puts back.
 	findLimit = 100
 )
@@ -42,9 +44,10 @@ func (j *Jobs) announce(ctx context.Context, queue string) {
 func (j *Jobs) Channel() string { return j.keys.work() }
 
 // Announcements returns a channel with the names of queues that have something to do, and with what RunState.RangesEnded returns. The caller must call stop. While Redis is
-// away, announcements are lost.
+// away, announcements are lost. After Announcements has returned none is, unless Redis did not answer within a second.
 func (j *Jobs) Announcements(ctx context.Context) (queues <-chan *redis.Message, stop func() error) {
 	subscription := j.rdb.Subscribe(ctx, j.Channel())
+	_, _ = subscription.ReceiveTimeout(ctx, subscribeTimeout) // that it is subscribed; the client goes on trying
 	return subscription.Channel(), subscription.Close
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 	"testing"
 	"time"
 
@@ -12,8 +13,10 @@ import (
 	"golang.org/x/sync/semaphore"
 
 	"github.com/codex-api/codex-jobs/internal/codex"
+	"github.com/codex-api/codex-jobs/internal/jobs"
 	"github.com/codex-api/codex-jobs/internal/redisconn"
 	"github.com/codex-api/codex-jobs/internal/redistest"
+	"github.com/codex-api/codex-jobs/internal/tasks"
 	"github.com/codex-api/codex-jobs/internal/testbed"
 )
 
@@ -61,6 +64,33 @@ func TestNoPlace(t *testing.T) {
 	if !w.places.TryAcquire(1) || w.places.TryAcquire(1) {
 		t.Error("there is not one place now")
 	}
+}
+
+// What was enqueued before a worker heard announcements is looked for once it does: otherwise it would wait for up to a second.
+func TestLooksWhenItHears(t *testing.T) {
+	t.Parallel()
+	registry, err := tasks.NewRegistry(codex.UserSync)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := slog.New(slog.DiscardHandler)
+	rdb := redisconn.New(redistest.Options(t), redisconn.Worker, log)
+	defer func() { _ = rdb.Close() }()
+	w := &Worker{jobs: jobs.New(rdb, registry, log), consumers: make(map[string]*consumer), log: log}
+	for _, u := range []unit{unitRun, unitRange} {
+		c := newConsumer(w, codex.UserSync, u)
+		w.consumers[c.queue] = c
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var hearing sync.WaitGroup
+	hearing.Go(func() { w.hear(ctx) })
+	for queue, c := range w.consumers {
+		if !within(time.Minute, c.woken) {
+			t.Errorf("nothing looks into %s", queue)
+		}
+	}
+	cancel()
+	hearing.Wait()
 }
 
 // A Server whose subscription is cut can shut down, whatever Redis does, and the process goes on.

@@ -152,6 +152,9 @@ func (w *Worker) place() (free func()) { return sync.OnceFunc(func() { w.places.
 func (w *Worker) hear(ctx context.Context) {
 	announced, stop := w.jobs.Announcements(ctx)
 	defer func() { _ = stop() }() // the connection is of no more use
+	for _, c := range w.consumers {
+		c.wake() // what was enqueued before was announced to others
+	}
 	for {
 		select {
 		case message, ok := <-announced:
