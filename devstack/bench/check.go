@@ -10,7 +10,7 @@ import (
 
 const (
 	// writtenRatio is how fast a full sync is, compared with the driver alone: docs/performance.md has it.
-	writtenRatio = 0.81
+	writtenRatio = 0.95
 	// tolerance is how far below that each of checkRounds rounds must be for an error. Machines are noisy.
 	tolerance   = 0.15
 	checkRounds = 5

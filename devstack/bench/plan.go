@@ -75,7 +75,7 @@ func newPlan(embedded, big bool) plan {
 	}
 	p := plan{
 		sizes: []int{10_000, 100_000}, comparisons: 100_000,
-		sharedUsers: 40_000, ranges: 100, sharedBatch: 100,
+		sharedUsers: 20_000, ranges: 100, sharedBatch: 25, // so that four workers are not too much for the server
 		slowUsers: 20_000, fastUsers: 100_000,
 		triggers: 100, chunk: 1000,
 	}
