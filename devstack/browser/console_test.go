@@ -284,7 +284,7 @@ func (b *browser) sync(t *testing.T) {
 	t.Helper()
 	b.press(t, userSync, "Sync now")
 	b.do(t, chromedp.SetValue(`dialog [name=syncType]`, "full"))
-	b.confirm(t, "Trigger")
+	b.confirm(t, "Sync now")
 	b.says(t, "User sync (full) triggered successfully")
 }
 
@@ -299,7 +299,7 @@ func watchRun(t *testing.T, _ *system, b *browser, work *endpoint) {
 	// What a person typed wrong is said, and nothing is sent.
 	b.press(t, userSync, "Sync now")
 	b.do(t, chromedp.SendKeys(`dialog [name=batchSize]`, "many"))
-	b.confirm(t, "Trigger")
+	b.confirm(t, "Sync now")
 	if invalid := evaluate[bool](t, b, `document.querySelector("dialog[open] [name=batchSize]:invalid") !== null`); !invalid {
 		t.Error("the dialog takes a batch size that is no number")
 	}
@@ -478,6 +478,7 @@ func changeMany(t *testing.T, s *system, b *browser, _ *endpoint) {
 	b.confirm(t, "Clean up")
 	b.says(t, "GracePeriodHours was 9000; it must be a number from 0 to 8760")
 	b.complaints() // of the browser, that the API refused this
+	b.confirm(t, "Not now")
 	b.press(t, userSync, "Clean up")
 	b.do(t, chromedp.SendKeys(`dialog [name=gracePeriodHours]`, "0"))
 	b.confirm(t, "Clean up")

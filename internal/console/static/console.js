@@ -8,7 +8,8 @@ const main = document.getElementById("main");
 const lookInterval = 1000; // ms between two looks at what runs
 const restInterval = 10000; // ms between two looks at all the rest, which costs the API more
 const readTimeout = 5000, changeTimeout = 30000; // ms for one request
-const rateWindow = 15000; // ms over which the rate of a run is measured
+const rateWindow = 10000; // ms over which the rate of a run is measured
+const leastRate = 2000; // ms of progress before a time left is worth a look
 const noteTime = 10000; // ms for which a note of a success stays
 
 // --- The API
@@ -157,15 +158,17 @@ function say(text, bad = false) {
   return note;
 }
 
-// act does something by the API, and says what came of it.
-async function act(path, method, body) {
+// act does something by the API, and says what came of it. It returns false, and gives the reason to refused, if the API refuses it.
+async function act(path, method, body, refused) {
   try {
     const { message, data } = await api(path, method, body);
     const id = data?.jobId ?? data?.id;
     const removed = data && "completed" in data && `: removed ${plural(data.completed, "completed job")} and ${plural(data.failed, "failed job")}`;
     const note = say([message || "Done", removed, data?.coalesced && ". A job that waits already serves it", data?.runAt && [". It starts at ", time(data.runAt)]]);
     if (id && data.state !== "removed") follow(id, note);
+    for (const old of said.querySelectorAll(":scope > .bad")) old.remove();
   } catch (error) {
+    if (refused && error instanceof Refused) return refused(error.message), false;
     say(error.message, true);
   }
   past.stale = true;
@@ -188,31 +191,35 @@ async function follow(id, note) {
 
 const dialog = document.getElementById("ask");
 
-// ask shows a dialog with fields, and calls confirmed with their values. One without fields asks whether to go on.
+// ask shows a dialog with fields, and calls confirmed with their values, and with what shows why they are refused. The dialog stays open if
+// confirmed returns false. One without fields asks whether to go on.
 function ask(title, text, verb, fields, confirmed) {
-  const inputs = fields.map(field => [field, input(field)]);
-  const submitted = event => {
+  const inputs = fields.map(field => [field, input(field)]), refusal = el("p", { class: "bad", role: "alert" }), go = el("button", { value: "go", class: "primary" }, verb);
+  const submitted = async event => {
     if (event.submitter.value !== "go") return;
+    event.preventDefault();
     const values = {};
     for (const [field, i] of inputs) {
       try {
         const value = parse(field, i.value.trim());
         if (value !== undefined) values[field.name] = value;
       } catch {
-        event.preventDefault();
         i.setCustomValidity(`It must be ${field.allowed || field.type}`);
         i.reportValidity();
         i.oninput = () => i.setCustomValidity("");
         return;
       }
     }
-    confirmed(values);
+    go.disabled = true;
+    const done = await confirmed(values, message => { refusal.textContent = message; });
+    go.disabled = false;
+    if (done !== false && dialog.contains(go)) dialog.close();
   };
   dialog.replaceChildren(el("form", { method: "dialog", autocomplete: "off", onsubmit: submitted },
     el("h2", { id: "ask-title" }, title), text && el("p", {}, text),
     inputs.map(([field, i]) => el("label", {}, el("span", {}, field.label || sentence(field.name.replace(/[A-Z]/g, c => ` ${c.toLowerCase()}`)), field.required && " (required)"), i,
       field.allowed && !field.options && el("small", {}, sentence(field.allowed)))),
-    el("p", { class: "buttons" }, el("button", { value: "go", class: "primary" }, verb), el("button", { value: "no", formnovalidate: true }, "Not now"))));
+    refusal, el("p", { class: "buttons" }, go, el("button", { value: "no", formnovalidate: true }, "Not now"))));
   dialog.showModal();
   if (inputs.length === 0) dialog.querySelector("[value=no]").focus(); // what cannot be undone is not one Enter away
 }
@@ -281,14 +288,16 @@ async function lookAtRest() {
 }
 const endedStates = ["completed", "failed", "cancelled"];
 
-// pace says how many records a run does per second, and how many ms it still needs, as far as that is known.
+// pace says how many records a run does per second, and how many ms it still needs, as far as that is known. The time before the first
+// records does not count.
 function pace(job) {
-  const [first, last] = [points[job.id]?.[0], points[job.id]?.at(-1)];
+  const known = points[job.id] ?? [], moved = known.findIndex(p => p.progress > known[0].progress || p.processed > known[0].processed);
+  const [first, last] = [known[Math.max(0, moved - 1)], known.at(-1)];
   const ms = last?.at - first?.at;
   if (!ms) return {};
   const perSecond = (last.processed - first.processed) / ms * 1000;
   const left = job.counts && job.total !== undefined ? (job.total - last.processed) / perSecond * 1000 : (100 - last.progress) / (last.progress - first.progress) * ms;
-  return { perSecond: job.counts && perSecond >= 0 ? perSecond : undefined, left: left >= 0 && left < Infinity ? left : undefined };
+  return { perSecond: job.counts && perSecond >= 0 ? perSecond : undefined, left: ms >= leastRate && left >= 0 && left < Infinity ? left : undefined };
 }
 
 function activeRun(job) {
@@ -309,14 +318,20 @@ function activeRun(job) {
     job.workerLost && el("p", { class: "bad" }, "Its worker is lost. ", job.rescueWithin !== undefined ? `It is put back in at most ${span(Math.ceil(job.rescueWithin / 1000) * 1000)}; then it waits its turn.`
       : seen.processes.some(p => p.role === "worker") ? "It is put back soon; then it waits its turn." : "No other one lives."),
     job.rescues && el("p", { class: "warn" }, rescued(job.rescues.at(-1)), job.rescues.length > 1 && ` Before that, ${plural(job.rescues.length - 1, "other rescue")}.`),
-    job.waiting && waitsFor(job.waiting),
+    job.waiting && (goesOn(job) ? el("p", { class: "warn" }, "A part of it waits: ", job.waiting.for) : waitsFor(job.waiting)),
     workers.length > 0 && el("p", {}, "On ", joined(workers.map(([p, doing]) => [code(p.id), ranges(doing).length > 0 && ` (range ${ranges(doing).join(", ")})`]))),
     cancelButton(job));
 }
 
 const cancelButton = job => seen.me.write && button(job.state === "active" ? "Cancel" : "Remove", () => ask(`${job.state === "active" ? "Cancel" : "Remove"} this job?`,
-  [code(job.id), job.state === "active" ? " stops where it is. What it has done stays done. It can be retried, and goes on from there." : " will not run."], job.state === "active" ? "Cancel the job" : "Remove the job", [],
+  [code(job.id), job.state === "active" ? " stops where it is. What it has done stays done. It can be retried, from the beginning." : " will not run."], job.state === "active" ? "Cancel the job" : "Remove the job", [],
   () => act(jobPath(job.id), "DELETE")));
+
+// goesOn reports whether a job has done anything since it began to wait for something: then only some of its batches wait.
+function goesOn(job) {
+  const from = points[job.id]?.find(p => p.at + clockOffset >= Date.parse(job.waiting.since));
+  return from && from.processed < points[job.id].at(-1).processed;
+}
 
 // whose says what kind of run a job is, and who made it.
 const whose = job => ` ${[job.data?.syncType, `by ${by(job.triggeredBy)}`].filter(Boolean).join(", ")}`;
@@ -369,7 +384,7 @@ const bulk = (job, title) => [
   }),
   button("Cancel waiting", () => ask(`Cancel the waiting jobs of ${title}?`, "They are removed. Active and delayed jobs stay.", "Cancel them", [], () => act("/jobs/cancel-waiting", "POST", { job }))),
   button("Clean up", () => ask(`Clean up ${title}?`, "Removes the jobs that ended longer ago than this. They can not be retried then. The history keeps them.", "Clean up",
-    [{ name: "gracePeriodHours", label: "Hours", type: "number", default: 24, allowed: "a number from 0 to 8760" }], values => act("/jobs/cleanup", "POST", { job, ...values }))),
+    [{ name: "gracePeriodHours", label: "Hours", type: "number", default: 24, allowed: "a number from 0 to 8760" }], (values, refused) => act("/jobs/cleanup", "POST", { job, ...values }, refused))),
 ];
 
 const pendingShown = 5;
@@ -378,15 +393,16 @@ function jobType(t) {
   const schedule = seen.schedules.find(s => s.job === t.name);
   const active = seen.active.filter(j => j.job === t.name), pending = seen.pending.filter(j => j.job === t.name);
   const next = !schedule ? "No schedule" : t.paused ? "Its ticks wait until it is resumed" : ["Next tick in ", time(schedule.next, seconds(Math.max(0, -since(schedule.next))))];
-  const trigger = () => ask(`${t.name.endsWith("-sync") ? "Sync now" : "Trigger"}: ${t.title}`, t.paused && "It is paused: the job waits until it is resumed.", "Trigger", t.fields,
-    values => act(`/jobs/trigger/${t.name}`, "POST", values));
+  const verb = t.name.endsWith("-sync") ? "Sync now" : "Trigger";
+  const trigger = () => ask(`${verb}: ${t.title}`, t.paused && "It is paused: the job waits until it is resumed.", verb, t.fields,
+    (values, refused) => act(`/jobs/trigger/${t.name}`, "POST", values, refused));
   return el("section", { class: "card", "data-key": t.name, "aria-label": t.title },
     el("h2", {}, t.title, " ", active.length > 0 && state("active"), " ", t.paused && state("paused"), active.length === 0 && !t.paused && state("idle")),
     el("p", {}, next, schedule && el("small", {}, ` ${schedule.spec}`)),
     active.map(activeRun),
     pending.slice(0, pendingShown).map(pendingRun), pending.length > pendingShown && el("p", {}, `and ${number(pending.length - pendingShown)} or more wait`),
     lastRun(seen.last[t.name]),
-    seen.me.write && el("p", { class: "buttons" }, button(t.name.endsWith("-sync") ? "Sync now" : "Trigger", trigger, true), control(t.paused ? "Resume" : "Pause", t.name), bulk(t.name, t.title)));
+    seen.me.write && el("p", { class: "buttons" }, button(verb, trigger, true), control(t.paused ? "Resume" : "Pause", t.name), bulk(t.name, t.title)));
 }
 
 function health() {
@@ -406,7 +422,7 @@ function processes() {
     return jobs.length === 0 ? "waits for a job" : el("span", {}, joined(jobs.map(id => [runLink(id), ranges(id).length > 0 && ` range ${ranges(id).join(", ")}`])));
   };
   return el("section", { class: "card", "data-key": "processes", "aria-label": "Workers and schedulers" }, el("h2", {}, "Workers and schedulers"),
-    seen.processes.length > 0 && el("p", { class: "faint" }, "A process is called by its host, its process ID, and something random."),
+    seen.processes.length > 0 && el("p", { class: "faint" }, ["A name has the host, the process ID, and a random end. So ", code(seen.processes[0].id), ` is process ${seen.processes[0].id.split(":")[1]} on ${seen.processes[0].id.split(":")[0]}.`]),
     seen.processes.length === 0 ? el("p", {}, "There is none.") : table(["Role", "Process", "Version", "Up for", "What it does"],
       seen.processes.map(p => [p.role + p.id, p.role, code(p.id), p.version, p.startedAt && time(p.startedAt, seconds(since(p.startedAt))), does(p)])));
 }
@@ -482,7 +498,7 @@ function chart(runs, width) {
     svg("line", { x1: 0, x2: width, y1: row * (tall + gap) + gap + tall + .5, y2: row * (tall + gap) + gap + tall + .5 })]);
   const marks = Math.max(1, Math.floor(width / 250)); // spaces between the times
   const times = Array.from({ length: marks + 1 }, (_, i) => svg("text", { x: i * width / marks, y: height - 4, "text-anchor": i === 0 ? "start" : i < marks ? "middle" : "end" },
-    local(new Date(from + i * (to - from) / marks)).slice(0, 16)));
+    local(new Date(from + i * (to - from) / marks)).slice(0, to - from < 1800000 ? 19 : 16)));
   const failed = runs.filter(r => r.state === "failed").length, errors = runs.reduce((sum, r) => sum + (r.counts?.failed ?? 0), 0);
   return el("figure", {}, svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "group", "aria-label": "Duration, records and errors over time" }, drawn, labels, times),
     el("figcaption", {}, `${past.chart.next ? "The last " : ""}${plural(runs.length, "job")} in ${span(to - from)}: ${number(failed)} failed, ${plural(errors, "error")}. `,
@@ -572,7 +588,7 @@ function runView(id) {
   return el("main", {}, el("h1", {}, code(id), " ", state(e.state || e.kind)),
     active.map(activeRun),
     el("dl", {}, facts.map(([name, value]) => [el("dt", {}, name), el("dd", {}, value)])),
-    seen.me.write && e.canRetry && el("p", { class: "buttons" }, button("Retry", async () => { run.kept = false; await act(`${jobPath(id)}/retry`, "POST"); }, true)),
+    seen.me.write && e.canRetry && el("p", { class: "buttons" }, button("Retry", async () => { run.kept = false; await act(`${jobPath(id)}/retry`, "POST"); }, true), el("small", {}, " It gets all of its attempts again.")),
     active.length === 0 && ["waiting", "delayed"].includes(e.state) && [reason(e), el("p", { class: "buttons" }, cancelButton(e))],
     card("Attempts", e.endedAttempts, ["Attempt", "Started", "Took", "Outcome", "Worker", "Error"],
       (a, i) => [i, [a.number, isEarlier(a) && ", before the retry"], time(a.startedAt), took(a), state(a.outcome), code(a.worker), failure(a.error, a.outcome)]),
