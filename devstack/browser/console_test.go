@@ -454,7 +454,7 @@ func changeMany(t *testing.T, s *system, b *browser, _ *endpoint) {
 	b.press(t, userSync, "Retry failed")
 	b.says(t, "User sync: no job has failed")
 	id := s.failedProjects(t)
-	b.says(t, "Last: failed")
+	b.says(t, "Last: failed", "1 failed job can be retried.")
 	b.looksRight(t, "failed")
 	b.press(t, all, "Retry failed")
 	b.says(t, "Retry 1 failed job of all job types?")

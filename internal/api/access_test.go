@@ -358,17 +358,27 @@ func TestAllowed(t *testing.T) {
 					credentials[""] = ""
 				}
 			}
+			// On a busy machine Redis can be too late for one of the dashboard's answers, which says so with a 500. What changes nothing is
+			// asked again then.
+			request := func(method, body string, headers ...string) (a answer) {
+				for deadline := time.Now().Add(time.Minute); ; {
+					a = b.request(t, method, b.url(r), body, headers...)
+					if r.writes() || a.status != http.StatusInternalServerError || !strings.Contains(a.text, "i/o timeout") || time.Now().After(deadline) {
+						return a
+					}
+				}
+			}
 			for client, header := range credentials {
 				for _, method := range r.methods() {
 					if method == http.MethodHead && r.dashboard() {
 						continue // asynqmon does not take it everywhere
 					}
-					a := b.request(t, method, b.url(r), b.replace.Replace(r.body), "Authorization", header, "Sec-Fetch-Site", "same-origin")
+					a := request(method, b.replace.Replace(r.body), "Authorization", header, "Sec-Fetch-Site", "same-origin")
 					if a.status/100 != 2 && (!r.conflict || a.status != http.StatusConflict) {
 						t.Errorf("%q: %s: %d %s", client, method, a.status, a.text)
 					}
 					if !r.writes() {
-						a = b.request(t, method, b.url(r), strings.Repeat("\x00garbage", 1<<17), "Authorization", header)
+						a = request(method, strings.Repeat("\x00garbage", 1<<17), "Authorization", header)
 						if a.status/100 != 2 && a.status != http.StatusRequestEntityTooLarge && a.status != http.StatusBadRequest {
 							t.Errorf("%q: %s with a body: %d %s", client, method, a.status, a.text)
 						}

@@ -66,8 +66,8 @@ func TestNoPlace(t *testing.T) {
 	}
 }
 
-// What was enqueued before a worker heard announcements is looked for once it does: otherwise it would wait for up to a second.
-func TestLooksWhenItHears(t *testing.T) {
+// Once a worker says that it hears announcements, it misses none. Its first look comes after that, so no task waits for the next one.
+func TestHearing(t *testing.T) {
 	t.Parallel()
 	registry, err := tasks.NewRegistry(codex.UserSync)
 	if err != nil {
@@ -76,21 +76,24 @@ func TestLooksWhenItHears(t *testing.T) {
 	log := slog.New(slog.DiscardHandler)
 	rdb := redisconn.New(redistest.Options(t), redisconn.Worker, log)
 	defer func() { _ = rdb.Close() }()
-	w := &Worker{jobs: jobs.New(rdb, registry, log), consumers: make(map[string]*consumer), log: log}
-	for _, u := range []unit{unitRun, unitRange} {
-		c := newConsumer(w, codex.UserSync, u)
+	for range 20 {
+		w := &Worker{jobs: jobs.New(rdb, registry, log), consumers: make(map[string]*consumer), log: log}
+		c := newConsumer(w, codex.UserSync, unitRun)
 		w.consumers[c.queue] = c
-	}
-	ctx, cancel := context.WithCancel(t.Context())
-	var hearing sync.WaitGroup
-	hearing.Go(func() { w.hear(ctx) })
-	for queue, c := range w.consumers {
-		if !within(time.Minute, c.woken) {
-			t.Errorf("nothing looks into %s", queue)
+		ctx, cancel := context.WithCancel(t.Context())
+		hearing := make(chan struct{})
+		var all sync.WaitGroup
+		all.Go(func() { w.hear(ctx, hearing) })
+		<-hearing
+		if err := rdb.Publish(ctx, w.jobs.Channel(), c.queue).Err(); err != nil {
+			t.Error(err)
 		}
+		if !within(time.Minute, c.work) {
+			t.Error("an announcement was missed")
+		}
+		cancel()
+		all.Wait()
 	}
-	cancel()
-	hearing.Wait()
 }
 
 // A Server whose subscription is cut can shut down, whatever Redis does, and the process goes on.

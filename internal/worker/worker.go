@@ -137,8 +137,9 @@ func (w *Worker) work(ctx context.Context) {
 	for _, c := range w.consumers {
 		all.Go(func() { c.run(ctx) })
 	}
-	all.Go(func() { w.hear(ctx) })
-	all.Go(func() { w.look(ctx) })
+	hearing := make(chan struct{})
+	all.Go(func() { w.hear(ctx, hearing) })
+	all.Go(func() { w.look(ctx, hearing) })
 	if w.options.History != nil {
 		all.Go(func() { w.options.History(ctx, w.ended) })
 	}
@@ -148,13 +149,12 @@ func (w *Worker) work(ctx context.Context) {
 // place returns a function that frees an acquired place. Calling it again does nothing.
 func (w *Worker) place() (free func()) { return sync.OnceFunc(func() { w.places.Release(1) }) }
 
-// hear wakes the consumer of each announced queue, and each run whose ranges have ended.
-func (w *Worker) hear(ctx context.Context) {
+// hear wakes the consumer of each announced queue, and each run whose ranges have ended. It closes hearing when it
+// misses nothing any more, or when that takes too long.
+func (w *Worker) hear(ctx context.Context, hearing chan<- struct{}) {
 	announced, stop := w.jobs.Announcements(ctx)
 	defer func() { _ = stop() }() // the connection is of no more use
-	for _, c := range w.consumers {
-		c.wake() // what was enqueued before was announced to others
-	}
+	close(hearing)
 	for {
 		select {
 		case message, ok := <-announced:
@@ -173,9 +173,15 @@ func (w *Worker) hear(ctx context.Context) {
 	}
 }
 
-// look wakes the consumers of each job type that has tasks, once a second. Ranges only exist while a run is active, so their
+// look wakes the consumers of each job type that has tasks, once a second, from when the worker hears announcements: what was enqueued
+// before was announced to others. Ranges only exist while a run is active, so their
 // queues hardly need a look of their own: only ranges that were left behind do.
-func (w *Worker) look(ctx context.Context) {
+func (w *Worker) look(ctx context.Context, hearing <-chan struct{}) {
+	select {
+	case <-hearing:
+	case <-ctx.Done():
+		return
+	}
 	definitions := w.jobs.Registry().All()
 	var runs, ranges []string
 	for _, def := range definitions {

@@ -128,7 +128,7 @@ function by(trigger) {
   switch (trigger?.kind) {
     case "tick": return "the schedule";
     case "key": return `key ${trigger.key}`;
-    case "api": return "the API, without a key";
+    case "api": return "somebody without a key";
     case "retry": return trigger.key ? `a retry by hand with key ${trigger.key}` : "a retry by hand";
   }
   return "unknown";
@@ -254,7 +254,7 @@ const button = (label, does, primary = false) => el("button", { type: "button", 
 
 // --- What is looked at now
 
-const seen = { me: null, types: [], schedules: [], health: null, active: [], pending: [], processes: [], last: {} };
+const seen = { me: null, types: [], schedules: [], health: null, active: [], pending: [], processes: [], failed: [], last: {} };
 const points = {}; // of each active job: when it was how far
 let restAt = 0; // when all the rest was looked at
 
@@ -278,7 +278,7 @@ async function lookAtRest() {
     ...endedStates.map(s => list(`/jobs?state=${s}`))]);
   restAt = Date.now();
   clockOffset = Date.parse(health.timestamp) - restAt;
-  Object.assign(seen, { types: types.jobTypes, schedules: schedules.schedules, health, pending: [...waiting.jobs, ...delayed.jobs] });
+  Object.assign(seen, { failed: ended[endedStates.indexOf("failed")].jobs, types: types.jobTypes, schedules: schedules.schedules, health, pending: [...waiting.jobs, ...delayed.jobs] });
   const unknown = seen.types.filter(t => !(t.name in seen.last));
   const firsts = await Promise.all(unknown.flatMap(t => endedStates.map(s => list(`/jobs?job=${t.name}&state=${s}&pageSize=1`))));
   for (const t of unknown) seen.last[t.name] = null;
@@ -356,7 +356,7 @@ function reason(job) {
     return [job.waiting && waitsFor(job.waiting), el("p", {}, job.waiting ? "It is tried again at " : job.attempt > 0 ? `Attempt ${job.attempt} of ${job.attempts} has failed. The next one begins at ` : "It waits for its time: ",
       when, type?.paused && `, or when ${type.title} is resumed`, ".")];
   }
-  const active = seen.active.filter(j => ofType(j) && !j.workerLost), waiting = seen.pending.filter(j => ofType(j) && j.state === "waiting").map(j => j.id);
+  const active = seen.active.filter(j => ofType(j) && !j.workerLost && j.id !== job.id), waiting = seen.pending.filter(j => ofType(j) && j.state === "waiting").map(j => j.id);
   const before = waiting.includes(job.id) ? waiting.indexOf(job.id) : waiting.length; // they are in the order in which they begin
   const turns = [active.length >= (type?.overall ?? Infinity) && ["until ", joined(active.slice(0, 3).map(j => runLink(j.id))), " has ended"], before > 0 && `after ${plural(before, "other job")} that ${before === 1 ? "waits" : "wait"}`].filter(Boolean);
   return el("p", {}, "It waits ", type?.paused ? `until ${type.title} is resumed` : !seen.processes.some(p => p.role === "worker") ? "for a worker: none lives" :
@@ -393,7 +393,7 @@ function jobType(t) {
   const schedule = seen.schedules.find(s => s.job === t.name);
   const active = seen.active.filter(j => j.job === t.name), pending = seen.pending.filter(j => j.job === t.name);
   const next = !schedule ? "No schedule" : t.paused ? "Its ticks wait until it is resumed" : ["Next tick in ", time(schedule.next, seconds(Math.max(0, -since(schedule.next))))];
-  const verb = t.name.endsWith("-sync") ? "Sync now" : "Trigger";
+  const verb = t.name.endsWith("-sync") ? "Sync now" : "Trigger", failed = seen.failed.filter(j => j.job === t.name).length;
   const trigger = () => ask(`${verb}: ${t.title}`, t.paused && "It is paused: the job waits until it is resumed.", verb, t.fields,
     (values, refused) => act(`/jobs/trigger/${t.name}`, "POST", values, refused));
   return el("section", { class: "card", "data-key": t.name, "aria-label": t.title },
@@ -401,7 +401,7 @@ function jobType(t) {
     el("p", {}, next, schedule && el("small", {}, ` ${schedule.spec}`)),
     active.map(activeRun),
     pending.slice(0, pendingShown).map(pendingRun), pending.length > pendingShown && el("p", {}, `and ${number(pending.length - pendingShown)} or more wait`),
-    lastRun(seen.last[t.name]),
+    lastRun(seen.last[t.name]), failed > 0 && el("p", { class: "bad" }, el("a", { href: `#/history?job=${t.name}&state=failed` }, plural(failed, "failed job")), " can be retried."),
     seen.me.write && el("p", { class: "buttons" }, button(verb, trigger, true), control(t.paused ? "Resume" : "Pause", t.name), bulk(t.name, t.title)));
 }
 
@@ -570,16 +570,17 @@ function runView(id) {
   const e = run.id === id && run.entry;
   if (!e) return el("main", {}, el("h1", {}, code(id)), el("p", {}, refused || "Looking…"));
   const trigger = e.triggeredBy ?? e.by, isEarlier = a => Date.parse(a.endedAt) <= Date.parse(trigger?.at), earlier = (e.endedAttempts ?? []).filter(isEarlier);
+  const alone = e.endedAt && e.counts ? e.counts.processed - e.counts.updated - e.counts.failed : 0;
   const took = r => r.startedAt && r.endedAt && span(Date.parse(r.endedAt) - Date.parse(r.startedAt));
   const facts = [
     ["Job type", e.job], ["By", [by(trigger), trigger?.at && [" at ", time(trigger.at), earlier.length > 0 && `, after ${plural(earlier.length, "earlier attempt")}: see below`]]], e.target && ["Job", runLink(e.target)],
     e.data && ["Data", code(JSON.stringify(e.data))],
     e.startedAt && ["Started", time(e.startedAt)], (e.endedAt ?? e.at) && [e.kind && e.kind !== "run" ? "At" : "Ended", time(e.at ?? e.endedAt)],
     e.duration !== undefined && ["Took", span(e.duration)], e.attempt > 0 && ["Attempts", `${e.attempt} of ${e.attempts}`],
-    e.counts && ["Records", `${number(e.counts.processed)} processed, ${number(e.counts.updated)} updated, ${number(e.counts.failed)} failed`],
+    e.counts && ["Records", `${number(e.counts.processed)} processed, ${number(e.counts.updated)} updated, ${number(e.counts.failed)} failed${alone > 0 ? `, ${number(alone)} left alone: gone, or a later job was there first` : ""}`],
     e.removed && ["Removed", `${plural(e.removed.completed, "completed job")}, ${plural(e.removed.failed, "failed job")}`],
     e.result && !("usersProcessed" in e.result) && ["Result", code(JSON.stringify(e.result))], e.result?.warnings && ["Warnings", joined(e.result.warnings, "; ")],
-    e.traceId && ["Trace", code(e.traceId)], e.error && e.state !== "cancelled" && ["Error", failure(e.error)],
+    e.traceId && ["Trace", code(e.traceId)], e.error && !["cancelled", "completed"].includes(e.state) && ["Error", failure(e.error)],
   ].filter(Boolean);
   const card = (title, items, columns, row, before) => items?.length > 0 &&
     el("section", { class: "card", "data-key": title, "aria-label": title }, el("h2", {}, title), before, table(columns, items.map(row)));
