@@ -105,7 +105,7 @@ type Pass struct {
 }
 
 // Slots bound how many batches are written, and worked on, at the same time by passes of which one begins while another one finishes.
-// A writer that has nothing left to do frees its slot for one of the next pass.
+// Each batch takes a slot by itself: a pass that held one while it waits could wait for another that does the same.
 type Slots struct{ writers, workers *semaphore.Weighted }
 
 // NewSlots returns slots for as many writers, and as many workers. 0 workers are as many as writers.
@@ -270,12 +270,13 @@ func (p *Pass) run(outer context.Context) error {
 	}
 	for range p.Workers {
 		workers.Go(func() {
-			if p.Slots.workers.Acquire(ctx, 1) != nil {
-				return
-			}
-			defer p.Slots.workers.Release(1)
 			for b := range p.ahead {
-				if !work(b) {
+				if p.Slots.workers.Acquire(begin, 1) != nil {
+					return
+				}
+				goOn := work(b)
+				p.Slots.workers.Release(1)
+				if !goOn {
 					return
 				}
 				p.worked <- b // never blocks: the whole window fits in
@@ -286,23 +287,32 @@ func (p *Pass) run(outer context.Context) error {
 	if p.Workers == 0 {
 		toWrite = p.ahead // without work between
 	}
+	write := func(b *batch) bool {
+		if p.Workers == 0 && !work(b) {
+			return false
+		}
+		err := p.safely(func() error { return p.write(b) })
+		b.end(cmp.Or(err, b.broken))
+		if err != nil {
+			fail(err)
+			if writing.Add(-1) == 0 {
+				cancel(failure) // no writer is left for what the workers work on
+			}
+		}
+		return err == nil
+	}
 	for range p.Writers {
 		writers.Go(func() {
-			if p.Slots.writers.Acquire(ctx, 1) != nil {
-				return
-			}
-			defer p.Slots.writers.Release(1)
 			for b := range toWrite {
-				if p.Workers == 0 && !work(b) {
+				if p.Slots.writers.Acquire(ctx, 1) != nil {
+					if b.end != nil {
+						b.end(context.Cause(ctx))
+					}
 					return
 				}
-				err := p.safely(func() error { return p.write(b) })
-				b.end(cmp.Or(err, b.broken))
-				if err != nil {
-					fail(err)
-					if writing.Add(-1) == 0 {
-						cancel(failure) // no writer is left for what the workers work on
-					}
+				goOn := write(b)
+				p.Slots.writers.Release(1)
+				if !goOn {
 					return
 				}
 				p.written <- b // never blocks: the whole window fits in
