@@ -383,3 +383,25 @@ func TestOtherWritersGoOn(t *testing.T) {
 		}
 	})
 }
+
+// Passes that share slots never wait for each other, whichever gets which first.
+func TestPassesShareSlots(t *testing.T) {
+	t.Parallel()
+	for range 100 {
+		synctest.Test(t, func(t *testing.T) {
+			slots := syncrun.NewSlots(1, 1)
+			var both sync.WaitGroup
+			for range 2 {
+				b := setup(t, 100)
+				pass := b.run.Pass
+				pass.Writers, pass.Slots, pass.Work = 1, slots, slow{time.Millisecond}
+				both.Go(func() {
+					if end, err := pass.Do(t.Context()); err != nil || end.Updated != 100 {
+						t.Errorf("%+v, %v", end, err)
+					}
+				})
+			}
+			both.Wait()
+		})
+	}
+}
