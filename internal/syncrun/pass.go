@@ -65,7 +65,7 @@ type Pass struct {
 	Writers, Workers int
 	// Slots are shared with other passes, if one begins while another one finishes. With nil the pass has its own.
 	Slots *Slots
-	// Exhausted is called when the last record is read, while batches are still worked on. It can be nil.
+	// Exhausted is called when the last record is read, and the last batches are worked on or, if the pass only stamps, written. It can be nil.
 	Exhausted func()
 	// KeepFailed says what the checkpoint keeps of the records that fail.
 	KeepFailed KeepFailed
@@ -238,6 +238,15 @@ func (p *Pass) run(outer context.Context) error {
 			finish = time.AfterFunc(finishTime, func() { cancel(err) })
 		})
 	}
+	// The next pass begins when each batch of this one has its slot, so that none of its batches goes before them.
+	var exhausted atomic.Bool
+	var begun atomic.Int64
+	var told sync.Once
+	tell := func() {
+		if p.Exhausted != nil && exhausted.Load() && begun.Load() == int64(p.read) {
+			told.Do(p.Exhausted)
+		}
+	}
 	var reader, workers, writers sync.WaitGroup
 	var writing atomic.Int32 // how many writers are left
 	writing.Store(int32(p.Writers))
@@ -249,8 +258,9 @@ func (p *Pass) run(outer context.Context) error {
 		switch {
 		case err != nil && !errors.Is(err, ErrStopped):
 			fail(err)
-		case err == nil && p.Exhausted != nil:
-			p.Exhausted()
+		case err == nil:
+			exhausted.Store(true)
+			tell()
 		}
 	})
 	work := func(b *batch) bool {
@@ -274,6 +284,8 @@ func (p *Pass) run(outer context.Context) error {
 				if p.Slots.workers.Acquire(begin, 1) != nil {
 					return
 				}
+				begun.Add(1)
+				tell()
 				goOn := work(b)
 				p.Slots.workers.Release(1)
 				if !goOn {
@@ -309,6 +321,10 @@ func (p *Pass) run(outer context.Context) error {
 						b.end(context.Cause(ctx))
 					}
 					return
+				}
+				if p.Workers == 0 {
+					begun.Add(1)
+					tell()
 				}
 				goOn := write(b)
 				p.Slots.writers.Release(1)
