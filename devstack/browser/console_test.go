@@ -354,7 +354,7 @@ func anotherZone(t *testing.T, _ *system, b *browser, _ *endpoint) {
 	b.says(t, "Times in UTC")
 }
 
-// zone sets the time zone of the browser; "" is that of the machine.
+// zone sets the time zone of the browser. An empty name resets it to the time zone of the machine.
 func (b *browser) zone(t *testing.T, name string) {
 	t.Helper()
 	b.do(t, chromedp.Func(func(ctx context.Context, target *chromedp.Target) error {
@@ -376,7 +376,7 @@ func markupInNames(t *testing.T, _ *system, b *browser, _ *endpoint) {
 }
 
 func waits(t *testing.T, s *system, b *browser, work *endpoint) {
-	// That a server does not answer is said once it is known. Till then it may be slow.
+	// A request that takes 14 seconds has not failed. So the console must not say that the upstream is away.
 	work.delay.Store(int64(14 * time.Second))
 	b.sync(t)
 	b.says(t, "It waits for its upstream since", ", which is slow, or away: working on users")

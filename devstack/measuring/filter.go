@@ -114,26 +114,24 @@ func parseFilter(filter bson.Raw) (predicate, error) {
 	if filter == nil {
 		return func(bson.Raw) bool { return true }, nil
 	}
-	elements, err := filter.Elements()
+	return allOf(filter, parseCondition)
+}
+
+// allOf returns what reports whether all tests succeed that parse makes of the elements of a document.
+func allOf[T any, Test ~func(T) bool](document bson.Raw, parse func(name string, v bson.RawValue) (Test, error)) (Test, error) {
+	elements, err := document.Elements()
 	if err != nil {
 		return nil, err
 	}
-	var all []predicate
+	var all []Test
 	for _, e := range elements {
-		p, err := parseCondition(e.Key(), e.Value())
+		test, err := parse(e.Key(), e.Value())
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, p)
+		all = append(all, test)
 	}
-	return func(d bson.Raw) bool {
-		for _, p := range all {
-			if !p(d) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return func(of T) bool { return !slices.ContainsFunc(all, func(test Test) bool { return !test(of) }) }, nil
 }
 
 func parseCondition(name string, v bson.RawValue) (predicate, error) {
@@ -191,26 +189,7 @@ func parseTest(v bson.RawValue) (func(bson.RawValue) bool, error) {
 	if v.Type != bson.TypeEmbeddedDocument {
 		return parseOperator("$eq", v)
 	}
-	elements, err := v.Document().Elements()
-	if err != nil {
-		return nil, err
-	}
-	var all []func(bson.RawValue) bool
-	for _, e := range elements {
-		test, err := parseOperator(e.Key(), e.Value())
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, test)
-	}
-	return func(x bson.RawValue) bool {
-		for _, test := range all {
-			if !test(x) {
-				return false
-			}
-		}
-		return true
-	}, nil
+	return allOf(v.Document(), parseOperator)
 }
 
 func parseOperator(name string, v bson.RawValue) (func(bson.RawValue) bool, error) {

@@ -31,8 +31,8 @@ type stale struct {
 	lease time.Time // its end
 }
 
-// addRescues says of each active run whose worker is lost, or the worker of one of whose ranges is, that it is so, and when that is put back
-// into its queue at the latest. Any worker does that, whatever waits and whatever is paused. So only while none lives nobody can say when.
+// addRescues marks each active run that has lost its worker, or the worker of one of its ranges, and adds the latest time at which a live
+// worker puts the task back into its queue. Pauses and other jobs do not delay that. Without a live worker there is no such time.
 // It costs a round trip if there are active runs, and some more if a worker is lost.
 func (j *Jobs) addRescues(ctx context.Context, list []Job) error {
 	found, err := j.findStale(ctx, list)

@@ -80,7 +80,7 @@ func (b *testBundle) wantRescue(ctx context.Context, t *testing.T, id tasks.RunI
 	}
 }
 
-// So does a split run if the worker of a range is lost, or that of the run itself.
+// A split run is rescued when it loses the worker of a range, and when it loses its own worker.
 func TestRescueOfARange(t *testing.T) {
 	t.Parallel()
 	b, ctx := setup(t)
@@ -99,7 +99,7 @@ func TestRescueOfARange(t *testing.T) {
 	b.wantRescue(ctx, t, run.ID(), 48*time.Second)
 	lease(run.ID().String()+"/0", 10*time.Second)
 	b.wantRescue(ctx, t, run.ID(), 55*time.Second)
-	b.lease(ctx, t, run.ID().String(), time.Now().Add(-time.Minute)) // of the run itself, which nobody has put back in time
+	b.lease(ctx, t, run.ID().String(), time.Now().Add(-time.Minute)) // the lease of the run itself is overdue
 	b.wantRescue(ctx, t, run.ID(), 0)
 	if job, err := b.Find(ctx, run.ID()); err != nil || !job.WorkerLost {
 		t.Errorf("the worker of a run that nobody puts back is not lost: %v", err)

@@ -25,7 +25,7 @@ type Wait struct {
 	For string `json:"for"`
 	// Upstream is true if it waits for what its own work needs, and not for MongoDB or Redis.
 	Upstream bool `json:"upstream,omitempty"`
-	// Slow is true if what it waits for has not failed by now: it takes long, and may only be slow.
+	// Slow is true if the request takes long, and nothing has failed. Then the server may be slow, or away.
 	Slow bool `json:"slow,omitempty"`
 	// Since is when it began to wait.
 	Since time.Time `json:"since"`

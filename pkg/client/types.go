@@ -184,7 +184,7 @@ type Waiting struct {
 	Since Time `json:"since"`
 	// Upstream is true if it waits for what its own work needs, such as another service. Then this system itself may be well.
 	Upstream bool `json:"upstream,omitempty"`
-	// Slow is true if what it waits for has not failed by now, but takes long: it may be away, or only slow.
+	// Slow is true if the request has taken 10 seconds or more, and nothing has failed. Then the server may be slow, or away.
 	Slow bool `json:"slow,omitempty"`
 }
 
