@@ -276,7 +276,7 @@ func (a *attempt) work(ctx context.Context, payload tasks.Payload) error {
 	return failedAttempt{err, number}
 }
 
-// hearOfRanges makes an attempt at a run hear of the end of all its ranges, until end is called.
+// hearOfRanges passes the announcement that all ranges have ended to an attempt at their run. The caller must call end.
 func (a *attempt) hearOfRanges() (end func()) {
 	ranges, ok := a.ranges.(*runRanges)
 	if !ok {

@@ -68,7 +68,7 @@ type Worker struct {
 	servers   sync.WaitGroup // asynq Servers that shut down
 	started   time.Time
 	doing     sync.Map      // the IDs of the tasks that it works on
-	split     sync.Map      // channels of the runs whose ranges' end is of interest, by its announcement
+	split     sync.Map      // by announcement, the channel of the split run that waits for it
 	ended     chan struct{} // has a value when a run has ended since the history was told so
 	log       *slog.Logger
 }
@@ -173,9 +173,9 @@ func (w *Worker) hear(ctx context.Context, hearing chan<- struct{}) {
 	}
 }
 
-// look wakes the consumers of each job type that has tasks, once a second, from when the worker hears announcements: what was enqueued
-// before was announced to others. Ranges only exist while a run is active, so their
-// queues hardly need a look of their own: only ranges that were left behind do.
+// look wakes the consumers of each job type that has tasks, once a second. The first look comes when the worker hears announcements, so that it
+// finds what was enqueued before. Ranges only exist while a run is active, so their queues hardly need a look of their own: only ranges
+// that were left behind do.
 func (w *Worker) look(ctx context.Context, hearing <-chan struct{}) {
 	select {
 	case <-hearing:
