@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -296,18 +295,24 @@ func wantComplete(t *testing.T, got tasks.SyncResult, n int) {
 	}
 }
 
-// waitUntilIdle waits until no run is active or waits.
+// waitUntilIdle waits until no run of any job type is active or waits.
 func (s *system) waitUntilIdle(t *testing.T) {
 	t.Helper()
 	testbed.Eventually(t, "the end of all runs", func() bool {
-		info, err := s.inspector.GetQueueInfo(userSync)
-		if errors.Is(err, asynq.ErrQueueNotFound) {
-			return true
-		}
+		queues, err := s.inspector.Queues()
 		if err != nil {
 			t.Fatal(err)
 		}
-		return info.Active+info.Pending+info.Retry == 0
+		for _, queue := range queues {
+			info, err := s.inspector.GetQueueInfo(queue)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if info.Active+info.Pending+info.Retry > 0 {
+				return false
+			}
+		}
+		return true
 	})
 }
 
