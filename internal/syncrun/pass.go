@@ -30,13 +30,11 @@ const (
 	// of them. After a crash these are done again. With only one, a slow batch would idle the others.
 	windowPerWriter = 3
 	// stampWindow is how many batches a pass that only stamps can be ahead of the saved checkpoint: doing them again costs little.
-	// Its checkpoint is saved no more often than each stampSaveInterval, and no earlier than windowPerWriter batches for each writer
-	// are not in it: a checkpoint costs Redis more than a batch costs MongoDB's driver.
-	stampWindow       = 50
-	stampSaveInterval = 250 * time.Millisecond
-	// workSaveInterval is how far saves of other passes are apart at least, unless their window is full. A quick endpoint answers
-	// hundreds of batches a second, and each save costs Redis and the worker as much as sending several users.
-	workSaveInterval = 20 * time.Millisecond
+	stampWindow = 50
+	// saveInterval is how far apart the checkpoint is saved. A pass that only stamps saves later, if fewer than windowPerWriter batches
+	// for each writer wait for it: a checkpoint costs Redis more than a batch costs MongoDB's driver. Another pass saves earlier, if
+	// one batch for each worker waits, so that no worker waits for a save.
+	saveInterval = 250 * time.Millisecond
 )
 
 var (
@@ -97,7 +95,7 @@ type Pass struct {
 	ahead    chan *batch   // read, to be worked on
 	worked   chan *batch   // worked on, to be written
 	written  chan *batch   // written, in any order
-	window   chan struct{} // has a value for each batch that is read but not in the saved checkpoint
+	window   chan struct{} // has a value for each batch that is begun, or can be, but is not in the saved checkpoint
 	counted  <-chan int64  // has the total, once it is known; nil if it is known from the beginning
 	complete map[int]*batch
 	next     int // sequence number of the batch that continues the checkpoint
@@ -247,13 +245,14 @@ func (p *Pass) run(outer context.Context) error {
 			told.Do(p.Exhausted)
 		}
 	}
+	// A stop ends the reading, and the waiting for room to begin a batch.
+	reading, endReading := p.untilStopped(begin)
+	defer endReading()
 	var reader, workers, writers sync.WaitGroup
 	var writing atomic.Int32 // how many writers are left
 	writing.Store(int32(p.Writers))
 	reader.Go(func() {
 		defer close(p.ahead)
-		reading, end := p.untilStopped(begin)
-		defer end()
 		err := p.safely(func() error { return p.readAhead(reading) })
 		switch {
 		case err != nil && !errors.Is(err, ErrStopped):
@@ -278,9 +277,19 @@ func (p *Pass) run(outer context.Context) error {
 		}
 		return true
 	}
+	// next returns the next batch, or nil if none can begin. It waits for room first: if a batch waited for it, those behind it could
+	// take all of the room, and no save would make any, as the checkpoint has no gaps.
+	next := func() *batch {
+		select {
+		case p.window <- struct{}{}:
+			return <-p.ahead
+		case <-reading.Done():
+			return nil
+		}
+	}
 	for range p.Workers {
 		workers.Go(func() {
-			for b := range p.ahead {
+			for b := next(); b != nil; b = next() {
 				if p.Slots.workers.Acquire(begin, 1) != nil {
 					return
 				}
@@ -295,9 +304,9 @@ func (p *Pass) run(outer context.Context) error {
 			}
 		})
 	}
-	toWrite := p.worked
+	toWrite := func() *batch { return <-p.worked }
 	if p.Workers == 0 {
-		toWrite = p.ahead // without work between
+		toWrite = next // without work between
 	}
 	write := func(b *batch) bool {
 		if p.Workers == 0 && !work(b) {
@@ -315,7 +324,7 @@ func (p *Pass) run(outer context.Context) error {
 	}
 	for range p.Writers {
 		writers.Go(func() {
-			for b := range toWrite {
+			for b := toWrite(); b != nil; b = toWrite() {
 				if p.Slots.writers.Acquire(ctx, 1) != nil {
 					if b.end != nil {
 						b.end(context.Cause(ctx))
@@ -456,16 +465,15 @@ func (p *Pass) moveCheckpoint(ctx context.Context) {
 
 // tooEarly returns for how long the checkpoint should not be saved yet, and a negative time if more batches must be written first.
 func (p *Pass) tooEarly(savedAt time.Time) time.Duration {
-	interval := workSaveInterval
 	switch {
-	case len(p.window) == cap(p.window): // nothing is read until something is saved
+	case len(p.window) == cap(p.window): // no batch begins until something is saved
 		return 0
 	case p.stamping && p.unsaved < p.Writers*windowPerWriter:
 		return -1
-	case p.stamping:
-		interval = stampSaveInterval
+	case !p.stamping && p.unsaved >= p.Workers:
+		return 0
 	}
-	return max(0, interval-time.Since(savedAt))
+	return max(0, saveInterval-time.Since(savedAt))
 }
 
 // untilStopped returns a context that ends with ErrStopped when Stop is closed. It is for reads, which a stop need not wait for.
@@ -500,11 +508,6 @@ func (p *Pass) readAhead(ctx context.Context) error {
 		after = p.checkpoint.After
 	}
 	for !p.exhausted {
-		select {
-		case p.window <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
 		records, n := make([]Record, p.BatchSize), 0
 		err := p.retry(ctx, "reading "+p.Noun+"s", func(ctx context.Context) (err error) {
 			if cursor == nil {
