@@ -29,6 +29,8 @@ const (
 	idleTimeout = 3 * time.Second
 	// maxIdle is how many connections stay open, no fewer than there can be requests at once from several ranges.
 	maxIdle = 1000
+	// writeBuffer is how much of a request is sent at once, in bytes: all of a usual batch, with which the other end wakes up only once.
+	writeBuffer = 64 << 10
 	// maxReason is how much of an answer is a reason, in bytes.
 	maxReason = 1 << 10
 )
@@ -83,7 +85,7 @@ func New(o Options) (*Client, error) {
 	c.transport = &http.Transport{
 		DialContext:         (&net.Dialer{Timeout: connectTimeout}).DialContext,
 		TLSHandshakeTimeout: connectTimeout, TLSClientConfig: &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: o.Authorities},
-		ForceAttemptHTTP2: true, IdleConnTimeout: idleTimeout, MaxIdleConnsPerHost: maxIdle,
+		ForceAttemptHTTP2: true, IdleConnTimeout: idleTimeout, MaxIdleConnsPerHost: maxIdle, WriteBufferSize: writeBuffer,
 	}
 	if o.Proxy != nil {
 		c.transport.Proxy = func(r *http.Request) (*url.URL, error) { return o.Proxy(r.URL) }
