@@ -97,11 +97,15 @@ func closeWith(b []byte, end byte) []byte { return append(bytes.TrimSuffix(b, []
 
 // appendText appends a text or a name.
 func appendText(b, text []byte) ([]byte, error) {
-	special := func(r rune) bool { // or no UTF-8
-		return r < ' ' || r == '"' || r == '\\' || r == '\u2028' || r == '\u2029' || r == utf8.RuneError
-	}
-	if bytes.ContainsFunc(text, special) {
-		return appendByDriver(b, string(text))
+	for rest := text; len(rest) > 0; {
+		r, size := rune(rest[0]), 1
+		if r >= utf8.RuneSelf {
+			r, size = utf8.DecodeRune(rest)
+		}
+		if r < ' ' || r == '"' || r == '\\' || r == '\u2028' || r == '\u2029' || r == utf8.RuneError { // or no UTF-8
+			return appendByDriver(b, string(text))
+		}
+		rest = rest[size:]
 	}
 	return append(append(append(b, '"'), text...), '"'), nil
 }

@@ -33,16 +33,8 @@ type question struct {
 // newQuestion returns the question about a batch. Of each record it has the _id and the fields.
 func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error) {
 	q := &question{records: len(batch.Records), places: make(map[string]int, len(batch.Records))}
-	named := sha256.New()
-	name := func(kind []byte, part []byte) {
-		var size [8]byte
-		binary.BigEndian.PutUint64(size[:], uint64(len(kind)+len(part)))
-		named.Write(size[:])
-		named.Write(kind)
-		named.Write(part)
-	}
-	name(nil, []byte(batch.RunID))
-	name(nil, []byte(strconv.Itoa(batch.Retries)))
+	identity := named(make([]byte, 0, 64+32*len(batch.Records)), nil, batch.RunID)
+	identity = named(identity, nil, strconv.Itoa(batch.Retries))
 	about, err := bson.MarshalExtJSON(bson.D{
 		{Key: "jobType", Value: batch.JobType}, {Key: "runId", Value: batch.RunID}, {Key: "syncType", Value: batch.SyncType},
 		{Key: "attempt", Value: batch.Number}, {Key: "retries", Value: batch.Retries},
@@ -62,7 +54,7 @@ func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error)
 		if err != nil {
 			return nil, fmt.Errorf("the _id of record %s: %w", record.ID, err)
 		}
-		name([]byte{byte(id.Type)}, id.Value)
+		identity = named(identity, []byte{byte(id.Type)}, id.Value)
 		k := key(id)
 		if _, twice := q.places[k]; twice { // apart from each other they can be told
 			return nil, job.Halve(fmt.Errorf("the _id of record %s looks like that of another record in JSON", record.ID), 1)
@@ -72,9 +64,16 @@ func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error)
 			return nil, fmt.Errorf("encoding record %s for the endpoint: %w", record.ID, err)
 		}
 	}
-	q.id = "msg_" + hex.EncodeToString(named.Sum(nil)[:16])
+	sum := sha256.Sum256(identity)
+	q.id = "msg_" + hex.EncodeToString(sum[:16])
 	q.body = append(closeWith(body, ']'), '}')
 	return q, nil
+}
+
+// named appends a part of what a batch is, after its length, so that no two batches look the same.
+func named[T string | []byte](identity, kind []byte, part T) []byte {
+	identity = binary.BigEndian.AppendUint64(identity, uint64(len(kind)+len(part)))
+	return append(append(identity, kind...), part...)
 }
 
 // keeper returns whether an element of a record, besides its _id, is one of the fields or has one of them within it.
