@@ -3,8 +3,8 @@
 package main
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -83,7 +83,8 @@ func (b *bench) syncByEndpoint(ctx context.Context, n int, takes time.Duration) 
 	return nil
 }
 
-// endpoint is an endpoint that reads what it is sent, as any must, and says that all is well.
+// endpoint is an endpoint that checks the signature of what it is sent, and that each user has the field, and says that all is well. A
+// team's endpoint is on another machine, so this one takes little of the processor time that MongoDB and the worker share here.
 type endpoint struct {
 	listener net.Listener
 	server   http.Server
@@ -125,17 +126,9 @@ func (e *endpoint) answer(w http.ResponseWriter, r *http.Request) {
 	if err == nil {
 		err = e.webhook.Verify(body, r.Header)
 	}
-	var batch struct {
-		Records []struct {
-			ID    json.RawMessage `json:"_id"`
-			Email string          `json:"email"`
-		} `json:"records"`
-	}
-	if err == nil {
-		err = json.Unmarshal(body, &batch)
-	}
-	if err != nil || len(batch.Records) == 0 || batch.Records[0].Email == "" {
-		http.Error(w, fmt.Sprintf("this is no batch of users with %s: %v", endpointFields, err), http.StatusBadRequest)
+	records := bytes.Count(body, []byte(`{"_id":`))
+	if fields := bytes.Count(body, []byte(`,"`+endpointFields+`":"`)); err != nil || records == 0 || fields != records {
+		http.Error(w, fmt.Sprintf("this is no batch of users with %s: %d users, %d with the field, %v", endpointFields, records, fields, err), http.StatusBadRequest)
 		return
 	}
 	if pause(r.Context(), time.Until(arrived.Add(e.takes))) == nil {
