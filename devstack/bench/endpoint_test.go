@@ -28,9 +28,10 @@ func TestEndpoint(t *testing.T) {
 		name, body, signed string
 		status             int
 	}{
-		{"a batch", `{"records": [{"_id": 1, "email": "a@codex.example"}]}`, "", http.StatusNoContent},
-		{"without the fields", `{"records": [{"_id": 1}]}`, "", http.StatusBadRequest},
-		{"another signature", `{"records": [{"_id": 1, "email": "a@codex.example"}]}`, `{}`, http.StatusBadRequest},
+		{"a batch", `{"records":[{"_id":1,"email":"a@codex.example"}]}`, "", http.StatusNoContent},
+		{"without the field", `{"records":[{"_id":1}]}`, "", http.StatusBadRequest},
+		{"one user without the field", `{"records":[{"_id":1,"email":"a@codex.example"},{"_id":2}]}`, "", http.StatusBadRequest},
+		{"another signature", `{"records":[{"_id":1,"email":"a@codex.example"}]}`, `{}`, http.StatusBadRequest},
 		{"nothing", ``, "", http.StatusBadRequest},
 	} {
 		signed, now := tt.signed, time.Now()
