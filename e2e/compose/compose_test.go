@@ -337,6 +337,7 @@ func restore(t *testing.T, s *system) {
 	s.startLong(t)
 	promised, history := maps.Clone(s.acked), s.history(t)
 	stop := s.keepTriggering(t) // there is a run in progress when Redis is copied
+	copied := time.Now()
 	s.run(t, "back-up-redis")
 	stop()
 	s.acked = promised // runs after the copy can be lost
@@ -365,7 +366,7 @@ func restore(t *testing.T, s *system) {
 	s.run(t, "restore-mongo"+form)
 	s.run(t, "apply")
 	s.waitUntilHealthy(t, waitLimit, 2)
-	s.since = time.Now()
+	s.copied, s.since = copied, time.Now()
 	s.wantHistory(t, history)
 	s.wantUpdated(t, recoveryLimit, s.trigger(t, full))
 	s.wantNothingLost(t)

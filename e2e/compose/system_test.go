@@ -55,6 +55,7 @@ type system struct {
 
 	interval time.Duration
 	since    time.Time // from here on every tick counts
+	copied   time.Time // when Redis was copied that was restored before since: it knows no later tick
 
 	mu    sync.Mutex
 	acked map[string]bool // IDs of the runs that triggers were answered with
@@ -307,8 +308,10 @@ func (s *system) wantEveryTick(t *testing.T) {
 	enqueued, served := s.ticks(t)
 	t.Logf("ticks so far: %d enqueued, %d served by a run that waited", len(enqueued), len(served))
 	for tickTime, times := range enqueued {
-		if times > 1 {
-			t.Errorf("the tick of %s was enqueued %d times", time.UnixMilli(tickTime).Format(time.TimeOnly), times)
+		// One that was enqueued after the copy is unknown to the restored Redis, and enqueued again.
+		at := time.UnixMilli(tickTime)
+		if forgotten := at.After(s.copied.Add(-time.Second)) && at.Before(s.since); times > 1 && (s.copied.IsZero() || !forgotten) {
+			t.Errorf("the tick of %s was enqueued %d times", at.Format(time.TimeOnly), times)
 		}
 	}
 }
