@@ -33,8 +33,8 @@ type question struct {
 // newQuestion returns the question about a batch. Of each record it has the _id and the fields.
 func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error) {
 	q := &question{records: len(batch.Records), places: make(map[string]int, len(batch.Records))}
-	identity := named(make([]byte, 0, 64+32*len(batch.Records)), nil, batch.RunID)
-	identity = named(identity, nil, strconv.Itoa(batch.Retries))
+	identity := named(make([]byte, 0, 64+32*len(batch.Records)), nil, []byte(batch.RunID))
+	identity = named(identity, nil, []byte(strconv.Itoa(batch.Retries)))
 	about, err := bson.MarshalExtJSON(bson.D{
 		{Key: "jobType", Value: batch.JobType}, {Key: "runId", Value: batch.RunID}, {Key: "syncType", Value: batch.SyncType},
 		{Key: "attempt", Value: batch.Number}, {Key: "retries", Value: batch.Retries},
@@ -71,7 +71,7 @@ func newQuestion(batch *job.Batch[bson.Raw], fields []string) (*question, error)
 }
 
 // named appends a part of what a batch is, after its length, so that no two batches look the same.
-func named[T string | []byte](identity, kind []byte, part T) []byte {
+func named(identity, kind, part []byte) []byte {
 	identity = binary.BigEndian.AppendUint64(identity, uint64(len(kind)+len(part)))
 	return append(append(identity, kind...), part...)
 }
