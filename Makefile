@@ -90,7 +90,7 @@ check: build devstack exports $(KUSTOMIZE) $(KUBECONFORM) $(CYCLONEDX) ## run th
 	@$(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) test $(RACE) -tags $(TAGS),slow -run Slow -parallel 4 -timeout 20m $(TEST_FLAGS) ./e2e ./internal/...
 	@if $(HAVE_REDIS); then bin/devstack $(DEVSTACK_FLAGS) -- bin/chaos -bin bin --for 2m --seed 7; fi
 	@if $(HAVE_REDIS); then bin/devstack --measuring $(DEVSTACK_FLAGS) -- bin/bench -bin bin -check; fi
-	@if $(HAVE_ENGINE); then $(GO) test -tags $(TAGS),compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
+	@if $(HAVE_ENGINE); then $(TESTED) $(GO) test -tags $(TAGS),compose -count 1 -v -timeout 25m $(TEST_FLAGS) ./e2e/compose; fi
 	@if $(HAVE_CHROMIUM); then \
 		bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test $(RACE) -tags $(TAGS),browser -count 1 $(TEST_FLAGS) ./browser; fi
 	@if $(HAVE_NODE); then $(TESTED) bin/devstack $(DEVSTACK_FLAGS) -- $(GO) -C devstack test -tags $(TAGS),clients -count 1 $(TEST_FLAGS) ./clients; fi

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Runs a test command as it is, and when that fails says once more at the end, in a few lines, what has failed: of many
-# packages and with the logs of processes the failure itself is easily lost.
+# Runs a test command as it is. At the end it says once more, in a few lines, what was not run, and what has failed: of many
+# packages and with the logs of processes both are easily lost.
 #
 #   tested.sh COMMAND [ARG...]
 printed=$(mktemp) || exit 1
@@ -8,6 +8,10 @@ trap 'rm -f "$printed" "$printed.status"' EXIT
 trap 'exit 130' INT TERM
 { "$@" 2>&1; echo $? >"$printed.status"; } | tee "$printed"
 status=$(cat "$printed.status")
+if grep -q '_test\.go:[0-9]*: .*\(NOT RUN\|LEFT OUT\)' "$printed"; then
+	printf '\nWhat was not run:\n'
+	grep '_test\.go:[0-9]*: .*\(NOT RUN\|LEFT OUT\)' "$printed"
+fi
 if [ "$status" != 0 ]; then
 	printf '\nWhat has failed:\n'
 	awk '

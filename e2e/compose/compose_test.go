@@ -346,7 +346,7 @@ func restore(t *testing.T, s *system) {
 		form = ""
 	} else {
 		s.ran["back-up-mongo"] = false
-		t.Log("mongodump is not in this MONGO_IMAGE: its commands cannot be tested with it")
+		t.Log("NOT RUN: the backup by mongodump, which is not in this MONGO_IMAGE")
 		s.run(t, "back-up-mongo"+form)
 	}
 	s.waitUntilHealthy(t, healthLimit, 1)
